@@ -1,0 +1,94 @@
+"""Settings and bad input: a dataclass becomes ``--flags`` with ``-h``, a mistake becomes one line and exit code 2.
+
+Every script of the suite has one dataclass of settings; :func:`parse_config` builds its command line from it, so that
+the help text, the types and the defaults have a single source. Anything a user can get wrong raises
+:class:`InputError`; :func:`run_main` prints it as one line on stderr and exits with code 2, without a traceback.
+"""
+
+import argparse
+import dataclasses
+import sys
+import typing
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: the message is one line that names the place, the value and the remedy."""
+
+
+def setting(default, help, *, choices=None, positional=False):
+    """A dataclass field that carries its own ``-h`` text.
+
+    Args:
+        default: the default value; its annotated type parses the flag.
+        help: unit, meaning and, where it matters, the reason for the default.
+        choices: the allowed values, or None.
+        positional: True for an optional positional argument (the dataset path).
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "positional": positional})
+
+
+def _parser_type(annotation):
+    """``int | None`` parses as ``int``; anything else parses as itself."""
+    args = [a for a in typing.get_args(annotation) if a is not type(None)]
+    return args[0] if args else annotation
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} -h)\n")
+
+
+def parse_config(cls, description, argv=None, prog=None):
+    """Build a settings dataclass from the command line.
+
+    Args:
+        cls: a dataclass whose fields are made with :func:`setting`.
+        description: the first paragraph of ``-h``.
+        argv: arguments without the program name; None reads ``sys.argv``.
+        prog: the program name in messages; None takes the script's own.
+
+    Returns:
+        An instance of ``cls``. Unknown flags and values end the process with one line and exit code 2.
+    """
+    parser = _OneLineParser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for field in dataclasses.fields(cls):
+        text, choices = field.metadata["help"], field.metadata["choices"]
+        if field.metadata["positional"]:
+            parser.add_argument(field.name, nargs="?", default=field.default, help=text)
+        elif isinstance(field.default, bool):
+            parser.add_argument(_flag(field), default=field.default, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            kind = _parser_type(field.type)
+            parser.add_argument(_flag(field), type=kind, default=field.default, choices=choices, help=text)
+    return cls(**vars(parser.parse_args(argv)))
+
+
+def _flag(field):
+    return "--" + field.name.replace("_", "-")
+
+
+def check_choice(name, value, choices):
+    """Refuse a value outside ``choices`` with the list of what is allowed.
+
+    Raises:
+        InputError: naming the setting, the value and the choices.
+    """
+    if value not in choices:
+        raise InputError(f"{name}={value!r} is unknown: choose one of {', '.join(map(repr, choices))}")
+
+
+def run_main(main):
+    """Call ``main()`` and turn :class:`InputError` into one line on stderr and exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is on disk, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)

@@ -51,7 +51,9 @@ class BetaCVAE(nn.Module):
     def __init__(self, d_features, d_latent=16, d_hidden=64, beta=0.2):
         super().__init__()
         if min(d_features, d_latent, d_hidden) < 1 or beta < 0:
-            raise ValueError(f"sizes must be positive, beta not negative: {d_features=}, {d_latent=}, {d_hidden=}, {beta=}")
+            raise ValueError(
+                f"sizes must be positive, beta not negative: {d_features=}, {d_latent=}, {d_hidden=}, {beta=}"
+            )
         self.config = {"d_features": d_features, "d_latent": d_latent, "d_hidden": d_hidden, "beta": beta}
         self.d_latent, self.beta = d_latent, beta
         self.encoder = nn.Sequential(
@@ -341,7 +343,9 @@ class Router(nn.Module):
         top, index = noisy.topk(min(self.k + 1, E), dim=1)  # (B, k + 1)
         kept = index[:, : self.k]
         gates = torch.zeros_like(logits).scatter(1, kept, top[:, : self.k].softmax(1))  # (B, E)
-        load = torch.zeros(E, device=x.device).index_add_(0, kept.reshape(-1), torch.ones(kept.numel(), device=x.device))
+        load = torch.zeros(E, device=x.device).index_add_(
+            0, kept.reshape(-1), torch.ones(kept.numel(), device=x.device)
+        )
         balance = _cv_squared(gates.sum(0))
         if deviation is not None:
             balance = balance + _cv_squared(self._smooth_load(logits, noisy, deviation, top))
@@ -372,8 +376,8 @@ class MoEOutput(NamedTuple):
 class MoEDetector(nn.Module):
     """Mixture of Mamba experts (M9); with one expert it is the single detector (M3).
 
-    ``forward`` is the dense form used in training: all experts on all rows, masked by the gates. ``score`` is the sparse
-    form used afterwards: a row is computed by its k experts only, and the scores are the same up to float32 rounding.
+    ``forward`` is the dense form used in training: all experts on all rows, masked by the gates. ``score`` is the
+    sparse form used afterwards: a row is computed by its k experts only, with the same scores up to float32 rounding.
     """
 
     def __init__(self, d_features, n_experts=4, k=2, **expert_settings):

@@ -7,7 +7,7 @@ algorithm 2; `selective_scan_ref` of state-spaces/mamba computes the same functi
 
 Glossary: G groups (experts evaluated together), B rows, L tokens, D channels (d_inner), N states per channel (d_state).
 The state is kept as (G, B, N, D), channels last, so that every step is a few contiguous passes over a block that fits
-into the processor's cache. Automatic differentiation of the same loop slices one (.., L, ..) tensor L times, which makes
+into the processor's cache. Automatic differentiation of the same loop slices a (.., L, ..) tensor L times, which makes
 its backward quadratic in L; the backward below is linear.
 """
 

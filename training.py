@@ -1,6 +1,6 @@
 """The two training loops: the Beta C-VAE (M2) and the detector (M3, M8, M9).
 
-Both draw the classes in equal parts, so that a handful of anomalies is seen in every batch, and both are fully determined
+Both draw the classes in equal parts, so that a handful of anomalies is in every batch, and both are fully determined
 by their seed: every stage has its own generators (see :func:`stage_seed`), nothing reads or moves the global stream.
 Settings follow what was measured to suffice on small tables: AdamW, one-cycle, a few hundred steps, mixup.
 """
@@ -177,7 +177,9 @@ def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, 
             target = target.to(X.device)
             out = detector(inputs, allowed, generator)
             mixture = F.binary_cross_entropy_with_logits(out.logit, target)
-            own = F.binary_cross_entropy_with_logits(out.expert_logits, target.expand(E, -1), reduction="none")  # (E, B)
+            own = F.binary_cross_entropy_with_logits(
+                out.expert_logits, target.expand(E, -1), reduction="none"
+            )  # (E, B)
             own = own.mean() if allowed is None else (own * allowed.T).sum() / allowed.sum()
             loss = mixture + (own_weight * own if E > 1 else 0.0) + balance_weight * out.router.balance_loss
             _check_finite(loss, stage, step, mixture=mixture, own=own, balance=out.router.balance_loss)

@@ -1,0 +1,29 @@
+# make run    create .venv, install, train on the embedded UCI Yeast set and print its AUC-ROC
+# make test   the test suite      make lint   ruff      DATASET=path make run   another dataset
+PYTHON ?= python3
+DATASET ?= 47_yeast
+
+.PHONY: run test lint clean
+
+run: .venv/installed
+	.venv/bin/python SwiftHydra.py $(DATASET)
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest -q
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+# The stamps make a second call reuse the environment; editing a requirements file installs again.
+.venv/installed: requirements.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,506 @@
+"""Swift Hydra: generate anomalies with a latent policy, train a mixture of Mamba experts on them, report AUC-ROC.
+
+    python SwiftHydra.py                       # the embedded UCI Yeast set
+    python SwiftHydra.py yeast --protocol unseen --seed 1
+    python SwiftHydra.py path/to/table.csv --label-column outlier
+    python SwiftHydra.py yeast --eval-only results/47_yeast/seen/seed0/checkpoint.pt
+
+Uses what pretrain.py saved for the same rows and settings, and pretrains first when nothing is there. Writes
+``results/<dataset>/<protocol>/seed<k>/`` and prints ``AUC-ROC 0.xxxx  AUC-PR 0.xxxx`` last. The class below is the same
+method for your own code, with scikit-learn's conventions.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from config import InputError, check_choice, parse_config, run_main, setting
+from dataloader import (
+    PROTOCOLS,
+    Standardizer,
+    check_features,
+    check_labels,
+    fingerprint,
+    load_dataset,
+    make_split,
+)
+from episodes import GENERATORS, generate_anomalies
+from evidence import (
+    DETECTOR_COLUMNS,
+    EXPERT_COLUMNS,
+    ONE_CLASS_COLUMNS,
+    Evidence,
+    UnlikeNormals,
+    column_index,
+    known_or_unlike,
+    platt,
+)
+from model import BetaCVAE, MoEDetector, choose_backend
+from pretrain import DATASET, load_pretrained, pack_network, pretrain, save_pretrained, unpack_network
+from progress import Progress
+from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
+from training import (
+    choose_n_experts,
+    out_of_fold,
+    silent,
+    stage_seed,
+    stratified_folds,
+    train_cvae,
+    train_detector,
+)
+
+PRESETS = ("full", "paper")
+N_FOLDS = 4  # folds of the left-out predictions that M12 is calibrated on
+CLIP = (-4.0, 8.0)  # evidence columns as the networks see them, in standard deviations of the normals
+CHUNK = 16384  # rows scored at a time: memory for one chunk, whatever the table's length
+
+
+class SwiftHydra(BaseEstimator):
+    """Anomaly detector for tables with some known anomalies (semi-supervised: y marks them).
+
+    Higher scores are more anomalous; labels are 0 (normal, or unknown) and 1 (known anomaly).
+
+    Args:
+        random_state: seed of every stage; the same seed gives the same scores to the bit on a CPU.
+        preset: "paper" is M1-M9 alone; "full" adds evidence columns (M10) and the one-class OR (M12).
+        generator: where generated anomalies come from: "rl" | "gradient" | "cvae" | "noise" | "none".
+        n_experts: experts of the mixture, or "auto" (see :func:`training.choose_n_experts`).
+        k: experts that run for one row.
+        n_episodes: episodes of the policy (M8). n_synthetic: generated rows, None balances the classes (400 to 1000).
+        synthetic_share: share of generated rows in the anomaly half of a training batch.
+        unlike_weight: w of M12, the prior share of anomalies unlike the known ones.
+        contamination: share of the training rows that ``predict`` would flag; only sets ``threshold_``.
+        cvae_steps, detector_steps, beta: as in pretrain.py. mixture_steps: training steps of the final mixture.
+        device: "auto", "cpu", "cuda", "cuda:1": where the final mixture runs. The small networks of the episodes and
+            the neighbours stay on the CPU. mamba: "auto", "torch" or "official" (mamba-ssm's kernels, CUDA only).
+        progress: a callable ``(stage, step, n_steps, **losses)``, or None.
+
+    Attributes after ``fit``:
+        synthetic_: (n, d) generated anomalies in the input's units. episode_log_: one dict per episode.
+        decision_scores_: (n,) scores of the training rows, with "full" by models that did not see the row.
+        threshold_, labels_: of ``contamination``. n_experts_, effective_rank_: of the rule for "auto".
+        seconds_: seconds per stage.
+
+    Raises:
+        config.InputError: (a ValueError) from ``fit`` and scoring for NaN (with the column's name), infinity, text,
+            wrong shapes, one class only, unknown option values.
+    """
+
+    def __init__(self, random_state=0, preset="full", generator="rl", n_experts="auto", k=2, n_episodes=5,
+                 n_synthetic=None, synthetic_share=0.3, unlike_weight=0.3, contamination=0.1, cvae_steps=300,
+                 detector_steps=200, mixture_steps=300, beta=0.2, device="auto", mamba="auto",
+                 progress=None):  # fmt: skip
+        self.random_state = random_state
+        self.preset = preset
+        self.generator = generator
+        self.n_experts = n_experts
+        self.k = k
+        self.n_episodes = n_episodes
+        self.n_synthetic = n_synthetic
+        self.synthetic_share = synthetic_share
+        self.unlike_weight = unlike_weight
+        self.contamination = contamination
+        self.cvae_steps = cvae_steps
+        self.detector_steps = detector_steps
+        self.mixture_steps = mixture_steps
+        self.beta = beta
+        self.device = device
+        self.mamba = mamba
+        self.progress = progress
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None):
+        """Train on X (n, d) with y (n,); ``pretrained`` (from pretrain.py) must stem from the same rows and seed.
+
+        ``X_train`` and ``y_train`` are ADBench's names for the same arguments.
+        """
+        X, y = (X_train, y_train) if X is None else (X, y)
+        self._check_settings()
+        columns = [str(name) for name in X.columns] if hasattr(X, "columns") else None
+        X = check_features(X, columns)
+        y = check_labels(y)
+        if len(X) != len(y):
+            raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
+        self.n_features_in_, self.classes_, self.columns_ = X.shape[1], np.array([0, 1]), columns
+        self.device_, self.seconds_ = _resolve_device(self.device), {}
+        seed, progress = int(self.random_state), self.progress or silent
+
+        with _Clock(self.seconds_, "pretrain"):
+            self.scaler_ = Standardizer().fit(X)
+            Z, labels = torch.from_numpy(self.scaler_.transform(X)), torch.from_numpy(y)
+            if pretrained is None:
+                pretrained = pretrain(Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress)
+        with _Clock(self.seconds_, "episodes"):
+            generated = generate_anomalies(Z, labels, pretrained.cvae, pretrained.detector, seed, self.generator,
+                                           self.n_synthetic, self.n_episodes, progress)  # fmt: skip
+        self.synthetic_ = self.scaler_.inverse_transform(generated.rows.numpy())
+        self.episode_log_, self.pretrain_log_ = generated.log, pretrained.log
+        wanted, self.effective_rank_ = choose_n_experts(Z.numpy(), N_FOLDS)
+        self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
+        fit_mixture = self._fit_full if self.preset == "full" else self._fit_paper
+        fit_mixture(Z, labels, generated.rows, seed, progress)
+        self.set_contamination(self.contamination)
+        return self
+
+    def _check_settings(self):
+        check_choice("preset", self.preset, PRESETS)
+        check_choice("generator", self.generator, GENERATORS)
+        steps = ("n_episodes", "cvae_steps", "detector_steps", "mixture_steps", "k")
+        for name, low, high in [*((name, 1, 10**6) for name in steps), ("random_state", 0, 2**32 - 1)]:
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or not low <= value <= high:
+                raise InputError(f"{name}={value!r} is not usable: give an integer from {low} to {high}")
+        for name in ("synthetic_share", "unlike_weight", "contamination"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)!r} is not usable: give a number from 0 to below 1")
+        if self.n_experts != "auto" and (not str(self.n_experts).isdigit() or int(self.n_experts) < 1):
+            raise InputError(f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1")
+        try:
+            choose_backend(self.mamba)
+        except RuntimeError as error:
+            raise InputError(str(error)) from None
+
+    def _train_mixture(self, rows, labels, synthetic, seed, stage, progress, share, n_experts, folds):
+        """The final mixture (M9), or with one expert the single detector, on real and generated rows."""
+        return train_detector(
+            rows.to(self.device_), labels.to(self.device_), seed, stage,
+            synthetic=synthetic.to(self.device_) if len(synthetic) else None, synthetic_share=share,
+            n_experts=n_experts, k=min(self.k, n_experts), folds=folds, steps=self.mixture_steps,
+            backend=self.mamba, progress=progress,
+        )  # fmt: skip
+
+    def _fit_paper(self, Z, labels, synthetic, seed, progress):
+        with _Clock(self.seconds_, "mixture"):
+            self.mixture_, history = self._train_mixture(
+                Z, labels, synthetic, seed, "mixture", progress, self.synthetic_share, self.n_experts_, None
+            )
+            self.mixture_log_ = _log_history("mixture", history)
+        self.decision_scores_ = self._score_standardised(Z.numpy())
+
+    def _fit_full(self, Z, labels, synthetic, seed, progress):
+        y = labels.numpy()
+        folds = stratified_folds(y, N_FOLDS, seed)
+        with _Clock(self.seconds_, "evidence"):
+            half = folds % 2
+            self.half_cvaes_ = [
+                train_cvae(Z[half != h], labels[half != h], seed, f"cvae-half{h}", steps=self.cvae_steps,
+                           beta=self.beta, progress=progress)[0] for h in (0, 1)
+            ]  # fmt: skip
+            self.evidence_ = Evidence(_residual_functions(self.half_cvaes_))
+            rng = np.random.default_rng(stage_seed(seed, "evidence"))
+            columns = self.evidence_.fit_transform(Z.numpy(), y, folds, half, rng)
+            synthetic_columns = self.evidence_.transform(synthetic.numpy()) if len(synthetic) else columns[:0]
+        with _Clock(self.seconds_, "mixture"):
+            self.mixture_, known, history = self._fit_left_out(
+                _detector_inputs(Z.numpy(), columns), labels, _detector_inputs(synthetic.numpy(), synthetic_columns),
+                folds, seed, "mixture", progress, self.synthetic_share, self.n_experts_,
+            )  # fmt: skip
+            self.mixture_log_ = _log_history("mixture", history)
+        with _Clock(self.seconds_, "one-class"):
+            # Evidence alone, twice the generated share: what sets generated anomalies of any kind apart from normals.
+            self.one_class_, unlike, history = self._fit_left_out(
+                _expert_inputs(columns), labels, _expert_inputs(synthetic_columns), folds, seed, "one-class", progress,
+                min(2 * self.synthetic_share, 0.9), min(self.n_experts_, N_FOLDS),
+            )  # fmt: skip
+            self.mixture_log_ += _log_history("one-class", history)
+        self.calibration_ = platt(known, y)
+        one_class = np.column_stack([columns[:, column_index(ONE_CLASS_COLUMNS)], unlike])
+        self.unlike_ = UnlikeNormals().fit(one_class[y == 0])
+        self.decision_scores_ = self._combine(known, one_class)
+
+    def _fit_left_out(self, rows, labels, synthetic, folds, seed, stage, progress, share, n_experts):
+        """A mixture and its logits on training rows by experts that did not learn from them."""
+        n_folds = min(N_FOLDS, n_experts)
+        if n_experts > 1:
+            mixture, history = self._train_mixture(
+                rows, labels, synthetic, seed, stage, progress, share, n_experts, folds % n_folds
+            )
+            logits = out_of_fold(mixture, rows.to(self.device_), folds % n_folds).cpu().numpy()
+            return mixture, logits, history
+        mixture, history = self._train_mixture(rows, labels, synthetic, seed, stage, progress, share, 1, None)
+        logits = np.empty(len(rows))
+        for h in (0, 1):  # one expert leaves nothing out: two further ones, on half of the rows each, do
+            seen = torch.from_numpy(folds % 2 != h)
+            half, _ = self._train_mixture(
+                rows[seen], labels[seen], synthetic, seed, f"{stage}-half{h}", progress, share, 1, None
+            )
+            logits[~seen.numpy()] = half.score(rows[~seen].to(self.device_)).cpu().numpy()
+        return mixture, logits, history
+
+    # --- scoring --------------------------------------------------------------------------------------------------
+
+    def decision_function(self, X):
+        """Scores (n,) of rows X (n, d); higher is more anomalous. Streams: memory is that of one chunk of rows."""
+        if not hasattr(self, "mixture_"):
+            raise InputError("this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first")
+        X = check_features(X, self.columns_)
+        if X.shape[1] != self.n_features_in_:
+            raise InputError(
+                f"X has {X.shape[1]} columns, the detector was trained on {self.n_features_in_}: give the same"
+            )
+        scores = [self._score_standardised(self.scaler_.transform(X[start : start + CHUNK]))
+                  for start in range(0, len(X), CHUNK)]  # fmt: skip
+        scores = np.concatenate(scores)
+        if not np.isfinite(scores).all():
+            raise FloatingPointError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
+        return scores
+
+    def predict_score(self, X):
+        """ADBench's name for :meth:`decision_function`."""
+        return self.decision_function(X)
+
+    def predict_proba(self, X):
+        """(n, 2): probability of normal and anomaly if both were equally frequent."""
+        anomaly = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
+        return np.column_stack([1 - anomaly, anomaly])
+
+    def predict(self, X):
+        """(n,) 0 or 1: above ``threshold_``."""
+        return (self.decision_function(X) > self.threshold_).astype(np.int64)
+
+    def set_contamination(self, contamination):
+        """Move ``threshold_`` and ``labels_`` without a refit. contamination: share of training rows above it."""
+        if not 0 <= contamination < 1:
+            raise InputError(f"contamination={contamination!r} is not usable: give a number from 0 to below 1")
+        self.contamination = contamination
+        self.threshold_ = float(np.quantile(self.decision_scores_, 1 - contamination))
+        self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
+        return self
+
+    def _score_standardised(self, Z):
+        if self.preset == "paper":
+            return self._logits(self.mixture_, torch.from_numpy(Z))
+        columns = self.evidence_.transform(Z)
+        known = self._logits(self.mixture_, _detector_inputs(Z, columns))
+        unlike = self._logits(self.one_class_, _expert_inputs(columns))
+        return self._combine(known, np.column_stack([columns[:, column_index(ONE_CLASS_COLUMNS)], unlike]))
+
+    def _logits(self, mixture, inputs):
+        return mixture.score(inputs.to(self.device_)).cpu().numpy().astype(np.float64)
+
+    def _combine(self, known, one_class):
+        """M12 on the detector's logits (n,) and the one-class scores (n, m)."""
+        slope, intercept = self.calibration_
+        log_odds = slope * np.asarray(known, dtype=np.float64) + intercept
+        return known_or_unlike(log_odds, self.unlike_.minus_log_p(one_class), self.unlike_weight)
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def checkpoint(self, data_fingerprint=None):
+        """The fitted detector as tensors and plain values."""
+        parameters = {name: value for name, value in self.get_params().items() if name != "progress"}
+        saved = {
+            "kind": "SwiftHydra", "fingerprint": data_fingerprint, "parameters": parameters,
+            "columns": self.columns_, "n_features": self.n_features_in_, "n_experts": self.n_experts_,
+            "effective_rank": self.effective_rank_, "scaler": to_tensors(self.scaler_.state()),
+            "synthetic": torch.from_numpy(self.synthetic_), "mixture": pack_network(self.mixture_),
+            "decision_scores": torch.from_numpy(np.asarray(self.decision_scores_)),
+        }  # fmt: skip
+        if self.preset == "full":
+            saved |= {
+                "half_cvaes": [pack_network(cvae) for cvae in self.half_cvaes_],
+                "evidence": to_tensors(self.evidence_.state()), "one_class": pack_network(self.one_class_),
+                "calibration": list(self.calibration_), "unlike": to_tensors(self.unlike_.state()),
+            }  # fmt: skip
+        return saved
+
+    def save(self, path):
+        """Write the fitted detector to one file, atomically."""
+        RunFolder.write_torch(path, self.checkpoint())
+
+    @classmethod
+    def load(cls, path):
+        """Read a detector that :meth:`save` or a run wrote; it scores on the CPU, bit-equal to the saved one there.
+
+        Raises:
+            InputError: if the file is missing, damaged or of another kind.
+        """
+        return cls._from_checkpoint(load_checkpoint(path, "SwiftHydra"))
+
+    @classmethod
+    def _from_checkpoint(cls, saved):
+        self = cls(**saved["parameters"])
+        self.device_, self.columns_ = torch.device("cpu"), saved["columns"]
+        self.n_features_in_, self.classes_ = saved["n_features"], np.array([0, 1])
+        self.n_experts_, self.effective_rank_ = saved["n_experts"], saved["effective_rank"]
+        self.scaler_ = Standardizer.from_state(to_arrays(saved["scaler"]))
+        self.synthetic_, self.decision_scores_ = saved["synthetic"].numpy(), saved["decision_scores"].numpy()
+        self.mixture_ = unpack_network(MoEDetector, saved["mixture"])
+        if self.preset == "full":
+            self.half_cvaes_ = [unpack_network(BetaCVAE, packed) for packed in saved["half_cvaes"]]
+            residuals = _residual_functions(self.half_cvaes_)
+            self.evidence_ = Evidence.from_state(to_arrays(saved["evidence"]), residuals)
+            self.one_class_ = unpack_network(MoEDetector, saved["one_class"])
+            self.calibration_ = tuple(saved["calibration"])
+            self.unlike_ = UnlikeNormals.from_state(to_arrays(saved["unlike"]))
+        return self.set_contamination(self.contamination)
+
+
+def _detector_inputs(Z, columns):
+    """Raw features and clipped evidence side by side: (n, d + c)."""
+    shown = np.clip(columns[:, column_index(DETECTOR_COLUMNS)], *CLIP)
+    return torch.from_numpy(np.concatenate([Z, shown], axis=1).astype(np.float32))
+
+
+def _expert_inputs(columns):
+    return torch.from_numpy(np.clip(columns[:, column_index(EXPERT_COLUMNS)], *CLIP).astype(np.float32))
+
+
+def _residual_functions(cvaes):
+    def residual_of(cvae):
+        return lambda Z: cvae.residual(torch.from_numpy(np.asarray(Z, dtype=np.float32))).numpy().astype(np.float64)
+
+    return [residual_of(cvae) for cvae in cvaes]
+
+
+def _log_history(stage, history):
+    return [{"stage": stage, "step": i + 1, "detector_loss": loss, "balance_loss": balance}
+            for i, (loss, balance) in enumerate(history) if i % 20 == 19]  # fmt: skip
+
+
+def _resolve_device(name):
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device={name!r} cannot be used here: choose auto or cpu") from None
+    return device
+
+
+class _Clock:
+    """Adds a stage's wall-clock seconds to a dict."""
+
+    def __init__(self, seconds, stage):
+        self.seconds, self.stage = seconds, stage
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error):
+        self.seconds[self.stage] = round(time.perf_counter() - self.start, 3)
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RunConfig:
+    dataset: str = setting(
+        DATASET, "an .npz with X and y, a .csv with a label column, or an ADBench name", positional=True
+    )
+    seed: int = setting(0, "seed of the split and of every random stream")
+    protocol: str = setting("seen", "which anomalies are known in training", choices=PROTOCOLS)
+    preset: str = setting("full", "paper: M1-M9 alone; full: with evidence and the one-class OR", choices=PRESETS)
+    generator: str = setting("rl", "where generated anomalies come from", choices=GENERATORS)
+    n_experts: str = setting("auto", "experts of the mixture: auto (by the data's complexity) or a number")
+    k: int = setting(2, "experts that run for one row")
+    n_episodes: int = setting(5, "episodes of the policy")
+    n_synthetic: int | None = setting(None, "generated anomalies (default: balances the classes, 400 to 1000)")
+    synthetic_share: float = setting(0.3, "share of generated rows in the anomaly half of a batch")
+    unlike_weight: float = setting(0.3, "prior share of anomalies unlike the known ones (M12)")
+    n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
+    label_column: str | None = setting(None, "label column of a .csv (default: the last)")
+    max_rows: int | None = setting(None, "stratified subsample of larger tables (default: all rows)")
+    cvae_steps: int = setting(300, "training steps of the Beta C-VAE")
+    detector_steps: int = setting(200, "training steps of the pretrained detector")
+    mixture_steps: int = setting(300, "training steps of the final mixture")
+    beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1: where the final mixture runs")
+    mamba: str = setting("auto", "Mamba backend: auto, torch or official (mamba-ssm, CUDA only)")
+    eval_only: str | None = setting(None, "score the test rows with this checkpoint.pt instead of training")
+    out: str = setting("results", "folder that runs are written to")
+    quiet: bool = setting(False, "print the result line only")
+
+
+ESTIMATOR_SETTINGS = (
+    "preset", "generator", "n_experts", "k", "n_episodes", "n_synthetic", "synthetic_share", "unlike_weight",
+    "cvae_steps", "detector_steps", "mixture_steps", "beta", "device", "mamba",
+)  # fmt: skip
+
+
+def main(argv=None):
+    config = parse_config(RunConfig, __doc__.splitlines()[0], argv)
+    progress = Progress(config.quiet)
+    detector = SwiftHydra(random_state=config.seed, progress=None if config.quiet else progress,
+                          **{name: getattr(config, name) for name in ESTIMATOR_SETTINGS})  # fmt: skip
+    detector._check_settings()
+    data = load_dataset(config.dataset, config.label_column)
+    split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
+    X_train, y_train = data.X[split.train], data.y[split.train]
+    X_test, y_test = data.X[split.test], data.y[split.test]
+    rows = fingerprint(X_train, y_train)
+    progress.say(f"{data.name} ({config.protocol}, seed {config.seed}): {len(y_train)} training rows with "
+                 f"{int(y_train.sum())} known anomalies, {len(y_test)} test rows with {int(y_test.sum())}")  # fmt: skip
+    if config.eval_only:
+        saved = load_checkpoint(config.eval_only, "SwiftHydra")
+        if saved["fingerprint"] != rows:
+            raise InputError(f"{config.eval_only}: was trained on other rows than {data.name}, {config.protocol}, seed "
+                             f"{config.seed}: give the dataset, protocol and seed it was trained on")  # fmt: skip
+        score = SwiftHydra._from_checkpoint(saved).decision_function(X_test)
+        print(_result_line(y_test, score))
+        return
+    folder = RunFolder(config.out, data.name, config.protocol, config.seed)
+    progress.say(" ".join(f"{name}={value}" for name, value in asdict(config).items() if value is not None))
+    report = {
+        "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config),
+        **environment_report(), "n_train": len(y_train), "n_train_anomalies": int(y_train.sum()),
+        "n_test": len(y_test), "n_test_anomalies": int(y_test.sum()), "n_features": data.X.shape[1],
+    }  # fmt: skip
+    try:
+        pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
+        detector.fit(X_train, y_train, pretrained=pretrained)
+        with _Clock(detector.seconds_, "score"):
+            score = detector.decision_function(X_test)
+    except FloatingPointError as error:
+        folder.write_results(report | {"failed": str(error)}, [], None, None)
+        raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
+    report |= {
+        "device": str(detector.device_), "mamba_backend": detector.mixture_.experts.backend,
+        "n_experts": detector.n_experts_, "effective_rank": round(detector.effective_rank_, 2),
+        "n_synthetic": len(detector.synthetic_), "auc_roc": float(roc_auc_score(y_test, score)),
+        "auc_pr": float(average_precision_score(y_test, score)), "seconds": detector.seconds_,
+        "peak_memory_mib": peak_memory_mib(), "failed": None,
+    }  # fmt: skip
+    log = [
+        *pretrained.log,
+        *({"stage": "episodes", **entry} for entry in detector.episode_log_),
+        *detector.mixture_log_,
+    ]
+    arrays = {"y_test": y_test, "score": score, "test_index": split.test, "train_index": split.train}
+    folder.write_results(report, log, arrays, detector.checkpoint(rows))
+    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
+    progress.say(f"{len(detector.synthetic_)} anomalies generated ({config.generator}), {detector.n_experts_} experts; "
+                 f"seconds: {seconds}; written to {folder.path}")  # fmt: skip
+    print(_result_line(y_test, score))
+
+
+def _result_line(y, score):
+    return f"AUC-ROC {roc_auc_score(y, score):.4f}  AUC-PR {average_precision_score(y, score):.4f}"
+
+
+def _reuse_or_pretrain(folder, X, y, rows, config, progress):
+    """What pretrain.py saved for these rows and settings, or a pretraining that is saved for the next run."""
+    path = folder.path / "pretrained.pt"
+    settings = {"cvae_steps": config.cvae_steps, "detector_steps": config.detector_steps, "beta": config.beta}
+    if path.exists():
+        pretrained = load_pretrained(path, rows)
+        if pretrained.settings == settings:
+            progress.say(f"using {path}")
+            return pretrained
+        progress.say(f"{path} has other settings ({pretrained.settings}): pretraining again")
+    scaler = Standardizer().fit(X)
+    pretrained = pretrain(torch.from_numpy(scaler.transform(X)), torch.from_numpy(y), config.seed, **settings,
+                          progress=progress)  # fmt: skip
+    save_pretrained(path, pretrained, scaler, rows, config.seed)
+    return pretrained
+
+
+if __name__ == "__main__":
+    run_main(main)

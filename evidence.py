@@ -1,0 +1,289 @@
+"""One-class evidence about a row (M10) and its use beside the detector (M12).
+
+# DIFF(paper): M10 and M12 are this project's additions; ``preset="paper"`` runs without them.
+
+:class:`Evidence` turns a row into a few columns that say how unlike the training normals it is: distances to
+neighbours, local density ratios, a Gaussian, a PCA residual, the C-VAE's residual, and how much nearer known anomalies
+are. For training rows every column is computed without the row itself (leave-one-out neighbours, cross-fitted models):
+computed in-sample they look more normal than any new row ever will, and a detector trained on that is misled.
+
+:class:`UnlikeNormals` merges some columns into one p-value u, and :func:`known_or_unlike` combines it with the
+detector's calibrated log-odds as "a known anomaly OR unlike normals".
+
+Shapes: n rows, d features, c = len(COLUMNS) evidence columns. All arrays are float32 or float64 numpy on the CPU.
+"""
+
+import numpy as np
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import NearestNeighbors
+
+COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
+# What the detector sees beside the raw features, what the evidence-only experts see, what makes up the p-value.
+DETECTOR_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
+EXPERT_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
+ONE_CLASS_COLUMNS = ("knn5", "pca", "cvae")
+MAX_NORMALS, MAX_ANOMALIES = 8192, 2048  # reference rows for neighbours: keeps fit and score linear in the rows
+CHUNK = 65536  # rows of one neighbour query: bounds memory, does not change any value
+
+
+def column_index(names):
+    """Positions of the named evidence columns."""
+    return [COLUMNS.index(name) for name in names]
+
+
+class Neighbours:
+    """Mean distances to the k nearest reference rows, leave-one-out for rows that are references themselves."""
+
+    def __init__(self, reference):
+        self.reference = np.ascontiguousarray(reference, dtype=np.float32)
+        # Brute force on a bounded reference is one blocked matrix product: fast at every width, no curse of a tree.
+        self.search = NearestNeighbors(algorithm="brute").fit(self.reference)
+
+    def query(self, X, k, own=None):
+        """Sorted distances and reference numbers, (n, k') with k' = min(k, available).
+
+        ``own`` (n,) holds each row's own reference number or -1; that reference is left out.
+        """
+        loo = own is not None
+        most = len(self.reference) - int(loo)
+        if most < 1:
+            raise ValueError("leave-one-out distances need at least two reference rows")
+        k = min(k, most)
+        distance, index = np.empty((len(X), k)), np.empty((len(X), k), dtype=np.int64)
+        for start in range(0, len(X), CHUNK):
+            part = slice(start, start + CHUNK)
+            near, at = self.search.kneighbors(np.asarray(X[part], dtype=np.float32), n_neighbors=k + int(loo))
+            if loo:
+                self_hit = at == own[part, None]
+                drop = np.where(self_hit.any(1), self_hit.argmax(1), k)  # not its own reference: drop the farthest
+                keep = np.arange(k + 1) != drop[:, None]
+                near, at = near[keep].reshape(-1, k), at[keep].reshape(-1, k)
+            distance[part], index[part] = near, at
+        return distance, index
+
+
+class _Subspaces:
+    """Gaussian distance and PCA residual, one eigendecomposition per fold of the normals."""
+
+    def __init__(self, X, fold, n_folds, variance=0.9):
+        self.means, self.bases, self.scales, self.kept = [], [], [], []
+        for f in range(n_folds):
+            rows = np.asarray(X[fold != f] if n_folds > 1 and (fold != f).sum() > 1 else X, dtype=np.float64)
+            mean = rows.mean(0)
+            covariance = (rows - mean).T @ (rows - mean) / len(rows)
+            value, vector = np.linalg.eigh(covariance)
+            value = np.clip(value, 0.0, None)
+            shrink = ledoit_wolf_shrinkage(rows - mean, assume_centered=True)
+            shrunk = (1 - shrink) * value + shrink * value.mean() + 1e-6  # same eigenvectors, shrunken eigenvalues
+            share = np.cumsum(value[::-1])[::-1] / max(value.sum(), 1e-12)  # variance of this and all larger ones
+            residual = share > variance  # the directions beyond the leading 90 % of the variance
+            self.means.append(mean)
+            self.bases.append(vector)
+            self.scales.append(shrunk**-0.5)
+            self.kept.append(residual.astype(np.float64))
+
+    def distances(self, X, f):
+        """Mahalanobis distance and residual norm of X under the model of fold f, each (n,)."""
+        out = np.empty((2, len(X)))
+        for start in range(0, len(X), CHUNK):
+            part = slice(start, start + CHUNK)
+            projected = (np.asarray(X[part], dtype=np.float64) - self.means[f]) @ self.bases[f]  # (n, d)
+            out[0, part] = np.sqrt(np.square(projected * self.scales[f]).sum(1))
+            out[1, part] = np.sqrt((np.square(projected) * self.kept[f]).sum(1))
+        return out
+
+    def __len__(self):
+        return len(self.means)
+
+
+class Evidence:
+    """Evidence columns of table rows (M10).
+
+    Args:
+        residuals: functions (n, d) -> (n,), C-VAE residuals; function i was trained without the rows whose
+            ``residual_fold`` is i. The C-VAE itself stays a stranger here.
+    """
+
+    def __init__(self, residuals):
+        self.residuals = list(residuals)
+
+    def fit_transform(self, X, y, folds, residual_fold, rng):
+        """Fit on training rows and return their cross-fitted columns.
+
+        Args:
+            X: (n, d) standardised rows. y: (n,) labels, 1 for known anomalies (at least two of each class).
+            folds: (n,) fold of each row for the Gaussian and PCA models.
+            residual_fold: (n,) which residual function did not see the row.
+            rng: numpy Generator that draws the reference rows of a large table.
+
+        Returns:
+            (n, c) float32, standardised by the training normals, not clipped.
+        """
+        normal, anomaly = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
+        normals = np.sort(rng.permutation(normal)[:MAX_NORMALS])
+        anomalies = np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES])
+        self.normals, self.anomalies = Neighbours(X[normals]), Neighbours(X[anomalies])
+        own_normal, own_anomaly = np.full(len(X), -1), np.full(len(X), -1)
+        own_normal[normals], own_anomaly[anomalies] = np.arange(len(normals)), np.arange(len(anomalies))
+
+        distance, _ = self.normals.query(X[normals], 20, own=np.arange(len(normals)))
+        self.density5, self.density20 = distance[:, :5].mean(1), distance.mean(1)
+        # Duplicate rows have distance 0: the floor keeps their logarithm finite and near the other small ones.
+        self.floor = float(1e-3 * np.median(self.density5) + 1e-6)
+        self.subspaces = _Subspaces(X[normal], folds[normal], int(folds.max()) + 1)
+
+        raw = np.empty((len(X), len(COLUMNS)))
+        is_normal = y == 0
+        raw[is_normal, :4] = self._density_columns(X[is_normal], own_normal[is_normal])
+        raw[~is_normal, :4] = self._density_columns(X[~is_normal])
+        raw[is_normal, 7:] = self._ratio_columns(X[is_normal], own_normal[is_normal], None)
+        raw[~is_normal, 7:] = self._ratio_columns(X[~is_normal], None, own_anomaly[~is_normal])
+        raw[:, 4:6] = self._subspace_columns(X)
+        if len(self.subspaces) > 1:
+            for f in range(len(self.subspaces)):
+                rows = is_normal & (folds == f)
+                raw[rows, 4:6] = self._log(self.subspaces.distances(X[rows], f).T)
+        raw[:, 6] = self._residual_column(X)
+        for i, residual in enumerate(self.residuals):
+            rows = residual_fold == i
+            if rows.any():
+                raw[rows, 6] = self._log(residual(X[rows]))
+        self.centre = raw[is_normal].mean(0)
+        self.scale = raw[is_normal].std(0)
+        self.scale[self.scale < 1e-6] = 1.0
+        return ((raw - self.centre) / self.scale).astype(np.float32)
+
+    def transform(self, X):
+        """Columns of new rows, (n, c) float32, on the scale of the training normals."""
+        raw = np.empty((len(X), len(COLUMNS)))
+        raw[:, :4] = self._density_columns(X)
+        raw[:, 7:] = self._ratio_columns(X, None, None)
+        raw[:, 4:6] = self._subspace_columns(X)
+        raw[:, 6] = self._residual_column(X)
+        return ((raw - self.centre) / self.scale).astype(np.float32)
+
+    def _log(self, value):
+        return np.log(value + self.floor)
+
+    def _density_columns(self, X, own=None):
+        distance, index = self.normals.query(X, 20, own)
+        mean5, mean20 = distance[:, :5].mean(1), distance.mean(1)
+        around5, around20 = self.density5[index[:, :5]].mean(1), self.density20[index].mean(1)
+        log5, log20 = self._log(mean5), self._log(mean20)
+        return np.stack([log5, log20, log5 - self._log(around5), log20 - self._log(around20)], axis=1)
+
+    def _ratio_columns(self, X, own_normal, own_anomaly):
+        to_normal, _ = self.normals.query(X, 5, own_normal)
+        to_anomaly, _ = self.anomalies.query(X, 5, own_anomaly)
+        return np.stack(
+            [self._log(to_normal[:, :k].mean(1)) - self._log(to_anomaly[:, :k].mean(1)) for k in (1, 3, 5)], axis=1
+        )
+
+    def _subspace_columns(self, X):
+        folds = range(len(self.subspaces))
+        return np.mean([self._log(self.subspaces.distances(X, f).T) for f in folds], axis=0)
+
+    def _residual_column(self, X):
+        return np.mean([self._log(residual(X)) for residual in self.residuals], axis=0)
+
+    def state(self):
+        """Everything but the residual functions, as arrays and plain numbers."""
+        s = self.subspaces
+        return {
+            "normals": self.normals.reference, "anomalies": self.anomalies.reference,
+            "density5": self.density5, "density20": self.density20, "floor": self.floor,
+            "centre": self.centre, "scale": self.scale,
+            "means": np.stack(s.means), "bases": np.stack(s.bases),
+            "scales": np.stack(s.scales), "kept": np.stack(s.kept),
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state, residuals):
+        """Rebuild from :meth:`state`; scores of the rebuilt object are equal to the bit."""
+        self = cls(residuals)
+        self.normals, self.anomalies = Neighbours(state["normals"]), Neighbours(state["anomalies"])
+        for name in ("density5", "density20", "floor", "centre", "scale"):
+            setattr(self, name, state[name])
+        self.subspaces = _Subspaces.__new__(_Subspaces)
+        for name in ("means", "bases", "scales", "kept"):
+            # Memory order as eigh left it: BLAS rounds a transposed operand differently.
+            arrays = list(state[name])
+            setattr(self.subspaces, name, [np.asfortranarray(a) if a.ndim == 2 else a for a in arrays])
+        return self
+
+
+# --- M12: "known anomaly OR unlike normals" ---------------------------------------------------------------------------
+
+
+class TailPValue:
+    """-log p of a one-class score against the training normals' own (left-out) scores.
+
+    Empirical up to the normals' .9 quantile, an exponential tail above it, so that new rows beyond every training
+    normal still differ from each other.
+    """
+
+    def __init__(self, scores=None):
+        if scores is not None:
+            self.sorted = np.sort(np.asarray(scores, dtype=np.float64))
+            self.quantile = float(np.quantile(self.sorted, 0.9))
+            above = self.sorted[self.sorted > self.quantile] - self.quantile
+            self.excess = float(max(above.mean() if len(above) else 0.0, 1e-6 * max(1.0, abs(self.quantile))))
+
+    def __call__(self, scores):
+        """(n,) scores to (n,) -log p >= 0."""
+        scores = np.asarray(scores, dtype=np.float64)
+        n = len(self.sorted)
+        below = np.searchsorted(self.sorted, scores, side="left")
+        body = -np.log(np.clip((n - below + 0.5) / (n + 1.0), 0.1, 1.0))
+        tail = -np.log(0.1) + (scores - self.quantile) / self.excess
+        return np.where(scores > self.quantile, tail, body)
+
+
+class UnlikeNormals:
+    """u(x): one p-value from several one-class scores, the mean of their -log p turned into a p-value again (M12)."""
+
+    def fit(self, scores):
+        """scores: (n_normals, m) left-out one-class scores of the training normals."""
+        self.each = [TailPValue(column) for column in scores.T]
+        self.merged = TailPValue(self._mean(scores))
+        return self
+
+    def _mean(self, scores):
+        return np.mean([tail(column) for tail, column in zip(self.each, scores.T, strict=True)], axis=0)
+
+    def minus_log_p(self, scores):
+        """(n, m) scores to (n,) -log u; larger is less like the normals."""
+        return self.merged(self._mean(scores))
+
+    def state(self):
+        return [[t.sorted, t.quantile, t.excess] for t in [*self.each, self.merged]]
+
+    @classmethod
+    def from_state(cls, state):
+        self, tails = cls(), []
+        for values in state:
+            tail = TailPValue()
+            tail.sorted, tail.quantile, tail.excess = values
+            tails.append(tail)
+        self.each, self.merged = tails[:-1], tails[-1]
+        return self
+
+
+def platt(scores, y):
+    """Slope and intercept that turn left-out scores into class-balanced log-odds (Platt 1999)."""
+    fit = LogisticRegression(C=1.0, class_weight="balanced").fit(np.asarray(scores, dtype=np.float64)[:, None], y)
+    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
+
+
+def known_or_unlike(log_odds, minus_log_p, weight=0.3, shape=0.3):
+    """log of the mixture of two likelihood ratios: (1 - w) exp(l) + w a u^(a - 1) (M12).
+
+    Args:
+        log_odds: (n,) calibrated l, the detector's word on known anomalies. minus_log_p: (n,) -log u.
+        weight: w, the prior share of anomalies of an unknown kind. shape: a, the density of u under such anomalies.
+    """
+    if weight == 0:
+        return np.asarray(log_odds, dtype=np.float64)
+    unlike = np.log(weight * shape) + (1 - shape) * np.asarray(minus_log_p, dtype=np.float64)
+    return np.logaddexp(np.log1p(-weight) + np.asarray(log_odds, dtype=np.float64), unlike)

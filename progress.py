@@ -1,0 +1,52 @@
+"""Progress of long work: a tqdm bar with the losses that matter on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Called by the training loops as ``progress(stage, step, n_steps, **losses)``.
+
+    Args:
+        quiet: print nothing. interval: seconds between two plain lines of one stage.
+    """
+
+    def __init__(self, quiet=False, interval=10.0):
+        self.quiet, self.interval = quiet, interval
+        self.terminal = sys.stderr.isatty()
+        self.stage, self.bar = None, None
+
+    def say(self, text):
+        """A line for the reader, on stdout."""
+        if not self.quiet:
+            self._close()
+            print(text, flush=True)
+
+    def __call__(self, stage, step, n_steps, **losses):
+        if self.quiet:
+            return
+        if stage != self.stage:
+            self._close()
+            self.stage, self.start, self.last = stage, time.monotonic(), time.monotonic()
+            if self.terminal:
+                self.bar = tqdm(total=n_steps, desc=stage, leave=False, file=sys.stderr)
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+            if step % 10 == 0 or step == n_steps:
+                self.bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
+        now = time.monotonic()
+        if step == n_steps or (not self.terminal and now - self.last > self.interval):
+            parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            left = (now - self.start) / step * (n_steps - step)
+            eta = f"  about {left:.0f} s left in this stage" if step < n_steps else f"  {now - self.start:.1f} s"
+            self.last = now
+            if step == n_steps:
+                self._close()
+            print(f"{stage:>18} {step:>4}/{n_steps}  {parts}{eta}", flush=True)
+
+    def _close(self):
+        if self.bar is not None:
+            self.bar.close()
+        self.stage, self.bar = None, None

@@ -1,0 +1,144 @@
+"""The folder of a run: ``<out>/<dataset>/<protocol>/seed<k>/``, written atomically, ``DONE`` last.
+
+A file appears whole or not at all: it is written under another name beside its place and then renamed. A run that is
+cut off leaves the files of the run before it as they were.
+"""
+
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from config import InputError
+
+
+class RunFolder:
+    """One run's place on disk.
+
+    Raises:
+        InputError: if the folder cannot be created or written.
+    """
+
+    def __init__(self, out, dataset, protocol, seed):
+        self.path = Path(out) / dataset / protocol / f"seed{seed}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"{out}: cannot write there ({error.strerror}): choose another folder with --out"
+            ) from None
+
+    @staticmethod
+    def _atomic(path, write):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}): free space or choose another --out"
+            ) from None
+        finally:
+            if os.path.exists(name):
+                os.unlink(name)
+
+    @classmethod
+    def write_torch(cls, path, content):
+        """Tensors and plain values only: they load with ``weights_only=True``."""
+        cls._atomic(Path(path), lambda file: torch.save(content, file))
+
+    def write_results(self, report, log, arrays, checkpoint):
+        """All files of a finished run. ``DONE`` goes first and comes back last."""
+        (self.path / "DONE").unlink(missing_ok=True)
+        lines = "".join(json.dumps(entry) + "\n" for entry in log)
+        self._atomic(self.path / "log.jsonl", lambda file: file.write(lines.encode()))
+        if checkpoint is not None:
+            self.write_torch(self.path / "checkpoint.pt", checkpoint)
+        if arrays is not None:
+            self._atomic(self.path / "scores.npz", lambda file: np.savez_compressed(file, **arrays))
+        text = json.dumps(report, indent=1) + "\n"
+        self._atomic(self.path / "report.json", lambda file: file.write(text.encode()))
+        if report["failed"] is None:
+            self._atomic(self.path / "DONE", lambda file: None)
+
+
+def load_checkpoint(path, kind):
+    """Read a checkpoint of the given kind on the CPU, tensors and plain values only.
+
+    Raises:
+        InputError: if it is missing, damaged, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint: check the path")
+    remedy = "delete it and run the command that wrote it again"
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+        raise InputError(
+            f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
+        ) from None
+    if not isinstance(saved, dict) or saved.get("kind") != kind:
+        found = saved.get("kind") if isinstance(saved, dict) else type(saved).__name__
+        raise InputError(f"{path}: holds {found!r}, not a {kind!r} checkpoint: {remedy}")
+    return saved
+
+
+def environment_report():
+    """Versions and the code's git hash, for report.json."""
+    import sklearn
+
+    root = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        git_hash = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        git_hash = None  # an unpacked archive, not a clone
+    return {
+        "git": git_hash,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+                     "scikit-learn": sklearn.__version__},
+        "platform": platform.platform(), "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def to_tensors(value):
+    """Arrays to tensors inside nested dicts and lists; plain values stay."""
+    if isinstance(value, dict):
+        return {name: to_tensors(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_tensors(item) for item in value]
+    return torch.from_numpy(np.array(value)) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def to_arrays(value):
+    """The way back of :func:`to_tensors`."""
+    if isinstance(value, dict):
+        return {name: to_arrays(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [to_arrays(item) for item in value]
+    return value.numpy() if isinstance(value, torch.Tensor) else value
+
+
+def peak_memory_mib():
+    """Largest resident memory of this process so far in MiB, or None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))

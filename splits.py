@@ -1,0 +1,210 @@
+"""Which rows train and which test, and the scaler between them (M1): pure functions of (X, y, seed).
+
+Every method that is compared gets its rows from :func:`make_split`, so that differences are the methods' own.
+
+    seen    stratified, 40 % train and 60 % test
+    few     as seen, with only ``n_labelled`` of the training anomalies kept
+    unseen  as seen, with the anomalies of one k-means cluster in train and those of the other in test
+
+A removed anomaly is in neither part: put among the normal rows it would be a wrong label.
+"""
+
+import dataclasses
+import warnings
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from threadpoolctl import threadpool_limits
+
+from config import InputError, check_choice
+
+PROTOCOLS = ("seen", "few", "unseen")
+TEST_SHARE = 0.6
+CLIP = 5.0
+CHUNK = 65_536  # rows in float64 at once: a float64 copy of the largest ADBench set takes over a gigabyte
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of one protocol and seed.
+
+    Attributes:
+        train: int64, ascending row indices into X; at least two anomalies and one normal row.
+        test: int64, ascending row indices into X, none of them in ``train``; both classes.
+        protocol: one of ``PROTOCOLS``.
+        seed: the seed that drew it.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    protocol: str
+    seed: int
+
+
+def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
+    """Draw the training and test rows of a protocol.
+
+    Args:
+        X: (n, d) features; only ``unseen`` looks at the values.
+        y: (n,) labels, 0 or 1.
+        protocol: one of ``PROTOCOLS``.
+        seed: 0 to 2**32 - 1; under ``unseen`` an even seed trains on the larger cluster, an odd one on the smaller.
+        n_labelled: training anomalies that ``few`` keeps; where there are not more than that, it keeps all.
+        max_rows: a larger table is first cut to this many rows by a stratified draw; None keeps all.
+
+    Returns:
+        A :class:`Split`; the same arguments give the same rows on every platform.
+
+    Raises:
+        InputError: an unknown protocol, a setting out of range, too few rows of a class, fewer than two training
+            anomalies, or anomalies that cannot be parted in two groups (``unseen``).
+    """
+    check_choice("protocol", protocol, PROTOCOLS)
+    _check_int("seed", seed, 0, 2**32 - 1)
+    _check_int("n_labelled", n_labelled, 2)
+    X, y = np.asarray(X), np.asarray(y)
+    rows = np.arange(len(y), dtype=np.int64)
+    _check_strata(y)
+    if max_rows is not None:
+        _check_int("max_rows", max_rows, 10)
+        if len(rows) > max_rows:
+            # The part left over must hold a row of each class too, or scikit-learn refuses to stratify.
+            size = min(max_rows, len(rows) - 2)
+            rows = train_test_split(rows, train_size=size, stratify=y, random_state=seed)[0]
+            rows.sort()
+            _check_strata(y[rows], f" after the draw of max_rows={max_rows}")
+    train, test = train_test_split(rows, test_size=TEST_SHARE, stratify=y[rows], random_state=seed)
+    train, test = np.sort(train), np.sort(test)
+    if protocol == "few":
+        found = train[y[train] == 1]
+        # RandomState's stream is frozen for good, that of numpy's newer generators is not.
+        kept = np.random.RandomState(seed).permutation(found)[:n_labelled]
+        train = np.sort(np.concatenate([train[y[train] == 0], kept]))
+    elif protocol == "unseen":
+        train, test = _part_anomalies(X, y, train, test, seed)
+    _check_part("train", y[train], protocol, seed, 2)
+    _check_part("test", y[test], protocol, seed, 1)
+    return Split(train, test, protocol, int(seed))
+
+
+def _check_int(name, value, low, high=None):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low or (high and value > high):
+        upper = f" and at most {high}" if high else ""
+        raise InputError(f"{name}={value!r} must be an integer of at least {low}{upper}")
+
+
+def _check_strata(y, when=""):
+    counts = {label: int((y == label).sum()) for label in (0, 1)}
+    few = [f"{n} of class {label}" for label, n in counts.items() if n < 2]
+    if few:
+        raise InputError(
+            f"too few rows to stratify{when}: {' and '.join(few)}, at least 2 of each are needed: give more rows"
+        )
+
+
+def _check_part(part, labels, protocol, seed, least):
+    n_anomalies, n_normal = int((labels == 1).sum()), int((labels == 0).sum())
+    if n_anomalies < least or n_normal < 1:
+        raise InputError(
+            f"protocol {protocol!r} with seed {seed} leaves {n_anomalies} anomalies and {n_normal} normal rows to "
+            f"{part} on: at least {least} and 1 are needed: give more rows (or a larger max_rows)"
+        )
+
+
+def _part_anomalies(X, y, train, test, seed):
+    """Keep one cluster's anomalies in train and the other's in test."""
+    anomalies = np.sort(np.concatenate([train[y[train] == 1], test[y[test] == 1]]))
+    Z = Standardizer().fit(X[train]).transform(X[anomalies]).astype(np.float64)
+    # Last bits differ between platforms' float kernels; rounded, they cannot tip a row into the other cluster.
+    Z = np.round(Z, 5)
+    with warnings.catch_warnings(), threadpool_limits(limits=1):  # threads add up in an order of their own
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than two distinct anomalies: refused below
+        cluster = KMeans(n_clusters=2, n_init=10, random_state=seed).fit_predict(Z)
+    counts = np.bincount(cluster, minlength=2)
+    # The numbers of the clusters are arbitrary: the larger over all anomalies is the one meant by "larger".
+    larger = int(counts.argmax()) if counts[0] != counts[1] else int(cluster[0])
+    in_train = np.isin(anomalies, train)
+    seen = larger if seed % 2 == 0 else 1 - larger
+
+    def sizes(seen):
+        return int((in_train & (cluster == seen)).sum()), int((~in_train & (cluster != seen)).sum())
+
+    if min(sizes(seen)) < 2:
+        here = np.bincount(cluster[in_train], minlength=2)
+        seen = int(here.argmax()) if here[0] != here[1] else larger
+    if min(sizes(seen)) < 2:
+        raise InputError(
+            f"protocol 'unseen' is undefined for this data set (seed {seed}): k-means parts its {len(anomalies)} "
+            f"anomalies into {sizes(seen)[0]} to train and {sizes(seen)[1]} to test on, at least 2 each are needed: "
+            "use protocol 'seen' or 'few'"
+        )
+    drop = anomalies[np.where(in_train, cluster != seen, cluster == seen)]
+    return train[~np.isin(train, drop)], test[~np.isin(test, drop)]
+
+
+class Standardizer:
+    """Zero mean and unit variance by the training rows, clipped, and back.
+
+    Statistics are kept in float64, results are float32. A constant column has scale 1: its rows become 0, and a row
+    that differs there later keeps its difference in the column's own unit.
+    """
+
+    def __init__(self, clip=CLIP):
+        """Args: clip: bound of the standardised values, in standard deviations."""
+        if not clip > 0:
+            raise InputError(f"clip={clip!r} must be above 0")
+        self.clip = float(clip)
+        self.mean = self.scale = None
+
+    def fit(self, X):
+        """Take mean and scale of the training rows X (n, d); returns itself."""
+        X = np.asarray(X)
+        if X.ndim != 2 or len(X) == 0:
+            raise InputError(f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row")
+        blocks = [slice(i, i + CHUNK) for i in range(0, len(X), CHUNK)]
+        self.mean = sum(X[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(X)
+        std = np.sqrt(sum(np.square(X[b] - self.mean).sum(axis=0) for b in blocks) / len(X))
+        # A constant such as 0.1 written with other last digits differs by a step of float32 at most: that is no spread.
+        rounding = 2 * float(np.finfo(np.float32).eps) * np.abs(X).max(axis=0).astype(np.float64)
+        self.scale = np.where(std <= rounding, 1.0, std)
+        return self
+
+    def transform(self, X):
+        """Standardise X (n, d); returns float32 (n, d) within [-clip, clip]."""
+        X = self._checked(X)
+        out = np.empty(X.shape, dtype=np.float32)
+        for i in range(0, len(X), CHUNK):
+            block = (X[i : i + CHUNK].astype(np.float64) - self.mean) / self.scale
+            out[i : i + CHUNK] = np.clip(block, -self.clip, self.clip)
+        return out
+
+    def inverse_transform(self, Z):
+        """Bring standardised rows Z (n, d) back to the input's units, float32 (n, d); clipping is not undone."""
+        Z = self._checked(Z)
+        return (Z.astype(np.float64) * self.scale + self.mean).astype(np.float32)
+
+    def _checked(self, X):
+        if self.mean is None:
+            raise InputError("the scaler is not fitted: call fit(X_train) first")
+        X = np.asarray(X)
+        if X.ndim != 2 or X.shape[1] != len(self.mean):
+            raise InputError(
+                f"X has shape {X.shape}: the scaler was fitted on {len(self.mean)} features, give (rows, those)"
+            )
+        return X
+
+    def state(self):
+        """Arrays to store with the weights: ``mean`` (d,), ``scale`` (d,), ``clip`` (), all float64."""
+        if self.mean is None:
+            raise InputError("the scaler is not fitted: call fit(X_train) first")
+        return {"mean": self.mean.copy(), "scale": self.scale.copy(), "clip": np.array(self.clip)}
+
+    @classmethod
+    def from_state(cls, state):
+        """Rebuild a scaler from :meth:`state`; its results are equal bit for bit."""
+        scaler = cls(float(np.asarray(state["clip"])))
+        scaler.mean = np.array(state["mean"], dtype=np.float64)
+        scaler.scale = np.array(state["scale"], dtype=np.float64)
+        return scaler

@@ -18,7 +18,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from config import InputError, check_choice, parse_config, run_main, setting
+from config import InputError, check_choice, check_range, parse_config, run_main, setting
 from dataloader import (
     PROTOCOLS,
     Standardizer,
@@ -40,7 +40,15 @@ from evidence import (
     platt,
 )
 from model import BetaCVAE, MoEDetector, choose_backend
-from pretrain import DATASET, load_pretrained, pack_network, pretrain, save_pretrained, unpack_network
+from pretrain import (
+    DATASET,
+    check_pretrain_settings,
+    load_pretrained,
+    pack_network,
+    pretrain,
+    save_pretrained,
+    unpack_network,
+)
 from progress import Progress
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
 from training import (
@@ -120,7 +128,7 @@ class SwiftHydra(BaseEstimator):
         ``X_train`` and ``y_train`` are ADBench's names for the same arguments.
         """
         X, y = (X_train, y_train) if X is None else (X, y)
-        self._check_settings()
+        self.check_settings()
         columns = [str(name) for name in X.columns] if hasattr(X, "columns") else None
         X = check_features(X, columns)
         y = check_labels(y)
@@ -147,17 +155,18 @@ class SwiftHydra(BaseEstimator):
         self.set_contamination(self.contamination)
         return self
 
-    def _check_settings(self):
+    def check_settings(self):
+        """Refuse unknown option values before any work. Raises :class:`config.InputError`."""
         check_choice("preset", self.preset, PRESETS)
         check_choice("generator", self.generator, GENERATORS)
-        steps = ("n_episodes", "cvae_steps", "detector_steps", "mixture_steps", "k")
-        for name, low, high in [*((name, 1, 10**6) for name in steps), ("random_state", 0, 2**32 - 1)]:
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or not low <= value <= high:
-                raise InputError(f"{name}={value!r} is not usable: give an integer from {low} to {high}")
+        for name in ("n_episodes", "mixture_steps", "k"):
+            check_range(name, getattr(self, name), 1, 10**6)
+        check_range("random_state", self.random_state, 0, 2**32 - 1)
+        check_pretrain_settings(self.cvae_steps, self.detector_steps, self.beta)
+        if self.n_synthetic is not None:
+            check_range("n_synthetic", self.n_synthetic, 1, 10**6)
         for name in ("synthetic_share", "unlike_weight", "contamination"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)!r} is not usable: give a number from 0 to below 1")
+            check_range(name, getattr(self, name), 0, 0.99, whole=False)
         if self.n_experts != "auto" and (not str(self.n_experts).isdigit() or int(self.n_experts) < 1):
             raise InputError(f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1")
         try:
@@ -265,8 +274,7 @@ class SwiftHydra(BaseEstimator):
 
     def set_contamination(self, contamination):
         """Move ``threshold_`` and ``labels_`` without a refit. contamination: share of training rows above it."""
-        if not 0 <= contamination < 1:
-            raise InputError(f"contamination={contamination!r} is not usable: give a number from 0 to below 1")
+        check_range("contamination", contamination, 0, 0.99, whole=False)
         self.contamination = contamination
         self.threshold_ = float(np.quantile(self.decision_scores_, 1 - contamination))
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
@@ -430,7 +438,7 @@ def main(argv=None):
     progress = Progress(config.quiet)
     detector = SwiftHydra(random_state=config.seed, progress=None if config.quiet else progress,
                           **{name: getattr(config, name) for name in ESTIMATOR_SETTINGS})  # fmt: skip
-    detector._check_settings()
+    detector.check_settings()
     data = load_dataset(config.dataset, config.label_column)
     split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
     X_train, y_train = data.X[split.train], data.y[split.train]

@@ -7,6 +7,7 @@ the help text, the types and the defaults have a single source. Anything a user 
 
 import argparse
 import dataclasses
+import numbers
 import sys
 import typing
 
@@ -80,6 +81,18 @@ def check_choice(name, value, choices):
     """
     if value not in choices:
         raise InputError(f"{name}={value!r} is unknown: choose one of {', '.join(map(repr, choices))}")
+
+
+def check_range(name, value, low, high, whole=True):
+    """Refuse a value that is not a number (an integer when ``whole``) from ``low`` to ``high``.
+
+    Raises:
+        InputError: naming the setting, the value and the range.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+        what = "an integer" if whole else "a number"
+        raise InputError(f"{name}={value!r} is not usable: give {what} from {low} to {high}")
 
 
 def run_main(main):

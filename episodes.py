@@ -108,7 +108,11 @@ def _copy(network):
 def _gradient_candidates(environment, weight, generator, n_steps=8, lr=0.15):
     """Adam on z along the smooth reward, from latents of known anomalies and normals; x^ is the decoder's mean (M5)."""
     environment.reset(N_CANDIDATES, weight, generator)
-    z = environment.start.clone().requires_grad_(True)
+    with torch.no_grad():
+        mean, log_variance = environment.cvae.encode(environment.base, environment.labels)
+        # A few anomalies are drawn many times: q(z | x, 1) is sampled, or their candidates would be copies.
+        z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator)
+    z.requires_grad_(True)
     optimiser = torch.optim.Adam([z], lr=lr)
     for _ in range(n_steps):
         x = environment.cvae.decode(z, environment.labels).clamp(-5.0, 5.0)

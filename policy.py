@@ -285,7 +285,7 @@ class LatentAgent:
         self.optimiser = torch.optim.Adam(parameters, lr=lr)
 
     def rollout(self, environment, count, weight, gradient_share, generator):
-        """Play ``count`` rollouts, a share of them with gradient actions (M5). Returns x^, Reward, batch to learn from."""
+        """Play ``count`` rollouts, a share of them with gradient actions (M5). Returns x^, Reward, batch."""
         state = environment.reset(count, weight, generator)
         guided = torch.rand(count, generator=generator) < gradient_share  # (B,)
         states, actions, log_probs, values = [], [], [], []

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from config import InputError, parse_config, run_main, setting
+from config import InputError, check_range, parse_config, run_main, setting
 from dataloader import PROTOCOLS, Standardizer, fingerprint, load_dataset, make_split
 from model import BetaCVAE, MoEDetector
 from progress import Progress
@@ -45,6 +45,13 @@ class Pretrained(NamedTuple):
     detector: MoEDetector
     settings: dict
     log: list
+
+
+def check_pretrain_settings(cvae_steps, detector_steps, beta):
+    """Refuse settings that cannot train. Raises :class:`config.InputError`."""
+    check_range("cvae_steps", cvae_steps, 1, 10**6)
+    check_range("detector_steps", detector_steps, 1, 10**6)
+    check_range("beta", beta, 0, 1e6, whole=False)
 
 
 def pretrain(Z, y, seed, cvae_steps=300, detector_steps=200, beta=0.2, progress=silent):
@@ -102,6 +109,7 @@ def load_pretrained(path, data_fingerprint):
 
 def main(argv=None):
     config = parse_config(PretrainConfig, __doc__.splitlines()[0], argv)
+    check_pretrain_settings(config.cvae_steps, config.detector_steps, config.beta)
     data = load_dataset(config.dataset, config.label_column)
     split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
     folder = RunFolder(config.out, data.name, config.protocol, config.seed)

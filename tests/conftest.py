@@ -1,4 +1,4 @@
-"""Shared helpers: small made tables, the real ADBench folder where it is present, the project's scripts as subprocesses."""
+"""Shared helpers: small made tables, the real ADBench folder where present, the scripts as subprocesses."""
 
 import os
 import subprocess

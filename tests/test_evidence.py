@@ -57,8 +57,8 @@ def test_columns_are_standardised_by_the_normals_and_see_anomalies(fitted):
 
 
 def test_training_rows_look_like_new_rows(fitted):
-    """Left-out columns of training normals and columns of fresh normals share their distribution; in-sample ones do not."""
-    X, y, evidence, columns = fitted
+    """Left-out columns of training normals are distributed as those of fresh normals; in-sample ones are not."""
+    X, y, evidence, _ = fitted
     fresh = evidence.transform(np.random.default_rng(9).normal(size=(2000, 5)).astype(np.float32))
     assert np.abs(fresh.mean(0)).max() < 0.25
     in_sample = evidence.transform(X[y == 0])  # the row is its own neighbour here
@@ -102,12 +102,13 @@ def test_unlike_normals_round_trip():
 
 
 def test_known_or_unlike_is_the_mixture_of_likelihood_ratios():
-    l, minus_log_p = np.array([-2.0, 0.0, 3.0]), np.array([0.1, 5.0, 0.5])
+    log_odds, minus_log_p = np.array([-2.0, 0.0, 3.0]), np.array([0.1, 5.0, 0.5])
     u = np.exp(-minus_log_p)
     np.testing.assert_allclose(
-        known_or_unlike(l, minus_log_p, weight=0.3, shape=0.3), np.log(0.7 * np.exp(l) + 0.3 * 0.3 * u**-0.7)
+        known_or_unlike(log_odds, minus_log_p, weight=0.3, shape=0.3),
+        np.log(0.7 * np.exp(log_odds) + 0.3 * 0.3 * u**-0.7),
     )
-    assert np.array_equal(known_or_unlike(l, minus_log_p, weight=0), l)
+    assert np.array_equal(known_or_unlike(log_odds, minus_log_p, weight=0), log_odds)
     # A row unlike anything scores high although the detector calls it normal.
     assert known_or_unlike(np.array([-5.0]), np.array([8.0])) > known_or_unlike(np.array([1.0]), np.array([0.2]))
 

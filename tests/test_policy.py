@@ -53,10 +53,11 @@ def test_coverage_is_the_marginal_gain_of_the_log_determinant():
 
 
 def test_coverage_of_a_copy_is_low():
-    x = torch.randn(10, 5, generator=generator())
-    x[1] = x[0]
-    values = Coverage(torch.randn(30, 5, generator=generator(1))).leave_one_out(x)
-    assert values[:2].max() < values[2:].min()
+    x, covered = torch.randn(10, 5, generator=generator()), Coverage(torch.randn(30, 5, generator=generator(1)))
+    alone = covered.leave_one_out(x)
+    doubled = covered.leave_one_out(torch.cat([x, x[:1]]))
+    assert max(doubled[0], doubled[10]) < 0.75 * alone[0]
+    assert (doubled[1:10] <= alone[1:] + 1e-6).all()
 
 
 def test_greedy_selection_takes_the_best_marginal_gain_each_time():
@@ -89,7 +90,7 @@ def test_the_filter_rejects_what_lies_among_normals():
     assert feasible(torch.full((5, 4), 6.0)).all()
 
 
-# --- environment and feasible action (M4, M5) --------------------------------------------------------------------------
+# --- environment and feasible action (M4, M5) ------------------------------------------------------------------------
 
 
 def test_a_step_moves_the_latent_by_a_bounded_amount(environment):
@@ -114,7 +115,8 @@ def test_the_gradient_action_moves_z_and_raises_the_reward(environment):
     for _ in range(environment.n_steps):
         environment.step(environment.gradient_action())
     after = environment.differentiable_reward(environment.decode()).detach()
-    assert (environment.z - start).norm(dim=1).min() > 0.1
+    moved = (environment.z - start).norm(dim=1) > 0.1  # where the reward is saturated there is no slope to follow
+    assert moved.float().mean() > 0.9
     assert after.mean() > before.mean() + 0.05
 
 

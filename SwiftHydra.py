@@ -10,7 +10,6 @@ Uses what pretrain.py saved for the same rows and settings, and pretrains first 
 method for your own code, with scikit-learn's conventions.
 """
 
-import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -28,42 +27,21 @@ from dataloader import (
     load_dataset,
     make_split,
 )
+from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
-from evidence import (
-    DETECTOR_COLUMNS,
-    EXPERT_COLUMNS,
-    ONE_CLASS_COLUMNS,
-    Evidence,
-    UnlikeNormals,
-    column_index,
-    known_or_unlike,
-    platt,
-)
-from model import BetaCVAE, MoEDetector, choose_backend
+from model import choose_backend
 from pretrain import (
     DATASET,
     check_pretrain_settings,
     load_pretrained,
-    pack_network,
     pretrain,
     save_pretrained,
-    unpack_network,
 )
-from progress import Progress
+from progress import Clock, Progress
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
-from training import (
-    choose_n_experts,
-    out_of_fold,
-    silent,
-    stage_seed,
-    stratified_folds,
-    train_cvae,
-    train_detector,
-)
+from training import choose_n_experts, silent
 
-PRESETS = ("full", "paper")
-N_FOLDS = 4  # folds of the left-out predictions that M12 is calibrated on
-CLIP = (-4.0, 8.0)  # evidence columns as the networks see them, in standard deviations of the normals
+PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 CHUNK = 16384  # rows scored at a time: memory for one chunk, whatever the table's length
 
 
@@ -74,7 +52,7 @@ class SwiftHydra(BaseEstimator):
 
     Args:
         random_state: seed of every stage; the same seed gives the same scores to the bit on a CPU.
-        preset: "paper" is M1-M9 alone; "full" adds evidence columns (M10) and the one-class OR (M12).
+        preset: "paper" is M1-M9 alone; "full" adds evidence (M10), kernel experts (M11) and the one-class OR (M12).
         generator: where generated anomalies come from: "rl" | "gradient" | "cvae" | "noise" | "none".
         n_experts: experts of the mixture, or "auto" (see :func:`training.choose_n_experts`).
         k: experts that run for one row.
@@ -138,20 +116,20 @@ class SwiftHydra(BaseEstimator):
         self.device_, self.seconds_ = _resolve_device(self.device), {}
         seed, progress = int(self.random_state), self.progress or silent
 
-        with _Clock(self.seconds_, "pretrain"):
+        with Clock(self.seconds_, "pretrain"):
             self.scaler_ = Standardizer().fit(X)
             Z, labels = torch.from_numpy(self.scaler_.transform(X)), torch.from_numpy(y)
             if pretrained is None:
                 pretrained = pretrain(Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress)
-        with _Clock(self.seconds_, "episodes"):
+        with Clock(self.seconds_, "episodes"):
             generated = generate_anomalies(Z, labels, pretrained.cvae, pretrained.detector, seed, self.generator,
                                            self.n_synthetic, self.n_episodes, progress)  # fmt: skip
         self.synthetic_ = self.scaler_.inverse_transform(generated.rows.numpy())
         self.episode_log_, self.pretrain_log_ = generated.log, pretrained.log
-        wanted, self.effective_rank_ = choose_n_experts(Z.numpy(), N_FOLDS)
+        wanted, self.effective_rank_ = choose_n_experts(Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
-        fit_mixture = self._fit_full if self.preset == "full" else self._fit_paper
-        fit_mixture(Z, labels, generated.rows, seed, progress)
+        self.detector_ = self._new_detector().fit(Z, labels, generated.rows, progress, self.seconds_)
+        self.decision_scores_ = self.detector_.training_scores_
         self.set_contamination(self.contamination)
         return self
 
@@ -174,85 +152,26 @@ class SwiftHydra(BaseEstimator):
         except RuntimeError as error:
             raise InputError(str(error)) from None
 
-    def _train_mixture(self, rows, labels, synthetic, seed, stage, progress, share, n_experts, folds):
-        """The final mixture (M9), or with one expert the single detector, on real and generated rows."""
-        return train_detector(
-            rows.to(self.device_), labels.to(self.device_), seed, stage,
-            synthetic=synthetic.to(self.device_) if len(synthetic) else None, synthetic_share=share,
-            n_experts=n_experts, k=min(self.k, n_experts), folds=folds, steps=self.mixture_steps,
-            backend=self.mamba, progress=progress,
+    def _new_detector(self):
+        settings = DetectorSettings(
+            seed=int(self.random_state), n_experts=self.n_experts_, k=self.k, steps=self.mixture_steps,
+            synthetic_share=self.synthetic_share, unlike_weight=self.unlike_weight, cvae_steps=self.cvae_steps,
+            beta=self.beta, device=self.device_, backend=self.mamba,
         )  # fmt: skip
-
-    def _fit_paper(self, Z, labels, synthetic, seed, progress):
-        with _Clock(self.seconds_, "mixture"):
-            self.mixture_, history = self._train_mixture(
-                Z, labels, synthetic, seed, "mixture", progress, self.synthetic_share, self.n_experts_, None
-            )
-            self.mixture_log_ = _log_history("mixture", history)
-        self.decision_scores_ = self._score_standardised(Z.numpy())
-
-    def _fit_full(self, Z, labels, synthetic, seed, progress):
-        y = labels.numpy()
-        folds = stratified_folds(y, N_FOLDS, seed)
-        with _Clock(self.seconds_, "evidence"):
-            half = folds % 2
-            self.half_cvaes_ = [
-                train_cvae(Z[half != h], labels[half != h], seed, f"cvae-half{h}", steps=self.cvae_steps,
-                           beta=self.beta, progress=progress)[0] for h in (0, 1)
-            ]  # fmt: skip
-            self.evidence_ = Evidence(_residual_functions(self.half_cvaes_))
-            rng = np.random.default_rng(stage_seed(seed, "evidence"))
-            columns = self.evidence_.fit_transform(Z.numpy(), y, folds, half, rng)
-            synthetic_columns = self.evidence_.transform(synthetic.numpy()) if len(synthetic) else columns[:0]
-        with _Clock(self.seconds_, "mixture"):
-            self.mixture_, known, history = self._fit_left_out(
-                _detector_inputs(Z.numpy(), columns), labels, _detector_inputs(synthetic.numpy(), synthetic_columns),
-                folds, seed, "mixture", progress, self.synthetic_share, self.n_experts_,
-            )  # fmt: skip
-            self.mixture_log_ = _log_history("mixture", history)
-        with _Clock(self.seconds_, "one-class"):
-            # Evidence alone, twice the generated share: what sets generated anomalies of any kind apart from normals.
-            self.one_class_, unlike, history = self._fit_left_out(
-                _expert_inputs(columns), labels, _expert_inputs(synthetic_columns), folds, seed, "one-class", progress,
-                min(2 * self.synthetic_share, 0.9), min(self.n_experts_, N_FOLDS),
-            )  # fmt: skip
-            self.mixture_log_ += _log_history("one-class", history)
-        self.calibration_ = platt(known, y)
-        one_class = np.column_stack([columns[:, column_index(ONE_CLASS_COLUMNS)], unlike])
-        self.unlike_ = UnlikeNormals().fit(one_class[y == 0])
-        self.decision_scores_ = self._combine(known, one_class)
-
-    def _fit_left_out(self, rows, labels, synthetic, folds, seed, stage, progress, share, n_experts):
-        """A mixture and its logits on training rows by experts that did not learn from them."""
-        n_folds = min(N_FOLDS, n_experts)
-        if n_experts > 1:
-            mixture, history = self._train_mixture(
-                rows, labels, synthetic, seed, stage, progress, share, n_experts, folds % n_folds
-            )
-            logits = out_of_fold(mixture, rows.to(self.device_), folds % n_folds).cpu().numpy()
-            return mixture, logits, history
-        mixture, history = self._train_mixture(rows, labels, synthetic, seed, stage, progress, share, 1, None)
-        logits = np.empty(len(rows))
-        for h in (0, 1):  # one expert leaves nothing out: two further ones, on half of the rows each, do
-            seen = torch.from_numpy(folds % 2 != h)
-            half, _ = self._train_mixture(
-                rows[seen], labels[seen], synthetic, seed, f"{stage}-half{h}", progress, share, 1, None
-            )
-            logits[~seen.numpy()] = half.score(rows[~seen].to(self.device_)).cpu().numpy()
-        return mixture, logits, history
+        return PRESETS[self.preset](settings)
 
     # --- scoring --------------------------------------------------------------------------------------------------
 
     def decision_function(self, X):
         """Scores (n,) of rows X (n, d); higher is more anomalous. Streams: memory is that of one chunk of rows."""
-        if not hasattr(self, "mixture_"):
+        if not hasattr(self, "detector_"):
             raise InputError("this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first")
         X = check_features(X, self.columns_)
         if X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {X.shape[1]} columns, the detector was trained on {self.n_features_in_}: give the same"
             )
-        scores = [self._score_standardised(self.scaler_.transform(X[start : start + CHUNK]))
+        scores = [self.detector_.score(self.scaler_.transform(X[start : start + CHUNK]))
                   for start in range(0, len(X), CHUNK)]  # fmt: skip
         scores = np.concatenate(scores)
         if not np.isfinite(scores).all():
@@ -280,42 +199,18 @@ class SwiftHydra(BaseEstimator):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
-    def _score_standardised(self, Z):
-        if self.preset == "paper":
-            return self._logits(self.mixture_, torch.from_numpy(Z))
-        columns = self.evidence_.transform(Z)
-        known = self._logits(self.mixture_, _detector_inputs(Z, columns))
-        unlike = self._logits(self.one_class_, _expert_inputs(columns))
-        return self._combine(known, np.column_stack([columns[:, column_index(ONE_CLASS_COLUMNS)], unlike]))
-
-    def _logits(self, mixture, inputs):
-        return mixture.score(inputs.to(self.device_)).cpu().numpy().astype(np.float64)
-
-    def _combine(self, known, one_class):
-        """M12 on the detector's logits (n,) and the one-class scores (n, m)."""
-        slope, intercept = self.calibration_
-        log_odds = slope * np.asarray(known, dtype=np.float64) + intercept
-        return known_or_unlike(log_odds, self.unlike_.minus_log_p(one_class), self.unlike_weight)
-
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def checkpoint(self, data_fingerprint=None):
         """The fitted detector as tensors and plain values."""
         parameters = {name: value for name, value in self.get_params().items() if name != "progress"}
-        saved = {
+        return {
             "kind": "SwiftHydra", "fingerprint": data_fingerprint, "parameters": parameters,
             "columns": self.columns_, "n_features": self.n_features_in_, "n_experts": self.n_experts_,
             "effective_rank": self.effective_rank_, "scaler": to_tensors(self.scaler_.state()),
-            "synthetic": torch.from_numpy(self.synthetic_), "mixture": pack_network(self.mixture_),
-            "decision_scores": torch.from_numpy(np.asarray(self.decision_scores_)),
+            "synthetic": torch.from_numpy(self.synthetic_), "detector": to_tensors(self.detector_.state()),
+            "decision_scores": torch.from_numpy(self.decision_scores_),
         }  # fmt: skip
-        if self.preset == "full":
-            saved |= {
-                "half_cvaes": [pack_network(cvae) for cvae in self.half_cvaes_],
-                "evidence": to_tensors(self.evidence_.state()), "one_class": pack_network(self.one_class_),
-                "calibration": list(self.calibration_), "unlike": to_tensors(self.unlike_.state()),
-            }  # fmt: skip
-        return saved
 
     def save(self, path):
         """Write the fitted detector to one file, atomically."""
@@ -338,37 +233,8 @@ class SwiftHydra(BaseEstimator):
         self.n_experts_, self.effective_rank_ = saved["n_experts"], saved["effective_rank"]
         self.scaler_ = Standardizer.from_state(to_arrays(saved["scaler"]))
         self.synthetic_, self.decision_scores_ = saved["synthetic"].numpy(), saved["decision_scores"].numpy()
-        self.mixture_ = unpack_network(MoEDetector, saved["mixture"])
-        if self.preset == "full":
-            self.half_cvaes_ = [unpack_network(BetaCVAE, packed) for packed in saved["half_cvaes"]]
-            residuals = _residual_functions(self.half_cvaes_)
-            self.evidence_ = Evidence.from_state(to_arrays(saved["evidence"]), residuals)
-            self.one_class_ = unpack_network(MoEDetector, saved["one_class"])
-            self.calibration_ = tuple(saved["calibration"])
-            self.unlike_ = UnlikeNormals.from_state(to_arrays(saved["unlike"]))
+        self.detector_ = self._new_detector().load_state(to_arrays(saved["detector"]))
         return self.set_contamination(self.contamination)
-
-
-def _detector_inputs(Z, columns):
-    """Raw features and clipped evidence side by side: (n, d + c)."""
-    shown = np.clip(columns[:, column_index(DETECTOR_COLUMNS)], *CLIP)
-    return torch.from_numpy(np.concatenate([Z, shown], axis=1).astype(np.float32))
-
-
-def _expert_inputs(columns):
-    return torch.from_numpy(np.clip(columns[:, column_index(EXPERT_COLUMNS)], *CLIP).astype(np.float32))
-
-
-def _residual_functions(cvaes):
-    def residual_of(cvae):
-        return lambda Z: cvae.residual(torch.from_numpy(np.asarray(Z, dtype=np.float32))).numpy().astype(np.float64)
-
-    return [residual_of(cvae) for cvae in cvaes]
-
-
-def _log_history(stage, history):
-    return [{"stage": stage, "step": i + 1, "detector_loss": loss, "balance_loss": balance}
-            for i, (loss, balance) in enumerate(history) if i % 20 == 19]  # fmt: skip
 
 
 def _resolve_device(name):
@@ -382,19 +248,6 @@ def _resolve_device(name):
     return device
 
 
-class _Clock:
-    """Adds a stage's wall-clock seconds to a dict."""
-
-    def __init__(self, seconds, stage):
-        self.seconds, self.stage = seconds, stage
-
-    def __enter__(self):
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error):
-        self.seconds[self.stage] = round(time.perf_counter() - self.start, 3)
-
-
 # --- command line -----------------------------------------------------------------------------------------------------
 
 
@@ -405,7 +258,7 @@ class RunConfig:
     )
     seed: int = setting(0, "seed of the split and of every random stream")
     protocol: str = setting("seen", "which anomalies are known in training", choices=PROTOCOLS)
-    preset: str = setting("full", "paper: M1-M9 alone; full: with evidence and the one-class OR", choices=PRESETS)
+    preset: str = setting("full", "paper: M1-M9 alone; full: with M10-M12", choices=tuple(PRESETS))
     generator: str = setting("rl", "where generated anomalies come from", choices=GENERATORS)
     n_experts: str = setting("auto", "experts of the mixture: auto (by the data's complexity) or a number")
     k: int = setting(2, "experts that run for one row")
@@ -464,13 +317,13 @@ def main(argv=None):
     try:
         pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
         detector.fit(X_train, y_train, pretrained=pretrained)
-        with _Clock(detector.seconds_, "score"):
+        with Clock(detector.seconds_, "score"):
             score = detector.decision_function(X_test)
     except FloatingPointError as error:
         folder.write_results(report | {"failed": str(error)}, [], None, None)
         raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
     report |= {
-        "device": str(detector.device_), "mamba_backend": detector.mixture_.experts.backend,
+        "device": str(detector.device_), "mamba_backend": detector.detector_.mixture.experts.backend,
         "n_experts": detector.n_experts_, "effective_rank": round(detector.effective_rank_, 2),
         "n_synthetic": len(detector.synthetic_), "auc_roc": float(roc_auc_score(y_test, score)),
         "auc_pr": float(average_precision_score(y_test, score)), "seconds": detector.seconds_,
@@ -479,7 +332,7 @@ def main(argv=None):
     log = [
         *pretrained.log,
         *({"stage": "episodes", **entry} for entry in detector.episode_log_),
-        *detector.mixture_log_,
+        *detector.detector_.log_,
     ]
     arrays = {"y_test": y_test, "score": score, "test_index": split.test, "train_index": split.train}
     folder.write_results(report, log, arrays, detector.checkpoint(rows))

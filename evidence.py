@@ -19,10 +19,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
-# What the detector sees beside the raw features, what the evidence-only experts see, what makes up the p-value.
-DETECTOR_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
-EXPERT_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
-ONE_CLASS_COLUMNS = ("knn5", "pca", "cvae")
 MAX_NORMALS, MAX_ANOMALIES = 8192, 2048  # reference rows for neighbours: keeps fit and score linear in the rows
 CHUNK = 65536  # rows of one neighbour query: bounds memory, does not change any value
 
@@ -274,6 +270,16 @@ def platt(scores, y):
     """Slope and intercept that turn left-out scores into class-balanced log-odds (Platt 1999)."""
     fit = LogisticRegression(C=1.0, class_weight="balanced").fit(np.asarray(scores, dtype=np.float64)[:, None], y)
     return float(fit.coef_[0, 0]), float(fit.intercept_[0])
+
+
+def shrunken_shape(minus_log_p, prior=0.3, strength=20.0):
+    """The shape a of M12 from the known anomalies' own left-out -log u, (m,), shrunk towards ``prior``.
+
+    u of an unlike row has density a u^(a - 1), so that -log u is exponential with rate a: the estimate is conjugate,
+    with ``strength`` pseudo-anomalies at the prior. Where known anomalies look like normals, a nears 1: the OR fades.
+    """
+    minus_log_p = np.asarray(minus_log_p, dtype=np.float64)
+    return float(min(0.95, (strength + len(minus_log_p)) / (strength / prior + minus_log_p.sum())))
 
 
 def known_or_unlike(log_odds, minus_log_p, weight=0.3, shape=0.3):

@@ -3,9 +3,10 @@
 # DIFF(paper): an addition; ``preset="paper"`` runs without them.
 
 With C = K + ridge W^-1 (K the kernel matrix, W the row weights), alpha = C^-1 y solves the weighted ridge problem, and
-y_i - alpha_i / (C^-1)_ii is the prediction for row i by the fit without row i: the left-out scores that calibration needs
-cost nothing. Feature weights follow Radhakrishnan et al., "Mechanism for feature learning" (2024), diagonal form: fit,
-weigh every feature by the root of its mean squared gradient, fit again.
+y_i - alpha_i / (C^-1)_ii is the prediction for row i by the fit without row i: the left-out scores that calibration
+needs cost nothing. Feature weights follow Radhakrishnan et al., "Mechanism for feature learning in neural networks and
+backpropagation-free machine learning models" (Science 2024), in diagonal form: fit, weigh every feature by the root of
+its mean squared gradient, fit again.
 
 Shapes: n rows, d features, m centres (training rows that carry a coefficient).
 """
@@ -31,10 +32,10 @@ class KernelExpert:
     def __init__(self, norm="l2", rounds=2):
         self.norm, self.rounds = norm, rounds
 
-    def fit(self, X, y, synthetic, synthetic_share, rng):
-        """Fit on rows X (n, d) with labels y (n,) and generated anomalies (k, d).
+    def fit(self, X, y, rng):
+        """Fit on rows X (n, d) with labels y (n,); the classes weigh half each.
 
-        Classes weigh half each; the generated rows take ``synthetic_share`` of the anomalies' half.
+        Generated anomalies stay out: they cost .01 to .02 of AUC-ROC on yeast, where they meet the kernels' local fit.
 
         Returns:
             (n,) scores of the rows by fits that left them out; rows beyond the centres were never part of the fit.
@@ -43,25 +44,18 @@ class KernelExpert:
         anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[:MAX_ANOMALIES])
         normals = np.sort(rng.permutation(np.flatnonzero(y == 0))[: MAX_CENTRES - len(anomalies)])
         rows = np.concatenate([normals, anomalies])
-        synthetic = np.asarray(synthetic, dtype=np.float64)[:MAX_ANOMALIES]
-        share = synthetic_share if len(synthetic) else 0.0
-        self.centres = np.concatenate([X[rows], synthetic])
-        target = np.concatenate([-np.ones(len(normals)), np.ones(len(anomalies) + len(synthetic))])
-        weight = np.concatenate([
-            np.full(len(normals), 0.5 / len(normals)),
-            np.full(len(anomalies), 0.5 * (1 - share) / len(anomalies)),
-            np.full(len(synthetic), 0.5 * share / max(len(synthetic), 1)),
-        ])  # fmt: skip
-        weight *= len(weight)  # 1 on average
+        self.centres = X[rows]
+        target = np.repeat([-1.0, 1.0], [len(normals), len(anomalies)])
+        weight = np.repeat([0.5 / len(normals), 0.5 / len(anomalies)], [len(normals), len(anomalies)]) * len(rows)
         self.scale = np.ones(X.shape[1])
         for left in range(self.rounds, -1, -1):
             distance = self._distance(self.centres)
-            self.width = float(max(np.median(distance[: len(rows), : len(rows)]), 1e-6))
+            self.width = float(max(np.median(distance), 1e-6))
             left_out = self._solve(np.exp(-distance / self.width), target, weight)
             if left:
                 self._learn_scale(rng)
         scores = np.empty(len(X))
-        scores[rows] = left_out[: len(rows)]
+        scores[rows] = left_out
         others = np.setdiff1d(np.arange(len(X)), rows)
         scores[others] = self.score(X[others])
         return scores

@@ -415,6 +415,18 @@ class MoEDetector(nn.Module):
         return score
 
 
+def pack_network(network):
+    """A network as plain values and tensors on the CPU."""
+    return {"config": network.config, "state": {name: value.cpu() for name, value in network.state_dict().items()}}
+
+
+def unpack_network(cls, packed):
+    """Rebuild a network from :func:`pack_network`, in eval mode, on the CPU."""
+    network = cls(**packed["config"])
+    network.load_state_dict({name: torch.as_tensor(value) for name, value in packed["state"].items()})
+    return network.eval()
+
+
 # --- the agent's networks (M6) --------------------------------------------------------------------------------------
 
 

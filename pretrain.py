@@ -15,7 +15,7 @@ import torch
 
 from config import InputError, check_range, parse_config, run_main, setting
 from dataloader import PROTOCOLS, Standardizer, fingerprint, load_dataset, make_split
-from model import BetaCVAE, MoEDetector
+from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from progress import Progress
 from runfolder import RunFolder, load_checkpoint
 from training import silent, train_cvae, train_detector
@@ -70,18 +70,6 @@ def pretrain(Z, y, seed, cvae_steps=300, detector_steps=200, beta=0.2, progress=
     log += [{"stage": "detector", "step": i + 1, "detector_loss": loss}
             for i, (loss, _) in enumerate(history) if i % 20 == 19]  # fmt: skip
     return Pretrained(cvae, detector, {"cvae_steps": cvae_steps, "detector_steps": detector_steps, "beta": beta}, log)
-
-
-def pack_network(network):
-    """A network as plain values and tensors on the CPU."""
-    return {"config": network.config, "state": {name: value.cpu() for name, value in network.state_dict().items()}}
-
-
-def unpack_network(cls, packed):
-    """Rebuild a network from :func:`pack_network`, in eval mode, on the CPU."""
-    network = cls(**packed["config"])
-    network.load_state_dict(packed["state"])
-    return network.eval()
 
 
 def save_pretrained(path, pretrained, scaler, data_fingerprint, seed):

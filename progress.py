@@ -50,3 +50,16 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
         self.stage, self.bar = None, None
+
+
+class Clock:
+    """Adds a stage's wall-clock seconds to a dict."""
+
+    def __init__(self, seconds, stage):
+        self.seconds, self.stage = seconds, stage
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error):
+        self.seconds[self.stage] = round(time.perf_counter() - self.start, 3)

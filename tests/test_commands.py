@@ -41,7 +41,7 @@ def test_the_two_commands(finished):
                 "n_test_anomalies", "n_synthetic", "auc_pr", "seconds", "peak_memory_mib"):  # fmt: skip
         assert key in report
     assert report["n_synthetic"] > 0
-    assert set(report["seconds"]) >= {"pretrain", "episodes", "evidence", "mixture", "one-class", "score"}
+    assert set(report["seconds"]) >= {"pretrain", "episodes", "evidence", "mixture", "kernels", "one-class", "score"}
 
 
 def test_the_run_folder(finished):

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
+import detector as detector_module
 import SwiftHydra as script
 import training
 from config import InputError
@@ -31,12 +32,15 @@ def fitted():
 
 @pytest.mark.parametrize("preset", ["full", "paper"])
 def test_trained_beats_untrained_on_the_same_seed(preset):
+    """The Mamba mixture itself: in the full preset the kernel experts beside it would hide an untrained one."""
     X, X_test, y, y_test = split(shift=2.0)
     auc = {}
     for steps in (1, 150):
-        settings = SHORT | {"cvae_steps": steps, "detector_steps": steps, "mixture_steps": steps, "unlike_weight": 0.0}
+        settings = SHORT | {"cvae_steps": steps, "detector_steps": steps, "mixture_steps": steps}
         model = SwiftHydra(preset=preset, generator="none", **settings).fit(X, y)
-        auc[steps] = roc_auc_score(y_test, model.decision_function(X_test))
+        Z = model.scaler_.transform(X_test)
+        score = model.detector_.parts(Z)[0][0] if preset == "full" else model.detector_.score(Z)
+        auc[steps] = roc_auc_score(y_test, score)
     assert auc[150] > 0.85
     assert auc[150] > auc[1] + 0.03
 
@@ -65,7 +69,7 @@ def test_generated_rows_are_in_the_final_training_and_only_there(preset, monkeyp
         calls[stage] = (rows, labels, settings.get("synthetic"))
         return original(rows, labels, seed, stage, **settings)
 
-    monkeypatch.setattr(script, "train_detector", spy)
+    monkeypatch.setattr(detector_module, "train_detector", spy)
     model = SwiftHydra(preset=preset, **SHORT).fit(X, y)
     generated = torch.from_numpy(model.scaler_.transform(model.synthetic_))
     assert len(generated) == SHORT["n_synthetic"]
@@ -115,7 +119,7 @@ def test_save_and_load_give_bit_equal_scores(preset, tmp_path):
 def test_any_number_of_experts(n_experts):
     X, X_test, y, y_test = split()
     model = SwiftHydra(n_experts=n_experts, **SHORT).fit(X, y)
-    assert model.n_experts_ == model.mixture_.n_experts == n_experts
+    assert model.n_experts_ == model.detector_.mixture.n_experts == n_experts
     assert roc_auc_score(y_test, model.decision_function(X_test)) > 0.8
 
 
@@ -149,7 +153,7 @@ def test_scikit_learn_conventions(fitted):
     model, X, _, y, _ = fitted
     twin = clone(SwiftHydra(random_state=5, preset="paper"))
     assert twin.get_params()["random_state"] == 5
-    assert not hasattr(twin, "mixture_")
+    assert not hasattr(twin, "detector_")
     assert SwiftHydra(**SHORT).fit(X_train=X, y_train=y).n_features_in_ == X.shape[1]
     untouched = clone(model)
     assert untouched.get_params() == model.get_params()  # fit stores nothing in constructor parameters

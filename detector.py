@@ -1,0 +1,210 @@
+"""The detector that is finally used: the mixture alone (M9), or with evidence and closed-form experts (M9-M12).
+
+Both classes train on standardised real rows plus generated anomalies and score standardised rows; neither knows files,
+scalers or where the generated rows came from. ``training_scores_`` are scores of the training rows, which calibration
+and thresholds need; in :class:`FullDetector` every one of them comes from models that did not learn from its row.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from evidence import Evidence, UnlikeNormals, column_index, known_or_unlike, platt, shrunken_shape
+from kernel_experts import KernelExpert
+from model import BetaCVAE, MoEDetector, pack_network, unpack_network
+from progress import Clock
+from training import out_of_fold, stage_seed, stratified_folds, train_cvae, train_detector
+
+N_FOLDS = 4  # folds of the left-out predictions that M12 is calibrated on
+CLIP = (-4.0, 8.0)  # evidence columns as experts see them, in standard deviations of the normals
+# Which evidence columns each part sees. The ratios know the anomalies: they are no one-class evidence.
+MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
+ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
+KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
+# (norm, rounds of feature learning, with evidence columns)
+KERNELS = (("l2", 2, False), ("l1", 1, False), ("l1", 1, True))
+
+
+@dataclass
+class DetectorSettings:
+    """What both detectors are told; see the arguments of :class:`SwiftHydra.SwiftHydra`."""
+
+    seed: int
+    n_experts: int
+    k: int
+    steps: int
+    synthetic_share: float
+    unlike_weight: float
+    cvae_steps: int
+    beta: float
+    device: torch.device
+    backend: str
+
+
+class MixtureDetector:
+    """The mixture of Mamba experts on raw features (``preset="paper"``)."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.log_ = []
+
+    def fit(self, Z, labels, synthetic, progress, seconds):
+        """Train on Z (n, d), labels (n,) and generated anomalies (m, d); stage times go into ``seconds``."""
+        with Clock(seconds, "mixture"):
+            self.mixture = self._train(Z, labels, synthetic, "mixture", progress, self.settings.synthetic_share)
+        self.training_scores_ = self.score(Z.numpy())
+        return self
+
+    def score(self, Z):
+        """(n,) float64 log-odds of standardised rows (n, d)."""
+        return self._logits(self.mixture, torch.from_numpy(Z))
+
+    def _train(self, rows, labels, synthetic, stage, progress, share, n_experts=None, folds=None):
+        s = self.settings
+        n_experts = n_experts or s.n_experts
+        mixture, history = train_detector(
+            rows.to(s.device), labels.to(s.device), s.seed, stage,
+            synthetic=synthetic.to(s.device) if len(synthetic) else None, synthetic_share=share, n_experts=n_experts,
+            k=min(s.k, n_experts), folds=folds, steps=s.steps, backend=s.backend, progress=progress,
+        )  # fmt: skip
+        self.log_ += [{"stage": stage, "step": i + 1, "detector_loss": loss, "balance_loss": balance}
+                      for i, (loss, balance) in enumerate(history) if i % 20 == 19]  # fmt: skip
+        return mixture
+
+    def _logits(self, mixture, inputs):
+        return mixture.score(inputs.to(self.settings.device)).cpu().numpy().astype(np.float64)
+
+    def state(self):
+        """Tensors, arrays and plain values."""
+        return {"mixture": pack_network(self.mixture)}
+
+    def load_state(self, state):
+        self.mixture = unpack_network(MoEDetector, state["mixture"])
+        return self
+
+
+class FullDetector(MixtureDetector):
+    """Mixture and kernel experts on features and evidence, "known anomaly OR unlike normals" (``preset="full"``)."""
+
+    def fit(self, Z, labels, synthetic, progress, seconds):
+        s, X, y = self.settings, Z.numpy(), labels.numpy()
+        folds = stratified_folds(y, N_FOLDS, s.seed)
+        with Clock(seconds, "evidence"):
+            half = folds % 2
+            self.half_cvaes = [
+                train_cvae(Z[half != h], labels[half != h], s.seed, f"cvae-half{h}", steps=s.cvae_steps, beta=s.beta,
+                           progress=progress)[0] for h in (0, 1)
+            ]  # fmt: skip
+            self.evidence = Evidence(_residual_functions(self.half_cvaes))
+            rng = np.random.default_rng(stage_seed(s.seed, "evidence"))
+            columns = self.evidence.fit_transform(X, y, folds, half, rng)
+            fake = synthetic.numpy()
+            fake_columns = self.evidence.transform(fake) if len(fake) else columns[:0]
+        with Clock(seconds, "mixture"):
+            rows, fake_rows = (_beside(*pair, MIXTURE_COLUMNS) for pair in ((X, columns), (fake, fake_columns)))
+            self.mixture, left_out = self._train_left_out(
+                rows, labels, fake_rows, folds, "mixture", progress, s.synthetic_share, s.n_experts
+            )
+        with Clock(seconds, "kernels"):
+            experts = [left_out]
+            self.kernels = []
+            for number, (norm, rounds, _) in enumerate(KERNELS):
+                expert = KernelExpert(norm, rounds)
+                rng = np.random.default_rng(stage_seed(s.seed, f"kernel{number}"))
+                experts.append(expert.fit(_kernel_inputs(number, X, columns), y, rng))
+                self.kernels.append(expert)
+        with Clock(seconds, "one-class"):
+            one_class = columns[:, column_index(("knn5",))]
+            self.one_class = None
+            if len(synthetic):
+                # Only generated rows stand for anomalies here: known ones would teach it what it has to do without.
+                self.one_class, left_out = self._train_left_out(
+                    _shown(columns, ONE_CLASS_COLUMNS), labels, _shown(fake_columns, ONE_CLASS_COLUMNS), folds,
+                    "one-class", progress, 1.0, min(s.n_experts, N_FOLDS),
+                )  # fmt: skip
+                one_class = np.column_stack([one_class, left_out])
+        self.calibrations = [platt(scores, y) for scores in experts]
+        self.calibration = platt(self._mean_log_odds(experts), y)
+        self.unlike = UnlikeNormals().fit(one_class[y == 0])
+        self.shape = shrunken_shape(self.unlike.minus_log_p(one_class[y == 1]))
+        self.training_scores_ = self._combine(experts, one_class)
+        return self
+
+    def _train_left_out(self, rows, labels, synthetic, folds, stage, progress, share, n_experts):
+        """A mixture, and its logits on training rows by experts that did not learn from them."""
+        if n_experts > 1:
+            folds = folds % min(N_FOLDS, n_experts)
+            mixture = self._train(rows, labels, synthetic, stage, progress, share, n_experts, folds)
+            return mixture, out_of_fold(mixture, rows.to(self.settings.device), folds).cpu().numpy()
+        mixture = self._train(rows, labels, synthetic, stage, progress, share, 1)
+        logits = np.empty(len(rows))
+        for h in (0, 1):  # one expert leaves nothing out: two further ones, on half of the rows each, do
+            seen = torch.from_numpy(folds % 2 != h)
+            half = self._train(rows[seen], labels[seen], synthetic, f"{stage}-half{h}", progress, share, 1)
+            logits[~seen.numpy()] = self._logits(half, rows[~seen])
+        return mixture, logits
+
+    def parts(self, Z):
+        """Scores before they are combined: the experts' (a list of (n,)) and the one-class columns (n, 1 or 2)."""
+        columns = self.evidence.transform(Z)
+        experts = [self._logits(self.mixture, _beside(Z, columns, MIXTURE_COLUMNS))]
+        experts += [expert.score(_kernel_inputs(i, Z, columns)) for i, expert in enumerate(self.kernels)]
+        one_class = columns[:, column_index(("knn5",))]
+        if self.one_class is not None:
+            learned = self._logits(self.one_class, _shown(columns, ONE_CLASS_COLUMNS))
+            one_class = np.column_stack([one_class, learned])
+        return experts, one_class
+
+    def score(self, Z):
+        return self._combine(*self.parts(Z))
+
+    def _mean_log_odds(self, experts):
+        pairs = zip(self.calibrations, experts, strict=True)
+        return np.mean([slope * np.asarray(scores, np.float64) + shift for (slope, shift), scores in pairs], axis=0)
+
+    def _combine(self, experts, one_class):
+        """Calibrated mean of the experts (M11), OR-ed with the one-class p-value (M12)."""
+        slope, shift = self.calibration
+        log_odds = slope * self._mean_log_odds(experts) + shift
+        return known_or_unlike(log_odds, self.unlike.minus_log_p(one_class), self.settings.unlike_weight, self.shape)
+
+    def state(self):
+        return {
+            "mixture": pack_network(self.mixture), "half_cvaes": [pack_network(cvae) for cvae in self.half_cvaes],
+            "evidence": self.evidence.state(), "kernels": [expert.state() for expert in self.kernels],
+            "one_class": None if self.one_class is None else pack_network(self.one_class),
+            "calibrations": [list(pair) for pair in self.calibrations], "calibration": list(self.calibration),
+            "unlike": self.unlike.state(), "shape": self.shape,
+        }  # fmt: skip
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.half_cvaes = [unpack_network(BetaCVAE, packed) for packed in state["half_cvaes"]]
+        self.evidence = Evidence.from_state(state["evidence"], _residual_functions(self.half_cvaes))
+        self.kernels = [KernelExpert.from_state(packed) for packed in state["kernels"]]
+        self.one_class = None if state["one_class"] is None else unpack_network(MoEDetector, state["one_class"])
+        self.calibrations, self.calibration = state["calibrations"], state["calibration"]
+        self.unlike, self.shape = UnlikeNormals.from_state(state["unlike"]), state["shape"]
+        return self
+
+
+def _shown(columns, names):
+    """The named evidence columns as an expert sees them: (n, len(names)) float32 tensor."""
+    return torch.from_numpy(np.clip(columns[:, column_index(names)], *CLIP).astype(np.float32))
+
+
+def _beside(Z, columns, names):
+    """Features and named evidence side by side: (n, d + len(names)) float32 tensor."""
+    return torch.cat([torch.from_numpy(np.asarray(Z, dtype=np.float32)), _shown(columns, names)], dim=1)
+
+
+def _kernel_inputs(number, Z, columns):
+    return _beside(Z, columns, KERNEL_COLUMNS).numpy() if KERNELS[number][2] else Z
+
+
+def _residual_functions(cvaes):
+    def residual_of(cvae):
+        return lambda Z: cvae.residual(torch.from_numpy(np.asarray(Z, dtype=np.float32))).numpy().astype(np.float64)
+
+    return [residual_of(cvae) for cvae in cvaes]

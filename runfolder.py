@@ -61,19 +61,24 @@ class RunFolder:
         """Tensors and plain values only: they load with ``weights_only=True``."""
         cls._atomic(Path(path), lambda file: torch.save(content, file))
 
+    @classmethod
+    def write_bytes(cls, path, content):
+        """One file, whole or not at all."""
+        cls._atomic(Path(path), lambda file: file.write(content))
+
     def write_results(self, report, log, arrays, checkpoint):
         """All files of a finished run. ``DONE`` goes first and comes back last."""
         (self.path / "DONE").unlink(missing_ok=True)
         lines = "".join(json.dumps(entry) + "\n" for entry in log)
-        self._atomic(self.path / "log.jsonl", lambda file: file.write(lines.encode()))
+        self.write_bytes(self.path / "log.jsonl", lines.encode())
         if checkpoint is not None:
             self.write_torch(self.path / "checkpoint.pt", checkpoint)
         if arrays is not None:
             self._atomic(self.path / "scores.npz", lambda file: np.savez_compressed(file, **arrays))
         text = json.dumps(report, indent=1) + "\n"
-        self._atomic(self.path / "report.json", lambda file: file.write(text.encode()))
+        self.write_bytes(self.path / "report.json", text.encode())
         if report["failed"] is None:
-            self._atomic(self.path / "DONE", lambda file: None)
+            self.write_bytes(self.path / "DONE", b"")
 
 
 def load_checkpoint(path, kind):

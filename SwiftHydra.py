@@ -30,17 +30,13 @@ from dataloader import (
 from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
 from model import choose_backend
-from pretrain import (
-    DATASET,
-    check_pretrain_settings,
-    load_pretrained,
-    pretrain,
-    save_pretrained,
-)
+from plots import plot_run, require_matplotlib
+from pretrain import check_pretrain_settings, load_pretrained, pretrain, save_pretrained
 from progress import Clock, Progress
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
 from training import choose_n_experts, silent
 
+DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 CHUNK = 16384  # rows scored at a time: memory for one chunk, whatever the table's length
 
@@ -77,7 +73,7 @@ class SwiftHydra(BaseEstimator):
     """
 
     def __init__(self, random_state=0, preset="full", generator="rl", n_experts="auto", k=2, n_episodes=5,
-                 n_synthetic=None, synthetic_share=0.3, unlike_weight=0.3, contamination=0.1, cvae_steps=300,
+                 n_synthetic=None, synthetic_share=0.2, unlike_weight=0.3, contamination=0.1, cvae_steps=300,
                  detector_steps=200, mixture_steps=300, beta=0.2, device="auto", mamba="auto",
                  progress=None):  # fmt: skip
         self.random_state = random_state
@@ -264,7 +260,7 @@ class RunConfig:
     k: int = setting(2, "experts that run for one row")
     n_episodes: int = setting(5, "episodes of the policy")
     n_synthetic: int | None = setting(None, "generated anomalies (default: balances the classes, 400 to 1000)")
-    synthetic_share: float = setting(0.3, "share of generated rows in the anomaly half of a batch")
+    synthetic_share: float = setting(0.2, "share of generated rows in the anomaly half of a batch")
     unlike_weight: float = setting(0.3, "prior share of anomalies unlike the known ones (M12)")
     n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
     label_column: str | None = setting(None, "label column of a .csv (default: the last)")
@@ -275,6 +271,7 @@ class RunConfig:
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1: where the final mixture runs")
     mamba: str = setting("auto", "Mamba backend: auto, torch or official (mamba-ssm, CUDA only)")
+    plot: bool = setting(False, "write figures into the run's folder (needs matplotlib)")
     eval_only: str | None = setting(None, "score the test rows with this checkpoint.pt instead of training")
     out: str = setting("results", "folder that runs are written to")
     quiet: bool = setting(False, "print the result line only")
@@ -289,6 +286,8 @@ ESTIMATOR_SETTINGS = (
 def main(argv=None):
     config = parse_config(RunConfig, __doc__.splitlines()[0], argv)
     progress = Progress(config.quiet)
+    if config.plot:
+        require_matplotlib()  # before the work, not after it
     detector = SwiftHydra(random_state=config.seed, progress=None if config.quiet else progress,
                           **{name: getattr(config, name) for name in ESTIMATOR_SETTINGS})  # fmt: skip
     detector.check_settings()
@@ -336,6 +335,11 @@ def main(argv=None):
     ]
     arrays = {"y_test": y_test, "score": score, "test_index": split.test, "train_index": split.train}
     folder.write_results(report, log, arrays, detector.checkpoint(rows))
+    if config.plot:
+        scaler = detector.scaler_
+        paths = plot_run(folder.path, y_test, score, scaler.transform(X_train), y_train, scaler.transform(X_test),
+                         scaler.transform(detector.synthetic_), detector.episode_log_)  # fmt: skip
+        progress.say(f"figures: {', '.join(map(str, paths))}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
     progress.say(f"{len(detector.synthetic_)} anomalies generated ({config.generator}), {detector.n_experts_} experts; "
                  f"seconds: {seconds}; written to {folder.path}")  # fmt: skip

@@ -59,6 +59,7 @@ class SwiftHydra(BaseEstimator):
         cvae_steps, detector_steps, beta: as in pretrain.py. mixture_steps: training steps of the final mixture.
         device: "auto", "cpu", "cuda", "cuda:1": where the final mixture runs. The small networks of the episodes and
             the neighbours stay on the CPU. mamba: "auto", "torch" or "official" (mamba-ssm's kernels, CUDA only).
+        policy_settings: a dict of arguments of :class:`policy.LatentEnvironment`, and ``warm_up``, for ablations.
         progress: a callable ``(stage, step, n_steps, **losses)``, or None.
 
     Attributes after ``fit``:
@@ -75,7 +76,7 @@ class SwiftHydra(BaseEstimator):
     def __init__(self, random_state=0, preset="full", generator="rl", n_experts="auto", k=2, n_episodes=5,
                  n_synthetic=None, synthetic_share=0.2, unlike_weight=0.3, contamination=0.1, cvae_steps=300,
                  detector_steps=200, mixture_steps=300, beta=0.2, device="auto", mamba="auto",
-                 progress=None):  # fmt: skip
+                 policy_settings=None, progress=None):  # fmt: skip
         self.random_state = random_state
         self.preset = preset
         self.generator = generator
@@ -92,6 +93,7 @@ class SwiftHydra(BaseEstimator):
         self.beta = beta
         self.device = device
         self.mamba = mamba
+        self.policy_settings = policy_settings
         self.progress = progress
 
     # --- training -------------------------------------------------------------------------------------------------
@@ -118,8 +120,10 @@ class SwiftHydra(BaseEstimator):
             if pretrained is None:
                 pretrained = pretrain(Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress)
         with Clock(self.seconds_, "episodes"):
-            generated = generate_anomalies(Z, labels, pretrained.cvae, pretrained.detector, seed, self.generator,
-                                           self.n_synthetic, self.n_episodes, progress)  # fmt: skip
+            generated = generate_anomalies(
+                Z, labels, pretrained.cvae, pretrained.detector, seed, self.generator, self.n_synthetic,
+                self.n_episodes, progress, **(self.policy_settings or {}),
+            )  # fmt: skip
         self.synthetic_ = self.scaler_.inverse_transform(generated.rows.numpy())
         self.episode_log_, self.pretrain_log_ = generated.log, pretrained.log
         wanted, self.effective_rank_ = choose_n_experts(Z.numpy())

@@ -4,9 +4,10 @@
     python benchmark.py --datasets DIR --seeds 0 --methods script --max-rows 0    # the main script, whole tables
     python benchmark.py --report                                                  # tables in results/README.md
 
-A method is ``preset/generator``, for example ``full/rl``; ``script`` runs ``python SwiftHydra.py`` in a process of its
-own, which is what times and peak memory are taken from. A cell is done when its record is in ``results/records``: an
-interrupted sweep goes on where it was. A failed cell is recorded with its reason and does not stop the others.
+A method is ``preset/generator`` or ``preset/generator/ablation``, such as ``full/rl`` or ``paper/rl/one-expert``;
+``script`` runs ``python SwiftHydra.py`` in a process of its own, which is what times and peak memory are taken from. A
+cell is done when its record is in ``results/records``: an interrupted sweep goes on where it was. A failed cell is
+recorded with its reason and does not stop the others.
 """
 
 import json
@@ -31,7 +32,19 @@ from runfolder import RunFolder, environment_report
 ROOT = Path(__file__).parent
 RECORDS = ROOT / "results" / "records"
 REPORT = ROOT / "results" / "README.md"
-METHODS = ("script", *(f"{preset}/{generator}" for preset in ("full", "paper") for generator in GENERATORS))
+# What each part gives: the same run without it.
+ABLATIONS = {
+    "no-coverage": {"policy_settings": {"coverage": False}},
+    "no-diversity": {"policy_settings": {"diversity": 0.0}},
+    "no-deception": {"policy_settings": {"deception": False}},
+    "no-filter": {"policy_settings": {"quantile": 0.0, "penalty": 0.0}},
+    "no-warm-up": {"policy_settings": {"warm_up": False}},
+    "only-anomalies": {"policy_settings": {"anomaly_share": 1.0}},
+    "one-expert": {"n_experts": 1},
+    "no-one-class": {"unlike_weight": 0.0},
+}
+PRESET_GENERATORS = tuple(f"{preset}/{generator}" for preset in ("full", "paper") for generator in GENERATORS)
+METHODS = ("script", *PRESET_GENERATORS, *(f"{m}/{a}" for m in PRESET_GENERATORS for a in ABLATIONS))
 
 
 @dataclass
@@ -39,7 +52,7 @@ class BenchmarkConfig:
     datasets: str = setting(str(DATASET_DIR), "a folder of .npz files, or names and paths separated by commas")
     seeds: str = setting("0,1", "seeds, separated by commas")
     protocols: str = setting("seen", "protocols, separated by commas: seen, few, unseen")
-    methods: str = setting("full/rl", "methods, separated by commas: script, or preset/generator")
+    methods: str = setting("full/rl", "methods, separated by commas: script, or preset/generator[/ablation]")
     max_rows: int = setting(10000, "stratified subsample of larger tables, 0 for all rows")
     jobs: int = setting(1, "cells computed at the same time, one thread each")
     records: str = setting(str(RECORDS), "folder of the records")
@@ -54,10 +67,10 @@ def run_cell(records, path, method, protocol, seed, max_rows):
     """Compute one cell and write its record, whatever happens in it."""
     import torch
 
-    data = load_dataset(path)
-    cell = {"method": method, "protocol": protocol, "dataset": data.name, "seed": seed, "max_rows": max_rows,
+    cell = {"method": method, "protocol": protocol, "dataset": Path(path).stem, "seed": seed, "max_rows": max_rows,
             "git": environment_report()["git"], "failed": None}  # fmt: skip
     try:
+        data = load_dataset(path)
         if method == "script":
             cell |= _run_script(path, protocol, seed, max_rows)
         else:
@@ -65,7 +78,7 @@ def run_cell(records, path, method, protocol, seed, max_rows):
             cell |= _run_class(data, method, protocol, seed, max_rows)
     except (InputError, FloatingPointError, RuntimeError, ValueError) as error:
         cell["failed"] = f"{type(error).__name__}: {error}"
-    target = record_path(records, method, protocol, data.name, seed)
+    target = record_path(records, method, protocol, cell["dataset"], seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(cell, indent=1) + "\n"
     RunFolder.write_bytes(target, text.encode())
@@ -76,8 +89,10 @@ def _run_class(data, method, protocol, seed, max_rows):
     from SwiftHydra import SwiftHydra
 
     split = make_split(data.X, data.y, protocol, seed, max_rows=max_rows or None)
-    preset, generator = method.split("/")
-    model = SwiftHydra(random_state=seed, preset=preset, generator=generator)
+    preset, generator, *ablation = method.split("/")
+    model = SwiftHydra(
+        random_state=seed, preset=preset, generator=generator, **(ABLATIONS[ablation[0]] if ablation else {})
+    )
     start = time.perf_counter()
     model.fit(data.X[split.train], data.y[split.train])
     fitted = time.perf_counter()
@@ -192,7 +207,11 @@ def main(argv=None):
         return
     methods, protocols = config.methods.split(","), config.protocols.split(",")
     for method in methods:
-        check_choice("methods", method, METHODS)
+        if method not in METHODS:
+            raise InputError(
+                f"methods: {method!r} is unknown: give script, or preset/generator with one of "
+                f"{', '.join(PRESET_GENERATORS)} and, after another /, one of {', '.join(ABLATIONS)}"
+            )
     for protocol in protocols:
         check_choice("protocols", protocol, PROTOCOLS)
     try:

@@ -29,7 +29,7 @@ class Generated(NamedTuple):
 
 
 def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, n_episodes=5, progress=silent,
-                       **environment_settings):  # fmt: skip
+                       warm_up=True, **environment_settings):  # fmt: skip
     """Generate anomalies from standardised training rows (M4-M8).
 
     Args:
@@ -37,6 +37,8 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
         kind: one of ``GENERATORS``. n_synthetic: rows wanted; None takes what balances the classes, between 400 and
             1000 (fewer than 400 leave the detector to memorise them, more changed nothing that was measured).
         n_episodes: episodes of "rl" and "gradient"; the other rungs learn nothing from an episode and use one.
+
+        warm_up: give early rollouts of "rl" gradient actions (M5). environment_settings: see ``LatentEnvironment``.
 
     Returns:
         A :class:`Generated`. Fewer rows than wanted when too few candidates pass the filter; the log says how many.
@@ -60,7 +62,7 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
         for episode in range(n_episodes):
             weight = GAMMA**episode
             if kind == "rl":
-                x, reward, batch = agent.rollout(environment, N_CANDIDATES, weight, weight / 2, generator)
+                x, reward, batch = agent.rollout(environment, N_CANDIDATES, weight, weight / 2 * warm_up, generator)
                 loss = agent.update(batch, generator)
             else:
                 x, reward, loss = *_gradient_candidates(environment, weight, generator), None

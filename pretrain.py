@@ -76,6 +76,7 @@ def save_pretrained(path, pretrained, scaler, data_fingerprint, seed):
     """Write networks, scaler and the fingerprint of their training rows, atomically."""
     RunFolder.write_torch(path, {
         "kind": "pretrained", "fingerprint": data_fingerprint, "seed": seed, "settings": pretrained.settings,
+        "log": pretrained.log,
         "scaler": {name: torch.as_tensor(np.asarray(value)) for name, value in scaler.state().items()},
         "cvae": pack_network(pretrained.cvae), "detector": pack_network(pretrained.detector),
     })  # fmt: skip
@@ -92,7 +93,7 @@ def load_pretrained(path, data_fingerprint):
         raise InputError(f"{path}: was trained on other rows (fingerprint {saved['fingerprint'][:12]}, this split has "
                          f"{data_fingerprint[:12]}): delete it, or choose another folder with --out")  # fmt: skip
     cvae, detector = unpack_network(BetaCVAE, saved["cvae"]), unpack_network(MoEDetector, saved["detector"])
-    return Pretrained(cvae, detector, saved["settings"], [])
+    return Pretrained(cvae, detector, saved["settings"], saved["log"])
 
 
 def main(argv=None):

@@ -38,6 +38,7 @@ from training import choose_n_experts, silent
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
+MIN_NORMALS = 8  # fewer cannot be split into folds that say what normal looks like
 CHUNK = 16384  # rows scored at a time: memory for one chunk, whatever the table's length
 
 
@@ -110,6 +111,10 @@ class SwiftHydra(BaseEstimator):
         y = check_labels(y)
         if len(X) != len(y):
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
+        if (y == 0).sum() < MIN_NORMALS:
+            raise InputError(
+                f"y marks only {int((y == 0).sum())} rows as normal (0): at least {MIN_NORMALS} are needed"
+            )
         self.n_features_in_, self.classes_, self.columns_ = X.shape[1], np.array([0, 1]), columns
         self.device_, self.seconds_ = _resolve_device(self.device), {}
         seed, progress = int(self.random_state), self.progress or silent

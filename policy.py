@@ -143,7 +143,8 @@ class LatentEnvironment:
         X: (n, d) tensor of training rows. y: (n,) labels.
         cvae, detector: trained networks; the detector's logit is read, nothing else of it.
         n_steps: steps of a rollout. anomaly_share: share of rollouts that start at a known anomaly.
-        weights: diversity weight, penalty for infeasible candidates, quantile of the filter.
+        diversity: weight of H in the reward. penalty: taken from infeasible candidates. quantile: bound of the filter.
+        coverage, deception: False drops that term of the reward (for ablations).
     """
 
     def __init__(self, X, y, cvae, detector, rng, n_steps=2, anomaly_share=0.25, diversity=4.0, penalty=2.0,

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
-from config import InputError, check_choice
+from config import InputError, check_choice, check_range
 
 PROTOCOLS = ("seen", "few", "unseen")
 TEST_SHARE = 0.6
@@ -62,13 +62,13 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
             anomalies, or anomalies that cannot be parted in two groups (``unseen``).
     """
     check_choice("protocol", protocol, PROTOCOLS)
-    _check_int("seed", seed, 0, 2**32 - 1)
-    _check_int("n_labelled", n_labelled, 2)
+    check_range("seed", seed, 0, 2**32 - 1)
+    check_range("n_labelled", n_labelled, 2, 10**9)
     X, y = np.asarray(X), np.asarray(y)
     rows = np.arange(len(y), dtype=np.int64)
     _check_strata(y)
     if max_rows is not None:
-        _check_int("max_rows", max_rows, 10)
+        check_range("max_rows", max_rows, 10, 10**9)
         if len(rows) > max_rows:
             # The part left over must hold a row of each class too, or scikit-learn refuses to stratify.
             size = min(max_rows, len(rows) - 2)
@@ -87,12 +87,6 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
     _check_part("train", y[train], protocol, seed, 2)
     _check_part("test", y[test], protocol, seed, 1)
     return Split(train, test, protocol, int(seed))
-
-
-def _check_int(name, value, low, high=None):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low or (high and value > high):
-        upper = f" and at most {high}" if high else ""
-        raise InputError(f"{name}={value!r} must be an integer of at least {low}{upper}")
 
 
 def _check_strata(y, when=""):

@@ -170,6 +170,8 @@ def test_tiny_tables_and_odd_columns():
     for d in (1, 4):
         score = SwiftHydra(**SHORT).fit(X[:, :d], y).decision_function(X[:, :d])
         assert np.isfinite(score).all()
+    few = np.r_[0:2, 20:28]  # two anomalies, eight normals
+    assert np.isfinite(SwiftHydra(**SHORT).fit(X[few], y[few]).decision_function(X)).all()
     integers = (X * 10).astype(np.uint8)
     assert np.isfinite(SwiftHydra(**SHORT).fit(integers, y).decision_function(integers)).all()
 
@@ -202,6 +204,8 @@ def test_bad_tables_are_refused(table):
         model.fit(X, y[:-1])
     with pytest.raises(InputError, match="x3"):
         model.fit(np.where(np.arange(6) == 3, np.nan, X), y)
+    with pytest.raises(InputError, match="only 5 rows as normal"):
+        model.fit(X[:30], np.r_[np.zeros(5, int), np.ones(25, int)])
     with pytest.raises(InputError, match="not fitted"):
         model.decision_function(X)
     model.fit(X, y)

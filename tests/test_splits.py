@@ -133,7 +133,7 @@ def test_split_mistakes():
     for arguments, message in [
         ((X, y, "unsen", 0), r"protocol='unsen' is unknown: choose one of 'seen', 'few', 'unseen'"),
         ((X, y, "seen", -1), r"seed=-1 is not usable: give an integer from 0"),
-        ((X, y, "seen", 2**32), r"at most 4294967295"),
+        ((X, y, "seen", 2**32), r"seed=4294967296 is not usable: give an integer from 0 to 4294967295"),
         ((X, y, "few", 0, 1), r"n_labelled=1 is not usable: give an integer from 2"),
         ((X, y, "seen", 0, 10, 5), r"max_rows=5 is not usable: give an integer from 10"),
         ((X, y * 0, "seen", 0), r"too few rows to stratify: 0 of class 1"),

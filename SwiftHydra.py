@@ -19,7 +19,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from config import InputError, check_choice, check_range, parse_config, run_main, setting
 from dataloader import (
-    PROTOCOLS,
     Standardizer,
     check_features,
     check_labels,
@@ -31,7 +30,7 @@ from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
 from model import choose_backend
 from plots import plot_run, require_matplotlib
-from pretrain import check_pretrain_settings, load_pretrained, pretrain, save_pretrained
+from pretrain import PretrainConfig, check_pretrain_settings, load_pretrained, pretrain, save_pretrained
 from progress import Clock, Progress
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
 from training import choose_n_experts, silent
@@ -257,12 +256,10 @@ def _resolve_device(name):
 
 
 @dataclass
-class RunConfig:
+class RunConfig(PretrainConfig):
     dataset: str = setting(
         DATASET, "an .npz with X and y, a .csv with a label column, or an ADBench name", positional=True
     )
-    seed: int = setting(0, "seed of the split and of every random stream")
-    protocol: str = setting("seen", "which anomalies are known in training", choices=PROTOCOLS)
     preset: str = setting("full", "paper: M1-M9 alone; full: with M10-M12", choices=tuple(PRESETS))
     generator: str = setting("rl", "where generated anomalies come from", choices=GENERATORS)
     n_experts: str = setting("auto", "experts of the mixture: auto (by the data's complexity) or a number")
@@ -271,19 +268,11 @@ class RunConfig:
     n_synthetic: int | None = setting(None, "generated anomalies (default: balances the classes, 400 to 1000)")
     synthetic_share: float = setting(0.2, "share of generated rows in the anomaly half of a batch")
     unlike_weight: float = setting(0.3, "prior share of anomalies unlike the known ones (M12)")
-    n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
-    label_column: str | None = setting(None, "label column of a .csv (default: the last)")
-    max_rows: int | None = setting(None, "stratified subsample of larger tables (default: all rows)")
-    cvae_steps: int = setting(300, "training steps of the Beta C-VAE")
-    detector_steps: int = setting(200, "training steps of the pretrained detector")
     mixture_steps: int = setting(300, "training steps of the final mixture")
-    beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1: where the final mixture runs")
     mamba: str = setting("auto", "Mamba backend: auto, torch or official (mamba-ssm, CUDA only)")
     plot: bool = setting(False, "write figures into the run's folder (needs matplotlib)")
     eval_only: str | None = setting(None, "score the test rows with this checkpoint.pt instead of training")
-    out: str = setting("results", "folder that runs are written to")
-    quiet: bool = setting(False, "print the result line only")
 
 
 ESTIMATOR_SETTINGS = (

@@ -34,6 +34,11 @@ def _parser_type(annotation):
     return args[0] if args else annotation
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} -h)\n")
@@ -55,7 +60,7 @@ def parse_config(cls, description, argv=None, prog=None):
         prog=prog,
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     for field in dataclasses.fields(cls):
         text, choices = field.metadata["help"], field.metadata["choices"]

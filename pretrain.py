@@ -37,7 +37,7 @@ class PretrainConfig:
     detector_steps: int = setting(200, "training steps of the pretrained detector")
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
     out: str = setting("results", "folder that runs are written to")
-    quiet: bool = setting(False, "print nothing but errors")
+    quiet: bool = setting(False, "print only results and errors")
 
 
 class Pretrained(NamedTuple):

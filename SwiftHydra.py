@@ -312,8 +312,11 @@ def main(argv=None):
         "n_test": len(y_test), "n_test_anomalies": int(y_test.sum()), "n_features": data.X.shape[1],
     }  # fmt: skip
     try:
-        pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
+        seconds = {}
+        with Clock(seconds, "pretrain"):
+            pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
         detector.fit(X_train, y_train, pretrained=pretrained)
+        detector.seconds_ |= seconds
         with Clock(detector.seconds_, "score"):
             score = detector.decision_function(X_test)
     except FloatingPointError as error:

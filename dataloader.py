@@ -351,7 +351,7 @@ def check_labels(y, source="y"):
     except (ValueError, TypeError):
         values, wrong = y.astype(str), True
     if wrong:
-        found = _listed(sorted({v.item() for v in np.unique(values)}, key=str))
+        found = _listed(f"{v:g}" if isinstance(v, float) else v for v in np.unique(values).tolist())
         raise InputError(f"{source}: the labels are {found}: recode them as 0 (normal) and 1 (anomaly)")
     n_anomalies = int(values.sum())
     if n_anomalies in (0, len(values)):

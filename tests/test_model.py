@@ -76,7 +76,7 @@ def test_smooth_load_agrees_with_the_load():
     deviation = torch.full_like(logits, 0.7)
     noisy = logits + torch.randn(logits.shape) * deviation
     smooth = router._smooth_load(logits, noisy, deviation, noisy.topk(3, dim=1).values)
-    assert abs(float(smooth.sum()) - 2 * 4000) < 0.03 * 2 * 4000
+    assert abs(smooth.sum().item() - 2 * 4000) < 0.03 * 2 * 4000
 
 
 def test_routing_is_deterministic_without_training_and_respects_the_mask():

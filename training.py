@@ -36,8 +36,8 @@ def silent(stage, step, n_steps, **losses):
 
 def _check_finite(loss, stage, step, **parts):
     if not torch.isfinite(loss):
-        named = ", ".join(f"{name}={float(value):.4g}" for name, value in parts.items())
-        raise FloatingPointError(f"{stage}: the loss is {float(loss)} at step {step} ({named})")
+        named = ", ".join(f"{name}={value.item():.4g}" for name, value in parts.items())
+        raise FloatingPointError(f"{stage}: the loss is {loss.item()} at step {step} ({named})")
 
 
 def _half_and_half(normal, anomaly, size, generator):

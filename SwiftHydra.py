@@ -129,7 +129,7 @@ class SwiftHydra(BaseEstimator):
                 self.n_episodes, progress, **(self.policy_settings or {}),
             )  # fmt: skip
         self.synthetic_ = self.scaler_.inverse_transform(generated.rows.numpy())
-        self.episode_log_, self.pretrain_log_ = generated.log, pretrained.log
+        self.episode_log_ = generated.log
         wanted, self.effective_rank_ = choose_n_experts(Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
         self.detector_ = self._new_detector().fit(Z, labels, generated.rows, progress, self.seconds_)

@@ -14,7 +14,7 @@ from evidence import Evidence, UnlikeNormals, column_index, known_or_unlike, pla
 from kernel_experts import KernelExpert
 from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from progress import Clock
-from training import out_of_fold, stage_seed, stratified_folds, train_cvae, train_detector
+from training import history_log, out_of_fold, stage_seed, stratified_folds, train_cvae, train_detector
 
 N_FOLDS = 4  # folds of the left-out predictions that M12 is calibrated on
 CLIP = (-4.0, 8.0)  # evidence columns as experts see them, in standard deviations of the normals
@@ -68,8 +68,7 @@ class MixtureDetector:
             synthetic=synthetic.to(s.device) if len(synthetic) else None, synthetic_share=share, n_experts=n_experts,
             k=min(s.k, n_experts), folds=folds, steps=s.steps, backend=s.backend, progress=progress,
         )  # fmt: skip
-        self.log_ += [{"stage": stage, "step": i + 1, "detector_loss": loss, "balance_loss": balance}
-                      for i, (loss, balance) in enumerate(history) if i % 20 == 19]  # fmt: skip
+        self.log_ += history_log(stage, history, "detector_loss", "balance_loss")
         return mixture
 
     def _logits(self, mixture, inputs):

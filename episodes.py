@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from model import pack_network, unpack_network
 from policy import Coverage, LatentAgent, LatentEnvironment, effective_rank
 from training import seeded, silent, stage_seed, train_cvae, train_detector
 
@@ -37,7 +38,6 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
         kind: one of ``GENERATORS``. n_synthetic: rows wanted; None takes what balances the classes, between 400 and
             1000 (fewer than 400 leave the detector to memorise them, more changed nothing that was measured).
         n_episodes: episodes of "rl" and "gradient"; the other rungs learn nothing from an episode and use one.
-
         warm_up: give early rollouts of "rl" gradient actions (M5). environment_settings: see ``LatentEnvironment``.
 
     Returns:
@@ -102,9 +102,7 @@ def _refresh(environment, X, y, accepted, seed, stage):
 
 
 def _copy(network):
-    twin = type(network)(**network.config)
-    twin.load_state_dict(network.state_dict())
-    return twin
+    return unpack_network(type(network), pack_network(network))
 
 
 def _gradient_candidates(environment, weight, generator, n_steps=8, lr=0.15):

@@ -131,10 +131,10 @@ class Evidence:
 
         raw = np.empty((len(X), len(COLUMNS)))
         is_normal = y == 0
-        raw[is_normal, :4] = self._density_columns(X[is_normal], own_normal[is_normal])
-        raw[~is_normal, :4] = self._density_columns(X[~is_normal])
-        raw[is_normal, 7:] = self._ratio_columns(X[is_normal], own_normal[is_normal], None)
-        raw[~is_normal, 7:] = self._ratio_columns(X[~is_normal], None, own_anomaly[~is_normal])
+        raw[is_normal, :4], raw[is_normal, 7:] = self._neighbour_columns(X[is_normal], own_normal=own_normal[is_normal])
+        raw[~is_normal, :4], raw[~is_normal, 7:] = self._neighbour_columns(
+            X[~is_normal], own_anomaly=own_anomaly[~is_normal]
+        )
         raw[:, 4:6] = self._subspace_columns(X)
         if len(self.subspaces) > 1:
             for f in range(len(self.subspaces)):
@@ -153,8 +153,7 @@ class Evidence:
     def transform(self, X):
         """Columns of new rows, (n, c) float32, on the scale of the training normals."""
         raw = np.empty((len(X), len(COLUMNS)))
-        raw[:, :4] = self._density_columns(X)
-        raw[:, 7:] = self._ratio_columns(X, None, None)
+        raw[:, :4], raw[:, 7:] = self._neighbour_columns(X)
         raw[:, 4:6] = self._subspace_columns(X)
         raw[:, 6] = self._residual_column(X)
         return ((raw - self.centre) / self.scale).astype(np.float32)
@@ -162,19 +161,18 @@ class Evidence:
     def _log(self, value):
         return np.log(value + self.floor)
 
-    def _density_columns(self, X, own=None):
-        distance, index = self.normals.query(X, 20, own)
+    def _neighbour_columns(self, X, own_normal=None, own_anomaly=None):
+        """Density columns (n, 4) and ratio columns (n, 3) from one query of the normals and one of the anomalies."""
+        distance, index = self.normals.query(X, 20, own_normal)
         mean5, mean20 = distance[:, :5].mean(1), distance.mean(1)
         around5, around20 = self.density5[index[:, :5]].mean(1), self.density20[index].mean(1)
         log5, log20 = self._log(mean5), self._log(mean20)
-        return np.stack([log5, log20, log5 - self._log(around5), log20 - self._log(around20)], axis=1)
-
-    def _ratio_columns(self, X, own_normal, own_anomaly):
-        to_normal, _ = self.normals.query(X, 5, own_normal)
+        density = np.stack([log5, log20, log5 - self._log(around5), log20 - self._log(around20)], axis=1)
         to_anomaly, _ = self.anomalies.query(X, 5, own_anomaly)
-        return np.stack(
-            [self._log(to_normal[:, :k].mean(1)) - self._log(to_anomaly[:, :k].mean(1)) for k in (1, 3, 5)], axis=1
+        ratio = np.stack(
+            [self._log(distance[:, :k].mean(1)) - self._log(to_anomaly[:, :k].mean(1)) for k in (1, 3, 5)], axis=1
         )
+        return density, ratio
 
     def _subspace_columns(self, X):
         folds = range(len(self.subspaces))

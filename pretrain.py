@@ -10,15 +10,14 @@ Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py tak
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from config import InputError, check_range, parse_config, run_main, setting
 from dataloader import PROTOCOLS, Standardizer, fingerprint, load_dataset, make_split
 from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from progress import Progress
-from runfolder import RunFolder, load_checkpoint
-from training import silent, train_cvae, train_detector
+from runfolder import RunFolder, load_checkpoint, to_tensors
+from training import history_log, silent, train_cvae, train_detector
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 
@@ -65,10 +64,7 @@ def pretrain(Z, y, seed, cvae_steps=300, detector_steps=200, beta=0.2, progress=
     """
     cvae, cvae_history = train_cvae(Z, y, seed, "cvae", steps=cvae_steps, beta=beta, progress=progress)
     detector, history = train_detector(Z, y, seed, "detector", steps=detector_steps, progress=progress)
-    log = [{"stage": "cvae", "step": i + 1, "reconstruction": r, "kl": k}
-           for i, (r, k) in enumerate(cvae_history) if i % 20 == 19]  # fmt: skip
-    log += [{"stage": "detector", "step": i + 1, "detector_loss": loss}
-            for i, (loss, _) in enumerate(history) if i % 20 == 19]  # fmt: skip
+    log = history_log("cvae", cvae_history, "reconstruction", "kl") + history_log("detector", history, "detector_loss")
     return Pretrained(cvae, detector, {"cvae_steps": cvae_steps, "detector_steps": detector_steps, "beta": beta}, log)
 
 
@@ -77,7 +73,7 @@ def save_pretrained(path, pretrained, scaler, data_fingerprint, seed):
     RunFolder.write_torch(path, {
         "kind": "pretrained", "fingerprint": data_fingerprint, "seed": seed, "settings": pretrained.settings,
         "log": pretrained.log,
-        "scaler": {name: torch.as_tensor(np.asarray(value)) for name, value in scaler.state().items()},
+        "scaler": to_tensors(scaler.state()),
         "cvae": pack_network(pretrained.cvae), "detector": pack_network(pretrained.detector),
     })  # fmt: skip
 

@@ -34,6 +34,12 @@ def silent(stage, step, n_steps, **losses):
     """The progress callback that prints nothing."""
 
 
+def history_log(stage, history, *names):
+    """Every 20th step of a training history as dicts for log.jsonl; ``names`` name the leading entries of a step."""
+    return [{"stage": stage, "step": i + 1, **dict(zip(names, losses, strict=False))}
+            for i, losses in enumerate(history) if i % 20 == 19]  # fmt: skip
+
+
 def _check_finite(loss, stage, step, **parts):
     if not torch.isfinite(loss):
         named = ", ".join(f"{name}={value.item():.4g}" for name, value in parts.items())

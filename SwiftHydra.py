@@ -49,7 +49,8 @@ class SwiftHydra(BaseEstimator):
     Args:
         random_state: seed of every stage; the same seed gives the same scores to the bit on a CPU.
         preset: "paper" is M1-M9 alone; "full" adds evidence (M10), kernel experts (M11) and the one-class OR (M12).
-        generator: where generated anomalies come from: "rl" | "gradient" | "cvae" | "noise" | "none".
+        generator: where generated anomalies come from: "rl" | "gradient" | "cvae" | "noise" | "none", or one of the
+            benchmark's controls (see episodes.py).
         n_experts: experts of the mixture, or "auto" (see :func:`training.choose_n_experts`).
         k: experts that run for one row.
         n_episodes: episodes of the policy (M8). n_synthetic: generated rows, None balances the classes (400 to 1000).
@@ -60,6 +61,7 @@ class SwiftHydra(BaseEstimator):
         device: "auto", "cpu", "cuda", "cuda:1": where the final mixture runs. The small networks of the episodes and
             the neighbours stay on the CPU. mamba: "auto", "torch" or "official" (mamba-ssm's kernels, CUDA only).
         policy_settings: a dict of arguments of :class:`policy.LatentEnvironment`, and ``warm_up``, for ablations.
+        mixture_settings: a dict of arguments of :class:`model.MoEDetector`'s experts, for ablations.
         progress: a callable ``(stage, step, n_steps, **losses)``, or None.
 
     Attributes after ``fit``:
@@ -76,7 +78,7 @@ class SwiftHydra(BaseEstimator):
     def __init__(self, random_state=0, preset="full", generator="rl", n_experts="auto", k=2, n_episodes=5,
                  n_synthetic=None, synthetic_share=0.2, unlike_weight=0.3, contamination=0.1, cvae_steps=300,
                  detector_steps=200, mixture_steps=300, beta=0.2, device="auto", mamba="auto",
-                 policy_settings=None, progress=None):  # fmt: skip
+                 policy_settings=None, mixture_settings=None, progress=None):  # fmt: skip
         self.random_state = random_state
         self.preset = preset
         self.generator = generator
@@ -94,6 +96,7 @@ class SwiftHydra(BaseEstimator):
         self.device = device
         self.mamba = mamba
         self.policy_settings = policy_settings
+        self.mixture_settings = mixture_settings
         self.progress = progress
 
     # --- training -------------------------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ class SwiftHydra(BaseEstimator):
         self.check_settings()
         columns = [str(name) for name in X.columns] if hasattr(X, "columns") else None
         X = check_features(X, columns)
-        y = check_labels(y)
+        y = check_labels(y, least=1)
         if len(X) != len(y):
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
         if (y == 0).sum() < MIN_NORMALS:
@@ -160,7 +163,7 @@ class SwiftHydra(BaseEstimator):
         settings = DetectorSettings(
             seed=int(self.random_state), n_experts=self.n_experts_, k=self.k, steps=self.mixture_steps,
             synthetic_share=self.synthetic_share, unlike_weight=self.unlike_weight, cvae_steps=self.cvae_steps,
-            beta=self.beta, device=self.device_, backend=self.mamba,
+            beta=self.beta, device=self.device_, backend=self.mamba, mixture=self.mixture_settings or {},
         )  # fmt: skip
         return PRESETS[self.preset](settings)
 

@@ -327,18 +327,19 @@ def check_features(X, columns=None, source="X", lines=None):
     return cast
 
 
-def check_labels(y, source="y"):
+def check_labels(y, source="y", least=2):
     """Check labels and cast them to int64.
 
     Args:
         y: (n,) or (n, 1) array-like of 0 (normal) and 1 (anomaly).
         source: the file, or what the messages shall call the labels.
+        least: anomalies needed. A table needs two, one for each side of a split; a training part can have one.
 
     Returns:
         (n,) int64.
 
     Raises:
-        InputError: not 1-D, other values than 0 and 1, one class only, fewer than two anomalies.
+        InputError: not 1-D, other values than 0 and 1, one class only, fewer than ``least`` anomalies.
     """
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
@@ -357,8 +358,8 @@ def check_labels(y, source="y"):
     if n_anomalies in (0, len(values)):
         only = "0: there is no anomaly" if n_anomalies == 0 else "1: there is no normal row"
         raise InputError(f"{source}: all {len(values)} labels are {only}, give both classes")
-    if n_anomalies < 2:
-        raise InputError(f"{source}: there is 1 anomaly among {len(values)} rows: at least 2 are needed")
+    if n_anomalies < least:
+        raise InputError(f"{source}: there is 1 anomaly among {len(values)} rows: at least {least} are needed")
     return values.astype(np.int64)
 
 

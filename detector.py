@@ -40,6 +40,7 @@ class DetectorSettings:
     beta: float
     device: torch.device
     backend: str
+    mixture: dict  # arguments of the experts, see model.MoEDetector
 
 
 class MixtureDetector:
@@ -66,7 +67,7 @@ class MixtureDetector:
         mixture, history = train_detector(
             rows.to(s.device), labels.to(s.device), s.seed, stage,
             synthetic=synthetic.to(s.device) if len(synthetic) else None, synthetic_share=share, n_experts=n_experts,
-            k=min(s.k, n_experts), folds=folds, steps=s.steps, backend=s.backend, progress=progress,
+            k=min(s.k, n_experts), folds=folds, steps=s.steps, backend=s.backend, progress=progress, **s.mixture,
         )  # fmt: skip
         self.log_ += history_log(stage, history, "detector_loss", "balance_loss")
         return mixture

@@ -7,6 +7,13 @@
     cvae      no reward: z drawn from the prior N(0, I), decoded with y = 1                          (M2)
     noise     no network: a normal row moved in a random direction on a random share of its features
     none      no generated rows
+
+Controls, for the benchmark: rungs that a generator has to beat to be worth its name.
+
+    search      random search: random actions in place of the policy, the same budget and selection as rl
+    uniform     uniform in the box of the training rows
+    smote       between a known anomaly and one of its nearest known anomalies (Chawla et al. 2002), not filtered
+    oversample  copies of known anomalies, not filtered
 """
 
 import math
@@ -15,11 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from config import InputError
 from model import pack_network, unpack_network
-from policy import Coverage, LatentAgent, LatentEnvironment, effective_rank
+from policy import Coverage, LatentAgent, LatentEnvironment, effective_rank, random_rollout
 from training import seeded, silent, stage_seed, train_cvae, train_detector
 
-GENERATORS = ("rl", "gradient", "cvae", "noise", "none")
+GENERATORS = ("rl", "gradient", "cvae", "noise", "none", "search", "uniform", "smote", "oversample")
 N_CANDIDATES = 1024  # proposals of an episode
 GAMMA = 0.6  # reward weight of diversity in episode e is GAMMA ** e
 
@@ -37,7 +45,7 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
         X: (n, d) float32 tensor. y: (n,) int64. cvae, detector: pretrained; refreshed copies are used, these stay.
         kind: one of ``GENERATORS``. n_synthetic: rows wanted; None takes what balances the classes, between 400 and
             1000 (fewer than 400 leave the detector to memorise them, more changed nothing that was measured).
-        n_episodes: episodes of "rl" and "gradient"; the other rungs learn nothing from an episode and use one.
+        n_episodes: episodes of "rl", "search" and "gradient"; the other rungs learn nothing from an episode and use one.
         warm_up: give early rollouts of "rl" gradient actions (M5). environment_settings: see ``LatentEnvironment``.
 
     Returns:
@@ -54,8 +62,10 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
     wanted = n_synthetic or int(np.clip(len(y) - 2 * n_anomalies, 400, 1000))
     rng = np.random.default_rng(stage_seed(seed, f"generate/{kind}"))
     with seeded(seed, f"generate/{kind}") as generator:
+        if kind in ("smote", "oversample"):
+            return _copied(X, y, kind, wanted, seed, generator)
         environment = LatentEnvironment(X, y, cvae, detector, rng, **environment_settings)
-        if kind in ("noise", "cvae"):
+        if kind in ("noise", "cvae", "uniform"):
             return _draw_filtered(environment, kind, wanted, generator)
         agent = LatentAgent(environment) if kind == "rl" else None
         accepted, log = X[:0], []
@@ -64,13 +74,15 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
             if kind == "rl":
                 x, reward, batch = agent.rollout(environment, N_CANDIDATES, weight, weight / 2 * warm_up, generator)
                 loss = agent.update(batch, generator)
+            elif kind == "search":
+                x, reward, loss = *random_rollout(environment, N_CANDIDATES, weight, generator), None
             else:
                 x, reward, loss = *_gradient_candidates(environment, weight, generator), None
             moved = (environment.z - environment.start).norm(dim=1).mean()
             share = math.ceil((wanted - len(accepted)) / (n_episodes - episode))
             open_ = reward.feasible.nonzero().squeeze(1)
             score = reward.total[open_] - environment.diversity * weight * 0.5 * reward.coverage[open_]
-            use_coverage = environment.diversity * weight * 0.5 if kind == "rl" and environment.use_coverage else 0.0
+            use_coverage = environment.diversity * weight * 0.5 * (kind != "gradient" and environment.use_coverage)
             if len(open_):
                 covered = Coverage(torch.cat([environment.covered.data, accepted[-256:]]))
                 covered.width = environment.covered.width
@@ -135,6 +147,9 @@ def _draw_filtered(environment, kind, wanted, generator, most_rounds=20):
             environment.anomaly_share = 0.0
             environment.reset(N_CANDIDATES, 1.0, generator)
             x = environment.decode()  # no action was taken: the row, plus its random direction
+        elif kind == "uniform":
+            low, high = environment.X.min(0).values, environment.X.max(0).values
+            x = low + (high - low) * torch.rand(N_CANDIDATES, len(low), generator=generator)
         else:
             z = torch.randn(N_CANDIDATES, environment.d_latent, generator=generator)
             x = environment.cvae.decode(z, torch.ones(len(z))).clamp(-5.0, 5.0)
@@ -144,3 +159,20 @@ def _draw_filtered(environment, kind, wanted, generator, most_rounds=20):
             break
     rank = effective_rank(kept) if len(kept) > 1 else 0.0
     return Generated(kept, [{"episode": 0, "drawn": drawn, "accepted": len(kept), "effective_rank": rank}])
+
+
+def _copied(X, y, kind, wanted, seed, generator):
+    """Rows of the rungs that stay among the known anomalies."""
+    known = X[y == 1]
+    if kind == "oversample" or len(known) == 1:  # SMOTE between one row and itself is a copy
+        rows = known[torch.randint(len(known), (wanted,), generator=generator)]
+    else:
+        try:
+            from imblearn.over_sampling import SMOTE
+        except ImportError:
+            raise InputError("generator 'smote' needs imbalanced-learn: pip install imbalanced-learn") from None
+        smote = SMOTE(
+            sampling_strategy={1: len(known) + wanted}, k_neighbors=min(5, len(known) - 1), random_state=seed
+        )
+        rows = torch.from_numpy(smote.fit_resample(X.numpy(), y.numpy())[0][len(X) :])  # new rows come last
+    return Generated(rows, [{"episode": 0, "accepted": len(rows), "effective_rank": effective_rank(rows)}])

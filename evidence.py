@@ -20,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
 MAX_NORMALS, MAX_ANOMALIES = 8192, 2048  # reference rows for neighbours: keeps fit and score linear in the rows
+LEAST_SPREAD = 0.3  # of the normals' log-odds after calibration
 CHUNK = 65536  # rows of one neighbour query: bounds memory, does not change any value
 
 
@@ -108,7 +109,7 @@ class Evidence:
         """Fit on training rows and return their cross-fitted columns.
 
         Args:
-            X: (n, d) standardised rows. y: (n,) labels, 1 for known anomalies (at least two of each class).
+            X: (n, d) standardised rows. y: (n,) labels, 1 for known anomalies (at least one, and two normals).
             folds: (n,) fold of each row for the Gaussian and PCA models.
             residual_fold: (n,) which residual function did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
@@ -135,6 +136,8 @@ class Evidence:
         raw[~is_normal, :4], raw[~is_normal, 7:] = self._neighbour_columns(
             X[~is_normal], own_anomaly=own_anomaly[~is_normal]
         )
+        if len(anomalies) == 1:  # left out, no other is there to be near: as far from anomalies as the normals are
+            raw[~is_normal, 7:] = raw[is_normal, 7:].mean(0)
         raw[:, 4:6] = self._subspace_columns(X)
         if len(self.subspaces) > 1:
             for f in range(len(self.subspaces)):
@@ -168,7 +171,8 @@ class Evidence:
         around5, around20 = self.density5[index[:, :5]].mean(1), self.density20[index].mean(1)
         log5, log20 = self._log(mean5), self._log(mean20)
         density = np.stack([log5, log20, log5 - self._log(around5), log20 - self._log(around20)], axis=1)
-        to_anomaly, _ = self.anomalies.query(X, 5, own_anomaly)
+        alone = own_anomaly is not None and len(self.anomalies.reference) == 1
+        to_anomaly, _ = self.anomalies.query(X, 5, None if alone else own_anomaly)
         ratio = np.stack(
             [self._log(distance[:, :k].mean(1)) - self._log(to_anomaly[:, :k].mean(1)) for k in (1, 3, 5)], axis=1
         )
@@ -266,8 +270,14 @@ class UnlikeNormals:
 
 def platt(scores, y):
     """Slope and intercept that turn left-out scores into class-balanced log-odds (Platt 1999)."""
-    fit = LogisticRegression(C=1.0, class_weight="balanced").fit(np.asarray(scores, dtype=np.float64)[:, None], y)
-    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    scores, y = np.asarray(scores, dtype=np.float64), np.asarray(y)
+    fit = LogisticRegression(C=1.0, class_weight="balanced").fit(scores[:, None], y)
+    slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    least = LEAST_SPREAD / max(float(scores[y == 0].std()), 1e-6)
+    if slope < least:  # a few left-out anomalies can look more normal than the normals: that must not turn an expert over
+        intercept += (slope - least) * float((scores[y == 0].mean() + scores[y == 1].mean()) / 2)
+        slope = least
+    return slope, intercept
 
 
 def shrunken_shape(minus_log_p, prior=0.3, strength=20.0):

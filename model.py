@@ -17,6 +17,7 @@ Glossary (symbol, meaning, shape)
     load      how many rows each expert was chosen for                   (E,)
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -299,6 +300,32 @@ class MambaExperts(nn.Module):
         return {name.replace("/", "."): value[index].detach().clone() for name, value in self.mamba.items()}
 
 
+class MLPExperts(nn.Module):
+    """The control arm of :class:`MambaExperts`: as many parameters per expert in a plain MLP of two hidden layers."""
+
+    def __init__(self, d_features, n_experts, dropout=0.1, **mamba_settings):
+        super().__init__()
+        self.n_experts, self.dropout, self.backend = n_experts, dropout, "torch"
+        like = MambaExperts(d_features, 1, dropout=dropout, **mamba_settings)
+        budget = sum(p.numel() for p in like.parameters())
+        # Parameters of a width h: h (d + 1) + h (h + 1) + h + 1 = h^2 + (d + 3) h + 1.
+        width = round((-(d_features + 3) + math.sqrt((d_features + 3) ** 2 + 4 * (budget - 1))) / 2)
+        sizes = [d_features, width, width, 1]
+        layers = [[nn.Linear(a, b) for _ in range(n_experts)] for a, b in itertools.pairwise(sizes)]
+        self.weights = nn.ParameterList([stacked([layer.weight.T for layer in group]) for group in layers])
+        self.biases = nn.ParameterList([stacked([layer.bias[None] for layer in group]) for group in layers])
+
+    def forward(self, x, experts=None):
+        """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts, (len, B)."""
+        pick = slice(None) if experts is None else experts
+        h = x.expand(len(self.biases[0][pick]), *x.shape)  # (G, B, d)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if i:
+                h = F.dropout(F.silu(h), self.dropout, self.training)
+            h = torch.matmul(h, weight[pick]) + bias[pick]
+        return h.squeeze(-1)  # (G, B)
+
+
 class RouterOutput(NamedTuple):
     gates: torch.Tensor  # (B, E), k non-zero per row, rows sum to 1
     load: torch.Tensor  # (E,) rows each expert was chosen for; sums to k * B exactly
@@ -367,6 +394,9 @@ def _cv_squared(values):
     return values.var(unbiased=False) / (values.mean().square() + 1e-8)
 
 
+EXPERTS = {"mamba": MambaExperts, "mlp": MLPExperts}
+
+
 class MoEOutput(NamedTuple):
     logit: torch.Tensor  # (B,) gate-weighted
     expert_logits: torch.Tensor  # (E, B)
@@ -378,13 +408,14 @@ class MoEDetector(nn.Module):
 
     ``forward`` is the dense form used in training: all experts on all rows, masked by the gates. ``score`` is the
     sparse form used afterwards: a row is computed by its k experts only, with the same scores up to float32 rounding.
+    ``block`` names the experts' kind in ``EXPERTS``; ``expert_settings`` are its arguments.
     """
 
-    def __init__(self, d_features, n_experts=4, k=2, **expert_settings):
+    def __init__(self, d_features, n_experts=4, k=2, block="mamba", **expert_settings):
         super().__init__()
-        self.config = {"d_features": d_features, "n_experts": n_experts, "k": k, **expert_settings}
+        self.config = {"d_features": d_features, "n_experts": n_experts, "k": k, "block": block, **expert_settings}
         self.d_features, self.n_experts = d_features, n_experts
-        self.experts = MambaExperts(d_features, n_experts, **expert_settings)
+        self.experts = EXPERTS[block](d_features, n_experts, **expert_settings)
         self.router = Router(d_features, n_experts, min(k, n_experts))
 
     def forward(self, x, allowed=None, generator=None):

@@ -275,6 +275,16 @@ def gae(rewards, values, discount=1.0, decay=0.95):
     return advantage
 
 
+def random_rollout(environment, count, weight, generator):
+    """Random actions within the policy's bounds: random search, the control arm of M6. Returns x^, Reward."""
+    environment.reset(count, weight, generator)
+    for _ in range(environment.n_steps):
+        environment.step(torch.randn(count, environment.d_action, generator=generator))
+    with torch.no_grad():
+        x = environment.decode()
+    return x, environment.reward(x)
+
+
 class LatentAgent:
     """Policy and value net with their optimiser (M6)."""
 

@@ -31,7 +31,7 @@ class Split:
     """Rows of one protocol and seed.
 
     Attributes:
-        train: int64, ascending row indices into X; at least two anomalies and one normal row.
+        train: int64, ascending row indices into X; at least one anomaly and one normal row.
         test: int64, ascending row indices into X, none of them in ``train``; both classes.
         protocol: one of ``PROTOCOLS``.
         seed: the seed that drew it.
@@ -58,8 +58,8 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
         A :class:`Split`; the same arguments give the same rows on every platform.
 
     Raises:
-        InputError: an unknown protocol, a setting out of range, too few rows of a class, fewer than two training
-            anomalies, or anomalies that cannot be parted in two groups (``unseen``).
+        InputError: an unknown protocol, a setting out of range, too few rows of a class, no training anomaly,
+            or anomalies that cannot be parted in two groups (``unseen``).
     """
     check_choice("protocol", protocol, PROTOCOLS)
     check_range("seed", seed, 0, 2**32 - 1)
@@ -84,8 +84,8 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
         train = np.sort(np.concatenate([train[y[train] == 0], kept]))
     elif protocol == "unseen":
         train, test = _part_anomalies(X, y, train, test, seed)
-    _check_part("train", y[train], protocol, seed, 2)
-    _check_part("test", y[test], protocol, seed, 1)
+    _check_part("train", y[train], protocol, seed)
+    _check_part("test", y[test], protocol, seed)
     return Split(train, test, protocol, int(seed))
 
 
@@ -98,12 +98,12 @@ def _check_strata(y, when=""):
         )
 
 
-def _check_part(part, labels, protocol, seed, least):
+def _check_part(part, labels, protocol, seed):
     n_anomalies, n_normal = int((labels == 1).sum()), int((labels == 0).sum())
-    if n_anomalies < least or n_normal < 1:
+    if n_anomalies < 1 or n_normal < 1:
         raise InputError(
             f"protocol {protocol!r} with seed {seed} leaves {n_anomalies} anomalies and {n_normal} normal rows to "
-            f"{part} on: at least {least} and 1 are needed: give more rows (or a larger max_rows)"
+            f"{part} on: at least 1 of each is needed: give more rows (or a larger max_rows)"
         )
 
 
@@ -128,10 +128,10 @@ def _part_anomalies(X, y, train, test, seed):
     if min(sizes(seen)) < 2:
         here = np.bincount(cluster[in_train], minlength=2)
         seen = int(here.argmax()) if here[0] != here[1] else larger
-    if min(sizes(seen)) < 2:
+    if min(sizes(seen)) < 1:
         raise InputError(
             f"protocol 'unseen' is undefined for this data set (seed {seed}): k-means parts its {len(anomalies)} "
-            f"anomalies into {sizes(seen)[0]} to train and {sizes(seen)[1]} to test on, at least 2 each are needed: "
+            f"anomalies into {sizes(seen)[0]} to train and {sizes(seen)[1]} to test on, at least 1 each is needed: "
             "use protocol 'seen' or 'few'"
         )
     drop = anomalies[np.where(in_train, cluster != seen, cluster == seen)]

@@ -1,0 +1,250 @@
+"""One cell of the benchmark: one method on one split of one dataset, computed in a process of its own.
+
+A cell's process has one thread, a limit on its memory and one on its time; whatever happens in it, the sweep goes on.
+A record is written once, whole, and never rewritten; a file lock per cell keeps two sweeps, or a killed sweep's last
+cell and the sweep that follows, from computing the same cell twice.
+"""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config import InputError
+from runfolder import RunFolder, environment_report, peak_memory_mib
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # Windows: no file locks between processes and no memory limit there
+    fcntl = resource = None
+
+ROOT = Path(__file__).parent
+POLL_SECONDS = 0.5
+# What each part gives: the same run with that part taken out or replaced (arguments of SwiftHydra).
+ABLATIONS = {
+    "no-coverage": {"policy_settings": {"coverage": False}},
+    "no-diversity": {"policy_settings": {"diversity": 0.0}},
+    "no-deception": {"policy_settings": {"deception": False}},
+    "no-filter": {"policy_settings": {"quantile": 0.0, "penalty": 0.0}},
+    "no-warm-up": {"policy_settings": {"warm_up": False}},
+    "only-anomalies": {"policy_settings": {"anomaly_share": 1.0}},
+    "four-experts": {"n_experts": 4},
+    "one-expert": {"n_experts": 1},
+    # Widths times 2 and 2 ** .5: the parameters of four experts, the computation of the two that run for a row.
+    "one-equal-parameters": {"n_experts": 1, "mixture_settings": {"d_model": 32, "d_head": 128}},
+    "one-equal-cost": {"n_experts": 1, "mixture_settings": {"d_model": 22, "d_head": 92}},
+    "mlp-experts": {"mixture_settings": {"block": "mlp"}},
+    "one-token": {"mixture_settings": {"n_tokens": 1}},
+    "no-one-class": {"unlike_weight": 0.0},
+}
+PRELOAD = ["sklearn.ensemble", "SwiftHydra", "peers"]  # imported once per worker, shared by its cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be computed, and within which limits."""
+
+    records: str
+    path: str
+    method: str
+    protocol: str
+    seed: int
+    max_rows: int
+    time_limit: float  # seconds
+    memory_limit: float  # GiB
+
+    @property
+    def dataset(self):
+        return Path(self.path).stem
+
+    @property
+    def record(self):
+        return record_path(self.records, self.method, self.protocol, self.dataset, self.seed)
+
+    def named(self):
+        return {"method": self.method, "protocol": self.protocol, "dataset": self.dataset, "seed": self.seed,
+                "max_rows": self.max_rows}  # fmt: skip
+
+
+def record_path(records, method, protocol, dataset, seed):
+    """Where a cell's record is."""
+    return Path(records) / method.replace("/", "-") / protocol / f"{dataset}-seed{seed}.json"
+
+
+def run_cell(cell):
+    """Compute a cell in a child process unless its record is there; returns the record.
+
+    A child that a signal killed is started once more (the machine may have been out of memory for another's sake); the
+    second time its end is the record.
+    """
+    _die_with_parent()
+    with _lock(cell):
+        for last in (False, True):
+            if cell.record.exists():
+                break
+            # A fork of a clean process with the imports done: a few milliseconds, where a new interpreter takes seconds.
+            context = multiprocessing.get_context("forkserver" if fcntl else "spawn")
+            if fcntl:
+                context.set_forkserver_preload(PRELOAD)
+            child = context.Process(target=_compute, args=(cell,))
+            child.start()
+            child.join(cell.time_limit)
+            if child.is_alive():
+                child.kill()
+                child.join()
+                write_record(cell, {"failed": f"TimeLimit: not finished after {cell.time_limit:g} s"})
+            elif not cell.record.exists() and last:
+                write_record(cell, {"failed": f"Crash: the process ended with code {child.exitcode}"})
+        return json.loads(cell.record.read_text())
+
+
+def write_record(cell, content):
+    cell.record.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(cell.named() | content, indent=1) + "\n"
+    RunFolder.write_bytes(cell.record, text.encode())
+
+
+@contextlib.contextmanager
+def _lock(cell):
+    """Held while a cell is computed; the system lets go of it when its process dies."""
+    if fcntl is None:
+        yield
+        return
+    folder = Path(cell.records) / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "-".join(cell.record.parts[-3:]), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _die_with_parent():
+    """Leave when the process that started this one is gone, such as a sweep killed by SIGKILL."""
+    if getattr(_die_with_parent, "watched", None) == os.getpid():
+        return
+    _die_with_parent.watched, parent = os.getpid(), os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _compute(cell):
+    """The child: one thread, limited memory, one record."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    _die_with_parent()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    if resource is not None and cell.memory_limit:
+        limit = int(cell.memory_limit * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    environment = environment_report()
+    content = {"git": environment["git"], "failed": None}
+    start = time.perf_counter()
+    try:
+        with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
+            content |= _script(cell) if cell.method == "script" else _scores(cell)
+    except MemoryError:
+        content["failed"] = f"MemoryLimit: more than {cell.memory_limit:g} GiB were asked for"
+    except Exception as error:
+        content["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    content["seconds_in_all"] = round(time.perf_counter() - start, 2)
+    write_record(cell, content)
+
+
+def _scores(cell):
+    """Fit on the split's training rows, score its test rows."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from dataloader import load_dataset, make_split
+
+    data = load_dataset(cell.path)
+    split = make_split(data.X, data.y, cell.protocol, cell.seed, max_rows=cell.max_rows or None)
+    X, y = data.X[split.train], data.y[split.train]
+    X_test, y_test = data.X[split.test], data.y[split.test]
+    model = make_method(cell.method, cell.seed)
+    start = time.perf_counter()
+    model.fit(X, y)
+    fitted = time.perf_counter()
+    score = model.decision_function(X_test)
+    scored = time.perf_counter()
+    if not np.isfinite(score).all():
+        raise FloatingPointError(f"{int((~np.isfinite(score)).sum())} of {len(score)} scores are not finite")
+    content = {
+        "n_train": len(y), "n_train_anomalies": int(y.sum()), "n_test": len(y_test),
+        "n_test_anomalies": int(y_test.sum()), "n_features": X.shape[1],
+        "auc_roc": round(float(roc_auc_score(y_test, score)), 6),
+        "auc_pr": round(float(average_precision_score(y_test, score)), 6),
+        "fit_seconds": round(fitted - start, 3), "score_seconds": round(scored - fitted, 4),
+        "peak_memory_mib": peak_memory_mib(),
+    }  # fmt: skip
+    if hasattr(model, "synthetic_"):
+        last = model.episode_log_[-1] if model.episode_log_ else {}
+        content |= {"n_synthetic": len(model.synthetic_), "n_experts": model.n_experts_,
+                    "effective_rank": round(last.get("effective_rank", 0.0), 2)}  # fmt: skip
+    return content
+
+
+def make_method(method, seed):
+    """An unfitted detector: a peer's name, or ``preset/generator[/ablation]``."""
+    from peers import PEERS, Peer
+
+    if method in PEERS:
+        return Peer(method, seed)
+    from SwiftHydra import SwiftHydra
+
+    preset, generator, *ablation = method.split("/")
+    settings = ABLATIONS[ablation[0]] if ablation else {}
+    return SwiftHydra(random_state=seed, preset=preset, generator=generator, **settings)
+
+
+def _script(cell):
+    """``python SwiftHydra.py`` as a user runs it, both cores and all."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, str(ROOT / "SwiftHydra.py"), cell.path, "--protocol", cell.protocol, "--seed",
+                   str(cell.seed), "--out", out, "--quiet",
+                   *(["--max-rows", str(cell.max_rows)] if cell.max_rows else [])]  # fmt: skip
+        start = time.perf_counter()
+        process = subprocess.run(command, capture_output=True, text=True, env=environment)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            raise RuntimeError(f"exit code {process.returncode}: {process.stderr.strip().splitlines()[-1]}")
+        report = json.loads(next(Path(out).rglob("report.json")).read_text())
+    keep = ("n_train", "n_train_anomalies", "n_test", "n_test_anomalies", "n_features", "n_synthetic", "n_experts",
+            "auc_roc", "auc_pr", "seconds", "peak_memory_mib", "device", "threads", "versions")  # fmt: skip
+    return {name: report[name] for name in keep} | {"wall_seconds": round(seconds, 1)}
+
+
+def check_method(method):
+    """Refuse a method that :func:`make_method` does not know. Raises :class:`config.InputError`."""
+    from episodes import GENERATORS
+    from peers import PEERS
+    from SwiftHydra import PRESETS
+
+    if method in PEERS or method == "script":
+        return
+    preset, generator, ablation = [*method.split("/"), None, None][:3]
+    if (preset not in PRESETS or generator not in GENERATORS or method.count("/") > 2
+            or (ablation is not None and ablation not in ABLATIONS)):  # fmt: skip
+        raise InputError(
+            f"methods: {method!r} is unknown: give a group, script, a peer ({', '.join(PEERS)}), or preset/generator "
+            f"with one of {', '.join(PRESETS)} and one of {', '.join(GENERATORS)} and, after another /, one of "
+            f"{', '.join(ABLATIONS)}"
+        )

@@ -20,7 +20,7 @@ from pathlib import Path
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from cells import ABLATIONS, ROOT, Cell, check_method, record_path, run_cell
+from cells import ABLATIONS, ROOT, Cell, check_method, run_cell
 from config import InputError, check_choice, check_range, parse_config, run_main, setting
 from dataloader import DATASET_DIR, PROTOCOLS, resolve_dataset
 from episodes import GENERATORS
@@ -34,8 +34,10 @@ GROUPS = {
     "peers": tuple(name for name in PEERS if name not in FOUNDATION),
     "foundation": FOUNDATION,
     "ladder": tuple(f"{preset}/{generator}" for preset in ("paper", "full") for generator in GENERATORS),
-    "ablations": tuple(f"paper/rl/{ablation}" for ablation in ABLATIONS if ablation != "no-one-class")
-    + ("full/rl/mlp-experts", "full/rl/one-expert", "full/rl/no-one-class"),
+    "ablations": (
+        *(f"paper/rl/{ablation}" for ablation in ABLATIONS if ablation != "no-one-class"),
+        *(f"full/rl/{ablation}" for ablation in ("mlp-experts", "one-expert", "no-one-class")),
+    ),
 }
 BACKENDS = ("loky", "ray", "dask")
 

@@ -32,6 +32,8 @@ except ImportError:  # Windows: no file locks between processes and no memory li
 
 ROOT = Path(__file__).parent
 POLL_SECONDS = 0.5
+# Forked from a clean process with the imports done: milliseconds, where a new interpreter takes seconds.
+START = "forkserver" if fcntl else "spawn"
 # What each part gives: the same run with that part taken out or replaced (arguments of SwiftHydra).
 ABLATIONS = {
     "no-coverage": {"policy_settings": {"coverage": False}},
@@ -94,9 +96,8 @@ def run_cell(cell):
         for last in (False, True):
             if cell.record.exists():
                 break
-            # A fork of a clean process with the imports done: a few milliseconds, where a new interpreter takes seconds.
-            context = multiprocessing.get_context("forkserver" if fcntl else "spawn")
-            if fcntl:
+            context = multiprocessing.get_context(START)
+            if START == "forkserver":
                 context.set_forkserver_preload(PRELOAD)
             child = context.Process(target=_compute, args=(cell,))
             child.start()
@@ -124,7 +125,7 @@ def _lock(cell):
         return
     folder = Path(cell.records) / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "-".join(cell.record.parts[-3:]), "w") as file:
+    with open(folder / "-".join(cell.record.with_suffix("").parts[-3:]), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from evidence import Evidence, UnlikeNormals, column_index, known_or_unlike, platt, shrunken_shape
+from evidence import Evidence, MergedPValue, column_index, known_or_unlike, platt, shrunken_shape
 from kernel_experts import KernelExpert
 from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from progress import Clock
@@ -124,10 +124,13 @@ class FullDetector(MixtureDetector):
                     "one-class", progress, 1.0, min(s.n_experts, N_FOLDS),
                 )  # fmt: skip
                 one_class = np.column_stack([one_class, left_out])
-        self.calibrations = [platt(scores, y) for scores in experts]
-        self.calibration = platt(self._mean_log_odds(experts), y)
-        self.unlike = UnlikeNormals().fit(one_class[y == 0])
-        self.shape = shrunken_shape(self.unlike.minus_log_p(one_class[y == 1]))
+        normal = y == 0
+        experts = np.column_stack(experts)
+        self.known, self.unlike = MergedPValue().fit(experts[normal]), MergedPValue().fit(one_class[normal])
+        pairs = (self.known, experts), (self.unlike, one_class)
+        self.shapes = [shrunken_shape(side.minus_log_p(scores[~normal])) for side, scores in pairs]
+        self.calibration = 1.0, 0.0
+        self.calibration = platt(self._combine(experts, one_class), y)
         self.training_scores_ = self._combine(experts, one_class)
         return self
 
@@ -146,7 +149,7 @@ class FullDetector(MixtureDetector):
         return mixture, logits
 
     def parts(self, Z):
-        """Scores before they are combined: the experts' (a list of (n,)) and the one-class columns (n, 1 or 2)."""
+        """Scores before they are combined: the experts' (n, 1 + kernels) and the one-class scores (n, 1 or 2)."""
         columns = self.evidence.transform(Z)
         experts = [self._logits(self.mixture, _beside(Z, columns, MIXTURE_COLUMNS))]
         experts += [expert.score(_kernel_inputs(i, Z, columns)) for i, expert in enumerate(self.kernels)]
@@ -154,28 +157,24 @@ class FullDetector(MixtureDetector):
         if self.one_class is not None:
             learned = self._logits(self.one_class, _shown(columns, ONE_CLASS_COLUMNS))
             one_class = np.column_stack([one_class, learned])
-        return experts, one_class
+        return np.column_stack(experts), one_class
 
     def score(self, Z):
         return self._combine(*self.parts(Z))
 
-    def _mean_log_odds(self, experts):
-        pairs = zip(self.calibrations, experts, strict=True)
-        return np.mean([slope * np.asarray(scores, np.float64) + shift for (slope, shift), scores in pairs], axis=0)
-
     def _combine(self, experts, one_class):
-        """Calibrated mean of the experts (M11), OR-ed with the one-class p-value (M12)."""
+        """The experts' p-value (M11) OR the one-class p-value (M12), as class-balanced log-odds: (n,)."""
+        known, unlike = self.known.minus_log_p(experts), self.unlike.minus_log_p(one_class)
         slope, shift = self.calibration
-        log_odds = slope * self._mean_log_odds(experts) + shift
-        return known_or_unlike(log_odds, self.unlike.minus_log_p(one_class), self.settings.unlike_weight, self.shape)
+        return slope * known_or_unlike(known, unlike, self.settings.unlike_weight, self.shapes) + shift
 
     def state(self):
         return {
             "mixture": pack_network(self.mixture), "half_cvaes": [pack_network(cvae) for cvae in self.half_cvaes],
             "evidence": self.evidence.state(), "kernels": [expert.state() for expert in self.kernels],
             "one_class": None if self.one_class is None else pack_network(self.one_class),
-            "calibrations": [list(pair) for pair in self.calibrations], "calibration": list(self.calibration),
-            "unlike": self.unlike.state(), "shape": self.shape,
+            "calibration": list(self.calibration), "shapes": self.shapes, "known": self.known.state(),
+            "unlike": self.unlike.state(),
         }  # fmt: skip
 
     def load_state(self, state):
@@ -184,8 +183,8 @@ class FullDetector(MixtureDetector):
         self.evidence = Evidence.from_state(state["evidence"], _residual_functions(self.half_cvaes))
         self.kernels = [KernelExpert.from_state(packed) for packed in state["kernels"]]
         self.one_class = None if state["one_class"] is None else unpack_network(MoEDetector, state["one_class"])
-        self.calibrations, self.calibration = state["calibrations"], state["calibration"]
-        self.unlike, self.shape = UnlikeNormals.from_state(state["unlike"]), state["shape"]
+        self.calibration, self.shapes = state["calibration"], state["shapes"]
+        self.known, self.unlike = MergedPValue.from_state(state["known"]), MergedPValue.from_state(state["unlike"])
         return self
 
 

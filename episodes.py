@@ -45,7 +45,7 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
         X: (n, d) float32 tensor. y: (n,) int64. cvae, detector: pretrained; refreshed copies are used, these stay.
         kind: one of ``GENERATORS``. n_synthetic: rows wanted; None takes what balances the classes, between 400 and
             1000 (fewer than 400 leave the detector to memorise them, more changed nothing that was measured).
-        n_episodes: episodes of "rl", "search" and "gradient"; the other rungs learn nothing from an episode and use one.
+        n_episodes: episodes of "rl", "search" and "gradient"; the other rungs learn nothing from one and use one.
         warm_up: give early rollouts of "rl" gradient actions (M5). environment_settings: see ``LatentEnvironment``.
 
     Returns:
@@ -171,8 +171,6 @@ def _copied(X, y, kind, wanted, seed, generator):
             from imblearn.over_sampling import SMOTE
         except ImportError:
             raise InputError("generator 'smote' needs imbalanced-learn: pip install imbalanced-learn") from None
-        smote = SMOTE(
-            sampling_strategy={1: len(known) + wanted}, k_neighbors=min(5, len(known) - 1), random_state=seed
-        )
+        smote = SMOTE(sampling_strategy={1: len(known) + wanted}, k_neighbors=min(5, len(known) - 1), random_state=seed)
         rows = torch.from_numpy(smote.fit_resample(X.numpy(), y.numpy())[0][len(X) :])  # new rows come last
     return Generated(rows, [{"episode": 0, "accepted": len(rows), "effective_rank": effective_rank(rows)}])

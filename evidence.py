@@ -7,8 +7,8 @@ neighbours, local density ratios, a Gaussian, a PCA residual, the C-VAE's residu
 are. For training rows every column is computed without the row itself (leave-one-out neighbours, cross-fitted models):
 computed in-sample they look more normal than any new row ever will, and a detector trained on that is misled.
 
-:class:`UnlikeNormals` merges some columns into one p-value u, and :func:`known_or_unlike` combines it with the
-detector's calibrated log-odds as "a known anomaly OR unlike normals".
+:class:`MergedPValue` turns several scores into one p-value against the training normals, and :func:`known_or_unlike`
+combines the experts' p-value and the one-class p-value as "a known anomaly OR unlike normals".
 
 Shapes: n rows, d features, c = len(COLUMNS) evidence columns. All arrays are float32 or float64 numpy on the CPU.
 """
@@ -238,11 +238,14 @@ class TailPValue:
         return np.where(scores > self.quantile, tail, body)
 
 
-class UnlikeNormals:
-    """u(x): one p-value from several one-class scores, the mean of their -log p turned into a p-value again (M12)."""
+class MergedPValue:
+    """One p-value against the training normals from several scores of a row (M12).
+
+    Every score becomes -log p by its own :class:`TailPValue`; their mean is turned into a p-value again.
+    """
 
     def fit(self, scores):
-        """scores: (n_normals, m) left-out one-class scores of the training normals."""
+        """scores: (n_normals, m) left-out scores of the training normals."""
         self.each = [TailPValue(column) for column in scores.T]
         self.merged = TailPValue(self._mean(scores))
         return self
@@ -251,7 +254,7 @@ class UnlikeNormals:
         return np.mean([tail(column) for tail, column in zip(self.each, scores.T, strict=True)], axis=0)
 
     def minus_log_p(self, scores):
-        """(n, m) scores to (n,) -log u; larger is less like the normals."""
+        """(n, m) scores to (n,) -log p; larger is less like the normals."""
         return self.merged(self._mean(scores))
 
     def state(self):
@@ -274,30 +277,34 @@ def platt(scores, y):
     fit = LogisticRegression(C=1.0, class_weight="balanced").fit(scores[:, None], y)
     slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
     least = LEAST_SPREAD / max(float(scores[y == 0].std()), 1e-6)
-    if slope < least:  # a few left-out anomalies can look more normal than the normals: that must not turn an expert over
+    if slope < least:  # a few left-out anomalies can look more normal than the normals: the order must not turn over
         intercept += (slope - least) * float((scores[y == 0].mean() + scores[y == 1].mean()) / 2)
         slope = least
     return slope, intercept
 
 
-def shrunken_shape(minus_log_p, prior=0.3, strength=20.0):
-    """The shape a of M12 from the known anomalies' own left-out -log u, (m,), shrunk towards ``prior``.
+def shrunken_shape(minus_log_p, prior=0.2, strength=10.0):
+    """The shape a of a p-value's density a p^(a - 1) under anomalies, from the known ones' left-out -log p, (m,).
 
-    u of an unlike row has density a u^(a - 1), so that -log u is exponential with rate a: the estimate is conjugate,
-    with ``strength`` pseudo-anomalies at the prior. Where known anomalies look like normals, a nears 1: the OR fades.
+    -log p is then exponential with rate a, so that the estimate is conjugate, with ``strength`` pseudo-anomalies at the
+    prior. Where known anomalies look like normals, a nears 1: that side of :func:`known_or_unlike` fades.
     """
     minus_log_p = np.asarray(minus_log_p, dtype=np.float64)
     return float(min(0.95, (strength + len(minus_log_p)) / (strength / prior + minus_log_p.sum())))
 
 
-def known_or_unlike(log_odds, minus_log_p, weight=0.3, shape=0.3):
-    """log of the mixture of two likelihood ratios: (1 - w) exp(l) + w a u^(a - 1) (M12).
+def known_or_unlike(known, unlike, weight, shapes):
+    """log of a mixture of two likelihood ratios: (1 - w) a p^(a - 1) + w b u^(b - 1) (M12).
 
     Args:
-        log_odds: (n,) calibrated l, the detector's word on known anomalies. minus_log_p: (n,) -log u.
-        weight: w, the prior share of anomalies of an unknown kind. shape: a, the density of u under such anomalies.
+        known: (n,) -log p, how improbable the experts' scores are for a normal row. unlike: (n,) -log u, the same of
+            the one-class scores. weight: w, the prior share of anomalies unlike the known ones.
+        shapes: (a, b), see :func:`shrunken_shape`.
+
+    Both p-values come from the normals' left-out scores: neither side can be surer than it was right about normals.
     """
+    sides = [np.log(shape) + (1 - shape) * np.asarray(minus_log, dtype=np.float64)
+             for shape, minus_log in zip(shapes, (known, unlike), strict=True)]  # fmt: skip
     if weight == 0:
-        return np.asarray(log_odds, dtype=np.float64)
-    unlike = np.log(weight * shape) + (1 - shape) * np.asarray(minus_log_p, dtype=np.float64)
-    return np.logaddexp(np.log1p(-weight) + np.asarray(log_odds, dtype=np.float64), unlike)
+        return sides[0]
+    return np.logaddexp(np.log1p(-weight) + sides[0], np.log(weight) + sides[1])

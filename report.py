@@ -1,4 +1,317 @@
-"""stub"""
-from cells import record_path
-def write_report(records, figures):
-    return []
+"""The benchmark's tables and figures, from the records alone: the same records give the same bytes.
+
+Tables go into ``results/README.md`` (all of them) and, between their markers, into ``README.md``. Means are over sets
+of the mean over seeds, so that every set weighs the same. A set counts for a protocol when the protocol is defined on
+it for every seed; all methods of a table are compared on the same cells.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import rankdata, wilcoxon
+
+from dataloader import PROTOCOLS
+from runfolder import RunFolder
+
+ROOT = Path(__file__).parent
+README, RESULTS = ROOT / "README.md", ROOT / "results"
+OURS = "full/rl"
+SHOWN = {"full/rl": "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
+RESAMPLES = 10000
+UNDEFINED = "is undefined for this data set"
+
+
+def load_records(records):
+    """All records of a folder, sorted by method, protocol, dataset and seed."""
+    cells = [json.loads(path.read_text()) for path in sorted(Path(records).rglob("*-seed*.json"))]
+    return sorted(cells, key=lambda c: (c["method"], c["protocol"], c["dataset"], c["seed"]))
+
+
+class Scores:
+    """The records of one protocol, arranged for comparison.
+
+    Args:
+        records: dicts. protocol: its name. seeds: those that a set must have. methods: None for all.
+    """
+
+    def __init__(self, records, protocol, seeds=None, methods=None):
+        self.cells, failed = defaultdict(dict), defaultdict(dict)
+        undefined = set()
+        for r in records:
+            if r["protocol"] != protocol or r["method"] == "script" or (seeds is not None and r["seed"] not in seeds):
+                continue
+            if methods is not None and r["method"] not in methods:
+                continue
+            if r["failed"] is None:
+                self.cells[r["method"]][r["dataset"], r["seed"]] = r
+            elif UNDEFINED in r["failed"]:
+                undefined.add(r["dataset"])
+            else:
+                failed[r["method"]][r["dataset"], r["seed"]] = r["failed"]
+        everywhere = {key for cells in self.cells.values() for key in cells if key[0] not in undefined}
+        self.keys = sorted(everywhere)
+        self.complete = [m for m in self.cells if everywhere <= set(self.cells[m])]
+        self.incomplete = {m: (len(everywhere & set(cells)), len(failed[m])) for m, cells in self.cells.items()
+                           if m not in self.complete}  # fmt: skip
+        self.failed = {m: len(f) for m, f in failed.items() if f}
+        self.sets = sorted({dataset for dataset, _ in self.keys})
+        self.seeds = sorted({seed for _, seed in self.keys})
+
+    def per_set(self, method, name="auc_roc"):
+        """Mean over seeds for every set, (n_sets,)."""
+        cells = self.cells[method]
+        return np.array([np.mean([cells[k][name] for k in self.keys if k[0] == d]) for d in self.sets])
+
+    def over_seeds(self, method, name="auc_roc"):
+        """(mean, standard deviation over seeds) of the mean over the sets."""
+        cells = self.cells[method]
+        each = [np.mean([cells[k][name] for k in self.keys if k[1] == s]) for s in self.seeds]
+        return float(np.mean(self.per_set(method, name))), float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+
+
+def holm(p_values):
+    """Holm's step-down correction: adjusted p-values in the order given."""
+    p = np.asarray(p_values, dtype=float)
+    order, adjusted, running = np.argsort(p), np.empty(len(p)), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def paired(a, b):
+    """Mean of a - b over sets, its standard error, bootstrap 95 % interval (two), Wilcoxon p, wins, losses of a."""
+    d = np.round(a - b, 9)
+    rows = np.random.default_rng(0).integers(0, len(d), size=(RESAMPLES, len(d)))
+    low, high = np.quantile(d[rows].mean(1), [0.025, 0.975])
+    p = float(wilcoxon(d).pvalue) if np.count_nonzero(d) >= 2 else 1.0
+    error = float(d.std(ddof=1) / len(d) ** 0.5) if len(d) > 1 else 0.0
+    return float(d.mean()), error, float(low), float(high), p, int((d > 0).sum()), int((d < 0).sum())
+
+
+def _name(method):
+    return SHOWN.get(method, method)
+
+
+def _shown_p(p):
+    return f"{p:.3f}" if p >= 0.001 else "< .001"
+
+
+def headline(records, protocol, methods, seeds):
+    """One protocol's full comparison as Markdown lines."""
+    scores = Scores(records, protocol, seeds, methods)
+    if OURS not in scores.complete:
+        return []
+    order = sorted(scores.complete, key=lambda m: -scores.per_set(m).mean())
+    table = np.array([scores.per_set(m) for m in order])  # (methods, sets)
+    ranks = np.apply_along_axis(lambda column: rankdata(-column), 0, np.round(table, 9)).mean(1)
+    ours = scores.per_set(OURS)
+    against = {m: paired(ours, scores.per_set(m)) for m in order if m != OURS}
+    adjusted = dict(zip(against, holm([r[4] for r in against.values()]), strict=True))
+    peers = [m for m in order if "/" not in m]
+    lines = [f"## {protocol}: {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}", "",
+             "± is the standard deviation over seeds of the mean over sets. The difference is Swift Hydra (`full`) "
+             "minus the row, with its bootstrap 95 % interval over sets; p is Wilcoxon's signed-rank test over sets, "
+             "corrected by Holm; seconds are means over cells, one thread.", "",
+             "| method | AUC-ROC | AUC-PR | mean rank | difference | 95 % | p (Holm) | wins / losses | fit s | score s "
+             "|",
+             "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for m, rank in zip(order, ranks, strict=True):
+        roc, pr = scores.over_seeds(m), scores.over_seeds(m, "auc_pr")
+        row = f"| {_name(m)} | {roc[0]:.4f} ± {roc[1]:.4f} | {pr[0]:.4f} ± {pr[1]:.4f} | {rank:.2f} "
+        if m == OURS:
+            row += "| | | | "
+        else:
+            difference, _, low, high, _, wins, losses = against[m]
+            row += f"| {difference:+.4f} | {low:+.4f} to {high:+.4f} | {_shown_p(adjusted[m])} | {wins} / {losses} "
+        seconds = [np.mean([scores.cells[m][k][n] for k in scores.keys]) for n in ("fit_seconds", "score_seconds")]
+        lines.append(row + f"| {seconds[0]:.2f} | {seconds[1]:.3f} |")
+    if peers:
+        best = np.max([scores.per_set(m) for m in peers], axis=0)
+        wins, losses = (ours > best).sum(), (ours < best).sum()
+        lines.append(f"| *the best peer of every set, chosen on its test rows* | {best.mean():.4f} | | | "
+                     f"{ours.mean() - best.mean():+.4f} | | | {wins} / {losses} | | |")  # fmt: skip
+    lines += [""]
+    for m, (n, n_failed) in sorted(scores.incomplete.items()):
+        lines += [f"{_name(m)} has {n} of {len(scores.keys)} cells ({n_failed} failed) and is left out.", ""]
+    return lines
+
+
+def overview(records, methods, seeds):
+    """The README's table: one row per method, the three protocols side by side."""
+    protocols = {p: Scores(records, p, seeds, methods) for p in PROTOCOLS}
+    protocols = {p: s for p, s in protocols.items() if OURS in s.complete}
+    if not protocols:
+        return ["No complete record of the comparison yet."]
+    means = defaultdict(dict)
+    for p, scores in protocols.items():
+        for m in scores.complete:
+            means[m][p] = scores.per_set(m).mean(), scores.per_set(m, "auc_pr").mean()
+    order = sorted(means, key=lambda m: -np.mean([v[0] for v in means[m].values()]) + 10 * (len(means[m]) < 2))
+    best = {(p, i): max(v[p][i] for v in means.values() if p in v) for p in protocols for i in (0, 1)}
+    heads = [f"*{p}*, {len(s.sets)} sets" for p, s in protocols.items()]
+    lines = ["| mean AUC-ROC (AUC-PR) | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(protocols)]
+    for m in order:
+        row = []
+        for p in protocols:
+            if p not in means[m]:
+                row.append("")
+                continue
+            text = [f"{v:.3f}"[1:] if round(v, 3) < 1 else "1.000" for v in means[m][p]]
+            text = [f"**{t}**" if means[m][p][i] == best[p, i] else t for i, t in enumerate(text)]
+            row.append(f"{text[0]} ({text[1]})")
+        lines.append(f"| {_name(m)} | " + " | ".join(row) + " |")
+    row = []
+    for scores in protocols.values():
+        peers = [scores.per_set(m) for m in scores.complete if "/" not in m]
+        row.append(f"{np.max(peers, axis=0).mean():.3f}"[1:] if peers else "")
+    lines.append("| *best peer of every set, chosen on test rows* | " + " | ".join(row) + " |")
+    return lines
+
+
+def ladder(records, protocol, preset, base, methods, seeds, text):
+    """Rungs with everything else equal: each row's difference to ``base``."""
+    scores = Scores(records, protocol, seeds, methods)
+    if base not in scores.complete or len(scores.complete) < 2:
+        return []
+    reference = scores.per_set(base)
+    lines = [f"## {text}", "",
+             f"*{protocol}*, {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}. The difference is "
+             f"`{base}` minus the row ± its standard error over sets; p is Wilcoxon's, not corrected; the rank is the "
+             "effective rank of the generated rows.", "",
+             f"| method | AUC-ROC | AUC-PR | `{base}` minus it | p | wins / losses | rank | fit s | score s |",
+             "|---|---:|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for m in sorted(scores.complete, key=lambda m: -scores.per_set(m).mean()):
+        cells = [scores.cells[m][k] for k in scores.keys]
+        rank = np.mean([c.get("effective_rank", 0.0) for c in cells])
+        row = f"| {m} | {scores.per_set(m).mean():.4f} | {scores.per_set(m, 'auc_pr').mean():.4f} "
+        if m == base:
+            row += "| | | "
+        else:
+            difference, error, _, _, p, wins, losses = paired(reference, scores.per_set(m))
+            row += f"| {difference:+.4f} ± {error:.4f} | {_shown_p(p)} | {wins} / {losses} "
+        seconds = [np.mean([c[n] for c in cells]) for n in ("fit_seconds", "score_seconds")]
+        lines.append(row + f"| {rank:.1f} | {seconds[0]:.1f} | {seconds[1]:.3f} |")
+    lines += [""]
+    for m, (n, n_failed) in sorted(scores.incomplete.items()):
+        lines += [f"{m} has {n} of {len(scores.keys)} cells ({n_failed} failed) and is left out.", ""]
+    return lines
+
+
+def per_dataset(records, protocol, methods, seeds):
+    """Mean and spread over seeds for every set and every complete method."""
+    scores = Scores(records, protocol, seeds, methods)
+    if OURS not in scores.complete:
+        return []
+    order = sorted(scores.complete, key=lambda m: -scores.per_set(m).mean())
+    lines = [f"## {protocol}, every set: AUC-ROC, mean ± standard deviation over seeds", "",
+             "| set | " + " | ".join(map(_name, order)) + " |", "|---|" + "---:|" * len(order)]  # fmt: skip
+    for dataset in scores.sets:
+        row = []
+        for m in order:
+            values = [scores.cells[m][k]["auc_roc"] for k in scores.keys if k[0] == dataset]
+            spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            row.append(f"{np.mean(values):.3f} ± {spread:.3f}")
+        lines.append(f"| {dataset} | " + " | ".join(row) + " |")
+    return [*lines, ""]
+
+
+def script_table(records):
+    """Times and memory of the main script on whole tables."""
+    cells = [r for r in records if r["method"] == "script"]
+    if not cells:
+        return []
+    lines = ["## The main script, whole tables", "",
+             "`python SwiftHydra.py SET --seed 0`, one process after the other; seconds are wall-clock with import and "
+             "saving.", "",
+             "| set | training rows | features | AUC-ROC | AUC-PR | seconds | peak MiB |",
+             "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for cell in cells:
+        name = f"{cell['dataset']} ({cell['protocol']}, seed {cell['seed']})"
+        if cell["failed"]:
+            lines.append(f"| {name} | | | failed: {cell['failed']} | | | |")
+            continue
+        lines.append(f"| {name} | {cell['n_train']} | {cell['n_features']} | {cell['auc_roc']:.4f} | "
+                     f"{cell['auc_pr']:.4f} | {cell['wall_seconds']:.0f} | {cell['peak_memory_mib']} |")  # fmt: skip
+    return [*lines, ""]
+
+
+def sections(records):
+    """Everything that is written: (lines of results/README.md, {marker: lines for README.md})."""
+    from benchmark import ABLATIONS, GROUPS
+    from benchmark import OURS as ours
+
+    seeds, two = {0, 1, 2, 3, 4}, {0, 1}
+    compared = [*ours, *GROUPS["peers"], *GROUPS["foundation"]]
+    lines = ["# Measured results", "", "Written by `python benchmark.py --report` from `results/records`.", ""]
+    for protocol in PROTOCOLS:
+        lines += headline(records, protocol, compared, seeds)
+    for preset in ("paper", "full"):
+        rungs = [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
+        for protocol in ("unseen", "seen"):
+            lines += ladder(records, protocol, preset, f"{preset}/rl", rungs, two,
+                            f"Where generated anomalies come from, preset {preset}, {protocol}")  # fmt: skip
+        parts = [f"{preset}/rl", *(f"{preset}/rl/{a}" for a in ABLATIONS)]
+        for protocol in ("unseen", "seen"):
+            lines += ladder(records, protocol, preset, f"{preset}/rl", parts, two,
+                            f"What each part gives, preset {preset}, {protocol}")  # fmt: skip
+    lines += script_table(records)
+    for protocol in PROTOCOLS:
+        lines += per_dataset(records, protocol, compared, seeds)
+    return lines, {"overview": overview(records, compared, seeds)}
+
+
+def filled(text, tables):
+    """``text`` with the lines between ``<!-- name -->`` and ``<!-- /name -->`` replaced."""
+    for name, lines in tables.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if start in text and end in text:
+            head, rest = text.split(start, 1)
+            text = head + start + "\n" + "\n".join(lines) + "\n" + end + rest.split(end, 1)[1]
+    return text
+
+
+def write_report(records, figures=False):
+    """Write the tables, with ``figures`` the diagrams too; returns the paths written."""
+    records = load_records(records)
+    lines, tables = sections(records)
+    written = [RESULTS / "README.md", README]
+    RunFolder.write_bytes(written[0], ("\n".join(lines).rstrip() + "\n").encode())
+    RunFolder.write_bytes(written[1], filled(README.read_text(), tables).encode())
+    return written + (_diagrams(records) if figures else [])
+
+
+def _diagrams(records):
+    """Critical-difference diagrams (Demsar 2006): mean ranks; a bar joins methods that Wilcoxon-Holm cannot part."""
+    from config import InputError
+
+    try:
+        import matplotlib
+        import pandas
+        import scikit_posthocs
+    except ImportError as error:
+        raise InputError(f"figures need the package {error.name}: pip install -r requirements-bench.txt") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from benchmark import GROUPS
+    from benchmark import OURS as ours
+
+    written = []
+    for protocol in PROTOCOLS:
+        scores = Scores(records, protocol, {0, 1, 2, 3, 4}, [*ours, *GROUPS["peers"]])
+        if OURS not in scores.complete:
+            continue
+        table = pandas.DataFrame({m: scores.per_set(m) for m in scores.complete}, index=scores.sets)
+        long = table.reset_index(names="set").melt(id_vars="set", var_name="method", value_name="auc")
+        p = scikit_posthocs.posthoc_wilcoxon(long, "auc", "method", p_adjust="holm", zero_method="zsplit")
+        plt.figure(figsize=(9, 3.2))
+        scikit_posthocs.critical_difference_diagram(table.rank(axis=1, ascending=False).mean(), p)
+        plt.title(f"mean rank on {protocol}, {len(scores.sets)} sets (1 is best)")
+        path = RESULTS / f"critical-difference-{protocol}.png"
+        plt.savefig(path, dpi=120, bbox_inches="tight")
+        plt.close()
+        written.append(path)
+    return written

@@ -6,12 +6,13 @@ import pytest
 from evidence import (
     COLUMNS,
     Evidence,
+    MergedPValue,
     Neighbours,
     TailPValue,
-    UnlikeNormals,
     column_index,
     known_or_unlike,
     platt,
+    shrunken_shape,
 )
 
 
@@ -94,23 +95,34 @@ def test_p_values_are_uniform_on_normals_and_fall_beyond_them():
     assert np.isfinite(constant(np.array([-1.0, 0.0, 1.0]))).all()
 
 
-def test_unlike_normals_round_trip():
+def test_merged_p_value_round_trip():
     scores = np.random.default_rng(0).normal(size=(300, 3))
-    unlike = UnlikeNormals().fit(scores)
-    again = UnlikeNormals.from_state(unlike.state())
-    assert np.array_equal(unlike.minus_log_p(scores * 2), again.minus_log_p(scores * 2))
+    merged = MergedPValue().fit(scores)
+    again = MergedPValue.from_state(merged.state())
+    assert np.array_equal(merged.minus_log_p(scores * 2), again.minus_log_p(scores * 2))
 
 
 def test_known_or_unlike_is_the_mixture_of_likelihood_ratios():
-    log_odds, minus_log_p = np.array([-2.0, 0.0, 3.0]), np.array([0.1, 5.0, 0.5])
-    u = np.exp(-minus_log_p)
+    known, unlike = np.array([0.2, 1.0, 4.0]), np.array([0.1, 5.0, 0.5])
+    p, u = np.exp(-known), np.exp(-unlike)
     np.testing.assert_allclose(
-        known_or_unlike(log_odds, minus_log_p, weight=0.3, shape=0.3),
-        np.log(0.7 * np.exp(log_odds) + 0.3 * 0.3 * u**-0.7),
+        known_or_unlike(known, unlike, 0.3, (0.1, 0.4)), np.log(0.7 * 0.1 * p**-0.9 + 0.3 * 0.4 * u**-0.6)
     )
-    assert np.array_equal(known_or_unlike(log_odds, minus_log_p, weight=0), log_odds)
-    # A row unlike anything scores high although the detector calls it normal.
-    assert known_or_unlike(np.array([-5.0]), np.array([8.0])) > known_or_unlike(np.array([1.0]), np.array([0.2]))
+    np.testing.assert_allclose(known_or_unlike(known, unlike, 0, (0.1, 0.4)), np.log(0.1 * p**-0.9))
+
+    # A row unlike anything scores high although the experts call it normal.
+    def one(known, unlike):
+        return known_or_unlike(np.array([known]), np.array([unlike]), 0.3, (0.2, 0.2))[0]
+
+    assert one(0.1, 8.0) > one(3.0, 0.2) > one(0.1, 0.2)
+
+
+def test_the_shape_is_estimated_and_shrunk():
+    rng = np.random.default_rng(0)
+    assert shrunken_shape(rng.exponential(1 / 0.5, 5000)) == pytest.approx(0.5, abs=0.03)
+    assert shrunken_shape([]) == pytest.approx(0.2)
+    assert shrunken_shape(np.full(100, 0.1)) == 0.95  # anomalies that look more normal than normals: the side fades
+    assert shrunken_shape([50.0]) < 0.2 < shrunken_shape([0.0])
 
 
 def test_platt_turns_scores_into_balanced_log_odds():
@@ -120,3 +132,11 @@ def test_platt_turns_scores_into_balanced_log_odds():
     slope, intercept = platt(score, y)
     assert slope == pytest.approx(2, abs=0.3)
     assert intercept == pytest.approx(-2, abs=0.4)
+
+
+def test_platt_never_turns_the_order_over():
+    y = np.r_[np.zeros(50), 1].astype(int)
+    score = np.r_[np.linspace(-1, 1, 50), -3.0]  # the only anomaly, left out, looks most normal
+    slope, intercept = platt(score, y)
+    assert slope > 0
+    assert np.isfinite(intercept)

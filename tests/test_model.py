@@ -206,3 +206,18 @@ def test_log_prob_is_the_gaussian_density():
     expected = (-0.5 * ((action - mean) / std) ** 2 - std.log() - 0.5 * np.log(2 * np.pi)).sum(1)
     torch.testing.assert_close(log_prob, expected)
     torch.testing.assert_close(policy.log_prob(state, action), log_prob)
+
+
+@pytest.mark.parametrize("d", [2, 9, 60])
+def test_mlp_experts_are_of_equal_size_and_learn(d):
+    """The control arm of the Mamba experts is only fair with as many parameters."""
+    mamba, mlp = (MoEDetector(d, 4, 2, block=block).experts for block in ("mamba", "mlp"))
+    n_mamba, n_mlp = (sum(p.numel() for p in experts.parameters()) for experts in (mamba, mlp))
+    assert abs(n_mlp / n_mamba - 1) < 0.02
+    torch.manual_seed(0)
+    X = torch.randn(400, d)
+    y = (X[:, 0] > 1).long()
+    mixture, _ = train_detector(X, y, 0, n_experts=4, k=2, steps=80, block="mlp")
+    score = mixture.score(X)
+    assert score[y == 1].mean() > score[y == 0].mean() + 1
+    torch.testing.assert_close(score, mixture(X).logit, rtol=1e-4, atol=1e-5)

@@ -167,6 +167,8 @@ def test_ppo_learns_and_moves_policy_and_value(environment):
 
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_generators_deliver_feasible_finite_rows(trained, kind):
+    if kind == "smote":
+        pytest.importorskip("imblearn", reason="generator 'smote' needs imbalanced-learn")
     Z, y, networks = trained
     made = generate_anomalies(Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=120, n_episodes=3)
     if kind == "none":
@@ -175,8 +177,15 @@ def test_generators_deliver_feasible_finite_rows(trained, kind):
     assert 0 < len(made.rows) <= 120
     assert torch.isfinite(made.rows).all()
     assert made.rows.abs().max() <= 5.0
-    assert Feasibility(Z[y == 0].numpy())(made.rows).all()
-    assert len(torch.unique(made.rows, dim=0)) == len(made.rows)
+    known = Z[y == 1]
+    if kind == "oversample":
+        assert torch.cdist(made.rows, known).amin(1).max() < 1e-3
+    elif kind == "smote":  # on a segment between two known anomalies: inside their box
+        assert (made.rows >= known.amin(0) - 1e-5).all() and (made.rows <= known.amax(0) + 1e-5).all()
+        assert (torch.cdist(made.rows, known).amin(1) > 1e-3).float().mean() > 0.9
+    else:
+        assert Feasibility(Z[y == 0].numpy())(made.rows).all()
+        assert len(torch.unique(made.rows, dim=0)) == len(made.rows)
     again = generate_anomalies(Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=120, n_episodes=3)
     assert torch.equal(made.rows, again.rows)
 

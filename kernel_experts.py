@@ -12,7 +12,8 @@ Shapes: n rows, d features, m centres (training rows that carry a coefficient).
 """
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cholesky
+from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
 
 MAX_CENTRES, MAX_ANOMALIES = 1600, 800  # of a large table: bounds the m^3 of the fit and the m of scoring a row
@@ -67,9 +68,12 @@ class KernelExpert:
         """Coefficients for the ridge with the least weighted left-out error; returns the left-out scores (m,)."""
         best = None
         for ridge in RIDGES:
-            inverse = cho_solve(cho_factor(K + np.diag(ridge / weight), lower=True), np.eye(len(K)))
-            alpha = inverse @ target
-            left_out = target - alpha / np.diag(inverse)
+            system = K.copy()
+            system.flat[:: len(K) + 1] += ridge / weight
+            # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of forming C^-1.
+            factor, _ = dtrtri(cholesky(system, lower=True, overwrite_a=True, check_finite=False), lower=1)
+            alpha = factor.T @ (factor @ target)
+            left_out = target - alpha / np.square(factor).sum(0)
             error = float(weight @ (target - left_out) ** 2)
             if best is None or error < best[0]:
                 best = error, ridge, alpha, left_out

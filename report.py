@@ -171,7 +171,7 @@ def overview(records, methods, seeds):
     return lines
 
 
-def ladder(records, protocol, preset, base, methods, seeds, text):
+def ladder(records, protocol, base, methods, seeds, text):
     """Rungs with everything else equal: each row's difference to ``base``."""
     scores = Scores(records, protocol, seeds, methods)
     if base not in scores.complete or len(scores.complete) < 2:
@@ -251,16 +251,23 @@ def sections(records):
     for preset in ("paper", "full"):
         rungs = [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
         for protocol in ("unseen", "seen"):
-            lines += ladder(records, protocol, preset, f"{preset}/rl", rungs, two,
+            lines += ladder(records, protocol, f"{preset}/rl", rungs, two,
                             f"Where generated anomalies come from, preset {preset}, {protocol}")  # fmt: skip
         parts = [f"{preset}/rl", *(f"{preset}/rl/{a}" for a in ABLATIONS)]
         for protocol in ("unseen", "seen"):
-            lines += ladder(records, protocol, preset, f"{preset}/rl", parts, two,
+            lines += ladder(records, protocol, f"{preset}/rl", parts, two,
                             f"What each part gives, preset {preset}, {protocol}")  # fmt: skip
     lines += script_table(records)
     for protocol in PROTOCOLS:
         lines += per_dataset(records, protocol, compared, seeds)
-    return lines, {"overview": overview(records, compared, seeds)}
+    tables = {"overview": overview(records, compared, seeds)}
+    for preset in ("paper", "full"):
+        rungs = [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
+        parts = [f"{preset}/rl", *(f"{preset}/rl/{a}" for a in ABLATIONS)]
+        for name, methods in ((f"generators-{preset}", rungs), (f"parts-{preset}", parts)):
+            rows = ladder(records, "unseen", f"{preset}/rl", methods, two, "")
+            tables[name] = [line for line in rows if line.startswith("|")] or ["No complete record of it yet."]
+    return lines, tables
 
 
 def filled(text, tables):

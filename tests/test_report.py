@@ -62,7 +62,7 @@ def test_holm_against_a_worked_example():
 def test_ladder_differences(tmp_path):
     methods = {"paper/rl": 0.803, "paper/none": 0.70, "paper/noise": 0.79}
     records = made_records(tmp_path, methods, protocols=("unseen",))
-    text = "\n".join(report.ladder(records, "unseen", "paper", "paper/rl", list(methods), {0, 1}, "Rungs"))
+    text = "\n".join(report.ladder(records, "unseen", "paper/rl", list(methods), {0, 1}, "Rungs"))
     assert "8 sets, seeds 0, 1" in text
     row = next(line for line in text.splitlines() if line.startswith("| paper/none"))
     assert "+0.10" in row and "8 / 0" in row

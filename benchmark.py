@@ -14,6 +14,7 @@ where it was, a failed cell is recorded with its reason and does not stop the ot
 import contextlib
 import os
 import random
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,12 @@ def main(argv=None):
             print(f"written: {path}")
         return
     cells = list_cells(config)
+    try:
+        Path(config.records).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.records):
+            pass
+    except OSError as error:
+        raise InputError(f"{config.records}: cannot write there ({error.strerror}): choose another --records") from None
     todo = [cell for cell in cells if _open(cell, config.retry_failed)]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already")
     # In a random order the cells so far are a fair sample of the rest, and the progress bar's estimate an honest one.
@@ -76,7 +83,9 @@ def main(argv=None):
     with _backend(config):
         # Ray's joblib backend hands results out all at once, the others as they come.
         way = {} if config.backend == "ray" else {"return_as": "generator_unordered"}
-        results = Parallel(n_jobs=config.jobs, batch_size=1, **way)(delayed(run_cell)(cell) for cell in todo)
+        results = Parallel(n_jobs=config.jobs, batch_size=1, **way)(
+            delayed(run_cell)(cell, os.getpid()) for cell in todo
+        )
         for record in tqdm(results, total=len(todo), disable=None, unit="cell", smoothing=0):
             failed += record["failed"] is not None
             outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"

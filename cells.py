@@ -85,13 +85,15 @@ def record_path(records, method, protocol, dataset, seed):
     return Path(records) / method.replace("/", "-") / protocol / f"{dataset}-seed{seed}.json"
 
 
-def run_cell(cell):
+def run_cell(cell, sweep=None):
     """Compute a cell in a child process unless its record is there; returns the record.
 
-    A child that a signal killed is started once more (the machine may have been out of memory for another's sake); the
-    second time its end is the record.
+    ``sweep`` is the process number of the sweep: a worker of its own ends when the sweep does. A child that a signal
+    killed is started once more (the machine may have been out of memory for another's sake); the second time its end is
+    the record.
     """
-    _die_with_parent()
+    if sweep not in (None, os.getpid()):
+        _die_with_parent()
     with _lock(cell):
         for last in (False, True):
             if cell.record.exists():

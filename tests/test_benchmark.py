@@ -149,14 +149,21 @@ def test_other_backends(folder, backend):
     assert "4 computed, 0 failed" in done.stdout
 
 
-def test_a_missing_backend_is_named():
+def test_a_missing_backend_is_named(tmp_path):
     if all(map(_installed, ("ray", "distributed"))):
         pytest.skip("both are installed")
     for backend, module in (("ray", "ray"), ("dask", "distributed")):
         if not _installed(module):
-            done = run_script("benchmark.py", "--backend", backend, "--methods", "kNN", "--records", "/nonexistent")
+            done = run_script("benchmark.py", "--backend", backend, "--methods", "kNN", "--records", tmp_path)
             assert done.returncode == 2
             assert "pip install" in done.stderr
+
+
+def test_records_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = run_script("benchmark.py", "--methods", "kNN", "--records", tmp_path / "file" / "records")
+    assert done.returncode == 2
+    assert "choose another --records" in done.stderr
 
 
 def _installed(module):

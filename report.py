@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent
 README, RESULTS = ROOT / "README.md", ROOT / "results"
 OURS = "full/rl"
 SHOWN = {"full/rl": "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
+TWO = {0, 1}  # seeds of the ladder and of what was measured on two seeds only
 RESAMPLES = 10000
 UNDEFINED = "is undefined for this data set"
 
@@ -145,12 +146,17 @@ def overview(records, methods, seeds):
     protocols = {p: s for p, s in protocols.items() if OURS in s.complete}
     if not protocols:
         return ["No complete record of the comparison yet."]
-    means = defaultdict(dict)
+    means, fewer = defaultdict(dict), set()
     for p, scores in protocols.items():
         for m in scores.complete:
             means[m][p] = scores.per_set(m).mean(), scores.per_set(m, "auc_pr").mean()
+        part = Scores(records, p, TWO, methods)
+        for m in set(part.complete) - set(scores.complete):
+            fewer.add(m)
+            means[m][p] = part.per_set(m).mean(), part.per_set(m, "auc_pr").mean()
     order = sorted(means, key=lambda m: -np.mean([v[0] for v in means[m].values()]) + 10 * (len(means[m]) < 2))
-    best = {(p, i): max(v[p][i] for v in means.values() if p in v) for p in protocols for i in (0, 1)}
+    best = {(p, i): max(v[p][i] for m, v in means.items() if p in v and m not in fewer)
+            for p in protocols for i in (0, 1)}  # fmt: skip
     heads = [f"*{p}*, {len(s.sets)} sets" for p, s in protocols.items()]
     lines = ["| mean AUC-ROC (AUC-PR) | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(protocols)]
     for m in order:
@@ -162,7 +168,7 @@ def overview(records, methods, seeds):
             text = [f"{v:.3f}"[1:] if round(v, 3) < 1 else "1.000" for v in means[m][p]]
             text = [f"**{t}**" if means[m][p][i] == best[p, i] else t for i, t in enumerate(text)]
             row.append(f"{text[0]} ({text[1]})")
-        lines.append(f"| {_name(m)} | " + " | ".join(row) + " |")
+        lines.append(f"| {_name(m)}{' (seeds 0, 1)' if m in fewer else ''} | " + " | ".join(row) + " |")
     row = []
     for scores in protocols.values():
         peers = [scores.per_set(m) for m in scores.complete if "/" not in m]
@@ -243,7 +249,7 @@ def sections(records):
     from benchmark import ABLATIONS, GROUPS
     from benchmark import OURS as ours
 
-    seeds, two = {0, 1, 2, 3, 4}, {0, 1}
+    seeds = {0, 1, 2, 3, 4}
     compared = [*ours, *GROUPS["peers"], *GROUPS["foundation"]]
     lines = ["# Measured results", "", "Written by `python benchmark.py --report` from `results/records`.", ""]
     for protocol in PROTOCOLS:
@@ -251,11 +257,11 @@ def sections(records):
     for preset in ("paper", "full"):
         rungs = [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
         for protocol in ("unseen", "seen"):
-            lines += ladder(records, protocol, f"{preset}/rl", rungs, two,
+            lines += ladder(records, protocol, f"{preset}/rl", rungs, TWO,
                             f"Where generated anomalies come from, preset {preset}, {protocol}")  # fmt: skip
         parts = [f"{preset}/rl", *(f"{preset}/rl/{a}" for a in ABLATIONS)]
         for protocol in ("unseen", "seen"):
-            lines += ladder(records, protocol, f"{preset}/rl", parts, two,
+            lines += ladder(records, protocol, f"{preset}/rl", parts, TWO,
                             f"What each part gives, preset {preset}, {protocol}")  # fmt: skip
     lines += script_table(records)
     for protocol in PROTOCOLS:
@@ -265,7 +271,7 @@ def sections(records):
         rungs = [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
         parts = [f"{preset}/rl", *(f"{preset}/rl/{a}" for a in ABLATIONS)]
         for name, methods in ((f"generators-{preset}", rungs), (f"parts-{preset}", parts)):
-            rows = ladder(records, "unseen", f"{preset}/rl", methods, two, "")
+            rows = ladder(records, "unseen", f"{preset}/rl", methods, TWO, "")
             tables[name] = [line for line in rows if line.startswith("|")] or ["No complete record of it yet."]
     return lines, tables
 

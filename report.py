@@ -26,7 +26,7 @@ UNDEFINED = "is undefined for this data set"
 
 def load_records(records):
     """All records of a folder, sorted by method, protocol, dataset and seed."""
-    cells = [json.loads(path.read_text()) for path in sorted(Path(records).rglob("*-seed*.json"))]
+    cells = [json.loads(path.read_text()) for path in sorted(Path(records).glob("*/*/*-seed*.json"))]
     return sorted(cells, key=lambda c: (c["method"], c["protocol"], c["dataset"], c["seed"]))
 
 

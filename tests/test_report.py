@@ -75,3 +75,14 @@ def test_the_committed_tables_are_what_the_committed_records_give():
     for name in tables:
         assert f"<!-- {name} -->" in readme
     assert report.filled(readme, tables) == readme
+
+
+def test_overview_marks_what_has_fewer_seeds(tmp_path):
+    made_records(tmp_path, {"full/rl": 0.853, "CatBoost": 0.8}, protocols=("seen", "unseen"))
+    records = made_records(tmp_path, {"paper/rl": 0.9}, seeds=(0, 1), protocols=("seen", "unseen"))
+    lines = report.overview(records, ["full/rl", "paper/rl", "CatBoost"], set(range(5)))
+    text = "\n".join(lines)
+    assert "*seen*, 8 sets | *unseen*, 8 sets" in text
+    assert "Swift Hydra, `paper` (seeds 0, 1) | .93" in text
+    assert next(line for line in lines if "`full`" in line).count("**.8") == 2  # bold among methods on all seeds
+    assert lines[-1].startswith("| *best peer of every set")

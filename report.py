@@ -267,12 +267,11 @@ def sections(records):
     for protocol in PROTOCOLS:
         lines += per_dataset(records, protocol, compared, seeds)
     tables = {"overview": overview(records, compared, seeds)}
-    for preset in ("paper", "full"):
+    for name, preset in (("generators-paper", "paper"), ("generators-full", "full"), ("parts-paper", "paper")):
         rungs = [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
         parts = [f"{preset}/rl", *(f"{preset}/rl/{a}" for a in ABLATIONS)]
-        for name, methods in ((f"generators-{preset}", rungs), (f"parts-{preset}", parts)):
-            rows = ladder(records, "unseen", f"{preset}/rl", methods, TWO, "")
-            tables[name] = [line for line in rows if line.startswith("|")] or ["No complete record of it yet."]
+        rows = ladder(records, "unseen", f"{preset}/rl", rungs if "generators" in name else parts, TWO, "")
+        tables[name] = [line for line in rows if line.startswith("|")] or ["No complete record of it yet."]
     return lines, tables
 
 

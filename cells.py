@@ -178,7 +178,7 @@ def _scores(cell):
     from dataloader import load_dataset, make_split
 
     data = load_dataset(cell.path)
-    split = make_split(data.X, data.y, cell.protocol, cell.seed, max_rows=cell.max_rows or None)
+    split = make_split(data.X, data.y, cell.protocol, cell.seed, max_rows=cell.max_rows or None, least=1)
     X, y = data.X[split.train], data.y[split.train]
     X_test, y_test = data.X[split.test], data.y[split.test]
     model = make_method(cell.method, cell.seed)

@@ -31,7 +31,7 @@ class Split:
     """Rows of one protocol and seed.
 
     Attributes:
-        train: int64, ascending row indices into X; at least one anomaly and one normal row.
+        train: int64, ascending row indices into X; at least ``least`` anomalies and one normal row.
         test: int64, ascending row indices into X, none of them in ``train``; both classes.
         protocol: one of ``PROTOCOLS``.
         seed: the seed that drew it.
@@ -43,7 +43,7 @@ class Split:
     seed: int
 
 
-def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
+def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2):
     """Draw the training and test rows of a protocol.
 
     Args:
@@ -53,13 +53,15 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
         seed: 0 to 2**32 - 1; under ``unseen`` an even seed trains on the larger cluster, an odd one on the smaller.
         n_labelled: training anomalies that ``few`` keeps; where there are not more than that, it keeps all.
         max_rows: a larger table is first cut to this many rows by a stratified draw; None keeps all.
+        least: fewest anomalies to train on, and under ``unseen`` to test on. The benchmark takes 1, so that no set is
+            left out for being hard.
 
     Returns:
         A :class:`Split`; the same arguments give the same rows on every platform.
 
     Raises:
-        InputError: an unknown protocol, a setting out of range, too few rows of a class, no training anomaly,
-            or anomalies that cannot be parted in two groups (``unseen``).
+        InputError: an unknown protocol, a setting out of range, too few rows of a class, fewer than ``least``
+            training anomalies, or anomalies that cannot be parted in two groups (``unseen``).
     """
     check_choice("protocol", protocol, PROTOCOLS)
     check_range("seed", seed, 0, 2**32 - 1)
@@ -83,9 +85,9 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None):
         kept = np.random.RandomState(seed).permutation(found)[:n_labelled]
         train = np.sort(np.concatenate([train[y[train] == 0], kept]))
     elif protocol == "unseen":
-        train, test = _part_anomalies(X, y, train, test, seed)
-    _check_part("train", y[train], protocol, seed)
-    _check_part("test", y[test], protocol, seed)
+        train, test = _part_anomalies(X, y, train, test, seed, least)
+    _check_part("train", y[train], protocol, seed, least)
+    _check_part("test", y[test], protocol, seed, 1)
     return Split(train, test, protocol, int(seed))
 
 
@@ -98,16 +100,16 @@ def _check_strata(y, when=""):
         )
 
 
-def _check_part(part, labels, protocol, seed):
+def _check_part(part, labels, protocol, seed, least):
     n_anomalies, n_normal = int((labels == 1).sum()), int((labels == 0).sum())
-    if n_anomalies < 1 or n_normal < 1:
+    if n_anomalies < least or n_normal < 1:
         raise InputError(
             f"protocol {protocol!r} with seed {seed} leaves {n_anomalies} anomalies and {n_normal} normal rows to "
-            f"{part} on: at least 1 of each is needed: give more rows (or a larger max_rows)"
+            f"{part} on: at least {least} and 1 are needed: give more rows (or a larger max_rows)"
         )
 
 
-def _part_anomalies(X, y, train, test, seed):
+def _part_anomalies(X, y, train, test, seed, least):
     """Keep one cluster's anomalies in train and the other's in test."""
     anomalies = np.sort(np.concatenate([train[y[train] == 1], test[y[test] == 1]]))
     Z = Standardizer().fit(X[train]).transform(X[anomalies]).astype(np.float64)
@@ -128,10 +130,10 @@ def _part_anomalies(X, y, train, test, seed):
     if min(sizes(seen)) < 2:
         here = np.bincount(cluster[in_train], minlength=2)
         seen = int(here.argmax()) if here[0] != here[1] else larger
-    if min(sizes(seen)) < 1:
+    if min(sizes(seen)) < least:
         raise InputError(
             f"protocol 'unseen' is undefined for this data set (seed {seed}): k-means parts its {len(anomalies)} "
-            f"anomalies into {sizes(seen)[0]} to train and {sizes(seen)[1]} to test on, at least 1 each is needed: "
+            f"anomalies into {sizes(seen)[0]} to train and {sizes(seen)[1]} to test on, at least {least} each needed: "
             "use protocol 'seen' or 'few'"
         )
     drop = anomalies[np.where(in_train, cluster != seen, cluster == seen)]

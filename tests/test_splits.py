@@ -130,9 +130,7 @@ def test_split_mistakes():
     X, y = table(50)
     tiny = np.zeros(50, dtype=np.int64)
     tiny[:3] = 1
-    assert tiny[make_split(X, tiny, "seen", 0).train].sum() == 1  # one training anomaly is few, and enough to go on
-    lone = np.zeros(50, dtype=np.int64)
-    lone[0] = 1
+    assert tiny[make_split(X, tiny, "seen", 0, least=1).train].sum() == 1  # few, and enough where it is asked for
     for arguments, message in [
         ((X, y, "unsen", 0), r"protocol='unsen' is unknown: choose one of 'seen', 'few', 'unseen'"),
         ((X, y, "seen", -1), r"seed=-1 is not usable: give an integer from 0"),
@@ -141,7 +139,7 @@ def test_split_mistakes():
         ((X, y, "seen", 0, 10, 5), r"max_rows=5 is not usable: give an integer from 10"),
         ((X, y * 0, "seen", 0), r"too few rows to stratify: 0 of class 1"),
         ((X, y * 0 + 1, "seen", 0), r"too few rows to stratify: 0 of class 0"),
-        ((X, lone, "seen", 0), r"too few rows to stratify: 1 of class 1"),
+        ((X, tiny, "seen", 0), r"leaves 1 anomalies and 19 normal rows to train on: at least 2"),
         ((X, tiny, "seen", 0, 10, 12), r"too few rows to stratify after the draw of max_rows=12: 1 of class 1"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -258,3 +256,11 @@ def test_scaler_mistakes():
     ]:
         with pytest.raises(InputError, match=message):
             act()
+
+
+def test_least_lets_the_benchmark_keep_sets_with_few_anomalies():
+    data = real("21_Lymphography")
+    with pytest.raises(InputError, match="at least 2 each needed"):
+        make_split(data.X, data.y, "unseen", 0)
+    split = make_split(data.X, data.y, "unseen", 0, least=1)
+    assert data.y[split.train].sum() == data.y[split.test].sum() == 1

@@ -267,10 +267,10 @@ def sections(records):
     for protocol in PROTOCOLS:
         lines += per_dataset(records, protocol, compared, seeds)
     tables = {"overview": overview(records, compared, seeds)}
-    for name, preset in (("generators-paper", "paper"), ("generators-full", "full"), ("parts-paper", "paper")):
-        rungs = [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
-        parts = [f"{preset}/rl", *(f"{preset}/rl/{a}" for a in ABLATIONS)]
-        rows = ladder(records, "unseen", f"{preset}/rl", rungs if "generators" in name else parts, TWO, "")
+    rungs = [m for m in GROUPS["ladder"] if m.startswith("paper/")]
+    parts = ["paper/rl", *(f"paper/rl/{a}" for a in ABLATIONS)]
+    for name, methods in (("generators", rungs), ("parts", parts)):
+        rows = ladder(records, "unseen", "paper/rl", methods, TWO, "")
         tables[name] = [line for line in rows if line.startswith("|")] or ["No complete record of it yet."]
     return lines, tables
 

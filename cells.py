@@ -1,8 +1,9 @@
 """One cell of the benchmark: one method on one split of one dataset, computed in a process of its own.
 
 A cell's process has one thread, a limit on its memory and one on its time; whatever happens in it, the sweep goes on.
-A record is written once, whole, and never rewritten; a file lock per cell keeps two sweeps, or a killed sweep's last
-cell and the sweep that follows, from computing the same cell twice.
+A record is written once, whole, and never rewritten. Two file locks per cell see to it: the worker's keeps two sweeps
+from computing the same cell; the child's keeps the child of a killed worker, in the moment until it notices, from
+writing beside the child of the sweep that follows.
 """
 
 import contextlib
@@ -94,14 +95,14 @@ def run_cell(cell, sweep=None):
     """
     if sweep not in (None, os.getpid()):
         _die_with_parent()
-    with _lock(cell):
+    with _lock(cell, "worker"):
         for last in (False, True):
             if cell.record.exists():
                 break
             context = multiprocessing.get_context(START)
             if START == "forkserver":
                 context.set_forkserver_preload(PRELOAD)
-            child = context.Process(target=_compute, args=(cell,))
+            child = context.Process(target=_child, args=(cell,))
             child.start()
             child.join(cell.time_limit)
             if child.is_alive():
@@ -120,14 +121,14 @@ def write_record(cell, content):
 
 
 @contextlib.contextmanager
-def _lock(cell):
-    """Held while a cell is computed; the system lets go of it when its process dies."""
+def _lock(cell, holder):
+    """Held by a cell's worker or child while the cell is computed; the system lets go of it when its process dies."""
     if fcntl is None:
         yield
         return
     folder = Path(cell.records) / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "-".join(cell.record.with_suffix("").parts[-3:]), "w") as file:
+    with open(folder / "-".join([*cell.record.with_suffix("").parts[-3:], holder]), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -146,12 +147,19 @@ def _die_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _child(cell):
+    """One record, unless the child of a killed worker has just written it."""
+    _die_with_parent()
+    with _lock(cell, "child"):
+        if not cell.record.exists():
+            _compute(cell)
+
+
 def _compute(cell):
-    """The child: one thread, limited memory, one record."""
+    """One thread, limited memory, one record."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    _die_with_parent()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     if resource is not None and cell.memory_limit:

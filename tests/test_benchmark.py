@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -85,6 +86,18 @@ def test_sigkill_at_ten_random_moments_damages_nothing(tmp_path):
     assert len(now) == 2 * 20 * 3
     assert all(now[path] == content for path, content in before.items())
     assert all(np.isfinite(json.loads(content)["auc_roc"]) for _, content in now.values())
+
+
+def test_the_child_of_a_killed_worker_is_not_written_over(folder):
+    cell = Cell(str(folder / "records"), str(folder / "good.npz"), "kNN", "seen", 0, 0, 60, 4.0)
+    with cells._lock(cell, "child"):  # what such a child holds while it computes
+        late = threading.Thread(target=run_cell, args=(cell,))
+        late.start()
+        time.sleep(3.0)
+        assert not cell.record.exists()  # the next sweep's child waits
+        cells.write_record(cell, {"failed": None, "by": "the first"})
+    late.join()
+    assert json.loads(cell.record.read_text())["by"] == "the first"
 
 
 class Slow:

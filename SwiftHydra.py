@@ -59,7 +59,8 @@ class SwiftHydra(BaseEstimator):
         contamination: share of the training rows that ``predict`` would flag; only sets ``threshold_``.
         cvae_steps, detector_steps, beta: as in pretrain.py. mixture_steps: training steps of the final mixture.
         device: "auto", "cpu", "cuda", "cuda:1": where the final mixture runs. The small networks of the episodes and
-            the neighbours stay on the CPU. mamba: "auto", "torch" or "official" (mamba-ssm's kernels, CUDA only).
+            the neighbours stay on the CPU. mamba: "auto", "torch", "numba" or "official", see
+            :func:`model.choose_backend`.
         policy_settings: a dict of arguments of :class:`policy.LatentEnvironment`, and ``warm_up``, for ablations.
         mixture_settings: a dict of arguments of :class:`model.MoEDetector`'s experts, for ablations.
         progress: a callable ``(stage, step, n_steps, **losses)``, or None.
@@ -273,7 +274,7 @@ class RunConfig(PretrainConfig):
     unlike_weight: float = setting(0.3, "prior share of anomalies unlike the known ones (M12)")
     mixture_steps: int = setting(300, "training steps of the final mixture")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1: where the final mixture runs")
-    mamba: str = setting("auto", "Mamba backend: auto, torch or official (mamba-ssm, CUDA only)")
+    mamba: str = setting("auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)")
     plot: bool = setting(False, "write figures into the run's folder (needs matplotlib)")
     eval_only: str | None = setting(None, "score the test rows with this checkpoint.pt instead of training")
 
@@ -326,7 +327,7 @@ def main(argv=None):
         folder.write_results(report | {"failed": str(error)}, [], None, None)
         raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
     report |= {
-        "device": str(detector.device_), "mamba_backend": detector.detector_.mixture.experts.backend,
+        "device": str(detector.device_), "mamba_backend": choose_backend(config.mamba, detector.device_),
         "n_experts": detector.n_experts_, "effective_rank": round(detector.effective_rank_, 2),
         "n_synthetic": len(detector.synthetic_), "auc_roc": float(roc_auc_score(y_test, score)),
         "auc_pr": float(average_precision_score(y_test, score)), "seconds": detector.seconds_,

@@ -80,8 +80,14 @@ class MixtureDetector:
         return {"mixture": pack_network(self.mixture)}
 
     def load_state(self, state):
-        self.mixture = unpack_network(MoEDetector, state["mixture"])
+        self.mixture = self._unpack(state["mixture"])
         return self
+
+    def _unpack(self, packed):
+        mixture = unpack_network(MoEDetector, packed)
+        # A backend of the machine it was trained on may be missing here; the one that is everywhere is kept.
+        mixture.experts.backend = "torch" if self.settings.backend == "torch" else "auto"
+        return mixture
 
 
 class FullDetector(MixtureDetector):
@@ -182,7 +188,7 @@ class FullDetector(MixtureDetector):
         self.half_cvaes = [unpack_network(BetaCVAE, packed) for packed in state["half_cvaes"]]
         self.evidence = Evidence.from_state(state["evidence"], _residual_functions(self.half_cvaes))
         self.kernels = [KernelExpert.from_state(packed) for packed in state["kernels"]]
-        self.one_class = None if state["one_class"] is None else unpack_network(MoEDetector, state["one_class"])
+        self.one_class = None if state["one_class"] is None else self._unpack(state["one_class"])
         self.calibration, self.shapes = state["calibration"], state["shapes"]
         self.known, self.unlike = MergedPValue.from_state(state["known"]), MergedPValue.from_state(state["unlike"])
         return self

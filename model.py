@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fused
 from selective_scan import selective_scan
 
 # --- Beta C-VAE (M2) ------------------------------------------------------------------------------------------------
@@ -129,39 +130,44 @@ def grouped_scan(scan_fn, u, delta, A, B, C, D):
     return y.reshape(rows, G, d, L).permute(1, 0, 3, 2)  # (G, B, L, D)
 
 
-_SCANS = {"torch": selective_scan, "official": official_scan}
+def choose_backend(name="auto", device="cpu"):
+    """Resolve ``auto | torch | numba | official`` to what runs on a device: "torch", "numba" or "official".
 
-
-def choose_backend(name="auto"):
-    """Resolve ``auto | torch | official`` to the scan that will run.
+    On a GPU: mamba-ssm's kernels for auto and official where they can run. On the CPU, where the official ones never
+    can: fused.py's for all but torch where numba is installed. The pure PyTorch path otherwise.
 
     Raises:
-        RuntimeError: for ``official`` where its kernels cannot run, with the lines that install them.
+        RuntimeError: for ``official`` and ``numba`` where they cannot run, with the lines that install them.
     """
-    if name == "auto":
-        return "official" if has_mamba_kernels() else "torch"
+    if name not in ("auto", "torch", "numba", "official"):
+        raise RuntimeError(f"mamba backend {name!r} is unknown: choose auto, torch, numba or official")
     if name == "official" and not has_mamba_kernels():
         raise RuntimeError(
             "the mamba-ssm kernels cannot run here (they need an NVIDIA GPU and the compiled extension): "
             "pip install -r requirements.txt && pip install --no-build-isolation -r requirements-gpu.txt"
         )
-    if name not in _SCANS:
-        raise RuntimeError(f"mamba backend {name!r} is unknown: choose auto, torch or official")
-    return name
+    if name == "numba" and not fused.available():
+        raise RuntimeError("the CPU kernels need numba: pip install -r requirements-fast.txt")
+    if name == "torch":
+        return name
+    if torch.device(device).type == "cuda":
+        return "official" if name != "numba" and has_mamba_kernels() else "torch"
+    return "numba" if fused.available() else "torch"
 
 
-def mamba_mixer(p, x, backend="torch"):
+def mamba_mixer(p, x, backend="auto"):
     """One Mamba block for G groups at once.
 
     Args:
         p: stacked parameters under mamba-ssm's names, a leading group axis on each.
         x: (G, B, L, d_model).
-        backend: "torch", or "official" for CUDA tensors.
+        backend: see :func:`choose_backend`.
 
     Returns:
         (G, B, L, d_model).
     """
     G, rows, L, _ = x.shape
+    backend = choose_backend(backend, x.device)
     N, rank = p["A_log"].shape[-1], p["dt_proj.weight"].shape[-1]
 
     def linear(t, name):
@@ -170,7 +176,10 @@ def mamba_mixer(p, x, backend="torch"):
             out = out + p[f"{name}.bias"][:, None]
         return out.view(G, rows, L, -1)
 
-    u, gate = linear(x, "in_proj").chunk(2, dim=-1)  # (G, B, L, d_inner) each
+    xz = linear(x, "in_proj")  # (G, B, L, 2 * d_inner)
+    if backend == "numba" and xz.dtype == torch.float32:
+        return linear(fused.mamba_inner(xz, p), "out_proj")
+    u, gate = xz.chunk(2, dim=-1)  # (G, B, L, d_inner) each
     taps = p["conv1d.weight"].shape[-1]
     padded = F.pad(u, (0, 0, taps - 1, 0))  # causal: token t sees t - taps + 1 .. t
     weight = p["conv1d.weight"][:, :, 0]  # (G, d_inner, taps)
@@ -181,7 +190,7 @@ def mamba_mixer(p, x, backend="torch"):
     dt, B, C = linear(u, "x_proj").split([rank, N, N], dim=-1)
     delta = torch.matmul(dt.reshape(G, rows * L, rank), p["dt_proj.weight"].transpose(1, 2)).view_as(u)
     delta = F.softplus(delta + p["dt_proj.bias"][:, None, None])  # (G, B, L, d_inner)
-    scan = _SCANS[backend if x.is_cuda else "torch"]
+    scan = official_scan if backend == "official" else selective_scan
     y = scan(u, delta, -torch.exp(p["A_log"].float()), B, C, p["D"].float())
     return linear(y * F.silu(gate), "out_proj")
 
@@ -189,7 +198,7 @@ def mamba_mixer(p, x, backend="torch"):
 class Mamba(nn.Module):
     """Drop-in for ``mamba_ssm.Mamba``: same constructor arguments, same state_dict keys, runs on any device.
 
-    Shape: (B, L, d_model) -> (B, L, d_model). ``use_fast_path`` allows the official kernels where they can run;
+    Shape: (B, L, d_model) -> (B, L, d_model). ``use_fast_path`` allows compiled kernels where they can run;
     ``layer_idx`` is kept for compatibility (it only matters for step-by-step decoding, which is not included).
 
     Raises:
@@ -230,7 +239,7 @@ class Mamba(nn.Module):
         if hidden_states.ndim != 3 or hidden_states.shape[-1] != self.d_model:
             raise ValueError(f"expected (B, L, {self.d_model}), however: {tuple(hidden_states.shape)=}")
         stacked = {name: value.unsqueeze(0) for name, value in self.named_parameters()}
-        backend = choose_backend() if self.use_fast_path else "torch"
+        backend = "auto" if self.use_fast_path else "torch"
         return mamba_mixer(stacked, hidden_states.unsqueeze(0), backend).squeeze(0)
 
 
@@ -254,7 +263,7 @@ class MambaExperts(nn.Module):
 
     def __init__(self, d_features, n_experts, n_tokens=8, d_model=16, d_state=4, d_head=64, dropout=0.1):
         super().__init__()
-        self.n_experts, self.dropout, self.backend = n_experts, dropout, "torch"
+        self.n_experts, self.dropout, self.backend = n_experts, dropout, "auto"
         width = max(1, math.ceil(d_features / n_tokens), min(2, d_features))
         self.n_tokens = tokens = math.ceil(d_features / width)
         order = []
@@ -279,21 +288,24 @@ class MambaExperts(nn.Module):
 
     def forward(self, x, experts=None):
         """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts, (len, B)."""
-        pick = slice(None) if experts is None else experts
-        order = self.order[pick]  # (G, T * width)
+
+        def of(value):
+            return value if experts is None else value[experts]
+
+        order = of(self.order)  # (G, T * width)
         G, T = len(order), self.n_tokens
         padded = F.pad(x, (0, 1))  # (B, d + 1), the last column is zero
         groups = padded[:, order.reshape(-1)].view(len(x), G * T, -1).transpose(0, 1)  # (G * T, B, width)
-        tokens = torch.matmul(groups, self.token_weight[pick].flatten(0, 1))  # (G * T, B, d_model)
-        tokens = tokens.view(G, T, len(x), -1) + self.token_bias[pick]
+        tokens = torch.matmul(groups, of(self.token_weight).flatten(0, 1))  # (G * T, B, d_model)
+        tokens = tokens.view(G, T, len(x), -1) + of(self.token_bias)
         tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
         scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
-        normed = tokens * scale * self.norm_weight[pick][:, None, None]
-        block = {name.replace("/", "."): value[pick] for name, value in self.mamba.items()}
+        normed = tokens * scale * of(self.norm_weight)[:, None, None]
+        block = {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
         tokens = tokens + mamba_mixer(block, normed, self.backend)  # (G, B, T, d_model)
-        h = F.silu(torch.matmul(tokens.flatten(2), self.head_weight[pick]) + self.head_bias[pick])  # (G, B, d_head)
+        h = F.silu(torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight)))  # (G, B, d_head)
         h = F.dropout(h, self.dropout, self.training)
-        return (torch.matmul(h, self.out_weight[pick]) + self.out_bias[pick]).squeeze(-1)  # (G, B)
+        return torch.baddbmm(of(self.out_bias), h, of(self.out_weight)).squeeze(-1)  # (G, B)
 
     def expert_block(self, index):
         """The Mamba parameters of one expert under mamba-ssm's names, loadable into :class:`Mamba`."""
@@ -305,7 +317,7 @@ class MLPExperts(nn.Module):
 
     def __init__(self, d_features, n_experts, dropout=0.1, **mamba_settings):
         super().__init__()
-        self.n_experts, self.dropout, self.backend = n_experts, dropout, "torch"
+        self.n_experts, self.dropout, self.backend = n_experts, dropout, "auto"
         like = MambaExperts(d_features, 1, dropout=dropout, **mamba_settings)
         budget = sum(p.numel() for p in like.parameters())
         # Parameters of a width h: h (d + 1) + h (h + 1) + h + 1 = h^2 + (d + 3) h + 1.

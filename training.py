@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model import BetaCVAE, MoEDetector, choose_backend
+from model import BetaCVAE, MoEDetector
 
 
 def stage_seed(seed, stage):
@@ -41,18 +41,60 @@ def history_log(stage, history, *names):
 
 
 def _check_finite(loss, stage, step, **parts):
-    if not torch.isfinite(loss):
-        named = ", ".join(f"{name}={value.item():.4g}" for name, value in parts.items())
-        raise FloatingPointError(f"{stage}: the loss is {loss.item()} at step {step} ({named})")
+    """Refuse a loss that is not finite. All values are plain numbers."""
+    if not math.isfinite(loss):
+        named = ", ".join(f"{name}={value:.4g}" for name, value in parts.items())
+        raise FloatingPointError(f"{stage}: the loss is {loss} at step {step} ({named})")
 
 
-def _half_and_half(normal, anomaly, size, generator):
-    """Row numbers of a batch with as many anomalies as normals, drawn with replacement: (size,)."""
+def _half_and_half(normal, anomaly, steps, size, generator):
+    """Row numbers of all batches, as many anomalies as normals in each, drawn with replacement: (steps, size)."""
     half = size // 2
     return torch.cat([
-        normal[torch.randint(len(normal), (size - half,), generator=generator)],
-        anomaly[torch.randint(len(anomaly), (half,), generator=generator)],
-    ])  # fmt: skip
+        normal[torch.randint(len(normal), (steps, size - half), generator=generator)],
+        anomaly[torch.randint(len(anomaly), (steps, half), generator=generator)],
+    ], dim=1)  # fmt: skip
+
+
+class _Optimiser:
+    """AdamW with a one-cycle rate and clipped gradients, on one flat tensor.
+
+    On small networks the time of a step is the number of tensors, not of their elements: while this lives, parameters
+    and gradients are views of two flat tensors. :meth:`release` gives every parameter memory of its own again.
+
+    Args:
+        network: what is trained. free: parameters whose name has one of these parts are not decayed.
+    """
+
+    CLIP = 5.0  # of the gradient's norm
+
+    def __init__(self, network, lr, weight_decay, steps, free=()):
+        named = sorted(network.named_parameters(), key=lambda item: any(part in item[0] for part in free))
+        self.parameters = [p for _, p in named]
+        n_decayed = sum(p.numel() for name, p in named if not any(part in name for part in free))
+        flat = torch.cat([p.detach().flatten() for p in self.parameters])
+        self.grad, start = torch.zeros_like(flat), 0
+        for p in self.parameters:
+            part = slice(start, start + p.numel())
+            p.data, p.grad = flat[part].view_as(p), self.grad[part].view_as(p)
+            start = part.stop
+        groups = [{"params": [flat[:n_decayed]], "weight_decay": weight_decay},
+                  {"params": [flat[n_decayed:]], "weight_decay": 0.0}]  # fmt: skip
+        for group, part in zip(groups, (self.grad[:n_decayed], self.grad[n_decayed:]), strict=True):
+            group["params"][0].grad = part
+        self.adamw = torch.optim.AdamW([g for g in groups if g["params"][0].numel()], lr=lr, fused=True)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.adamw, max_lr=lr, total_steps=steps)
+
+    def step(self, loss):
+        self.grad.zero_()
+        loss.backward()
+        self.grad.mul_((self.CLIP / (self.grad.norm() + 1e-6)).clamp(max=1.0))
+        self.adamw.step()
+        self.schedule.step()
+
+    def release(self):
+        for p in self.parameters:
+            p.data, p.grad = p.data.clone(), None
 
 
 def train_cvae(X, y, seed, stage="cvae", cvae=None, steps=300, batch=128, lr=2e-3, d_latent=None, beta=0.2,
@@ -76,20 +118,15 @@ def train_cvae(X, y, seed, stage="cvae", cvae=None, steps=300, batch=128, lr=2e-
         cvae.to(X.device).train()
         normal, anomaly = (y == 0).nonzero().squeeze(1), (y == 1).nonzero().squeeze(1)
         normal, anomaly = (normal, anomaly) if len(normal) and len(anomaly) else (torch.arange(len(y)),) * 2
-        optimiser = torch.optim.AdamW(cvae.parameters(), lr=lr, weight_decay=1e-4, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps)
-        history = []
+        rows = _half_and_half(normal, anomaly, steps, batch, generator).to(X.device)  # (steps, B)
+        optimiser, history = _Optimiser(cvae, lr, 1e-4, steps), []
         for step in range(steps):
-            rows = _half_and_half(normal, anomaly, batch, generator).to(X.device)
-            loss = cvae.loss(X[rows], y[rows], generator)
-            _check_finite(loss.total, stage, step, reconstruction=loss.reconstruction, kl=loss.kl)
-            optimiser.zero_grad()
-            loss.total.backward()
-            torch.nn.utils.clip_grad_norm_(cvae.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
+            loss = cvae.loss(X[rows[step]], y[rows[step]], generator)
             history.append((loss.reconstruction.item(), loss.kl.item()))
+            _check_finite(sum(history[-1]), stage, step, reconstruction=history[-1][0], kl=history[-1][1])
+            optimiser.step(loss.total)
             progress(stage, step + 1, steps, reconstruction=history[-1][0], kl=history[-1][1])
+        optimiser.release()
     return cvae.eval(), history
 
 
@@ -103,28 +140,21 @@ def stratified_folds(y, n_folds, seed, stage="folds"):
     return folds
 
 
+# What Mamba's authors keep free of weight decay.
+NOT_DECAYED = ("A_log", "/D", ".D", "bias", "norm")
+
+
 def _partners(fold, generator):
-    """For every row of a batch another row of the same fold (itself when it is alone): (B,)."""
-    key = fold.double() + 0.999 * torch.rand(len(fold), generator=generator, dtype=torch.float64)
-    order = torch.argsort(key)  # rows of a fold are neighbours, in random order within it
-    ordered = fold[order]
+    """For every row of every batch another row of the same fold (itself when it is alone): (steps, B) like ``fold``."""
+    key = fold.double() + 0.999 * torch.rand(fold.shape, generator=generator, dtype=torch.float64)
+    order = torch.argsort(key, dim=1)  # rows of a fold are neighbours, in random order within it
+    ordered = fold.gather(1, order)
     first = torch.searchsorted(ordered, ordered)  # where this row's fold begins
-    following = torch.arange(1, len(fold) + 1)
-    same = (following < len(fold)) & (ordered[following.clamp(max=len(fold) - 1)] == ordered)
+    following = torch.arange(1, fold.shape[1] + 1).clamp(max=fold.shape[1] - 1)
+    same = ordered[:, following] == ordered
+    same[:, -1] = False
     partner = torch.empty_like(order)
-    partner[order] = order[torch.where(same, following, first)]
-    return partner
-
-
-def _optimiser(detector, lr, weight_decay):
-    """AdamW without decay on what Mamba's authors keep free of it (A_log, D, biases, norms)."""
-    free = ("A_log", "/D", ".D", "bias", "norm")
-    groups = [
-        {"params": [p for n, p in detector.named_parameters() if any(f in n for f in free)], "weight_decay": 0.0},
-        {"params": [p for n, p in detector.named_parameters() if not any(f in n for f in free)],
-         "weight_decay": weight_decay},
-    ]  # fmt: skip
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return partner.scatter(1, order, order.gather(1, torch.where(same, following, first)))
 
 
 def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, synthetic_share=0.2, n_experts=1, k=1,
@@ -139,6 +169,7 @@ def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, 
             folds), which makes its logits on those rows honest (see :func:`out_of_fold`).
         own_weight: weight of the experts' own loss. Every expert also learns from every row it may see, routed or not,
             so that none starves: the third cure for winner-take-all. # DIFF(paper): not described there.
+        backend: of the experts, see :func:`model.choose_backend`.
 
     Returns:
         The detector in eval mode and its history, a list of (loss, balance loss) per step.
@@ -150,52 +181,55 @@ def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, 
         if detector is None:
             detector = MoEDetector(X.shape[1], n_experts=n_experts, k=k, **expert_settings)
         detector.to(X.device).train()
-        detector.experts.backend = choose_backend(backend) if X.is_cuda else "torch"
+        detector.experts.backend = backend
         E = detector.n_experts
         normal, anomaly = (y == 0).nonzero().squeeze(1).cpu(), (y == 1).nonzero().squeeze(1).cpu()
         n_synthetic = 0 if synthetic is None else len(synthetic)
         n_fake = round(batch // 2 * synthetic_share) if n_synthetic else 0
-        fold_of = torch.as_tensor(folds) if folds is not None else None
-        n_folds = int(fold_of.max()) + 1 if folds is not None else 1
-        expert_fold = torch.arange(E) % n_folds
-        optimiser = _optimiser(detector, lr, weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps)
-        rng, history = np.random.default_rng(stage_seed(seed, stage + "/mixup")), []
+        source = torch.cat([X, synthetic]) if n_fake else X  # (n + m, d)
+        # Everything random is drawn before the first step: drawing little by little costs more than a small step.
+        rows = _half_and_half(normal, anomaly, steps, batch, generator)  # (steps, B)
+        if n_fake:
+            rows[:, batch - n_fake :] = len(X) + torch.randint(n_synthetic, (steps, n_fake), generator=generator)
+        target = torch.cat([torch.zeros(batch - batch // 2), torch.ones(batch // 2)]).expand(steps, batch)
+        fold, n_folds = torch.zeros(len(source), dtype=torch.long), 1
+        if folds is not None:
+            # Generated rows belong to no real row's fold: they are dealt out by their number.
+            n_folds = int(max(folds)) + 1
+            fold = torch.cat([torch.as_tensor(folds), torch.arange(len(source) - len(X)) % n_folds])
+        fold = fold[rows]  # (steps, B)
+        allowed = None
+        share = torch.full((E, 1), 1.0 / (E * batch), device=X.device).expand(steps, E, 1)  # of a row in the own loss
+        if n_folds > 1:
+            allowed = (fold[..., None] != torch.arange(E) % n_folds).to(X.device)  # (steps, B, E)
+            share = (allowed / allowed.sum((1, 2), keepdim=True)).transpose(1, 2)  # (steps, E, B)
+        if mixup > 0:
+            rng = np.random.default_rng(stage_seed(seed, stage + "/mixup"))
+            weight = torch.from_numpy(rng.beta(mixup, mixup, size=(steps, batch)).astype(np.float32))
+            partner = _partners(fold, generator)
+            target = torch.lerp(target.gather(1, partner), target, weight)
+            partner, weight = rows.gather(1, partner).to(X.device), weight[..., None].to(X.device)
+        rows, target = rows.to(X.device), target.to(X.device)
+        optimiser = _Optimiser(detector, lr, weight_decay, steps, NOT_DECAYED)
+        history = []
         for step in range(steps):
-            rows = _half_and_half(normal, anomaly, batch, generator)
-            target = torch.cat([torch.zeros(batch - batch // 2), torch.ones(batch // 2)])
-            inputs = X[rows.to(X.device)]  # (B, d)
-            fold = fold_of[rows] if fold_of is not None else torch.zeros(batch, dtype=torch.long)
-            if n_fake:
-                fake = torch.randint(n_synthetic, (n_fake,), generator=generator)
-                inputs = torch.cat([inputs[:-n_fake], synthetic[fake.to(X.device)]])
-                # Generated rows belong to no real row's fold: they are dealt out by their number.
-                fold = torch.cat([fold[:-n_fake], fake % n_folds])
+            inputs = source[rows[step]]  # (B, d)
             if mixup > 0:
-                weight = torch.from_numpy(rng.beta(mixup, mixup, size=batch).astype(np.float32))
-                partner = _partners(fold, generator)
-                mixed = inputs[partner.to(X.device)]
-                inputs = mixed + weight.to(X.device)[:, None] * (inputs - mixed)
-                target = weight * target + (1 - weight) * target[partner]
-            allowed = None
-            if n_folds > 1:
-                allowed = (fold[:, None] != expert_fold).to(X.device)  # (B, E)
-            target = target.to(X.device)
-            out = detector(inputs, allowed, generator)
-            mixture = F.binary_cross_entropy_with_logits(out.logit, target)
-            own = F.binary_cross_entropy_with_logits(
-                out.expert_logits, target.expand(E, -1), reduction="none"
-            )  # (E, B)
-            own = own.mean() if allowed is None else (own * allowed.T).sum() / allowed.sum()
-            loss = mixture + (own_weight * own if E > 1 else 0.0) + balance_weight * out.router.balance_loss
-            _check_finite(loss, stage, step, mixture=mixture, own=own, balance=out.router.balance_loss)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
-            history.append((mixture.item(), out.router.balance_loss.item()))
+                inputs = torch.lerp(source[partner[step]], inputs, weight[step])
+            out = detector(inputs, None if allowed is None else allowed[step], generator)
+            mixture = F.binary_cross_entropy_with_logits(out.logit, target[step])
+            balance = out.router.balance_loss
+            loss = mixture + balance_weight * balance
+            if E > 1:
+                each = target[step].expand(E, -1)  # (E, B)
+                loss = loss + own_weight * F.binary_cross_entropy_with_logits(
+                    out.expert_logits, each, share[step], reduction="sum"
+                )
+            history.append((mixture.item(), balance.item()))
+            _check_finite(loss.item(), stage, step, mixture=history[-1][0], balance=history[-1][1])
+            optimiser.step(loss)
             progress(stage, step + 1, steps, loss=history[-1][0], balance=history[-1][1])
+        optimiser.release()
     return detector.eval(), history
 
 

@@ -4,9 +4,11 @@ import importlib.util
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 
+import fused
 import model
 from model import Mamba, grouped_scan, mamba_mixer
 from selective_scan import selective_scan
@@ -56,6 +58,86 @@ def test_float32_is_close_and_deterministic():
     assert torch.equal(first, second)
     reference = literal(*[t.double() for t in tensors])
     torch.testing.assert_close(first.double(), reference, rtol=6e-4, atol=2e-3)
+
+
+needs_numba = pytest.mark.skipif(not fused.available(), reason="numba is not installed: requirements-fast.txt")
+
+
+@needs_numba
+@pytest.mark.parametrize("L", [1, 2, 7, 64])
+@pytest.mark.parametrize(("D", "N"), [(5, 4), (64, 16)])
+def test_the_compiled_scan_equals_the_reference_with_gradients(L, D, N):
+    tensors = arguments(G=2, rows=3, L=L, D=D, N=N)
+    single = [t.detach().float().requires_grad_() for t in tensors]
+    ours, reference = fused.selective_scan(*single), literal(*tensors)
+    torch.testing.assert_close(ours.double(), reference, rtol=1e-4, atol=1e-4)
+    weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
+    grads = torch.autograd.grad((ours * weight).sum(), single)
+    expected = torch.autograd.grad((reference * weight).sum(), tensors, allow_unused=True)
+    for grad, want in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad.double(), want, rtol=1e-3, atol=1e-4 * float(want.abs().max()))
+
+
+def block_parameters(G=3, d_model=8, d_state=3, **settings):
+    torch.manual_seed(0)
+    blocks = [Mamba(d_model, d_state=d_state, **settings) for _ in range(G)]
+    names = [name for name, _ in blocks[0].named_parameters()]
+    return {name: torch.stack([dict(b.named_parameters())[name].detach() for b in blocks]).requires_grad_()
+            for name in names}  # fmt: skip
+
+
+@needs_numba
+@pytest.mark.parametrize("settings", [{}, {"d_model": 40, "d_state": 16}, {"d_conv": 2, "conv_bias": False}])
+def test_the_compiled_block_equals_the_plain_one_with_gradients(settings):
+    """dt_rank is 1, 3 and 1, so that every loop over it runs."""
+    p = block_parameters(**settings)
+    with torch.no_grad():
+        p["dt_proj.bias"] += 2.0  # steps long enough that the state's past matters
+        p["x_proj.weight"] *= 3.0
+    x = torch.randn(3, 5, 9, p["in_proj.weight"].shape[-1], requires_grad=True)
+    inputs, outputs = [x, *p.values()], {}
+    for backend in ("torch", "numba"):
+        y = mamba_mixer(p, x, backend)
+        weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        outputs[backend] = [y, *torch.autograd.grad((y * weight).sum(), inputs)]
+    for ours, reference in zip(outputs["numba"], outputs["torch"], strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5 * reference.detach().abs().max().item() + 1e-9)
+
+
+@needs_numba
+def test_compiled_functions_at_the_ends_of_their_range():
+    x = torch.cat([torch.linspace(-100, 100, 4001), torch.tensor([0.0, -1e-7, 1e-7, -1e30, 1e30])])
+    exp, softplus, sigmoid = (torch.tensor([f(np.float32(v)) for v in x.numpy()])
+                              for f in (fused._exp, fused._softplus, fused._sigmoid))  # fmt: skip
+    inside = x.abs() < 87
+    torch.testing.assert_close(exp[inside], x[inside].exp(), rtol=4e-7, atol=0.0)
+    assert (exp[x <= -87] < 2e-38).all()
+    assert (exp[x >= 87] > 6e37).all()
+    x = x.double()
+    torch.testing.assert_close(softplus.double(), torch.nn.functional.softplus(x, threshold=200), rtol=1e-6, atol=1e-37)
+    torch.testing.assert_close(sigmoid.double(), torch.sigmoid(x), rtol=1e-6, atol=1e-37)
+    assert all(np.isnan(f(np.float32("nan"))) for f in (fused._exp, fused._softplus, fused._sigmoid))
+
+
+@needs_numba
+def test_two_threads_compute_what_one_computes(monkeypatch):
+    monkeypatch.setattr(fused, "SMALL", 0)
+    p, x, results = block_parameters(), torch.randn(3, 5, 9, 8), []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        assert len(fused._parts(15, 1)) == threads
+        y = mamba_mixer(p, x, "numba")
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(p.values()))])
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-7)
+
+
+def test_without_numba_the_plain_path_runs(monkeypatch):
+    monkeypatch.setattr(fused, "njit", None)
+    assert model.choose_backend("auto") == "torch"
+    with pytest.raises(RuntimeError, match="requirements-fast"):
+        model.choose_backend("numba")
+    assert torch.isfinite(mamba_mixer(block_parameters(), torch.randn(3, 2, 5, 8))).all()
 
 
 def reference_of_mamba_ssm():
@@ -145,6 +227,6 @@ def test_a_mamba_ssm_without_its_extension_falls_back(monkeypatch):
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert not model.has_mamba_kernels()
-    assert model.choose_backend("auto") == "torch"
+    assert model.choose_backend("auto", "cuda") == "torch"
     with pytest.raises(RuntimeError, match="requirements-gpu"):
         model.choose_backend("official")

@@ -38,7 +38,7 @@ from training import choose_n_experts, silent
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 MIN_NORMALS = 8  # fewer cannot be split into folds that say what normal looks like
-CHUNK = 16384  # rows scored at a time: memory for one chunk, whatever the table's length
+CHUNK = 2**22  # numbers scored at a time (65536 rows at most): memory for one chunk, whatever the table's length
 
 
 class SwiftHydra(BaseEstimator):
@@ -179,8 +179,9 @@ class SwiftHydra(BaseEstimator):
             raise InputError(
                 f"X has {X.shape[1]} columns, the detector was trained on {self.n_features_in_}: give the same"
             )
-        scores = [self.detector_.score(self.scaler_.transform(X[start : start + CHUNK]))
-                  for start in range(0, len(X), CHUNK)]  # fmt: skip
+        chunk = min(65536, CHUNK // X.shape[1] + 1)
+        scores = [self.detector_.score(self.scaler_.transform(X[start : start + chunk]))
+                  for start in range(0, len(X), chunk)]  # fmt: skip
         scores = np.concatenate(scores)
         if not np.isfinite(scores).all():
             raise FloatingPointError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")

@@ -12,15 +12,16 @@ Shapes: n rows, d features, m centres (training rows that carry a coefficient).
 """
 
 import numpy as np
+import torch
 from scipy.linalg import cholesky
 from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import euclidean_distances
 
 MAX_CENTRES, MAX_ANOMALIES = 1600, 800  # of a large table: bounds the m^3 of the fit and the m of scoring a row
 RIDGES = (0.03, 0.3, 3.0)
 GRADIENT_ROWS = 400
 CHUNK = 8192
-METRICS = {"l2": "euclidean", "l1": "cityblock"}
 
 
 class KernelExpert:
@@ -52,7 +53,8 @@ class KernelExpert:
         for left in range(self.rounds, -1, -1):
             distance = self._distance(self.centres)
             self.width = float(max(np.median(distance), 1e-6))
-            left_out = self._solve(np.exp(-distance / self.width), target, weight)
+            # Which ridge is best hardly matters to the scales that a round learns: only the last one chooses.
+            left_out = self._solve(self._kernel(distance), target, weight, RIDGES[1:2] if left else RIDGES)
             if left:
                 self._learn_scale(rng)
         scores = np.empty(len(X))
@@ -62,12 +64,18 @@ class KernelExpert:
         return scores
 
     def _distance(self, X):
-        return cdist(X * self.scale, self.centres * self.scale, METRICS[self.norm])
+        """Distances of rows X (n, d) to the centres under the feature scales: (n, m)."""
+        rows, centres = X * self.scale, self.centres * self.scale
+        return euclidean_distances(rows, centres) if self.norm == "l2" else cdist(rows, centres, "cityblock")
 
-    def _solve(self, K, target, weight):
+    def _kernel(self, distance):
+        """exp(-distance / width), in place: (n, m)."""
+        return torch.from_numpy(distance).mul_(-1 / self.width).exp_().numpy()  # torch's exp has vector instructions
+
+    def _solve(self, K, target, weight, ridges):
         """Coefficients for the ridge with the least weighted left-out error; returns the left-out scores (m,)."""
         best = None
-        for ridge in RIDGES:
+        for ridge in ridges:
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
             # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of forming C^-1.
@@ -83,22 +91,25 @@ class KernelExpert:
     def _learn_scale(self, rng):
         """Scales from the mean squared gradient of the fit at some of its centres."""
         at = self.centres[rng.permutation(len(self.centres))[:GRADIENT_ROWS]]
-        distance = self._distance(at)
-        K = np.exp(-distance / self.width) * self.alpha  # (g, m)
+        distance = self._distance(at)  # (g, m)
         if self.norm == "l2":
-            K = K / np.maximum(distance, 1e-9)
+            far = np.maximum(distance, 1e-9)
+            K = self._kernel(distance) * self.alpha / far
             gradient = self.scale**2 * (at * K.sum(1, keepdims=True) - K @ self.centres)  # (g, d)
         else:
+            K = torch.from_numpy((self._kernel(distance) * self.alpha).astype(np.float32))
             gradient = np.empty_like(at)
-            for j in range(at.shape[1]):
-                gradient[:, j] = self.scale[j] * (K * np.sign(at[:, j, None] - self.centres[:, j])).sum(1)
+            columns = [torch.from_numpy(np.ascontiguousarray(a.T, dtype=np.float32)) for a in (at, self.centres)]
+            for j, (here, there) in enumerate(zip(*columns, strict=True)):
+                side = torch.sign(here[:, None] - there)  # (g, m)
+                gradient[:, j] = self.scale[j] * torch.einsum("gm,gm->g", K, side).numpy()
         power = np.square(gradient).mean(0)
         self.scale = np.sqrt(np.maximum(power / max(power.max(), 1e-300), 1e-3))
 
     def score(self, X):
         """(n,) scores of rows (n, d), about -1 for normals and 1 for anomalies."""
         X = np.asarray(X, dtype=np.float64)
-        parts = [np.exp(-self._distance(X[i : i + CHUNK]) / self.width) @ self.alpha for i in range(0, len(X), CHUNK)]
+        parts = [self._kernel(self._distance(X[i : i + CHUNK])) @ self.alpha for i in range(0, len(X), CHUNK)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def state(self):

@@ -438,22 +438,26 @@ class MoEDetector(nn.Module):
         return MoEOutput((routed.gates.T * logits).sum(0), logits, routed)
 
     @torch.no_grad()
-    def score(self, x, batch=4096):
-        """Logits (B,) of the rows x (B, d): only the chosen experts run. Memory is bounded by ``batch`` rows."""
-        self.eval()
-        return torch.cat([self._score_batch(rows) for rows in x.split(batch)]) if len(x) else x.new_zeros(0)
+    def score(self, x, batch=1024):
+        """Logits (B,) of the rows x (B, d): only the chosen experts run.
 
-    def _score_batch(self, x):
-        gates = self.router(x).gates  # (B, E)
-        rows, expert = gates.nonzero(as_tuple=True)  # k * B pairs
+        Memory is bounded by ``batch`` rows per expert: as many rows wait for each call, however many experts there are.
+        """
+        self.eval()
+        chunks = x.split(batch * max(4, self.n_experts))
+        return torch.cat([self._score_chunk(rows) for rows in chunks]) if len(x) else x.new_zeros(0)
+
+    def _score_chunk(self, x):
+        top, chosen = self.router.clean(x).topk(self.router.k, dim=1)  # (B, k)
+        gates, expert = top.softmax(1).flatten(), chosen.flatten()  # (B * k,)
         by_expert = torch.argsort(expert, stable=True)
-        rows, expert = rows[by_expert], expert[by_expert]
+        rows, gates = by_expert // self.router.k, gates[by_expert]
         score, start = x.new_zeros(len(x)), 0
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
             if count:  # an expert nobody chose costs nothing
-                mine = rows[start : start + count]
-                logits = self.experts(x[mine], slice(index, index + 1))[0]  # (count,)
-                score.index_add_(0, mine, gates[mine, index] * logits)
+                mine = slice(start, start + count)
+                logits = self.experts(x[rows[mine]], slice(index, index + 1))[0]  # (count,)
+                score.index_add_(0, rows[mine], gates[mine] * logits)
                 start += count
         return score
 

@@ -4,6 +4,7 @@
     python benchmark.py --datasets DIR --seeds 0,1 --protocols unseen --methods ladder --jobs 2
     python benchmark.py --datasets DIR --seeds 0 --methods script --max-rows 0    # the main script, whole tables
     python benchmark.py --report                                                  # tables, from the records
+    python benchmark.py --speed --datasets DIR                                    # times, see speed.py
 
 A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``, such as ``CatBoost``, ``full/rl`` or
 ``paper/rl/one-expert``, or a group of methods: ours, peers, foundation, ladder, ablations. ``script`` runs
@@ -28,7 +29,7 @@ from episodes import GENERATORS
 from peers import FOUNDATION, PEERS
 from report import write_report
 
-RECORDS = ROOT / "results" / "records"
+RECORDS, SPEED = ROOT / "results" / "records", ROOT / "results" / "speed"
 OURS = ("full/rl", "paper/rl")
 GROUPS = {
     "ours": OURS,
@@ -56,6 +57,8 @@ class BenchmarkConfig:
     memory_limit: float = setting(8.0, "GiB a cell may ask for, 0 for no limit")
     retry_failed: bool = setting(False, "compute failed cells again")
     records: str = setting(str(RECORDS), "folder of the records")
+    speed: bool = setting(False, "measure times in place of scores, into results/speed, and stop (see speed.py)")
+    parts: str = setting("scan,experts,score,fit,run,scale", "with --speed: what to measure; also gpu")
     report: bool = setting(False, "write the tables of results/README.md and README.md from the records and stop")
     figures: bool = setting(False, "with --report: draw the critical-difference diagrams too")
 
@@ -64,6 +67,10 @@ def main(argv=None):
     config = parse_config(BenchmarkConfig, __doc__.splitlines()[0], argv)
     if config.report:
         for path in write_report(config.records, config.figures):
+            print(f"written: {path}")
+        return
+    if config.speed:
+        for path in _measure_speed(config):
             print(f"written: {path}")
         return
     cells = list_cells(config)
@@ -91,6 +98,15 @@ def main(argv=None):
             outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"
             tqdm.write(f"{record['dataset']} {record['protocol']} seed {record['seed']} {record['method']}: {outcome}")
     print(f"{len(todo) - failed} computed, {failed} failed (see the records)")
+
+
+def _measure_speed(config):
+    from speed import PARTS, measure  # imports torch and every peer: only where it is asked for
+
+    parts = config.parts.split(",")
+    for part in parts:
+        check_choice("parts", part, tuple(PARTS))
+    return measure(parts, config.datasets, SPEED)
 
 
 def list_cells(config):

@@ -196,11 +196,14 @@ if njit is not None:
         for t in range(L):
             for d in range(D):
                 v[t, d] = conv_bias[d]
-            for j in range(max(0, K - 1 - t), K):  # causal: token t sees t - K + 1 .. t
+        for j in range(K):  # causal: token t sees t - K + 1 .. t
+            for t in range(K - 1 - j, L):
                 for d in range(D):
                     v[t, d] += conv[j, d] * xz[t - K + 1 + j, d]
-            for d in range(D):
-                u[t, d] = v[t, d] * _sigmoid(v[t, d])
+        flat_v, flat_u = v.reshape(L * D), u.reshape(L * D)
+        for i in range(L * D):
+            flat_u[i] = flat_v[i] * _sigmoid(flat_v[i])
+        for t in range(L):
             for m in range(R + 2 * N):
                 total = f32(0.0)
                 for d in range(D):
@@ -216,9 +219,11 @@ if njit is not None:
             for r in range(R):
                 for d in range(D):
                     raw[t, d] += low_rank[t, r] * to_step[r, d]
-            for d in range(D):
-                step[t, d] = _softplus(raw[t, d])
-                inputs[t, d] = step[t, d] * u[t, d]
+        flat_raw, flat_step, flat_inputs = raw.reshape(L * D), step.reshape(L * D), inputs.reshape(L * D)
+        for i in range(L * D):
+            flat_step[i] = _softplus(flat_raw[i])
+        for i in range(L * D):
+            flat_inputs[i] = flat_step[i] * flat_u[i]
 
     @compiled
     def _inner(xz, conv, conv_bias, to_state, to_step, step_bias, A, skip, out, low, high):

@@ -491,7 +491,8 @@ class GaussianPolicy(nn.Module):
     def distribution(self, state):
         """Independent normals of shape (B, d_action) for states (B, d_state)."""
         mean = self.mean(self.body(state))
-        return torch.distributions.Normal(mean, self.log_std.clamp(-3.0, 1.0).exp().expand_as(mean))
+        std = self.log_std.clamp(-3.0, 1.0).exp().expand_as(mean)
+        return torch.distributions.Normal(mean, std, validate_args=False)  # a sixth of an update's time
 
     def log_prob(self, state, action):
         """log pi(a | s), summed over the action's dimensions: (B,)."""

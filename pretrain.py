@@ -32,8 +32,8 @@ class PretrainConfig:
     n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
     label_column: str | None = setting(None, "label column of a .csv (default: the last)")
     max_rows: int | None = setting(None, "stratified subsample of larger tables (default: all rows)")
-    cvae_steps: int = setting(300, "training steps of the Beta C-VAE")
-    detector_steps: int = setting(200, "training steps of the pretrained detector")
+    cvae_steps: int = setting(200, "training steps of the Beta C-VAE")
+    detector_steps: int = setting(100, "training steps of the pretrained detector")
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
     out: str = setting("results", "folder that runs are written to")
     quiet: bool = setting(False, "print only results and errors")
@@ -53,7 +53,7 @@ def check_pretrain_settings(cvae_steps, detector_steps, beta):
     check_range("beta", beta, 0, 1e6, whole=False)
 
 
-def pretrain(Z, y, seed, cvae_steps=300, detector_steps=200, beta=0.2, progress=silent):
+def pretrain(Z, y, seed, cvae_steps=200, detector_steps=100, beta=0.2, progress=silent):
     """Train C-VAE (M2) and one Mamba detector (M3) on standardised rows.
 
     Args:

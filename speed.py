@@ -1,0 +1,355 @@
+"""How fast the parts are and how that grows: ``python benchmark.py --speed``, one record per part.
+
+    python benchmark.py --speed                     # every part; "fit" needs --datasets DIR
+    python benchmark.py --speed --parts scan,score  # some of them
+    python benchmark.py --speed --parts gpu         # on a machine with an NVIDIA GPU
+
+Machines are noisy and differ: what is compared runs in one process, one after the other in turns, and what is recorded
+is the median and, where it matters, the median of the ratios. One thread unless the part says otherwise. Records go to
+``results/speed/<part>.json``; ``python benchmark.py --report`` makes the README's speed page from them.
+
+Parts
+    scan      forward and backward of the selective scan, against mambapy's parallel scan
+    experts   rows scored per second by a mixture of 1 to 64 experts
+    score     rows scored per second, against ExtraTrees, kNN and a Transformer of the released code's size
+    fit       seconds of a fit on every set, against CatBoost with defaults
+    run       ``python SwiftHydra.py`` on the embedded set, whole process, two threads
+    scale     seconds and memory of fit and score from 10,000 to 1,000,000 rows, and 500 columns
+    gpu       scan and training step on the GPU, backends side by side, and the scores' parity with the CPU's
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+from tqdm import tqdm
+
+import fused
+from config import InputError
+from dataloader import load_dataset, make_split
+from model import MoEDetector, choose_backend, grouped_scan, has_mamba_kernels, mamba_mixer
+from peers import Peer
+from runfolder import RunFolder, environment_report
+from selective_scan import selective_scan
+from SwiftHydra import SwiftHydra
+
+ROOT = Path(__file__).parent
+SCAN_SHAPES = ((128, 8, 64, 16), (128, 32, 64, 16), (128, 64, 64, 16), (1024, 32, 64, 16))  # (B, L, D, N)
+EXPERTS = (1, 2, 4, 16, 64)
+SCALE = ((10_000, 30), (100_000, 30), (1_000_000, 30), (100_000, 500))  # (rows, columns)
+N_SCORED = 65536
+
+
+def measure(parts, datasets, out, repeats=7):
+    """Measure the named parts and write their records into the folder ``out``; returns the records' paths."""
+    paths = []
+    for part in parts:
+        with threadpool_limits(1):
+            before = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                content = PARTS[part](datasets, repeats)
+            finally:
+                torch.set_num_threads(before)
+        environment = environment_report()
+        record = {
+            "part": part, "command": f"python benchmark.py --speed --parts {part}", "processor": _processor(),
+            "cores": os.cpu_count(), "git": environment["git"],
+            "versions": environment["versions"] | _versions("numba", "mambapy", "catboost", "mamba_ssm"), **content,
+        }  # fmt: skip
+        Path(out).mkdir(parents=True, exist_ok=True)
+        path = Path(out) / f"{part}.json"
+        RunFolder.write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
+        paths.append(path)
+    return paths
+
+
+def in_turns(functions, repeats, synchronise=None):
+    """Median seconds of every function {name: callable}, run in turns after one warm-up each."""
+    seconds = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if synchronise is not None:
+                synchronise()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _scan_inputs(B, L, D, N, device="cpu"):
+    g = torch.Generator().manual_seed(0)
+    u, b, c = (torch.randn(1, B, L, width, generator=g) for width in (D, N, N))
+    delta, A = 0.1 * torch.rand(1, B, L, D, generator=g), -4 * torch.rand(1, D, N, generator=g)
+    return [t.to(device).requires_grad_() for t in (u, delta, A, b, c, torch.ones(1, D))]
+
+
+def _with_gradients(scan, tensors):
+    def run():
+        torch.autograd.grad(scan(*tensors).sum(), tensors)
+
+    return run
+
+
+def _mambapy_scan(u, delta, A, B, C, D):
+    """mambapy's parallel scan (Blelloch), called as its own Mamba block calls it: one group, (B, L, D, N) tensors."""
+    from mambapy.pscan import pscan
+
+    decay = torch.exp(delta[0].unsqueeze(-1) * A[0])  # (B, L, D, N)
+    inputs = delta[0].unsqueeze(-1) * B[0].unsqueeze(2) * u[0].unsqueeze(-1)
+    states = pscan(decay, inputs)
+    return (states @ C[0].unsqueeze(-1)).squeeze(3) + D[0] * u[0]
+
+
+def scan(_, repeats):
+    try:
+        import mambapy.pscan  # noqa: F401
+    except ImportError:
+        raise InputError("parts: scan compares with mambapy: pip install mambapy==1.2.0") from None
+    rows = []
+    for shape in tqdm(SCAN_SHAPES, desc="scan", disable=None):
+        tensors = _scan_inputs(*shape)
+        ways = {"torch": selective_scan, "mambapy": _mambapy_scan}
+        if fused.available():
+            ways["numba"] = fused.selective_scan
+        seconds = in_turns({name: _with_gradients(way, tensors) for name, way in ways.items()}, repeats)
+        rows.append({"shape": list(shape), "seconds": seconds})
+    return {"rows": rows}
+
+
+def experts(_, repeats):
+    """One width of table for all; rows are standard normal, the router is as it is before training."""
+    X, rows = torch.randn(N_SCORED, 30, generator=torch.Generator().manual_seed(0)), []
+    for k in (1, 2):
+        functions = {}
+        for E in EXPERTS:
+            if k <= E:
+                torch.manual_seed(0)
+                mixture = MoEDetector(30, E, k)
+                functions[E] = lambda mixture=mixture: mixture.score(X)
+        seconds = in_turns(functions, repeats)
+        rows += [{"k": k, "n_experts": E, "rows_per_second": len(X) / s} for E, s in seconds.items()]
+    return {"rows": rows, "n_rows": len(X), "n_features": 30}
+
+
+class ReleasedTransformer(nn.Module):
+    """A detector of the size that the authors' repository releases: one token per row, two layers of width 128."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.embed = nn.Linear(d, 128)
+        layer = nn.TransformerEncoderLayer(128, 8, 256, 0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.head = nn.Sequential(nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 1))
+
+    @torch.no_grad()
+    def score(self, x):
+        parts = [self.head(self.encoder(self.embed(rows)[:, None])[:, 0]) for rows in x.split(4096)]
+        return torch.cat(parts).squeeze(1)
+
+
+def _table(n, d, seed=0, share=0.01):
+    """Correlated normals and shifted anomalies: (n, d) float32 and labels (n,)."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(d, d)).astype(np.float32) / d**0.5
+    X = np.empty((n, d), dtype=np.float32)
+    for start in range(0, n, 65536):  # piece by piece: the measured memory is to be the method's
+        part = X[start : start + 65536]
+        part[:] = rng.standard_normal(part.shape, dtype=np.float32) @ mixing
+    y = np.zeros(n, dtype=np.int64)
+    y[rng.choice(n, max(20, round(n * share)), replace=False)] = 1
+    X[np.flatnonzero(y)[:, None], rng.integers(0, d, size=3)] += 3.0
+    return X, y
+
+
+def score(_, repeats):
+    X, y = _table(10_000, 30, share=0.05)
+    new = _table(N_SCORED, 30, seed=1)[0]
+    functions = {}
+    for preset in ("paper", "full"):
+        model = SwiftHydra(random_state=0, preset=preset).fit(X, y)
+        functions[f"Swift Hydra ({preset})"] = lambda model=model: model.decision_function(new)
+    for name in ("ExtraTrees", "kNN"):
+        peer = Peer(name, 0).fit(X, y)
+        functions[name] = lambda peer=peer: peer.decision_function(new)
+    transformer = ReleasedTransformer(30).eval()
+    functions["Transformer of the released code's size"] = lambda: transformer.score(torch.from_numpy(new))
+    seconds = in_turns(functions, max(3, repeats // 2))
+    return {"n_train": len(X), "n_rows": len(new), "n_features": 30,
+            "rows_per_second": {name: len(new) / s for name, s in seconds.items()}}  # fmt: skip
+
+
+def fit(datasets, repeats):
+    """Every set once per turn, the two methods one after the other; the first turn's first set warms up."""
+    paths = sorted(Path(datasets).glob("*.npz"))
+    if len(paths) < 2:
+        raise InputError(f"{datasets}: the part fit needs a folder of several .npz sets: give one with --datasets")
+    rows = []
+    for path in tqdm(paths, desc="fit", disable=None):
+        data = load_dataset(path)
+        split = make_split(data.X, data.y, "seen", 0, max_rows=10_000, least=1)
+        X, y = data.X[split.train], data.y[split.train]
+        functions = {"SwiftHydra": lambda X=X, y=y: SwiftHydra(random_state=0).fit(X, y),
+                     "CatBoost": lambda X=X, y=y: Peer("CatBoost", 0).fit(X, y)}  # fmt: skip
+        if not rows:
+            in_turns(functions, 1)
+        seconds = {name: [] for name in functions}
+        for _ in range(max(1, repeats // 3)):
+            for name, function in functions.items():
+                start = time.perf_counter()
+                function()
+                seconds[name].append(time.perf_counter() - start)
+        rows.append({"dataset": data.name, "n_train": len(y), "n_features": X.shape[1],
+                     "seconds": {name: statistics.median(values) for name, values in seconds.items()}})  # fmt: skip
+    total = {name: sum(row["seconds"][name] for row in rows) for name in ("SwiftHydra", "CatBoost")}
+    return {"rows": rows, "total_seconds": total, "ratio": total["SwiftHydra"] / total["CatBoost"]}
+
+
+def run(_, repeats):
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment["OMP_NUM_THREADS"] = "2"
+    seconds, backends = {}, ["torch", *(["numba"] if fused.available() else [])]
+    for backend in backends:
+        each = []
+        for _ in range(max(3, repeats // 2)):
+            with tempfile.TemporaryDirectory() as out:
+                command = [sys.executable, str(ROOT / "SwiftHydra.py"), "--quiet", "--out", out, "--mamba", backend]
+                start = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True, env=environment)
+                each.append(time.perf_counter() - start)
+        seconds[backend] = statistics.median(each)
+    return {"threads": 2, "seconds": seconds}
+
+
+SCALE_CODE = """
+import json, sys, time
+import torch
+torch.set_num_threads(1)
+from threadpoolctl import threadpool_limits
+from runfolder import peak_memory_mib
+from speed import _table
+from SwiftHydra import SwiftHydra
+
+n, d = int(sys.argv[1]), int(sys.argv[2])
+with threadpool_limits(1):
+    warm = _table(500, 5, share=.1)
+    SwiftHydra(cvae_steps=2, detector_steps=2, mixture_steps=2).fit(*warm).decision_function(warm[0])
+    X, y = _table(n, d)
+    before = peak_memory_mib()
+    start = time.perf_counter()
+    model = SwiftHydra(random_state=0).fit(X, y)
+    fitted = time.perf_counter()
+    fit_peak = peak_memory_mib()
+    model.decision_function(X)
+    print(json.dumps({"fit_seconds": fitted - start, "score_seconds": time.perf_counter() - fitted,
+                      "data_mib": X.nbytes / 2**20, "before_mib": before, "fit_peak_mib": fit_peak,
+                      "peak_mib": peak_memory_mib(), "stages": model.seconds_}))
+"""
+
+
+def scale(_, repeats):
+    """Every size in a process of its own: its peak memory is then its own."""
+    rows = []
+    for n, d in tqdm(SCALE, desc="scale", disable=None):
+        command = [sys.executable, "-c", SCALE_CODE, str(n), str(d)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT)
+        rows.append({"n_rows": n, "n_features": d, **json.loads(done.stdout)})
+    narrow = [row for row in rows if row["n_features"] == SCALE[0][1]]
+    slope = np.polyfit(*(np.log([row[name] for row in narrow]) for name in ("n_rows", "fit_seconds")), 1)[0]
+    return {"rows": rows, "slope": float(slope)}
+
+
+def gpu(_, repeats):
+    if not torch.cuda.is_available():
+        raise InputError("parts: gpu needs an NVIDIA GPU and a torch that can use it; none is at hand here")
+    synchronise, rows = torch.cuda.synchronize, []
+    for shape in SCAN_SHAPES:
+        tensors = _scan_inputs(*shape, device="cuda")
+        ways = {"torch": selective_scan}
+        if has_mamba_kernels():
+            from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+            ways["official"] = lambda *t: grouped_scan(selective_scan_fn, *t)
+        seconds = in_turns(
+            {name: _with_gradients(way, tensors) for name, way in ways.items()}, 3 * repeats, synchronise
+        )
+        rows.append({"shape": list(shape), "seconds": seconds})
+    steps = [_training_step(L, repeats) for L in (8, 32, 128)]
+    X, y = _table(4000, 16, share=0.1)
+    model = SwiftHydra(random_state=0, preset="paper", device="cuda").fit(X, y)
+    on_gpu = model.decision_function(X)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.pt")
+        on_cpu = SwiftHydra.load(Path(folder) / "model.pt").decision_function(X)
+    return {"device": torch.cuda.get_device_name(), "backend": choose_backend("auto", "cuda"), "scan": rows,
+            "step": steps, "largest_difference_of_scores": float(np.abs(on_gpu - on_cpu).max()),
+            "spread_of_scores": float(on_cpu.std())}  # fmt: skip
+
+
+def _training_step(L, repeats):
+    """One step of a Mamba block over L tokens: eager, compiled, and as a CUDA graph."""
+    torch.manual_seed(0)
+    experts = MoEDetector(2 * L, 4, n_tokens=L).experts.cuda()
+    p = {name.replace("/", "."): value for name, value in experts.mamba.items()}
+    x = torch.randn(4, 256, L, 16, device="cuda")
+
+    def step(x, p):
+        return mamba_mixer(p, x, "torch").square().mean()
+
+    def whole(function):
+        return lambda: torch.autograd.grad(function(x, p), list(p.values()))
+
+    functions = {"eager": whole(step)}
+    try:
+        compiled = torch.compile(step)
+        whole(compiled)()
+        functions["compiled"] = whole(compiled)
+    except Exception as error:  # a missing compiler is named in the record
+        functions_failed = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    else:
+        functions_failed = None
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            functions["eager"]()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        functions["eager"]()
+    functions["graph"] = graph.replay
+    seconds = in_turns(functions, 3 * repeats, torch.cuda.synchronize)
+    return {"tokens": L, "rows": 256, "n_experts": 4, "seconds": seconds, "compile_failed": functions_failed}
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _versions(*packages):
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+PARTS = {f.__name__: f for f in (scan, experts, score, fit, run, scale, gpu)}

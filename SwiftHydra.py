@@ -78,7 +78,7 @@ class SwiftHydra(BaseEstimator):
 
     def __init__(self, random_state=0, preset="full", generator="rl", n_experts="auto", k=2, n_episodes=5,
                  n_synthetic=None, synthetic_share=0.2, unlike_weight=0.3, contamination=0.1, cvae_steps=200,
-                 detector_steps=100, mixture_steps=200, beta=0.2, device="auto", mamba="auto",
+                 detector_steps=100, mixture_steps=300, beta=0.2, device="auto", mamba="auto",
                  policy_settings=None, mixture_settings=None, progress=None):  # fmt: skip
         self.random_state = random_state
         self.preset = preset
@@ -273,7 +273,7 @@ class RunConfig(PretrainConfig):
     n_synthetic: int | None = setting(None, "generated anomalies (default: balances the classes, 400 to 1000)")
     synthetic_share: float = setting(0.2, "share of generated rows in the anomaly half of a batch")
     unlike_weight: float = setting(0.3, "prior share of anomalies unlike the known ones (M12)")
-    mixture_steps: int = setting(200, "training steps of the final mixture")
+    mixture_steps: int = setting(300, "training steps of the final mixture")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1: where the final mixture runs")
     mamba: str = setting("auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)")
     plot: bool = setting(False, "write figures into the run's folder (needs matplotlib)")

@@ -17,6 +17,7 @@ from progress import Clock
 from training import history_log, out_of_fold, stage_seed, stratified_folds, train_cvae, train_detector
 
 N_FOLDS = 4  # folds of the left-out predictions that M12 is calibrated on
+ONE_CLASS_STEPS = 200  # seven columns are learned sooner than a table
 CLIP = (-4.0, 8.0)  # evidence columns as experts see them, in standard deviations of the normals
 # Which evidence columns each part sees. The ratios know the anomalies: they are no one-class evidence.
 MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
@@ -61,13 +62,13 @@ class MixtureDetector:
         """(n,) float64 log-odds of standardised rows (n, d)."""
         return self._logits(self.mixture, torch.from_numpy(Z))
 
-    def _train(self, rows, labels, synthetic, stage, progress, share, n_experts=None, folds=None):
+    def _train(self, rows, labels, synthetic, stage, progress, share, n_experts=None, folds=None, steps=None):
         s = self.settings
-        n_experts = n_experts or s.n_experts
+        n_experts, steps = n_experts or s.n_experts, steps or s.steps
         mixture, history = train_detector(
             rows.to(s.device), labels.to(s.device), s.seed, stage,
             synthetic=synthetic.to(s.device) if len(synthetic) else None, synthetic_share=share, n_experts=n_experts,
-            k=min(s.k, n_experts), folds=folds, steps=s.steps, backend=s.backend, progress=progress, **s.mixture,
+            k=min(s.k, n_experts), folds=folds, steps=steps, backend=s.backend, progress=progress, **s.mixture,
         )  # fmt: skip
         self.log_ += history_log(stage, history, "detector_loss", "balance_loss")
         return mixture
@@ -127,7 +128,7 @@ class FullDetector(MixtureDetector):
                 # Only generated rows stand for anomalies here: known ones would teach it what it has to do without.
                 self.one_class, left_out = self._train_left_out(
                     _shown(columns, ONE_CLASS_COLUMNS), labels, _shown(fake_columns, ONE_CLASS_COLUMNS), folds,
-                    "one-class", progress, 1.0, min(s.n_experts, N_FOLDS),
+                    "one-class", progress, 1.0, min(s.n_experts, N_FOLDS), min(s.steps, ONE_CLASS_STEPS),
                 )  # fmt: skip
                 one_class = np.column_stack([one_class, left_out])
         normal = y == 0
@@ -140,17 +141,17 @@ class FullDetector(MixtureDetector):
         self.training_scores_ = self._combine(experts, one_class)
         return self
 
-    def _train_left_out(self, rows, labels, synthetic, folds, stage, progress, share, n_experts):
+    def _train_left_out(self, rows, labels, synthetic, folds, stage, progress, share, n_experts, steps=None):
         """A mixture, and its logits on training rows by experts that did not learn from them."""
         if n_experts > 1:
             folds = folds % min(N_FOLDS, n_experts)
-            mixture = self._train(rows, labels, synthetic, stage, progress, share, n_experts, folds)
+            mixture = self._train(rows, labels, synthetic, stage, progress, share, n_experts, folds, steps)
             return mixture, out_of_fold(mixture, rows.to(self.settings.device), folds).cpu().numpy()
-        mixture = self._train(rows, labels, synthetic, stage, progress, share, 1)
+        mixture = self._train(rows, labels, synthetic, stage, progress, share, 1, steps=steps)
         logits = np.empty(len(rows))
         for h in (0, 1):  # one expert leaves nothing out: two further ones, on half of the rows each, do
             seen = torch.from_numpy(folds % 2 != h)
-            half = self._train(rows[seen], labels[seen], synthetic, f"{stage}-half{h}", progress, share, 1)
+            half = self._train(rows[seen], labels[seen], synthetic, f"{stage}-half{h}", progress, share, 1, steps=steps)
             logits[~seen.numpy()] = self._logits(half, rows[~seen])
         return mixture, logits
 

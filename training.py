@@ -158,7 +158,7 @@ def _partners(fold, generator):
 
 
 def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, synthetic_share=0.2, n_experts=1, k=1,
-                   folds=None, steps=200, batch=64, lr=3e-3, weight_decay=0.05, mixup=0.4, own_weight=1.0,
+                   folds=None, steps=300, batch=64, lr=3e-3, weight_decay=0.05, mixup=0.4, own_weight=1.0,
                    balance_weight=0.02, backend="auto", progress=silent, **expert_settings):  # fmt: skip
     """Train (or refresh, when ``detector`` is given) a mixture of Mamba experts on real and generated rows (M8, M9).
 

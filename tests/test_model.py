@@ -139,6 +139,15 @@ def test_every_expert_and_the_router_learn(rows):
     torch.testing.assert_close(block(tokens), mamba_mixer(stacked, tokens[None])[0], rtol=1e-4, atol=1e-5)
 
 
+def test_training_leaves_every_parameter_memory_of_its_own(rows):
+    """While it trains, parameters are views of one flat tensor; a saved or pickled network must not carry that along."""
+    for network, _ in (train_cvae(*rows, 0, steps=2), train_detector(*rows, 0, n_experts=2, k=1, steps=2)):
+        parameters = list(network.parameters())
+        assert len({p.untyped_storage().data_ptr() for p in parameters}) == len(parameters)
+        assert all(p.untyped_storage().nbytes() == p.numel() * p.element_size() for p in parameters)
+        assert all(p.grad is None for p in parameters)
+
+
 def test_experts_differ(rows):
     mixture, _ = train_detector(*rows, 0, n_experts=4, k=2, steps=60)
     logits = mixture(rows[0]).expert_logits.detach()

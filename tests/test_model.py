@@ -140,7 +140,7 @@ def test_every_expert_and_the_router_learn(rows):
 
 
 def test_training_leaves_every_parameter_memory_of_its_own(rows):
-    """While it trains, parameters are views of one flat tensor; a saved or pickled network must not carry that along."""
+    """While it trains, parameters are views of one flat tensor; a saved network must not carry that along."""
     for network, _ in (train_cvae(*rows, 0, steps=2), train_detector(*rows, 0, n_experts=2, k=1, steps=2)):
         parameters = list(network.parameters())
         assert len({p.untyped_storage().data_ptr() for p in parameters}) == len(parameters)

@@ -34,8 +34,14 @@ def available():
 
 if njit is not None:
     f32 = np.float32
-    # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning.
-    compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+
+    def compiled(function):
+        """Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning."""
+        options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the code's folder nor the home can be written: compiled anew in every process
+            return njit(**options)(function)
 
     @intrinsic
     def _power_of_two(typing, k):

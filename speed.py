@@ -10,7 +10,7 @@ is the median and, where it matters, the median of the ratios. One thread unless
 
 Parts
     scan      forward and backward of the selective scan, against mambapy's parallel scan
-    experts   rows scored per second by a mixture of 1 to 64 experts
+    experts   rows scored per second by a mixture of 1 to 64 experts, and against one detector of all their parameters
     score     rows scored per second, against ExtraTrees, kNN and a Transformer of the released code's size
     fit       seconds of a fit on every set, against CatBoost with defaults
     run       ``python SwiftHydra.py`` on the embedded set, whole process, two threads
@@ -48,6 +48,7 @@ ROOT = Path(__file__).parent
 SCAN_SHAPES = ((128, 8, 64, 16), (128, 32, 64, 16), (128, 64, 64, 16), (1024, 32, 64, 16))  # (B, L, D, N)
 EXPERTS = (1, 2, 4, 16, 64)
 SCALE = ((10_000, 30), (100_000, 30), (1_000_000, 30), (100_000, 500))  # (rows, columns)
+SINGLE = ((8, 4), (30, 4), (60, 8), (200, 16))  # (columns, experts)
 N_SCORED = 65536
 
 
@@ -141,7 +142,23 @@ def experts(_, repeats):
                 functions[E] = lambda mixture=mixture: mixture.score(X)
         seconds = in_turns(functions, repeats)
         rows += [{"k": k, "n_experts": E, "rows_per_second": len(X) / s} for E, s in seconds.items()]
-    return {"rows": rows, "n_rows": len(X), "n_features": 30}
+    return {"rows": rows, "n_rows": len(X), "n_features": 30, "single": _against_one_detector(repeats)}
+
+
+def _against_one_detector(repeats):
+    """A mixture of which two experts run, and one detector with the parameters of all of them (widths times root E)."""
+    rows = []
+    for d, E in SINGLE:
+        X = torch.randn(min(6000, N_SCORED), d, generator=torch.Generator().manual_seed(0))
+        for backend in ("torch", *(["numba"] if fused.available() else [])):
+            torch.manual_seed(0)
+            single = MoEDetector(d, 1, 1, d_model=round(16 * E**0.5), d_head=round(64 * E**0.5))
+            models = {"mixture": MoEDetector(d, E, 2), "single": single}
+            for model in models.values():
+                model.experts.backend = backend
+            seconds = in_turns({name: lambda m=m, X=X: m.score(X) for name, m in models.items()}, repeats)
+            rows.append({"n_features": d, "n_experts": E, "backend": backend, "n_rows": len(X), "seconds": seconds})
+    return rows
 
 
 class ReleasedTransformer(nn.Module):

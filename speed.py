@@ -38,7 +38,7 @@ from tqdm import tqdm
 import fused
 from config import InputError
 from dataloader import load_dataset, make_split
-from model import MoEDetector, choose_backend, grouped_scan, has_mamba_kernels, mamba_mixer
+from model import MoEDetector, choose_backend, has_mamba_kernels, mamba_mixer, official_scan
 from peers import Peer
 from runfolder import RunFolder, environment_report
 from selective_scan import selective_scan
@@ -76,10 +76,10 @@ def measure(parts, datasets, out, repeats=7):
     return paths
 
 
-def in_turns(functions, repeats, synchronise=None):
-    """Median seconds of every function {name: callable}, run in turns after one warm-up each."""
+def in_turns(functions, repeats, synchronise=None, warm_up=True):
+    """Median seconds of every function {name: callable}, run in turns, after one warm-up each where wanted."""
     seconds = {name: [] for name in functions}
-    for turn in range(repeats + 1):
+    for turn in range(0 if warm_up else 1, repeats + 1):
         for name, function in functions.items():
             start = time.perf_counter()
             function()
@@ -220,16 +220,8 @@ def fit(datasets, repeats):
         X, y = data.X[split.train], data.y[split.train]
         functions = {"SwiftHydra": lambda X=X, y=y: SwiftHydra(random_state=0).fit(X, y),
                      "CatBoost": lambda X=X, y=y: Peer("CatBoost", 0).fit(X, y)}  # fmt: skip
-        if not rows:
-            in_turns(functions, 1)
-        seconds = {name: [] for name in functions}
-        for _ in range(max(1, repeats // 3)):
-            for name, function in functions.items():
-                start = time.perf_counter()
-                function()
-                seconds[name].append(time.perf_counter() - start)
-        rows.append({"dataset": data.name, "n_train": len(y), "n_features": X.shape[1],
-                     "seconds": {name: statistics.median(values) for name, values in seconds.items()}})  # fmt: skip
+        seconds = in_turns(functions, max(1, repeats // 3), warm_up=not rows)
+        rows.append({"dataset": data.name, "n_train": len(y), "n_features": X.shape[1], "seconds": seconds})
     total = {name: sum(row["seconds"][name] for row in rows) for name in ("SwiftHydra", "CatBoost")}
     return {"rows": rows, "total_seconds": total, "ratio": total["SwiftHydra"] / total["CatBoost"]}
 
@@ -297,9 +289,7 @@ def gpu(_, repeats):
         tensors = _scan_inputs(*shape, device="cuda")
         ways = {"torch": selective_scan}
         if has_mamba_kernels():
-            from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-            ways["official"] = lambda *t: grouped_scan(selective_scan_fn, *t)
+            ways["official"] = official_scan
         seconds = in_turns(
             {name: _with_gradients(way, tensors) for name, way in ways.items()}, 3 * repeats, synchronise
         )

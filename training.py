@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model import BetaCVAE, MoEDetector
+from model import BetaCVAE, MoEDetector, choose_backend
 
 
 def stage_seed(seed, stage):
@@ -181,7 +181,8 @@ def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, 
         if detector is None:
             detector = MoEDetector(X.shape[1], n_experts=n_experts, k=k, **expert_settings)
         detector.to(X.device).train()
-        detector.experts.backend = backend
+        # Resolved once: looking for kernels that are not there would cost every step a search of the path.
+        detector.experts.backend = choose_backend(backend, X.device)
         E = detector.n_experts
         normal, anomaly = (y == 0).nonzero().squeeze(1).cpu(), (y == 1).nonzero().squeeze(1).cpu()
         n_synthetic = 0 if synthetic is None else len(synthetic)

@@ -10,12 +10,15 @@ Uses what pretrain.py saved for the same rows and settings, and pretrains first 
 method for your own code, with scikit-learn's conventions.
 """
 
+import warnings
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.utils import ClassifierTags
 
 from config import InputError, check_choice, check_range, parse_config, run_main, setting
 from dataloader import (
@@ -37,8 +40,12 @@ from training import choose_n_experts, silent
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
-MIN_NORMALS = 8  # fewer cannot be split into folds that say what normal looks like
+MIN_NORMALS = 5  # fewer cannot be split into folds that say what normal looks like
 CHUNK = 2**22  # numbers scored at a time (65536 rows at most): memory for one chunk, whatever the table's length
+
+
+class NotFitted(InputError, NotFittedError):
+    """scikit-learn's error for an estimator without a fit, printed like the others on the command line."""
 
 
 class SwiftHydra(BaseEstimator):
@@ -100,6 +107,12 @@ class SwiftHydra(BaseEstimator):
         self.mixture_settings = mixture_settings
         self.progress = progress
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.classifier_tags = ClassifierTags(multi_class=False)  # two labels; otherwise no classifier: scores matter
+        return tags
+
     # --- training -------------------------------------------------------------------------------------------------
 
     def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None):
@@ -110,7 +123,12 @@ class SwiftHydra(BaseEstimator):
         X, y = (X_train, y_train) if X is None else (X, y)
         self.check_settings()
         columns = [str(name) for name in X.columns] if hasattr(X, "columns") else None
+        if y is None:
+            raise InputError("SwiftHydra requires y to be passed, but the target y is None: give 1 for known anomalies")
         X = check_features(X, columns)
+        if len(X) < 2:
+            raise InputError(f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an anomaly")
+        y, classes = _encode_labels(y)
         y = check_labels(y, least=1)
         if len(X) != len(y):
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
@@ -118,7 +136,7 @@ class SwiftHydra(BaseEstimator):
             raise InputError(
                 f"y marks only {int((y == 0).sum())} rows as normal (0): at least {MIN_NORMALS} are needed"
             )
-        self.n_features_in_, self.classes_, self.columns_ = X.shape[1], np.array([0, 1]), columns
+        self.n_features_in_, self.classes_, self.columns_ = X.shape[1], classes, columns
         self.device_, self.seconds_ = _resolve_device(self.device), {}
         seed, progress = int(self.random_state), self.progress or silent
 
@@ -173,11 +191,12 @@ class SwiftHydra(BaseEstimator):
     def decision_function(self, X):
         """Scores (n,) of rows X (n, d); higher is more anomalous. Streams: memory is that of one chunk of rows."""
         if not hasattr(self, "detector_"):
-            raise InputError("this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first")
+            raise NotFitted("this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first")
         X = check_features(X, self.columns_)
         if X.shape[1] != self.n_features_in_:
             raise InputError(
-                f"X has {X.shape[1]} columns, the detector was trained on {self.n_features_in_}: give the same"
+                f"X has {X.shape[1]} features, but SwiftHydra is expecting {self.n_features_in_} features as input: "
+                "give the columns it was trained on"
             )
         chunk = min(65536, CHUNK // X.shape[1] + 1)
         scores = [self.detector_.score(self.scaler_.transform(X[start : start + chunk]))
@@ -197,8 +216,9 @@ class SwiftHydra(BaseEstimator):
         return np.column_stack([1 - anomaly, anomaly])
 
     def predict(self, X):
-        """(n,) 0 or 1: above ``threshold_``."""
-        return (self.decision_function(X) > self.threshold_).astype(np.int64)
+        """(n,) labels of ``classes_``: the second, 1, for scores above ``threshold_``."""
+        above = self.decision_function(X) > self.threshold_
+        return self.classes_[above.astype(np.int64)]
 
     def set_contamination(self, contamination):
         """Move ``threshold_`` and ``labels_`` without a refit. contamination: share of training rows above it."""
@@ -215,7 +235,8 @@ class SwiftHydra(BaseEstimator):
         parameters = {name: value for name, value in self.get_params().items() if name != "progress"}
         return {
             "kind": "SwiftHydra", "fingerprint": data_fingerprint, "parameters": parameters,
-            "columns": self.columns_, "n_features": self.n_features_in_, "n_experts": self.n_experts_,
+            "columns": self.columns_, "classes": self.classes_.tolist(), "n_features": self.n_features_in_,
+            "n_experts": self.n_experts_,
             "effective_rank": self.effective_rank_, "scaler": to_tensors(self.scaler_.state()),
             "synthetic": torch.from_numpy(self.synthetic_), "detector": to_tensors(self.detector_.state()),
             "decision_scores": torch.from_numpy(self.decision_scores_),
@@ -238,12 +259,32 @@ class SwiftHydra(BaseEstimator):
     def _from_checkpoint(cls, saved):
         self = cls(**saved["parameters"])
         self.device_, self.columns_ = torch.device("cpu"), saved["columns"]
-        self.n_features_in_, self.classes_ = saved["n_features"], np.array([0, 1])
+        self.n_features_in_, self.classes_ = saved["n_features"], np.array(saved["classes"])
         self.n_experts_, self.effective_rank_ = saved["n_experts"], saved["effective_rank"]
         self.scaler_ = Standardizer.from_state(to_arrays(saved["scaler"]))
         self.synthetic_, self.decision_scores_ = saved["synthetic"].numpy(), saved["decision_scores"].numpy()
         self.detector_ = self._new_detector().load_state(to_arrays(saved["detector"]))
         return self.set_contamination(self.contamination)
+
+
+def _encode_labels(y):
+    """0 and 1 from what tables hold: -1 (unlabelled) becomes 0, two other numbers 0 and 1 in their order. With classes.
+
+    Everything else is left to :func:`dataloader.check_labels`, which names it.
+    """
+    y = np.asarray(y)
+    try:
+        labels = np.unique(y.astype(np.float64))
+    except (TypeError, ValueError):
+        return y, np.array([0, 1])
+    if -1 in labels and set(labels) <= {-1, 0, 1}:
+        warnings.warn(f"{int((y == -1).sum())} unlabelled rows (-1) are taken as normal", UserWarning, stacklevel=3)
+        return np.where(y == -1, 0, y), np.array([0, 1])
+    if len(labels) != 2 or set(labels) == {0, 1} or labels[0] < 0:
+        return y, np.array([0, 1])
+    warnings.warn(f"the labels are {labels[0]:g} and {labels[1]:g}: {labels[1]:g} is taken as the anomaly", UserWarning,
+                  stacklevel=3)  # fmt: skip
+    return (y == labels[1]).astype(np.int64), labels.astype(y.dtype) if y.dtype.kind in "iuf" else labels
 
 
 def _resolve_device(name):

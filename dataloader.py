@@ -21,6 +21,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 
 from config import InputError, parse_config, run_main, setting
 from splits import PROTOCOLS, Split, Standardizer, make_split
@@ -299,16 +300,24 @@ def check_features(X, columns=None, source="X", lines=None):
     Raises:
         InputError: not 2-D, no row, no column, text, another type than numbers, NaN, infinity (also by overflow).
     """
+    if scipy.sparse.issparse(X):
+        raise InputError(f"{source}: sparse input is not supported: give a dense array, such as X.toarray()")
     X = np.asarray(X)
     if X.ndim != 2:
-        raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features)")
+        hint = ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row" * (X.ndim == 1)
+        raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
     if len(X) == 0:
         raise InputError(f"{source}: X has no row: give at least a few normal rows and two anomalies")
     if X.shape[1] == 0:
-        raise InputError(f"{source}: there is no feature column beside the labels: give at least one")
+        raise InputError(
+            f"{source}: 0 feature(s) (shape={X.shape}) while a minimum of 1 is required: there is no feature column "
+            "beside the labels"
+        )
     names = list(columns) if columns else [f"x{j}" for j in range(X.shape[1])]
     if X.dtype.kind in "OUS":
         X = _parse([[c.decode() if isinstance(c, bytes) else str(c) for c in row] for row in X], names, source, lines)
+    if X.dtype.kind == "c":
+        raise InputError(f"{source}: Complex data not supported: X has dtype {X.dtype}, give real numbers")
     if X.dtype.kind not in "biuf":
         raise InputError(f"{source}: X has dtype {X.dtype}: give real numbers")
     with np.errstate(over="ignore"):  # an overflow becomes infinity and is named below

@@ -210,7 +210,15 @@ def _kernel_inputs(number, Z, columns):
 
 
 def _residual_functions(cvaes):
-    def residual_of(cvae):
-        return lambda Z: cvae.residual(torch.from_numpy(np.asarray(Z, dtype=np.float32))).numpy().astype(np.float64)
+    return [_Residual(cvae) for cvae in cvaes]
 
-    return [residual_of(cvae) for cvae in cvaes]
+
+class _Residual:
+    """A C-VAE's residual on arrays; a class, since a fitted estimator has to be picklable."""
+
+    def __init__(self, cvae):
+        self.cvae = cvae
+
+    def __call__(self, Z):
+        rows = torch.from_numpy(np.asarray(Z, dtype=np.float32))
+        return self.cvae.residual(rows).numpy().astype(np.float64)

@@ -115,7 +115,7 @@ BAD_NPZ = {
     "infinity": (dict(X=with_cell(-np.inf), y=GOOD_Y), r"1 infinite values in column 'x1', first in row 3 .*-inf"),
     "overflow": (dict(X=with_cell(1e39), y=GOOD_Y), r"infinite values in column 'x1'.*1e\+39; float32 ends at 3.4e38"),
     "text cell": (dict(X=with_cell("red", dtype="U9"), y=GOOD_Y), r"column 'x1' holds text, first 'red' in row 3"),
-    "complex": (dict(X=GOOD_X + 1j, y=GOOD_Y), r"dtype complex128: give real numbers"),
+    "complex": (dict(X=GOOD_X + 1j, y=GOOD_Y), r"dtype complex128, give real numbers"),
     "labels": (dict(X=GOOD_X, y=[-1, -1, 1, 1, 2, 1]), r"the labels are -1, 1, 2: recode them as 0"),
     "text labels": (dict(X=GOOD_X, y=list("nnnaaa")), r"the labels are a, n: recode"),
     "nan label": (dict(X=GOOD_X, y=[0, 0, 1, 1, 0, np.nan]), r"the labels are 0, 1, nan"),

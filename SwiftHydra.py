@@ -10,6 +10,7 @@ Uses what pretrain.py saved for the same rows and settings, and pretrains first 
 method for your own code, with scikit-learn's conventions.
 """
 
+import sys
 import warnings
 from dataclasses import asdict, dataclass
 
@@ -137,6 +138,7 @@ class SwiftHydra(BaseEstimator):
                 f"y marks only {int((y == 0).sum())} rows as normal (0): at least {MIN_NORMALS} are needed"
             )
         self.n_features_in_, self.classes_, self.columns_ = X.shape[1], classes, columns
+        self.centre_, self.range_ = np.median(X[y == 0], axis=0), np.stack([X.min(0), X.max(0)])
         self.device_, self.seconds_ = _resolve_device(self.device), {}
         seed, progress = int(self.random_state), self.progress or silent
 
@@ -206,6 +208,32 @@ class SwiftHydra(BaseEstimator):
             raise FloatingPointError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
         return scores
 
+    def explain(self, X, k=3):
+        """The features that raise the score of each row most, by occlusion.
+
+        A feature's share is how much the score falls when its value is replaced by the training normals' median and
+        the other features stay. Costs d further scorings of X.
+
+        Args:
+            X: (n, d) rows. k: features to name, at most d.
+
+        Returns:
+            Names (n, k), the largest share first, and the shares (n, k) in units of the score.
+        """
+        score, X = self.decision_function(X), check_features(X, self.columns_)
+        k = min(k, self.n_features_in_)
+        raised = np.empty(X.shape)
+        for j in range(X.shape[1]):
+            without = X.copy()
+            without[:, j] = self.centre_[j]
+            raised[:, j] = score - self.decision_function(without)
+        first = np.argsort(-raised, axis=1, kind="stable")[:, :k]
+        return np.array(self.feature_names(), dtype=object)[first], np.take_along_axis(raised, first, axis=1)
+
+    def feature_names(self):
+        """Names of the columns: those of the training table, or x0, x1, ..."""
+        return list(self.columns_ or [f"x{j}" for j in range(self.n_features_in_)])
+
     def predict_score(self, X):
         """ADBench's name for :meth:`decision_function`."""
         return self.decision_function(X)
@@ -236,7 +264,8 @@ class SwiftHydra(BaseEstimator):
         return {
             "kind": "SwiftHydra", "fingerprint": data_fingerprint, "parameters": parameters,
             "columns": self.columns_, "classes": self.classes_.tolist(), "n_features": self.n_features_in_,
-            "n_experts": self.n_experts_,
+            "n_experts": self.n_experts_, "centre": torch.from_numpy(self.centre_),
+            "range": torch.from_numpy(self.range_),
             "effective_rank": self.effective_rank_, "scaler": to_tensors(self.scaler_.state()),
             "synthetic": torch.from_numpy(self.synthetic_), "detector": to_tensors(self.detector_.state()),
             "decision_scores": torch.from_numpy(self.decision_scores_),
@@ -261,6 +290,7 @@ class SwiftHydra(BaseEstimator):
         self.device_, self.columns_ = torch.device("cpu"), saved["columns"]
         self.n_features_in_, self.classes_ = saved["n_features"], np.array(saved["classes"])
         self.n_experts_, self.effective_rank_ = saved["n_experts"], saved["effective_rank"]
+        self.centre_, self.range_ = saved["centre"].numpy(), saved["range"].numpy()
         self.scaler_ = Standardizer.from_state(to_arrays(saved["scaler"]))
         self.synthetic_, self.decision_scores_ = saved["synthetic"].numpy(), saved["decision_scores"].numpy()
         self.detector_ = self._new_detector().load_state(to_arrays(saved["detector"]))
@@ -328,6 +358,12 @@ ESTIMATOR_SETTINGS = (
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["score"]:
+        import scoring
+
+        scoring.main(argv[1:])
+        return
     config = parse_config(RunConfig, __doc__.splitlines()[0], argv)
     progress = Progress(config.quiet)
     if config.plot:
@@ -362,6 +398,7 @@ def main(argv=None):
         with Clock(seconds, "pretrain"):
             pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
         detector.fit(X_train, y_train, pretrained=pretrained)
+        detector.columns_ = list(data.columns)
         detector.seconds_ |= seconds
         with Clock(detector.seconds_, "score"):
             score = detector.decision_function(X_test)

@@ -10,6 +10,7 @@ Every mistake in a file raises :class:`config.InputError`, one line with the fil
 and what to do about it.
 """
 
+import contextlib
 import csv
 import dataclasses
 import difflib
@@ -149,7 +150,7 @@ def load_dataset(spec, label_column=None):
     if kind == ".npz" and label_column is not None:
         raise InputError(f"{path}: label_column={label_column!r} is for .csv files: an .npz has its labels in y")
     try:
-        X, y, columns, lines = _read_npz(path) if kind == ".npz" else _read_csv(path, label_column)
+        X, y, columns, lines = (*_read_npz(path), None, None) if kind == ".npz" else _read_csv(path, label_column)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     X = check_features(X, columns, path, lines)
@@ -160,7 +161,7 @@ def load_dataset(spec, label_column=None):
     return Dataset(path.stem, X, y, columns, path)
 
 
-def _read_npz(path):
+def _read_npz(path, keys=("X", "y")):
     with open(path, "rb") as handle:  # is_zipfile on a path would take a file without read permission for a damaged one
         is_archive = zipfile.is_zipfile(handle)
     if not is_archive:
@@ -168,7 +169,7 @@ def _read_npz(path):
     arrays = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            for key in ("X", "y"):
+            for key in keys:
                 if key not in archive.files:
                     raise InputError(
                         f"{path}: key {key!r} is missing, the keys present are {archive.files}: save X and y"
@@ -185,7 +186,7 @@ def _read_npz(path):
                 "save plain number arrays"
             ) from error
         raise InputError(f"{path} is a damaged npz archive ({error}): fetch or write it again") from error
-    return arrays["X"], arrays["y"], None, None
+    return list(arrays.values())
 
 
 def _number(cell):
@@ -210,9 +211,9 @@ def _has_header(first, second):
     )
 
 
-def _read_csv(path, label_column):
-    """Features (n, d) float64 with NaN for missing cells, labels as text, d names, n line numbers (from 1)."""
-    blocks, rows, labels, lines = [], [], [], []
+@contextlib.contextmanager
+def _csv_table(path):
+    """Open a .csv: its header (a list of names, or None) and an iterator of (line number, cells) over its rows."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:
             head = handle.readline()
@@ -221,32 +222,124 @@ def _read_csv(path, label_column):
             table = ((reader.line_num, row) for row in reader if row and (len(row) > 1 or row[0].strip()))
             start = list(itertools.islice(table, 2))
             if not start:
-                raise InputError(f"{path} is empty: a .csv needs a label column and at least one feature column")
+                raise InputError(f"{path} is empty: give a table with at least one row")
             first = start[0][1]
             header = _has_header(first, start[1][1] if len(start) > 1 else None)
-            columns = [c.strip() or f"x{j}" for j, c in enumerate(first)] if header else []
-            columns = columns or [f"x{j}" for j in range(len(first))]
-            label = _label_index(path, columns, label_column)
-            names = columns[:label] + columns[label + 1 :]
-            for line, row in itertools.chain(start[header:], table):
-                if len(row) != len(columns):
-                    raise InputError(
-                        f"{path}: line {line} has {len(row)} cells, the first line has {len(columns)}: mend it"
-                    )
-                labels.append(row.pop(label).strip())
-                rows.append(row)
-                lines.append(line)
-                if len(rows) == CHUNK:
-                    blocks.append(_parse(rows, names, path, lines[-len(rows) :]))
-                    rows = []
+            names = [c.strip() or f"x{j}" for j, c in enumerate(first)] if header else None
+            yield names, itertools.chain(start[header:], table)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no UTF-8 text (byte {error.start}): save it as CSV UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{path} is no readable CSV ({error}): save it as plain CSV UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _read_csv(path, label_column):
+    """Features (n, d) float64 with NaN for missing cells, labels as text, d names, n line numbers (from 1)."""
+    blocks, rows, labels, lines = [], [], [], []
+    with _csv_table(path) as (header, table):
+        first = next(table, None)
+        columns = header or [f"x{j}" for j in range(len(first[1]))]
+        label = _label_index(path, columns, label_column)
+        names = columns[:label] + columns[label + 1 :]
+        for line, row in itertools.chain([first] if first else [], table):
+            if len(row) != len(columns):
+                raise InputError(
+                    f"{path}: line {line} has {len(row)} cells, the first line has {len(columns)}: mend it"
+                )
+            labels.append(row.pop(label).strip())
+            rows.append(row)
+            lines.append(line)
+            if len(rows) == CHUNK:
+                blocks.append(_parse(rows, names, path, lines[-len(rows) :]))
+                rows = []
     if rows:
         blocks.append(_parse(rows, names, path, lines[-len(rows) :]))
     X = np.concatenate(blocks) if blocks else np.empty((0, len(names)))
     return X, np.array(labels, dtype=str), names, lines
+
+
+def stream_rows(path, columns, d, id_column=None, block=65536):
+    """The rows of a table that is to be scored, block by block.
+
+    Args:
+        path: a .csv or .parquet, read in pieces, or an .npz with ``X`` (its ``y`` is not read).
+        columns: the d names of the training table, or None. With a header (and always from Parquet) columns are found
+            by name, in any order, others are ignored; without one there must be d columns, in the training's order.
+        id_column: name of the column that holds the rows' ids, or None for their numbers.
+
+    Yields:
+        X (n, d) float32 and n ids.
+
+    Raises:
+        InputError: missing columns, text, missing values and whatever else is wrong with the file.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path")
+    kind = path.suffix.lower()
+    if kind == ".npz":
+        if id_column is not None:
+            raise InputError(f"{path}: id_column={id_column!r} is for .csv and .parquet files")
+        pieces = _npz_pieces(path, block)
+    elif kind == ".csv":
+        pieces = _csv_pieces(path, columns, id_column, block)
+    else:
+        raise InputError(f"{path}: the suffix {kind!r} is unknown: give a .csv or an .npz with X")
+    start = 0
+    for X, ids, lines in pieces:
+        X = check_features(X, columns, path, lines)
+        if X.shape[1] != d:
+            raise InputError(f"{path}: there are {X.shape[1]} columns, the detector was trained on {d}: give the same")
+        yield X, range(start, start + len(X)) if ids is None else ids
+        start += len(X)
+    if not start:
+        raise InputError(f"{path}: holds no row to score")
+
+
+def _npz_pieces(path, block):
+    X = _read_npz(path, ("X",))[0]
+    for start in range(0, len(X), block):
+        yield X[start : start + block], None, None
+
+
+def _csv_pieces(path, wanted, id_column, block):
+    """Features (n, d) float64, ids or None, line numbers of a .csv, ``block`` rows at a time."""
+    with _csv_table(path) as (header, table):
+        place = None if id_column is None else _column(path, header, id_column, "id column")
+        if header is not None and wanted is not None and set(wanted) <= set(header):
+            keep = [_column(path, header, name, "column") for name in wanted]
+        elif header is not None and wanted is not None and not set(wanted) & set(header):
+            keep = None  # a training table without names, or another header
+        elif header is not None and wanted is not None:
+            missing = [name for name in wanted if name not in header]
+            raise InputError(f"{path}: column {_listed(map(repr, missing))} of the training table is missing: add it")
+        else:
+            keep = None
+        names, width = wanted, None
+        while piece := list(itertools.islice(table, block)):
+            rows, ids, lines = [], [], []
+            for line, row in piece:
+                width = width or len(row)
+                if len(row) != width:
+                    raise InputError(
+                        f"{path}: line {line} has {len(row)} cells, the lines before have {width}: mend it"
+                    )
+                if place is not None:
+                    ids.append(row[place])
+                rows.append([row[j] for j in keep] if keep else [c for j, c in enumerate(row) if j != place])
+                lines.append(line)
+            names = names if names and len(names) == len(rows[0]) else [f"x{j}" for j in range(len(rows[0]))]
+            yield _parse(rows, names, path, lines), ids if place is not None else None, lines
+
+
+def _column(path, header, name, what):
+    if header is None or header.count(name) != 1:
+        state = "is there more than once" if header and name in header else "is not there"
+        columns = f"the columns are {_listed(header)}" if header else "the file has no header"
+        raise InputError(f"{path}: {what} {name!r} {state}: {columns}")
+    return header.index(name)
 
 
 def _label_index(path, columns, label_column):

@@ -12,7 +12,7 @@ method for your own code, with scikit-learn's conventions.
 
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -22,21 +22,24 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils import ClassifierTags
 
 from config import InputError, check_choice, check_range, parse_config, run_main, setting
-from dataloader import (
-    Standardizer,
-    check_features,
-    check_labels,
-    fingerprint,
-    load_dataset,
-    make_split,
-)
+from dataloader import Standardizer, check_labels, fingerprint
 from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
 from model import choose_backend
 from plots import plot_run, require_matplotlib
-from pretrain import PretrainConfig, check_pretrain_settings, load_pretrained, pretrain, save_pretrained
+from preparation import Preparation
+from pretrain import (
+    PretrainConfig,
+    check_pretrain_settings,
+    load_pretrained,
+    load_rows,
+    pretrain,
+    resolve_device,
+    save_pretrained,
+)
 from progress import Clock, Progress
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
+from tables import as_table
 from training import choose_n_experts, silent
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
@@ -65,6 +68,7 @@ class SwiftHydra(BaseEstimator):
         synthetic_share: share of generated rows in the anomaly half of a training batch.
         unlike_weight: w of M12, the prior share of anomalies unlike the known ones.
         contamination: share of the training rows that ``predict`` would flag; only sets ``threshold_``.
+        impute, categorical: what happens to missing values and text columns, see :class:`preparation.Preparation`.
         cvae_steps, detector_steps, beta: as in pretrain.py. mixture_steps: training steps of the final mixture.
         device: "auto", "cpu", "cuda", "cuda:1": where the final mixture runs. The small networks of the episodes and
             the neighbours stay on the CPU. mamba: "auto", "torch", "numba" or "official", see
@@ -74,7 +78,8 @@ class SwiftHydra(BaseEstimator):
         progress: a callable ``(stage, step, n_steps, **losses)``, or None.
 
     Attributes after ``fit``:
-        synthetic_: (n, d) generated anomalies in the input's units. episode_log_: one dict per episode.
+        synthetic_: (n, d) generated anomalies in the input's units, columns as prepared.
+        episode_log_: one dict per episode. preparation_: what was learned about gaps and texts.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see the row.
         threshold_, labels_: of ``contamination``. n_experts_, effective_rank_: of the rule for "auto".
         seconds_: seconds per stage.
@@ -85,9 +90,9 @@ class SwiftHydra(BaseEstimator):
     """
 
     def __init__(self, random_state=0, preset="full", generator="rl", n_experts="auto", k=2, n_episodes=5,
-                 n_synthetic=None, synthetic_share=0.2, unlike_weight=0.3, contamination=0.1, cvae_steps=200,
-                 detector_steps=100, mixture_steps=300, beta=0.2, device="auto", mamba="auto",
-                 policy_settings=None, mixture_settings=None, progress=None):  # fmt: skip
+                 n_synthetic=None, synthetic_share=0.2, unlike_weight=0.3, contamination=0.1, impute="refuse",
+                 categorical="refuse", cvae_steps=200, detector_steps=100, mixture_steps=300, beta=0.2, device="auto",
+                 mamba="auto", policy_settings=None, mixture_settings=None, progress=None):  # fmt: skip
         self.random_state = random_state
         self.preset = preset
         self.generator = generator
@@ -98,6 +103,8 @@ class SwiftHydra(BaseEstimator):
         self.synthetic_share = synthetic_share
         self.unlike_weight = unlike_weight
         self.contamination = contamination
+        self.impute = impute
+        self.categorical = categorical
         self.cvae_steps = cvae_steps
         self.detector_steps = detector_steps
         self.mixture_steps = mixture_steps
@@ -117,16 +124,19 @@ class SwiftHydra(BaseEstimator):
     # --- training -------------------------------------------------------------------------------------------------
 
     def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None):
-        """Train on X (n, d) with y (n,); ``pretrained`` (from pretrain.py) must stem from the same rows and seed.
+        """Train on X (n, d), an array, data frame or Table, with y (n,).
+
+        ``pretrained`` (from pretrain.py) must stem from the same rows and seed.
 
         ``X_train`` and ``y_train`` are ADBench's names for the same arguments.
         """
         X, y = (X_train, y_train) if X is None else (X, y)
         self.check_settings()
-        columns = [str(name) for name in X.columns] if hasattr(X, "columns") else None
         if y is None:
             raise InputError("SwiftHydra requires y to be passed, but the target y is None: give 1 for known anomalies")
-        X = check_features(X, columns)
+        table = as_table(X, self.categorical != "refuse" or ())
+        preparation = Preparation(self.impute, self.categorical).fit(table)
+        X = preparation.transform(table)
         if len(X) < 2:
             raise InputError(f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an anomaly")
         y, classes = _encode_labels(y)
@@ -137,16 +147,18 @@ class SwiftHydra(BaseEstimator):
             raise InputError(
                 f"y marks only {int((y == 0).sum())} rows as normal (0): at least {MIN_NORMALS} are needed"
             )
-        self.n_features_in_, self.classes_, self.columns_ = X.shape[1], classes, columns
-        self.centre_, self.range_ = np.median(X[y == 0], axis=0), np.stack([X.min(0), X.max(0)])
-        self.device_, self.seconds_ = _resolve_device(self.device), {}
+        self.preparation_, self.n_features_in_, self.classes_ = preparation, table.X.shape[1], classes
+        self.centre_, self.range_ = preparation.centre(X[y == 0]), np.stack([X.min(0), X.max(0)])
+        self.device_, self.seconds_ = resolve_device(self.device), {}
         seed, progress = int(self.random_state), self.progress or silent
 
         with Clock(self.seconds_, "pretrain"):
             self.scaler_ = Standardizer().fit(X)
             Z, labels = torch.from_numpy(self.scaler_.transform(X)), torch.from_numpy(y)
             if pretrained is None:
-                pretrained = pretrain(Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress)
+                pretrained = pretrain(
+                    Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress, self.device_
+                )  # fmt: skip
         with Clock(self.seconds_, "episodes"):
             generated = generate_anomalies(
                 Z, labels, pretrained.cvae, pretrained.detector, seed, self.generator, self.n_synthetic,
@@ -192,18 +204,27 @@ class SwiftHydra(BaseEstimator):
 
     def decision_function(self, X):
         """Scores (n,) of rows X (n, d); higher is more anomalous. Streams: memory is that of one chunk of rows."""
+        table, scores = self._table(X), []
+        chunk = min(65536, CHUNK // self.n_features_in_ + 1)
+        for start in range(0, max(len(table), 1), chunk):
+            scores.append(self._scores(self.preparation_.transform(table.take(slice(start, start + chunk)))))
+        return np.concatenate(scores)
+
+    def _table(self, X):
+        """X as a table of the training's columns."""
         if not hasattr(self, "detector_"):
             raise NotFitted("this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first")
-        X = check_features(X, self.columns_)
-        if X.shape[1] != self.n_features_in_:
+        table = as_table(X, self.preparation_.texts)
+        if table.X.shape[1] != self.n_features_in_:
             raise InputError(
-                f"X has {X.shape[1]} features, but SwiftHydra is expecting {self.n_features_in_} features as input: "
-                "give the columns it was trained on"
+                f"X has {table.X.shape[1]} features, but SwiftHydra is expecting {self.n_features_in_} features as "
+                "input: give the columns it was trained on"
             )
-        chunk = min(65536, CHUNK // X.shape[1] + 1)
-        scores = [self.detector_.score(self.scaler_.transform(X[start : start + chunk]))
-                  for start in range(0, len(X), chunk)]  # fmt: skip
-        scores = np.concatenate(scores)
+        return replace(table, columns=table.columns or self.preparation_.columns)
+
+    def _scores(self, X):
+        """(n,) scores of prepared rows."""
+        scores = self.detector_.score(self.scaler_.transform(X))
         if not np.isfinite(scores).all():
             raise FloatingPointError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
         return scores
@@ -211,8 +232,8 @@ class SwiftHydra(BaseEstimator):
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.
 
-        A feature's share is how much the score falls when its value is replaced by the training normals' median and
-        the other features stay. Costs d further scorings of X.
+        A feature's share is how much the score falls when its value is replaced by the training normals' median (most
+        frequent text) and the other features stay. Costs d further scorings of X.
 
         Args:
             X: (n, d) rows. k: features to name, at most d.
@@ -220,19 +241,22 @@ class SwiftHydra(BaseEstimator):
         Returns:
             Names (n, k), the largest share first, and the shares (n, k) in units of the score.
         """
-        score, X = self.decision_function(X), check_features(X, self.columns_)
-        k = min(k, self.n_features_in_)
-        raised = np.empty(X.shape)
-        for j in range(X.shape[1]):
-            without = X.copy()
-            without[:, j] = self.centre_[j]
-            raised[:, j] = score - self.decision_function(without)
-        first = np.argsort(-raised, axis=1, kind="stable")[:, :k]
-        return np.array(self.feature_names(), dtype=object)[first], np.take_along_axis(raised, first, axis=1)
+        table = self._table(X)
+        k, chunk = min(k, self.n_features_in_), min(65536, CHUNK // self.n_features_in_ + 1)
+        first, shares = [], []
+        for start in range(0, max(len(table), 1), chunk):
+            X = self.preparation_.transform(table.take(slice(start, start + chunk)))
+            score, raised = self._scores(X), np.empty((len(X), self.n_features_in_))
+            for j in range(self.n_features_in_):
+                raised[:, j] = score - self._scores(np.where(self.preparation_.groups == j, self.centre_, X))
+            order = np.argsort(-raised, axis=1, kind="stable")[:, :k]
+            first.append(order)
+            shares.append(np.take_along_axis(raised, order, axis=1))
+        return np.array(self.feature_names(), dtype=object)[np.concatenate(first)], np.concatenate(shares)
 
     def feature_names(self):
-        """Names of the columns: those of the training table, or x0, x1, ..."""
-        return list(self.columns_ or [f"x{j}" for j in range(self.n_features_in_)])
+        """Names of the d columns: those of the training table, or x0, x1, ..."""
+        return list(self.preparation_.columns or (f"x{j}" for j in range(self.n_features_in_)))
 
     def predict_score(self, X):
         """ADBench's name for :meth:`decision_function`."""
@@ -263,10 +287,10 @@ class SwiftHydra(BaseEstimator):
         parameters = {name: value for name, value in self.get_params().items() if name != "progress"}
         return {
             "kind": "SwiftHydra", "fingerprint": data_fingerprint, "parameters": parameters,
-            "columns": self.columns_, "classes": self.classes_.tolist(), "n_features": self.n_features_in_,
-            "n_experts": self.n_experts_, "centre": torch.from_numpy(self.centre_),
-            "range": torch.from_numpy(self.range_),
-            "effective_rank": self.effective_rank_, "scaler": to_tensors(self.scaler_.state()),
+            "preparation": to_tensors(self.preparation_.state()), "classes": self.classes_.tolist(),
+            "n_features": self.n_features_in_, "n_experts": self.n_experts_, "effective_rank": self.effective_rank_,
+            "centre": torch.from_numpy(self.centre_), "range": torch.from_numpy(self.range_),
+            "scaler": to_tensors(self.scaler_.state()),
             "synthetic": torch.from_numpy(self.synthetic_), "detector": to_tensors(self.detector_.state()),
             "decision_scores": torch.from_numpy(self.decision_scores_),
         }  # fmt: skip
@@ -287,7 +311,7 @@ class SwiftHydra(BaseEstimator):
     @classmethod
     def _from_checkpoint(cls, saved):
         self = cls(**saved["parameters"])
-        self.device_, self.columns_ = torch.device("cpu"), saved["columns"]
+        self.device_, self.preparation_ = torch.device("cpu"), Preparation.from_state(to_arrays(saved["preparation"]))
         self.n_features_in_, self.classes_ = saved["n_features"], np.array(saved["classes"])
         self.n_experts_, self.effective_rank_ = saved["n_experts"], saved["effective_rank"]
         self.centre_, self.range_ = saved["centre"].numpy(), saved["range"].numpy()
@@ -298,7 +322,7 @@ class SwiftHydra(BaseEstimator):
 
 
 def _encode_labels(y):
-    """0 and 1 from what tables hold: -1 (unlabelled) becomes 0, two other numbers 0 and 1 in their order. With classes.
+    """0 and 1 in place of any two numbers from 0 on, in their order, and the two numbers.
 
     Everything else is left to :func:`dataloader.check_labels`, which names it.
     """
@@ -307,25 +331,11 @@ def _encode_labels(y):
         labels = np.unique(y.astype(np.float64))
     except (TypeError, ValueError):
         return y, np.array([0, 1])
-    if -1 in labels and set(labels) <= {-1, 0, 1}:
-        warnings.warn(f"{int((y == -1).sum())} unlabelled rows (-1) are taken as normal", UserWarning, stacklevel=3)
-        return np.where(y == -1, 0, y), np.array([0, 1])
     if len(labels) != 2 or set(labels) == {0, 1} or labels[0] < 0:
         return y, np.array([0, 1])
     warnings.warn(f"the labels are {labels[0]:g} and {labels[1]:g}: {labels[1]:g} is taken as the anomaly", UserWarning,
                   stacklevel=3)  # fmt: skip
     return (y == labels[1]).astype(np.int64), labels.astype(y.dtype) if y.dtype.kind in "iuf" else labels
-
-
-def _resolve_device(name):
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"device={name!r} cannot be used here: choose auto or cpu") from None
-    return device
 
 
 # --- command line -----------------------------------------------------------------------------------------------------
@@ -334,7 +344,7 @@ def _resolve_device(name):
 @dataclass
 class RunConfig(PretrainConfig):
     dataset: str = setting(
-        DATASET, "an .npz with X and y, a .csv with a label column, or an ADBench name", positional=True
+        DATASET, "an .npz with X and y, a .csv or .parquet with a label column, or an ADBench name", positional=True
     )
     preset: str = setting("full", "paper: M1-M9 alone; full: with M10-M12", choices=tuple(PRESETS))
     generator: str = setting("rl", "where generated anomalies come from", choices=GENERATORS)
@@ -345,7 +355,6 @@ class RunConfig(PretrainConfig):
     synthetic_share: float = setting(0.2, "share of generated rows in the anomaly half of a batch")
     unlike_weight: float = setting(0.3, "prior share of anomalies unlike the known ones (M12)")
     mixture_steps: int = setting(300, "training steps of the final mixture")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1: where the final mixture runs")
     mamba: str = setting("auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)")
     plot: bool = setting(False, "write figures into the run's folder (needs matplotlib)")
     eval_only: str | None = setting(None, "score the test rows with this checkpoint.pt instead of training")
@@ -353,7 +362,7 @@ class RunConfig(PretrainConfig):
 
 ESTIMATOR_SETTINGS = (
     "preset", "generator", "n_experts", "k", "n_episodes", "n_synthetic", "synthetic_share", "unlike_weight",
-    "cvae_steps", "detector_steps", "mixture_steps", "beta", "device", "mamba",
+    "impute", "categorical", "cvae_steps", "detector_steps", "mixture_steps", "beta", "device", "mamba",
 )  # fmt: skip
 
 
@@ -371,10 +380,7 @@ def main(argv=None):
     detector = SwiftHydra(random_state=config.seed, progress=None if config.quiet else progress,
                           **{name: getattr(config, name) for name in ESTIMATOR_SETTINGS})  # fmt: skip
     detector.check_settings()
-    data = load_dataset(config.dataset, config.label_column)
-    split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
-    X_train, y_train = data.X[split.train], data.y[split.train]
-    X_test, y_test = data.X[split.test], data.y[split.test]
+    data, split, train, X_train, y_train, test, y_test = load_rows(config)
     rows = fingerprint(X_train, y_train)
     progress.say(f"{data.name} ({config.protocol}, seed {config.seed}): {len(y_train)} training rows with "
                  f"{int(y_train.sum())} known anomalies, {len(y_test)} test rows with {int(y_test.sum())}")  # fmt: skip
@@ -383,7 +389,7 @@ def main(argv=None):
         if saved["fingerprint"] != rows:
             raise InputError(f"{config.eval_only}: was trained on other rows than {data.name}, {config.protocol}, seed "
                              f"{config.seed}: give the dataset, protocol and seed it was trained on")  # fmt: skip
-        score = SwiftHydra._from_checkpoint(saved).decision_function(X_test)
+        score = SwiftHydra._from_checkpoint(saved).decision_function(test)
         print(_result_line(y_test, score))
         return
     folder = RunFolder(config.out, data.name, config.protocol, config.seed)
@@ -391,17 +397,16 @@ def main(argv=None):
     report = {
         "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config),
         **environment_report(), "n_train": len(y_train), "n_train_anomalies": int(y_train.sum()),
-        "n_test": len(y_test), "n_test_anomalies": int(y_test.sum()), "n_features": data.X.shape[1],
+        "n_test": len(y_test), "n_test_anomalies": int(y_test.sum()), "n_features": len(data.columns),
     }  # fmt: skip
     try:
         seconds = {}
         with Clock(seconds, "pretrain"):
             pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
-        detector.fit(X_train, y_train, pretrained=pretrained)
-        detector.columns_ = list(data.columns)
+        detector.fit(train, y_train, pretrained=pretrained)
         detector.seconds_ |= seconds
         with Clock(detector.seconds_, "score"):
-            score = detector.decision_function(X_test)
+            score = detector.decision_function(test)
     except FloatingPointError as error:
         folder.write_results(report | {"failed": str(error)}, [], None, None)
         raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
@@ -421,6 +426,7 @@ def main(argv=None):
     folder.write_results(report, log, arrays, detector.checkpoint(rows))
     if config.plot:
         scaler = detector.scaler_
+        X_test = detector.preparation_.transform(test)
         paths = plot_run(folder.path, y_test, score, scaler.transform(X_train), y_train, scaler.transform(X_test),
                          scaler.transform(detector.synthetic_), detector.episode_log_)  # fmt: skip
         progress.say(f"figures: {', '.join(map(str, paths))}")
@@ -446,7 +452,7 @@ def _reuse_or_pretrain(folder, X, y, rows, config, progress):
         progress.say(f"{path} has other settings ({pretrained.settings}): pretraining again")
     scaler = Standardizer().fit(X)
     pretrained = pretrain(torch.from_numpy(scaler.transform(X)), torch.from_numpy(y), config.seed, **settings,
-                          progress=progress)  # fmt: skip
+                          progress=progress, device=resolve_device(config.device))  # fmt: skip
     save_pretrained(path, pretrained, scaler, rows, config.seed)
     return pretrained
 

@@ -10,6 +10,7 @@ import dataclasses
 import numbers
 import sys
 import typing
+import warnings
 
 
 class InputError(ValueError):
@@ -101,7 +102,8 @@ def check_range(name, value, low, high, whole=True):
 
 
 def run_main(main):
-    """Call ``main()`` and turn :class:`InputError` into one line on stderr and exit code 2."""
+    """Call ``main()``: warnings are one line each on stderr, an :class:`InputError` is too, with exit code 2."""
+    warnings.formatwarning = lambda message, *_: f"warning: {' '.join(str(message).split())}\n"
     try:
         main()
     except InputError as error:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 
 from config import InputError, check_range, parse_config, run_main, setting
-from dataloader import PROTOCOLS, Standardizer, fingerprint, load_dataset, make_split
+from dataloader import PROTOCOLS, Dataset, Split, Standardizer, fingerprint, load_dataset, make_split
 from model import BetaCVAE, MoEDetector, pack_network, unpack_network
+from preparation import CATEGORICAL, IMPUTE, Preparation
 from progress import Progress
 from runfolder import RunFolder, load_checkpoint, to_tensors
 from training import history_log, silent, train_cvae, train_detector
@@ -25,16 +26,20 @@ DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the comm
 @dataclass
 class PretrainConfig:
     dataset: str = setting(
-        DATASET, "an .npz with X and y, a .csv with a label column, or an ADBench name", positional=True
+        DATASET, "an .npz with X and y, a .csv or .parquet with a label column, or an ADBench name", positional=True
     )
     seed: int = setting(0, "seed of the split and of every random stream")
     protocol: str = setting("seen", "which anomalies are known in training", choices=PROTOCOLS)
     n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
-    label_column: str | None = setting(None, "label column of a .csv (default: the last)")
+    label_column: str | None = setting(None, "label column of a .csv or .parquet (default: the last)")
+    impute: str = setting("refuse", "missing values: refuse, or the training rows' median", choices=IMPUTE)
+    categorical: str = setting("refuse", "text columns: refuse, onehot or ordinal", choices=CATEGORICAL)
+    drop_columns: str | None = setting(None, "columns to leave out, separated by commas")
     max_rows: int | None = setting(None, "stratified subsample of larger tables (default: all rows)")
     cvae_steps: int = setting(200, "training steps of the Beta C-VAE")
     detector_steps: int = setting(100, "training steps of the pretrained detector")
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1: where networks train; the episodes' small ones on the CPU")
     out: str = setting("results", "folder that runs are written to")
     quiet: bool = setting(False, "print only results and errors")
 
@@ -46,6 +51,41 @@ class Pretrained(NamedTuple):
     log: list
 
 
+class Rows(NamedTuple):
+    """A dataset under a protocol: training and test rows as tables, the training rows' numbers, both labels."""
+
+    data: Dataset
+    split: Split
+    train: object
+    X_train: object
+    y_train: object
+    test: object
+    y_test: object
+
+
+def load_rows(config):
+    """Read, split and prepare what a :class:`PretrainConfig` names. Raises :class:`config.InputError`."""
+    data = load_dataset(
+        config.dataset, config.label_column, config.impute, config.categorical, config.drop_columns
+    )  # fmt: skip
+    split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
+    train, test = data.table.take(split.train), data.table.take(split.test)
+    X_train = Preparation(config.impute, config.categorical).fit(train).transform(train)
+    return Rows(data, split, train, X_train, data.y[split.train], test, data.y[split.test])
+
+
+def resolve_device(name):
+    """The torch device of a setting. Raises :class:`config.InputError` for one that cannot be used here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device={name!r} cannot be used here: choose auto or cpu") from None
+    return device
+
+
 def check_pretrain_settings(cvae_steps, detector_steps, beta):
     """Refuse settings that cannot train. Raises :class:`config.InputError`."""
     check_range("cvae_steps", cvae_steps, 1, 10**6)
@@ -53,19 +93,21 @@ def check_pretrain_settings(cvae_steps, detector_steps, beta):
     check_range("beta", beta, 0, 1e6, whole=False)
 
 
-def pretrain(Z, y, seed, cvae_steps=200, detector_steps=100, beta=0.2, progress=silent):
+def pretrain(Z, y, seed, cvae_steps=200, detector_steps=100, beta=0.2, progress=silent, device="cpu"):
     """Train C-VAE (M2) and one Mamba detector (M3) on standardised rows.
 
     Args:
-        Z: (n, d) float32 tensor. y: (n,) int64 tensor with both classes.
+        Z: (n, d) float32 tensor. y: (n,) int64 tensor with both classes. device: where they train.
 
     Returns:
-        A :class:`Pretrained`; its log has one dict per 20 steps.
+        A :class:`Pretrained` on the CPU; its log has one dict per 20 steps.
     """
+    Z, y = Z.to(device), y.to(device)
     cvae, cvae_history = train_cvae(Z, y, seed, "cvae", steps=cvae_steps, beta=beta, progress=progress)
     detector, history = train_detector(Z, y, seed, "detector", steps=detector_steps, progress=progress)
     log = history_log("cvae", cvae_history, "reconstruction", "kl") + history_log("detector", history, "detector_loss")
-    return Pretrained(cvae, detector, {"cvae_steps": cvae_steps, "detector_steps": detector_steps, "beta": beta}, log)
+    settings = {"cvae_steps": cvae_steps, "detector_steps": detector_steps, "beta": beta}
+    return Pretrained(cvae.cpu(), detector.cpu(), settings, log)
 
 
 def save_pretrained(path, pretrained, scaler, data_fingerprint, seed):
@@ -95,17 +137,19 @@ def load_pretrained(path, data_fingerprint):
 def main(argv=None):
     config = parse_config(PretrainConfig, __doc__.splitlines()[0], argv)
     check_pretrain_settings(config.cvae_steps, config.detector_steps, config.beta)
-    data = load_dataset(config.dataset, config.label_column)
-    split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
-    folder = RunFolder(config.out, data.name, config.protocol, config.seed)
-    X, y = data.X[split.train], data.y[split.train]
+    device = resolve_device(config.device)
+    rows = load_rows(config)
+    X, y = rows.X_train, rows.y_train
+    folder = RunFolder(config.out, rows.data.name, config.protocol, config.seed)
     scaler = Standardizer().fit(X)
     progress = Progress(config.quiet)
     progress.say(
-        f"{data.name} ({config.protocol}, seed {config.seed}): {len(y)} training rows, {int(y.sum())} anomalies"
+        f"{rows.data.name} ({config.protocol}, seed {config.seed}): {len(y)} training rows, {int(y.sum())} anomalies"
     )
     Z, labels = torch.from_numpy(scaler.transform(X)), torch.from_numpy(y)
-    pretrained = pretrain(Z, labels, config.seed, config.cvae_steps, config.detector_steps, config.beta, progress)
+    pretrained = pretrain(
+        Z, labels, config.seed, config.cvae_steps, config.detector_steps, config.beta, progress, device
+    )  # fmt: skip
     path = folder.path / "pretrained.pt"
     save_pretrained(path, pretrained, scaler, fingerprint(X, y), config.seed)
     progress.say(f"saved {path}")

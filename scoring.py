@@ -20,8 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from config import InputError, check_range, parse_config, setting
-from dataloader import stream_rows
 from runfolder import RunFolder, load_checkpoint
+from tables import stream_table
 
 SHOWN = 5  # drifting columns that are named
 DRIFT = 0.01  # share of rows outside the training range that is worth a warning
@@ -46,34 +46,37 @@ def main(argv):
             raise InputError(f"{name}: is missing: python SwiftHydra.py score --checkpoint C --data new.csv")
     detector = SwiftHydra._from_checkpoint(load_checkpoint(config.checkpoint, "SwiftHydra"))
     check_range("explain", config.explain, 0, detector.n_features_in_)
-    low, high = detector.range_
+    preparation, (low, high) = detector.preparation_, detector.range_
     slack = 1e-4 * (high - low)  # a text file's rounding is no drift
+    first = np.searchsorted(preparation.groups, np.arange(detector.n_features_in_))  # of the columns made from one
     drift, n_rows, n_above = np.zeros(detector.n_features_in_, dtype=np.int64), 0, 0
     start = time.perf_counter()
 
     def write(file):
-        nonlocal n_rows, n_above
+        nonlocal n_rows, n_above, drift
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         table = csv.writer(text)
         named = [name for i in range(config.explain) for name in (f"feature_{i + 1}", f"raises_score_by_{i + 1}")]
         table.writerow([config.id_column or "row", "score", "anomaly", *named])
-        blocks = stream_rows(config.data, detector.columns_, detector.n_features_in_, config.id_column)
+        blocks = stream_table(
+            config.data, preparation.columns, detector.n_features_in_, preparation.texts, config.id_column
+        )
         with tqdm(unit=" rows", unit_scale=True, disable=True if config.quiet else None) as bar:
-            for X, ids in blocks:
-                score = detector.decision_function(X)
+            for rows, ids in blocks:
+                X, score = preparation.transform(rows), detector.decision_function(rows)
                 above = score > detector.threshold_
                 outside = (X < low - slack) | (X > high + slack)
-                drift[:] += outside.sum(0)
+                drift += (np.logical_or.reduceat(outside, first, axis=1) | preparation.unknown(rows)).sum(0)
                 blank = [""] * len(named)
-                rows = [
+                lines = [
                     [i, f"{s:.9g}", int(a), *blank] for i, s, a in zip(ids, score.tolist(), above.tolist(), strict=True)
                 ]
                 if config.explain and above.any():
-                    features, raised = detector.explain(X[above], config.explain)
+                    features, raised = detector.explain(rows.take(np.flatnonzero(above)), config.explain)
                     for row, names, values in zip(np.flatnonzero(above), features, raised, strict=True):
-                        rows[row][3:] = [cell for pair in zip(names, values, strict=True)
+                        lines[row][3:] = [cell for pair in zip(names, values, strict=True)
                                          for cell in (pair[0], f"{pair[1]:.4g}")]  # fmt: skip
-                table.writerows(rows)
+                table.writerows(lines)
                 n_rows, n_above = n_rows + len(X), n_above + int(above.sum())
                 bar.update(len(X))
         text.flush()
@@ -87,8 +90,10 @@ def main(argv):
     for j in np.argsort(-drift, kind="stable")[:SHOWN]:
         if drift[j] > max(DRIFT * n_rows, 3):
             share, name = 100 * drift[j] / n_rows, detector.feature_names()[j]
+            known = f"{len(preparation.texts[j])} texts" if j in preparation.texts else (
+                f"{low[first[j]]:.4g} to {high[first[j]]:.4g}")  # fmt: skip
             print(f"warning: drift: {share:.1f} % of the rows are outside the training range of column {name!r} "
-                  f"({low[j]:.4g} to {high[j]:.4g})", file=sys.stderr)  # fmt: skip
+                  f"({known})", file=sys.stderr)  # fmt: skip
     if not config.quiet:
         seconds = time.perf_counter() - start
         print(f"{n_rows} rows scored in {seconds:.1f} s, {n_above} above the threshold {detector.threshold_:.4g}; "

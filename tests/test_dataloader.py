@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import dataloader
+import tables
 from config import InputError
 from dataloader import check_features, check_labels, describe, fingerprint, load_dataset, resolve_dataset
 
@@ -86,7 +87,7 @@ def test_csv_label_column_in_front(tmp_path):
 
 
 def test_csv_of_several_chunks_names_the_right_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataloader, "CHUNK", 7)
+    monkeypatch.setattr(tables, "CHUNK", 7)
     lines = [f"{i},{i % 2}" for i in range(50)]
     (tmp_path / "t.csv").write_text("a,y\n" + "\n".join(lines) + "\n")
     assert load_dataset(tmp_path / "t.csv").X[:, 0].tolist() == list(range(50))
@@ -224,7 +225,7 @@ def test_other_bad_csv(tmp_path):
     with pytest.raises(InputError, match=r"no UTF-8 text \(byte"):
         load_dataset(path)
     path.write_text("a,b,a,y\n1,2,3,0\n")
-    with pytest.raises(InputError, match="label column 'z' is not there: the columns are a, b, a, y"):
+    with pytest.raises(InputError, match="label column 'z' is not there: the columns are a, b, a.1, y"):
         load_dataset(path, "z")
     with pytest.raises(InputError, match="label column 'a' is there more than once"):
         load_dataset(path, "a")
@@ -233,7 +234,7 @@ def test_other_bad_csv(tmp_path):
 def test_unknown_places(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
     for spec, message in {
         "folder": r"folder is a directory: name one",
         "nowhere.csv": r"nowhere.csv does not exist: check the path",
@@ -244,11 +245,11 @@ def test_unknown_places(tmp_path, monkeypatch):
         "cifar10": r"is 10 files: name one of CIFAR10_0, .*--download cifar10",
         "yeats": r"neither a file nor a known name: did you mean 47_yeast",
         "qqqqqq": r"neither a file nor a known name: ADBenchDatasets/README.md",
-        "t.parquet": r"suffix '.parquet' is unknown",
+        "t.xlsx": r"suffix '.xlsx' is unknown",
     }.items():
         with pytest.raises(InputError, match=message):
             load_dataset(spec)
-    with pytest.raises(InputError, match=r"label_column='y' is for .csv files"):
+    with pytest.raises(InputError, match=r"label_column='y' is for .csv and .parquet files"):
         load_dataset("yeast", "y")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import made_table, run_script
 
-from dataloader import stream_rows
 from SwiftHydra import SwiftHydra
+from tables import as_table, stream_table
 
 SHORT = {"cvae_steps": 60, "detector_steps": 40, "mixture_steps": 60, "n_episodes": 2, "n_synthetic": 100}
 NAMES = ["age", "height", "income", "debt"]
@@ -17,8 +17,7 @@ NAMES = ["age", "height", "income", "debt"]
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     X, y = made_table(n=300, d=4, n_anomalies=30)
-    model = SwiftHydra(**SHORT).fit(X, y)
-    model.columns_ = NAMES
+    model = SwiftHydra(**SHORT).fit(as_table(X, columns=NAMES), y)
     model.save(folder / "checkpoint.pt")
     return model, X, folder / "checkpoint.pt"
 
@@ -104,9 +103,9 @@ def test_missing_arguments_are_named(tmp_path):
 
 def test_blocks_are_bounded(tmp_path):
     data = write_csv(tmp_path / "long.csv", None, [[i, -i, 1.5] for i in range(1000)])
-    blocks = list(stream_rows(data, None, 3, block=256))
-    assert [len(X) for X, _ in blocks] == [256, 256, 256, 232]
-    assert np.concatenate([X for X, _ in blocks])[:, 0].tolist() == list(range(1000))
+    blocks = list(stream_table(data, None, 3, size=256))
+    assert [len(rows) for rows, _ in blocks] == [256, 256, 256, 232]
+    assert np.concatenate([rows.X for rows, _ in blocks])[:, 0].tolist() == list(range(1000))
     assert [i for _, ids in blocks for i in ids] == list(range(1000))
 
 

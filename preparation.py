@@ -1,0 +1,139 @@
+"""From tables with gaps and texts to the numbers that networks read, fitted on training rows only (M1).
+
+Both steps are refused unless asked for: a filled gap and a number in place of a text are assumptions about the table.
+"""
+
+import numpy as np
+
+from config import InputError, check_choice
+from tables import check_features, listed, place
+
+IMPUTE, CATEGORICAL = ("refuse", "median"), ("refuse", "onehot", "ordinal")
+MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
+
+
+class Preparation:
+    """Fills gaps and encodes text columns.
+
+    Args:
+        impute: "refuse", or "median": the training rows' median, of a text column its most frequent text.
+        categorical: "refuse"; "onehot": a column of 0 and 1 for every text of the training rows (a new text is 0 in all
+            of them); "ordinal": the text's place in alphabetical order (a new text is -1).
+
+    Attributes after ``fit``, d input columns, d' prepared ones:
+        columns: d names, or None. groups: (d',) which input column a prepared one came from.
+        names: d' names, ``column=text`` for one-hot columns.
+    """
+
+    def __init__(self, impute="refuse", categorical="refuse"):
+        check_choice("impute", impute, IMPUTE)
+        check_choice("categorical", categorical, CATEGORICAL)
+        self.impute, self.categorical = impute, categorical
+
+    def fit(self, table):
+        """Learn fills and texts from the training rows, a :class:`tables.Table`.
+
+        Raises:
+            InputError: a text column where they are refused or with too many texts, a column without any value.
+        """
+        X, names = table.X, table.names()
+        self.columns, self.d = table.columns, X.shape[1]
+        if table.texts and self.categorical == "refuse":
+            j = min(table.texts)
+            i = int(np.flatnonzero(~np.isnan(X[:, j]))[0])
+            raise InputError(
+                f"{table.source}: column {names[j]!r} holds text, first {table.texts[j][int(X[i, j])][:40]!r} in "
+                f"{place(i, table.lines)}: give --categorical onehot or ordinal (categorical='onehot'), or leave it out"
+            )
+        self.texts = {}
+        for j, texts in table.texts.items():
+            codes = X[:, j]
+            self.texts[j] = sorted({texts[int(code)] for code in np.unique(codes[~np.isnan(codes)])})
+            if len(self.texts[j]) > MOST_TEXTS:
+                raise InputError(
+                    f"{table.source}: text column {names[j]!r} has {len(self.texts[j])} different texts, more than "
+                    f"{MOST_TEXTS}: if it names the rows leave it out with --drop-columns, else group its texts"
+                )
+        self.fill = None
+        if self.impute == "median":
+            X = self._encoded(table)
+            empty = np.isnan(X).all(axis=0)
+            if len(X) and empty.any():
+                raise InputError(
+                    f"{table.source}: column {listed(repr(names[j]) for j in np.flatnonzero(empty))} has no value in "
+                    "the training rows: leave it out with --drop-columns"
+                )
+            self.fill = np.nanmedian(X, axis=0).astype(np.float32) if len(X) else np.zeros(self.d, np.float32)
+            for j in self.texts:
+                codes = X[~np.isnan(X[:, j]), j].astype(int)
+                self.fill[j] = np.bincount(codes).argmax()
+        self.names, self.groups = [], []
+        for j, name in enumerate(names):
+            onehot = self.categorical == "onehot" and j in self.texts
+            self.names += [f"{name}={text}" for text in self.texts[j]] if onehot else [name]
+            self.groups += [j] * (len(self.texts[j]) if onehot else 1)
+        self.groups = np.array(self.groups)
+        return self
+
+    def _encoded(self, table):
+        """(n, d) with the numbers of this preparation's texts, -1 for a new one, NaN where a value is missing."""
+        if not self.texts:
+            return table.X
+        X = np.array(table.X, dtype=np.float64)
+        for j, texts in self.texts.items():
+            if j not in table.texts:  # numbers where training had texts
+                raise InputError(f"{table.source}: column {table.names()[j]!r} holds numbers, in training it held text")
+            number = {text: i for i, text in enumerate(texts)}
+            codes = np.array([number.get(text, -1) for text in table.texts[j]] + [-1], dtype=np.float64)
+            gap = np.isnan(X[:, j])
+            X[:, j] = np.where(gap, np.nan, codes[np.where(gap, -1, X[:, j]).astype(int)])
+        return X
+
+    def transform(self, table):
+        """The prepared rows: (n, d') float32, finite.
+
+        Raises:
+            InputError: a missing value where they are refused, infinity, another type than numbers.
+        """
+        X = check_features(self._encoded(table), table.columns, table.source, table.lines, self.impute != "refuse")
+        if self.fill is not None and np.isnan(X).any():
+            X = np.where(np.isnan(X), self.fill, X)
+        if self.categorical != "onehot" or not self.texts:
+            return X
+        parts = [
+            X[:, j, None] == np.arange(len(self.texts[j])) if j in self.texts else X[:, j, None] for j in range(self.d)
+        ]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def centre(self, X):
+        """A typical row (d',) of prepared rows: medians, and for a text column its most frequent text."""
+        centre = np.median(X, axis=0)
+        for j in self.texts:
+            of = self.groups == j
+            codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
+            centre[of] = codes[counts.argmax()]
+        return centre
+
+    def unknown(self, table):
+        """(n, d) True where a text column holds a text that no training row held."""
+        out = np.zeros((len(table), self.d), dtype=bool)
+        for j in self.texts:
+            out[:, j] = self._encoded(table)[:, j] == -1
+        return out
+
+    def state(self):
+        """Tensors' arrays and plain values."""
+        return {
+            "impute": self.impute, "categorical": self.categorical, "columns": self.columns, "d": self.d,
+            "texts": {str(j): texts for j, texts in self.texts.items()}, "fill": self.fill,
+            "names": self.names, "groups": self.groups,
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state):
+        """Rebuild from :meth:`state`."""
+        self = cls(state["impute"], state["categorical"])
+        self.columns, self.d, self.names, self.fill = (state[name] for name in ("columns", "d", "names", "fill"))
+        self.texts = {int(j): texts for j, texts in state["texts"].items()}
+        self.groups = state["groups"]
+        return self

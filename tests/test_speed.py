@@ -48,9 +48,8 @@ def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch)
     assert len(records["score"]["rows_per_second"]) == 5
     assert records["scale"]["rows"][0]["peak_mib"] > 50
     assert "no compiler here" in records["step"]["rows"][0]["compile_failed"]
-    auc = [row["auc_roc"] for row in records["bounds"]["rows"]]
-    assert len(auc) == 4
-    assert auc[0] != auc[1]  # the smaller bound was in force
+    assert [row["normals"] for row in records["bounds"]["rows"]] == [20, 8192] * 2
+    assert (speed.evidence.MAX_NORMALS, speed.kernel_experts.MAX_CENTRES) == (8192, 1600)  # as they were
     assert np.isfinite(records["scale"]["slope"])
     if "scan" in records:
         assert set(records["scan"]["rows"][0]["seconds"]) >= {"torch", "mambapy"}

@@ -58,7 +58,7 @@ class BenchmarkConfig:
     retry_failed: bool = setting(False, "compute failed cells again")
     records: str = setting(str(RECORDS), "folder of the records")
     speed: bool = setting(False, "measure times in place of scores, into results/speed, and stop (see speed.py)")
-    parts: str = setting("scan,experts,score,fit,run,scale", "with --speed: what to measure; also gpu")
+    parts: str = setting("scan,step,experts,score,fit,run,scale,bounds", "with --speed: what to measure; also gpu")
     report: bool = setting(False, "write the tables of results/README.md and README.md from the records and stop")
     figures: bool = setting(False, "with --report: draw the critical-difference diagrams too")
 

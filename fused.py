@@ -308,6 +308,23 @@ if njit is not None:
                         grad_conv[g, j, d] += grad_u[t, d] * xz[g, r, t - K + 1 + j, d]
                         grad_xz[g, r, t - K + 1 + j, d] += grad_u[t, d] * conv[g, j, d]
 
+    # --- distances ----------------------------------------------------------------------------------------------------
+
+    @compiled
+    def _city_block(rows, columns, out, low, high):
+        """Distances of rows (4 q, d) to columns (d, m), fours low to high: four rows share a pass over the columns."""
+        d, m = columns.shape
+        for four in range(low, high):
+            x, y = rows[4 * four : 4 * four + 4], out[4 * four : 4 * four + 4]
+            y[:] = f32(0.0)
+            for j in range(d):
+                x0, x1, x2, x3 = x[0, j], x[1, j], x[2, j], x[3, j]
+                for c in range(m):
+                    y[0, c] += abs(x0 - columns[j, c])
+                    y[1, c] += abs(x1 - columns[j, c])
+                    y[2, c] += abs(x2 - columns[j, c])
+                    y[3, c] += abs(x3 - columns[j, c])
+
 
 # --- differentiable functions -----------------------------------------------------------------------------------------
 
@@ -364,6 +381,16 @@ class _Fused(torch.autograd.Function):
         _run(ctx.kernel, parts, *[[grad, *arrays, *per_row, *sums] for sums in per_expert])
         summed = [sum(sums[1:], sums[0]) for sums in zip(*per_expert, strict=True)]
         return None, None, None, None, *map(torch.from_numpy, [*per_row, *summed])
+
+
+def city_block(X, Y):
+    """Sums of absolute differences between rows X (n, d) and rows Y (m, d): (n, m) float32."""
+    rows, columns = np.zeros((-(-len(X) // 4) * 4, X.shape[1]), np.float32), np.ascontiguousarray(Y.T, np.float32)
+    rows[: len(X)] = X
+    out = np.empty((len(rows), columns.shape[1]), np.float32)
+    parts = _parts(len(rows) // 4, out.size * len(columns)) if len(X) else []
+    _run(_city_block, parts, *[[rows, columns, out]] * len(parts))
+    return out[: len(X)]
 
 
 def selective_scan(u, delta, A, B, C, D):

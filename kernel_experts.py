@@ -18,10 +18,12 @@ from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import euclidean_distances
 
+import fused
+
 MAX_CENTRES, MAX_ANOMALIES = 1600, 800  # of a large table: bounds the m^3 of the fit and the m of scoring a row
 RIDGES = (0.03, 0.3, 3.0)
 GRADIENT_ROWS = 400
-CHUNK = 8192
+CHUNK = 256  # rows scored at a time: their distances stay in the processor's cache
 
 
 class KernelExpert:
@@ -42,11 +44,11 @@ class KernelExpert:
         Returns:
             (n,) scores of the rows by fits that left them out; rows beyond the centres were never part of the fit.
         """
-        X = np.asarray(X, dtype=np.float64)
+        X = np.asarray(X)
         anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[:MAX_ANOMALIES])
         normals = np.sort(rng.permutation(np.flatnonzero(y == 0))[: MAX_CENTRES - len(anomalies)])
         rows = np.concatenate([normals, anomalies])
-        self.centres = X[rows]
+        self.centres = X[rows].astype(np.float64)
         target = np.repeat([-1.0, 1.0], [len(normals), len(anomalies)])
         weight = np.repeat([0.5 / len(normals), 0.5 / len(anomalies)], [len(normals), len(anomalies)]) * len(rows)
         self.scale = np.ones(X.shape[1])
@@ -60,7 +62,8 @@ class KernelExpert:
         scores = np.empty(len(X))
         scores[rows] = left_out
         others = np.setdiff1d(np.arange(len(X)), rows)
-        scores[others] = self.score(X[others])
+        for part in np.array_split(others, len(others) // 65536 + 1):  # a copy of all of them could be gigabytes
+            scores[part] = self.score(X[part])
         return scores
 
     def _distance(self, X):
@@ -108,9 +111,17 @@ class KernelExpert:
 
     def score(self, X):
         """(n,) scores of rows (n, d), about -1 for normals and 1 for anomalies."""
-        X = np.asarray(X, dtype=np.float64)
-        parts = [self._kernel(self._distance(X[i : i + CHUNK])) @ self.alpha for i in range(0, len(X), CHUNK)]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        scores, centres = np.empty(len(X)), self.centres * self.scale
+        for start in range(0, len(X), CHUNK):
+            rows = np.asarray(X[start : start + CHUNK], dtype=np.float64) * self.scale
+            if self.norm == "l2":
+                distance = euclidean_distances(rows, centres)
+            elif fused.available():
+                distance = fused.city_block(rows, centres)
+            else:
+                distance = cdist(rows, centres, "cityblock")
+            scores[start : start + CHUNK] = self._kernel(distance) @ self.alpha
+        return scores
 
     def state(self):
         """The fit as arrays and plain values."""

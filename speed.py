@@ -10,11 +10,13 @@ is the median and, where it matters, the median of the ratios. One thread unless
 
 Parts
     scan      forward and backward of the selective scan, against mambapy's parallel scan
+    step      forward and backward of four Mamba blocks: plain PyTorch, torch.compile, numba
     experts   rows scored per second by a mixture of 1 to 64 experts, and against one detector of all their parameters
     score     rows scored per second, against ExtraTrees, kNN and a Transformer of the released code's size
     fit       seconds of a fit on every set, against CatBoost with defaults
-    run       ``python SwiftHydra.py`` on the embedded set, whole process, two threads
+    run       ``python SwiftHydra.py`` on the embedded set, whole process, one and two threads
     scale     seconds and memory of fit and score from 10,000 to 1,000,000 rows, and 500 columns
+    bounds    AUC-ROC under other bounds on the rows that stand for a large table; needs large sets
     gpu       scan and training step on the GPU, backends side by side, and the scores' parity with the CPU's
 """
 
@@ -31,11 +33,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 from torch import nn
 from tqdm import tqdm
 
+import evidence
 import fused
+import kernel_experts
 from config import InputError
 from dataloader import load_dataset, make_split
 from model import MoEDetector, choose_backend, has_mamba_kernels, mamba_mixer, official_scan
@@ -50,6 +55,7 @@ EXPERTS = (1, 2, 4, 16, 64)
 SCALE = ((10_000, 30), (100_000, 30), (1_000_000, 30), (100_000, 500))  # (rows, columns)
 SINGLE = ((8, 4), (30, 4), (60, 8), (200, 16))  # (columns, experts)
 N_SCORED = 65536
+LARGE = 50_000  # rows from which on a set shows what a bound does
 
 
 def measure(parts, datasets, out, repeats=7):
@@ -227,19 +233,20 @@ def fit(datasets, repeats):
 
 
 def run(_, repeats):
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    environment["OMP_NUM_THREADS"] = "2"
-    seconds, backends = {}, ["torch", *(["numba"] if fused.available() else [])]
-    for backend in backends:
-        each = []
-        for _ in range(max(3, repeats // 2)):
+    backends = ["torch", *(["numba"] if fused.available() else [])]
+    seconds = {f"{backend}, {threads}": [] for backend in backends for threads in (1, 2)}
+    for _ in range(max(3, repeats // 2)):
+        for name, each in seconds.items():
+            backend, threads = name.split(", ")
+            environment = os.environ | {"OMP_NUM_THREADS": threads}
+            for other in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+                environment.pop(other, None)
             with tempfile.TemporaryDirectory() as out:
                 command = [sys.executable, str(ROOT / "SwiftHydra.py"), "--quiet", "--out", out, "--mamba", backend]
                 start = time.perf_counter()
                 subprocess.run(command, check=True, capture_output=True, env=environment)
                 each.append(time.perf_counter() - start)
-        seconds[backend] = statistics.median(each)
-    return {"threads": 2, "seconds": seconds}
+    return {"seconds": {name: statistics.median(each) for name, each in seconds.items()}}
 
 
 SCALE_CODE = """
@@ -294,7 +301,7 @@ def gpu(_, repeats):
             {name: _with_gradients(way, tensors) for name, way in ways.items()}, 3 * repeats, synchronise
         )
         rows.append({"shape": list(shape), "seconds": seconds})
-    steps = [_training_step(L, repeats) for L in (8, 32, 128)]
+    steps = [_training_step(L, repeats, "cuda") for L in (8, 32, 128)]
     X, y = _table(4000, 16, share=0.1)
     model = SwiftHydra(random_state=0, preset="paper", device="cuda").fit(X, y)
     on_gpu = model.decision_function(X)
@@ -306,39 +313,72 @@ def gpu(_, repeats):
             "spread_of_scores": float(on_cpu.std())}  # fmt: skip
 
 
-def _training_step(L, repeats):
-    """One step of a Mamba block over L tokens: eager, compiled, and as a CUDA graph."""
+def step(_, repeats):
+    """One training step of four experts' Mamba blocks on the CPU: plain, compiled by torch, by numba."""
+    return {"rows": [_training_step(L, repeats) for L in (8, 32)]}
+
+
+def _training_step(L, repeats, device="cpu"):
+    """Forward and backward of a Mamba block over L tokens: eager, compiled, with kernels, on a GPU as a CUDA graph."""
     torch.manual_seed(0)
-    experts = MoEDetector(2 * L, 4, n_tokens=L).experts.cuda()
+    experts = MoEDetector(2 * L, 4, n_tokens=L).experts.to(device)
     p = {name.replace("/", "."): value for name, value in experts.mamba.items()}
-    x = torch.randn(4, 256, L, 16, device="cuda")
+    x, cuda = torch.randn(4, 64, L, 16, device=device), device == "cuda"
+    synchronise = torch.cuda.synchronize if cuda else None
 
-    def step(x, p):
-        return mamba_mixer(p, x, "torch").square().mean()
+    def whole(mixer, backend="torch"):
+        return lambda: torch.autograd.grad(mixer(p, x, backend).square().mean(), list(p.values()))
 
-    def whole(function):
-        return lambda: torch.autograd.grad(function(x, p), list(p.values()))
-
-    functions = {"eager": whole(step)}
+    functions, failed, kernels = {"eager": whole(mamba_mixer)}, None, choose_backend("auto", device)
+    if kernels != "torch":
+        functions[kernels] = whole(mamba_mixer, kernels)
     try:
-        compiled = torch.compile(step)
-        whole(compiled)()
-        functions["compiled"] = whole(compiled)
+        functions["compiled"] = whole(torch.compile(mamba_mixer))
+        functions["compiled"]()
     except Exception as error:  # a missing compiler is named in the record
-        functions_failed = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    else:
-        functions_failed = None
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
+        functions.pop("compiled", None)
+        failed = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if cuda:
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                functions["eager"]()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             functions["eager"]()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        functions["eager"]()
-    functions["graph"] = graph.replay
-    seconds = in_turns(functions, 3 * repeats, torch.cuda.synchronize)
-    return {"tokens": L, "rows": 256, "n_experts": 4, "seconds": seconds, "compile_failed": functions_failed}
+        functions["graph"] = graph.replay
+    seconds = in_turns(functions, 3 * repeats, synchronise)
+    return {"tokens": L, "rows": len(x[0]), "n_experts": 4, "seconds": seconds, "compile_failed": failed}
+
+
+BOUNDS = ((2048, 1600), (8192, 1600), (32768, 1600), (8192, 800), (8192, 3200))  # reference normals, kernel centres
+
+
+def bounds(datasets, repeats):
+    """AUC-ROC and seconds under other bounds on the rows that stand for a large table; the second are the defaults."""
+    rows, before = [], (evidence.MAX_NORMALS, kernel_experts.MAX_CENTRES, kernel_experts.MAX_ANOMALIES)
+    for path in tqdm(sorted(Path(datasets).glob("*.npz")), desc="bounds", disable=None):
+        data = load_dataset(path)
+        if len(data.y) < LARGE:
+            continue
+        split = make_split(data.X, data.y, "seen", 10, max_rows=LARGE, least=1)
+        for normals, centres in BOUNDS:
+            try:
+                evidence.MAX_NORMALS = normals
+                kernel_experts.MAX_CENTRES, kernel_experts.MAX_ANOMALIES = centres, centres // 2
+                start = time.perf_counter()
+                model = SwiftHydra(random_state=10).fit(data.X[split.train], data.y[split.train])
+                fitted = time.perf_counter()
+                score = model.decision_function(data.X[split.test])
+            finally:
+                evidence.MAX_NORMALS, kernel_experts.MAX_CENTRES, kernel_experts.MAX_ANOMALIES = before
+            rows.append({"dataset": data.name, "n_train": len(split.train), "normals": normals, "centres": centres,
+                         "auc_roc": roc_auc_score(data.y[split.test], score), "fit_seconds": fitted - start,
+                         "score_seconds": time.perf_counter() - fitted})  # fmt: skip
+    if not rows:
+        raise InputError(f"{datasets}: the part bounds needs sets of at least {LARGE} rows: give one with --datasets")
+    return {"rows": rows}
 
 
 def _processor():
@@ -359,4 +399,4 @@ def _versions(*packages):
     return found
 
 
-PARTS = {f.__name__: f for f in (scan, experts, score, fit, run, scale, gpu)}
+PARTS = {f.__name__: f for f in (scan, step, experts, score, fit, run, scale, bounds, gpu)}

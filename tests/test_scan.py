@@ -230,3 +230,13 @@ def test_a_mamba_ssm_without_its_extension_falls_back(monkeypatch):
     assert model.choose_backend("auto", "cuda") == "torch"
     with pytest.raises(RuntimeError, match="requirements-gpu"):
         model.choose_backend("official")
+
+
+@pytest.mark.skipif(not fused.available(), reason="numba is not installed")
+@pytest.mark.parametrize("shape", [(0, 5, 3), (1, 1, 1), (7, 33, 12), (600, 70, 50)])
+def test_city_block_distances(shape):
+    from scipy.spatial.distance import cdist
+
+    rng, (n, m, d) = np.random.default_rng(0), shape
+    X, Y = rng.normal(size=(n, d)), rng.normal(size=(m, d))
+    np.testing.assert_allclose(fused.city_block(X, Y), cdist(X, Y, "cityblock"), rtol=1e-5, atol=1e-5)

@@ -33,7 +33,7 @@ from dataloader import (
 from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
 from model import choose_backend
-from plots import plot_run, require_matplotlib
+from plots import Run, plot_run, require_matplotlib
 from pretrain import PretrainConfig, check_pretrain_settings, load_pretrained, pretrain, save_pretrained
 from progress import Clock, Progress
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
@@ -347,7 +347,7 @@ class RunConfig(PretrainConfig):
     mixture_steps: int = setting(300, "training steps of the final mixture")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1: where the final mixture runs")
     mamba: str = setting("auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)")
-    plot: bool = setting(False, "write figures into the run's folder (needs matplotlib)")
+    plot: bool = setting(False, "write figures and report.html into the run's folder (needs matplotlib)")
     eval_only: str | None = setting(None, "score the test rows with this checkpoint.pt instead of training")
 
 
@@ -421,9 +421,10 @@ def main(argv=None):
     folder.write_results(report, log, arrays, detector.checkpoint(rows))
     if config.plot:
         scaler = detector.scaler_
-        paths = plot_run(folder.path, y_test, score, scaler.transform(X_train), y_train, scaler.transform(X_test),
-                         scaler.transform(detector.synthetic_), detector.episode_log_)  # fmt: skip
-        progress.say(f"figures: {', '.join(map(str, paths))}")
+        run = Run(y_train, detector.decision_scores_, scaler.transform(X_train), y_test, score,
+                  scaler.transform(X_test), scaler.transform(detector.synthetic_), log, detector.n_experts_,
+                  detector.detector_.expert_usage)  # fmt: skip
+        progress.say(f"figures: {plot_run(folder.path, run, report)}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
     progress.say(f"{len(detector.synthetic_)} anomalies generated ({config.generator}), {detector.n_experts_} experts; "
                  f"seconds: {seconds}; written to {folder.path}")  # fmt: skip

@@ -1,4 +1,4 @@
-# make run    create .venv, install, train on the embedded UCI Yeast set and print its AUC-ROC
+# make run    create .venv, install, train on the embedded UCI Yeast set, draw the figures, print its AUC-ROC
 # make test   the test suite      make lint   ruff      DATASET=path make run   another dataset
 PYTHON ?= python3
 DATASET ?= 47_yeast
@@ -6,7 +6,7 @@ DATASET ?= 47_yeast
 .PHONY: run test lint clean
 
 run: .venv/installed
-	.venv/bin/python SwiftHydra.py $(DATASET)
+	.venv/bin/python SwiftHydra.py $(DATASET) --plot
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest -q

@@ -26,7 +26,7 @@ from dataloader import Standardizer, check_labels, fingerprint
 from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
 from model import choose_backend
-from plots import plot_run, require_matplotlib
+from plots import Run, plot_run, require_matplotlib
 from preparation import Preparation
 from pretrain import (
     PretrainConfig,
@@ -356,7 +356,7 @@ class RunConfig(PretrainConfig):
     unlike_weight: float = setting(0.3, "prior share of anomalies unlike the known ones (M12)")
     mixture_steps: int = setting(300, "training steps of the final mixture")
     mamba: str = setting("auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)")
-    plot: bool = setting(False, "write figures into the run's folder (needs matplotlib)")
+    plot: bool = setting(False, "write figures and report.html into the run's folder (needs matplotlib)")
     eval_only: str | None = setting(None, "score the test rows with this checkpoint.pt instead of training")
 
 
@@ -427,9 +427,10 @@ def main(argv=None):
     if config.plot:
         scaler = detector.scaler_
         X_test = detector.preparation_.transform(test)
-        paths = plot_run(folder.path, y_test, score, scaler.transform(X_train), y_train, scaler.transform(X_test),
-                         scaler.transform(detector.synthetic_), detector.episode_log_)  # fmt: skip
-        progress.say(f"figures: {', '.join(map(str, paths))}")
+        run = Run(y_train, detector.decision_scores_, scaler.transform(X_train), y_test, score,
+                  scaler.transform(X_test), scaler.transform(detector.synthetic_), log, detector.n_experts_,
+                  detector.detector_.expert_usage)  # fmt: skip
+        progress.say(f"figures: {plot_run(folder.path, run, report)}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
     progress.say(f"{len(detector.synthetic_)} anomalies generated ({config.generator}), {detector.n_experts_} experts; "
                  f"seconds: {seconds}; written to {folder.path}")  # fmt: skip

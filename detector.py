@@ -62,6 +62,13 @@ class MixtureDetector:
         """(n,) float64 log-odds of standardised rows (n, d)."""
         return self._logits(self.mixture, torch.from_numpy(Z))
 
+    def expert_usage(self, Z):
+        """Numbers of the mixture's experts that run for standardised rows (n, d), the largest gate first: (n, k)."""
+        return self.mixture.route(self._mixture_inputs(Z).to(self.settings.device))[1].cpu().numpy()
+
+    def _mixture_inputs(self, Z):
+        return torch.from_numpy(Z)
+
     def _train(self, rows, labels, synthetic, stage, progress, share, n_experts=None, folds=None, steps=None):
         s = self.settings
         n_experts, steps = n_experts or s.n_experts, steps or s.steps
@@ -168,6 +175,9 @@ class FullDetector(MixtureDetector):
 
     def score(self, Z):
         return self._combine(*self.parts(Z))
+
+    def _mixture_inputs(self, Z):
+        return _beside(Z, self.evidence.transform(Z), MIXTURE_COLUMNS)
 
     def _combine(self, experts, one_class):
         """The experts' p-value (M11) OR the one-class p-value (M12), as class-balanced log-odds: (n,)."""

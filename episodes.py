@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from config import InputError
 from model import pack_network, unpack_network
@@ -30,6 +31,7 @@ from training import seeded, silent, stage_seed, train_cvae, train_detector
 GENERATORS = ("rl", "gradient", "cvae", "noise", "none", "search", "uniform", "smote", "oversample")
 N_CANDIDATES = 1024  # proposals of an episode
 GAMMA = 0.6  # reward weight of diversity in episode e is GAMMA ** e
+LOSS_ROWS = 4096  # most normals of the logged detector loss
 
 
 class Generated(NamedTuple):
@@ -71,6 +73,7 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
         accepted, log = X[:0], []
         for episode in range(n_episodes):
             weight = GAMMA**episode
+            detector_loss = _detector_loss(environment.detector, X, y, accepted)
             if kind == "rl":
                 x, reward, batch = agent.rollout(environment, N_CANDIDATES, weight, weight / 2 * warm_up, generator)
                 loss = agent.update(batch, generator)
@@ -91,7 +94,7 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
                 "episode": episode, "diversity_weight": weight, "reward": float(reward.total.mean()),
                 "novelty": float(reward.novelty.mean()), "coverage": float(reward.coverage.mean()),
                 "deception": float(reward.deception.mean()), "feasible": float(reward.feasible.float().mean()),
-                "latent_step": float(moved), "accepted": len(accepted),
+                "detector_loss": detector_loss, "latent_step": float(moved), "accepted": len(accepted),
                 "effective_rank": effective_rank(accepted) if len(accepted) > 1 else 0.0,
             })  # fmt: skip
             if loss is not None:
@@ -102,6 +105,15 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
                 break
             _refresh(environment, X, y, accepted, seed, f"{kind}/{episode}")
     return Generated(accepted, log)
+
+
+@torch.no_grad()
+def _detector_loss(detector, X, y, accepted):
+    """Cross-entropy of W on what it has learned from so far (training rows, accepted rows), both classes half: nats."""
+    normal, anomaly = X[y == 0], torch.cat([X[y == 1], accepted])
+    normal = normal[:: math.ceil(len(normal) / LOSS_ROWS)]
+    missed = F.softplus(-detector.score(anomaly)).mean() + F.softplus(detector.score(normal)).mean()
+    return float(missed) / 2
 
 
 def _refresh(environment, X, y, accepted, seed, stage):

@@ -447,9 +447,14 @@ class MoEDetector(nn.Module):
         chunks = x.split(batch * max(4, self.n_experts))
         return torch.cat([self._score_chunk(rows) for rows in chunks]) if len(x) else x.new_zeros(0)
 
+    @torch.no_grad()
+    def route(self, x):
+        """Gates and numbers of the experts that run for the rows x (B, d), the largest gate first: (B, k) each."""
+        top, chosen = self.router.clean(x).topk(self.router.k, dim=1)
+        return top.softmax(1), chosen
+
     def _score_chunk(self, x):
-        top, chosen = self.router.clean(x).topk(self.router.k, dim=1)  # (B, k)
-        gates, expert = top.softmax(1).flatten(), chosen.flatten()  # (B * k,)
+        gates, expert = (part.flatten() for part in self.route(x))  # (B * k,)
         by_expert = torch.argsort(expert, stable=True)
         rows, gates = by_expert // self.router.k, gates[by_expert]
         score, start = x.new_zeros(len(x)), 0

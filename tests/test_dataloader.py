@@ -225,7 +225,7 @@ def test_other_bad_csv(tmp_path):
     with pytest.raises(InputError, match=r"no UTF-8 text \(byte"):
         load_dataset(path)
     path.write_text("a,b,a,y\n1,2,3,0\n")
-    with pytest.raises(InputError, match="label column 'z' is not there: the columns are a, b, a.1, y"):
+    with pytest.raises(InputError, match=r"label column 'z' is not there: the columns are a, b, a\.1, y"):
         load_dataset(path, "z")
     with pytest.raises(InputError, match="label column 'a' is there more than once"):
         load_dataset(path, "a")

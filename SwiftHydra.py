@@ -4,6 +4,7 @@
     python SwiftHydra.py yeast --protocol unseen --seed 1
     python SwiftHydra.py path/to/table.csv --label-column outlier
     python SwiftHydra.py yeast --eval-only results/47_yeast/seen/seed0/checkpoint.pt
+    python SwiftHydra.py score --checkpoint results/table/seen/seed0/checkpoint.pt --data new.csv    # see scoring.py
 
 Uses what pretrain.py saved for the same rows and settings, and pretrains first when nothing is there. Writes
 ``results/<dataset>/<protocol>/seed<k>/`` and prints ``AUC-ROC 0.xxxx  AUC-PR 0.xxxx`` last. The class below is the same
@@ -373,7 +374,8 @@ def main(argv=None):
 
         scoring.main(argv[1:])
         return
-    config = parse_config(RunConfig, __doc__.splitlines()[0], argv)
+    about = f"{__doc__.splitlines()[0]} To score new rows: python SwiftHydra.py score -h"
+    config = parse_config(RunConfig, about, argv)
     progress = Progress(config.quiet)
     if config.plot:
         require_matplotlib()  # before the work, not after it

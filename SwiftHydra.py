@@ -3,6 +3,7 @@
     python SwiftHydra.py                       # the embedded UCI Yeast set
     python SwiftHydra.py yeast --protocol unseen --seed 1
     python SwiftHydra.py path/to/table.csv --label-column outlier
+    python SwiftHydra.py path/to/table.csv --resume    # goes on where the same command was cut off
     python SwiftHydra.py yeast --eval-only results/47_yeast/seen/seed0/checkpoint.pt
 
 Uses what pretrain.py saved for the same rows and settings, and pretrains first when nothing is there. Writes
@@ -34,10 +35,11 @@ from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
 from model import choose_backend
 from plots import plot_run, require_matplotlib
-from pretrain import PretrainConfig, check_pretrain_settings, load_pretrained, pretrain, save_pretrained
+from pretrain import PretrainConfig, check_pretrain_settings, pretrain, reuse_or_pretrain
 from progress import Clock, Progress
+from resume import Store, finished_run
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
-from training import choose_n_experts, silent
+from training import NO_STORE, choose_n_experts, silent
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
@@ -116,10 +118,11 @@ class SwiftHydra(BaseEstimator):
 
     # --- training -------------------------------------------------------------------------------------------------
 
-    def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None):
+    def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None, store=NO_STORE):
         """Train on X (n, d) with y (n,); ``pretrained`` (from pretrain.py) must stem from the same rows and seed.
 
-        ``X_train`` and ``y_train`` are ADBench's names for the same arguments.
+        ``X_train`` and ``y_train`` are ADBench's names for the same arguments. ``store`` keeps finished stages, so that
+        a fit that was cut off can go on (see resume.py).
         """
         X, y = (X_train, y_train) if X is None else (X, y)
         self.check_settings()
@@ -146,17 +149,17 @@ class SwiftHydra(BaseEstimator):
             self.scaler_ = Standardizer().fit(X)
             Z, labels = torch.from_numpy(self.scaler_.transform(X)), torch.from_numpy(y)
             if pretrained is None:
-                pretrained = pretrain(Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress)
+                pretrained = pretrain(Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress, store)
         with Clock(self.seconds_, "episodes"):
             generated = generate_anomalies(
                 Z, labels, pretrained.cvae, pretrained.detector, seed, self.generator, self.n_synthetic,
-                self.n_episodes, progress, **(self.policy_settings or {}),
+                self.n_episodes, progress, store, **(self.policy_settings or {}),
             )  # fmt: skip
         self.synthetic_ = self.scaler_.inverse_transform(generated.rows.numpy())
         self.episode_log_ = generated.log
         wanted, self.effective_rank_ = choose_n_experts(Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
-        self.detector_ = self._new_detector().fit(Z, labels, generated.rows, progress, self.seconds_)
+        self.detector_ = self._new_detector().fit(Z, labels, generated.rows, progress, self.seconds_, store)
         self.decision_scores_ = self.detector_.training_scores_
         self.set_contamination(self.contamination)
         return self
@@ -375,35 +378,53 @@ def main(argv=None):
     split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
     X_train, y_train = data.X[split.train], data.y[split.train]
     X_test, y_test = data.X[split.test], data.y[split.test]
-    rows = fingerprint(X_train, y_train)
     progress.say(f"{data.name} ({config.protocol}, seed {config.seed}): {len(y_train)} training rows with "
                  f"{int(y_train.sum())} known anomalies, {len(y_test)} test rows with {int(y_test.sum())}")  # fmt: skip
     if config.eval_only:
         saved = load_checkpoint(config.eval_only, "SwiftHydra")
-        if saved["fingerprint"] != rows:
+        if saved["fingerprint"] != fingerprint(X_train, y_train):
             raise InputError(f"{config.eval_only}: was trained on other rows than {data.name}, {config.protocol}, seed "
                              f"{config.seed}: give the dataset, protocol and seed it was trained on")  # fmt: skip
         score = SwiftHydra._from_checkpoint(saved).decision_function(X_test)
         print(_result_line(y_test, score))
         return
-    folder = RunFolder(config.out, data.name, config.protocol, config.seed)
+    with RunFolder(config.out, data.name, config.protocol, config.seed).locked() as folder:
+        _run(config, folder, detector, data, split, progress)
+
+
+def _run(config, folder, detector, data, split, progress):
+    """Train, score the test rows, write the run's files and print the result line."""
+    X_train, y_train = data.X[split.train], data.y[split.train]
+    X_test, y_test = data.X[split.test], data.y[split.test]
+    rows = fingerprint(X_train, y_train)
+    settings = {"seed": config.seed, **{name: getattr(config, name) for name in ESTIMATOR_SETTINGS}}
+    prints = {"train_fingerprint": rows, "test_fingerprint": fingerprint(X_test, y_test)}
+    if config.resume and not config.plot:  # figures need the fitted detector
+        finished = finished_run(folder, prints, settings)
+        if finished is not None:
+            progress.say(f"nothing is left to do: {folder.path} is done")
+            print(_result_line(*finished))
+            return
+    store = Store(folder.path / "resume.pt", rows, settings, config.resume, progress.say)
     progress.say(" ".join(f"{name}={value}" for name, value in asdict(config).items() if value is not None))
     report = {
-        "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config),
+        "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config), **prints,
+        "resumed_after": store.resumed_after,
         **environment_report(), "n_train": len(y_train), "n_train_anomalies": int(y_train.sum()),
         "n_test": len(y_test), "n_test_anomalies": int(y_test.sum()), "n_features": data.X.shape[1],
     }  # fmt: skip
     try:
         seconds = {}
         with Clock(seconds, "pretrain"):
-            pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
-        detector.fit(X_train, y_train, pretrained=pretrained)
+            pretrained = reuse_or_pretrain(folder, X_train, y_train, config, progress)
+        detector.fit(X_train, y_train, pretrained=pretrained, store=store)
         detector.columns_ = list(data.columns)
         detector.seconds_ |= seconds
         with Clock(detector.seconds_, "score"):
             score = detector.decision_function(X_test)
     except FloatingPointError as error:
         folder.write_results(report | {"failed": str(error)}, [], None, None)
+        store.clear()
         raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
     report |= {
         "device": str(detector.device_), "mamba_backend": choose_backend(config.mamba, detector.device_),
@@ -424,6 +445,7 @@ def main(argv=None):
         paths = plot_run(folder.path, y_test, score, scaler.transform(X_train), y_train, scaler.transform(X_test),
                          scaler.transform(detector.synthetic_), detector.episode_log_)  # fmt: skip
         progress.say(f"figures: {', '.join(map(str, paths))}")
+    store.clear()
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
     progress.say(f"{len(detector.synthetic_)} anomalies generated ({config.generator}), {detector.n_experts_} experts; "
                  f"seconds: {seconds}; written to {folder.path}")  # fmt: skip
@@ -432,23 +454,6 @@ def main(argv=None):
 
 def _result_line(y, score):
     return f"AUC-ROC {roc_auc_score(y, score):.4f}  AUC-PR {average_precision_score(y, score):.4f}"
-
-
-def _reuse_or_pretrain(folder, X, y, rows, config, progress):
-    """What pretrain.py saved for these rows and settings, or a pretraining that is saved for the next run."""
-    path = folder.path / "pretrained.pt"
-    settings = {"cvae_steps": config.cvae_steps, "detector_steps": config.detector_steps, "beta": config.beta}
-    if path.exists():
-        pretrained = load_pretrained(path, rows)
-        if pretrained.settings == settings:
-            progress.say(f"using {path}")
-            return pretrained
-        progress.say(f"{path} has other settings ({pretrained.settings}): pretraining again")
-    scaler = Standardizer().fit(X)
-    pretrained = pretrain(torch.from_numpy(scaler.transform(X)), torch.from_numpy(y), config.seed, **settings,
-                          progress=progress)  # fmt: skip
-    save_pretrained(path, pretrained, scaler, rows, config.seed)
-    return pretrained
 
 
 if __name__ == "__main__":

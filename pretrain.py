@@ -3,6 +3,7 @@
     python pretrain.py                      # the embedded UCI Yeast set
     python pretrain.py yeast --seed 1
     python pretrain.py path/to/table.csv --label-column outlier --protocol unseen
+    python pretrain.py path/to/table.csv --resume      # goes on where the same command was cut off
 
 Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py takes it from there (M1, M2, M3).
 """
@@ -16,8 +17,9 @@ from config import InputError, check_range, parse_config, run_main, setting
 from dataloader import PROTOCOLS, Standardizer, fingerprint, load_dataset, make_split
 from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from progress import Progress
+from resume import Store
 from runfolder import RunFolder, load_checkpoint, to_tensors
-from training import history_log, silent, train_cvae, train_detector
+from training import NO_STORE, history_log, silent, train_cvae, train_detector
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 
@@ -36,6 +38,7 @@ class PretrainConfig:
     detector_steps: int = setting(100, "training steps of the pretrained detector")
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
     out: str = setting("results", "folder that runs are written to")
+    resume: bool = setting(False, "go on where the same command was cut off, to the same scores")
     quiet: bool = setting(False, "print only results and errors")
 
 
@@ -53,17 +56,18 @@ def check_pretrain_settings(cvae_steps, detector_steps, beta):
     check_range("beta", beta, 0, 1e6, whole=False)
 
 
-def pretrain(Z, y, seed, cvae_steps=200, detector_steps=100, beta=0.2, progress=silent):
+def pretrain(Z, y, seed, cvae_steps=200, detector_steps=100, beta=0.2, progress=silent, store=NO_STORE):
     """Train C-VAE (M2) and one Mamba detector (M3) on standardised rows.
 
     Args:
         Z: (n, d) float32 tensor. y: (n,) int64 tensor with both classes.
+        store: where both trainings go on from and leave their state.
 
     Returns:
         A :class:`Pretrained`; its log has one dict per 20 steps.
     """
-    cvae, cvae_history = train_cvae(Z, y, seed, "cvae", steps=cvae_steps, beta=beta, progress=progress)
-    detector, history = train_detector(Z, y, seed, "detector", steps=detector_steps, progress=progress)
+    cvae, cvae_history = train_cvae(Z, y, seed, "cvae", steps=cvae_steps, beta=beta, progress=progress, store=store)
+    detector, history = train_detector(Z, y, seed, "detector", steps=detector_steps, progress=progress, store=store)
     log = history_log("cvae", cvae_history, "reconstruction", "kl") + history_log("detector", history, "detector_loss")
     return Pretrained(cvae, detector, {"cvae_steps": cvae_steps, "detector_steps": detector_steps, "beta": beta}, log)
 
@@ -92,23 +96,47 @@ def load_pretrained(path, data_fingerprint):
     return Pretrained(cvae, detector, saved["settings"], saved["log"])
 
 
+def _settings(config):
+    return {"cvae_steps": config.cvae_steps, "detector_steps": config.detector_steps, "beta": config.beta}
+
+
+def pretrain_and_save(folder, X, y, config, progress):
+    """Pretrain on the rows X (n, d), y (n,) of a split and write ``pretrained.pt`` into the run's folder."""
+    rows, settings, scaler = fingerprint(X, y), _settings(config), Standardizer().fit(X)
+    store = Store(folder.path / "pretrain-resume.pt", rows, {"seed": config.seed, **settings}, config.resume,
+                  progress.say)  # fmt: skip
+    Z, labels = torch.from_numpy(scaler.transform(X)), torch.from_numpy(y)
+    pretrained = pretrain(Z, labels, config.seed, **settings, progress=progress, store=store)
+    save_pretrained(folder.path / "pretrained.pt", pretrained, scaler, rows, config.seed)
+    store.clear()
+    return pretrained
+
+
+def reuse_or_pretrain(folder, X, y, config, progress):
+    """What was saved for these rows and settings, or a pretraining that is saved for the next run."""
+    path = folder.path / "pretrained.pt"
+    if path.exists():
+        pretrained = load_pretrained(path, fingerprint(X, y))
+        if pretrained.settings == _settings(config):
+            progress.say(f"using {path}")
+            return pretrained
+        progress.say(f"{path} has other settings ({pretrained.settings}): pretraining again")
+    return pretrain_and_save(folder, X, y, config, progress)
+
+
 def main(argv=None):
     config = parse_config(PretrainConfig, __doc__.splitlines()[0], argv)
     check_pretrain_settings(config.cvae_steps, config.detector_steps, config.beta)
     data = load_dataset(config.dataset, config.label_column)
     split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
-    folder = RunFolder(config.out, data.name, config.protocol, config.seed)
     X, y = data.X[split.train], data.y[split.train]
-    scaler = Standardizer().fit(X)
     progress = Progress(config.quiet)
     progress.say(
         f"{data.name} ({config.protocol}, seed {config.seed}): {len(y)} training rows, {int(y.sum())} anomalies"
     )
-    Z, labels = torch.from_numpy(scaler.transform(X)), torch.from_numpy(y)
-    pretrained = pretrain(Z, labels, config.seed, config.cvae_steps, config.detector_steps, config.beta, progress)
-    path = folder.path / "pretrained.pt"
-    save_pretrained(path, pretrained, scaler, fingerprint(X, y), config.seed)
-    progress.say(f"saved {path}")
+    with RunFolder(config.out, data.name, config.protocol, config.seed).locked() as folder:
+        (reuse_or_pretrain if config.resume else pretrain_and_save)(folder, X, y, config, progress)
+        progress.say(f"saved {folder.path / 'pretrained.pt'}")
 
 
 if __name__ == "__main__":

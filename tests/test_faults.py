@@ -30,6 +30,7 @@ from training import NoStore, stratified_folds, train_cvae, train_detector
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="forks, signals, limits and permissions of POSIX")
 NAMES = {"report.json", "log.jsonl", "scores.npz", "checkpoint.pt", "pretrained.pt", "DONE"}
+STEPS = [*SHORT, "--n-synthetic", "100"]
 
 
 class Runs:
@@ -57,7 +58,7 @@ class Runs:
         return int(self.server.stdout.readline())
 
     def start(self, out, *more, script="SwiftHydra", **limits):
-        steps = SHORT[:4] if script == "pretrain" else SHORT
+        steps = STEPS[:4] if script == "pretrain" else STEPS
         arguments = [str(self.where / "made.npz"), "--out", str(self.where / out), *steps, *map(str, more)]
         return Run(self, arguments, script, limits)
 
@@ -86,7 +87,8 @@ def base():
         os.chmod(where, 0o755)
         runs = Runs(where)
         yield runs
-        runs.server.communicate()
+        runs.server.kill()
+        runs.server.wait()
 
 
 def scores(path):
@@ -143,17 +145,19 @@ def test_ten_sigkills_resume_to_bit_equal_scores(base):
 @POSIX
 def test_a_killed_command_goes_on(base, tmp_path):
     """As a user types it, with the pauses between two writes that a run has."""
-    command = [ROOT / "SwiftHydra.py", base.where / "made.npz", "--out", tmp_path, *SHORT]
+    command = [ROOT / "SwiftHydra.py", base.where / "made.npz", "--out", tmp_path, *STEPS]
     first = subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, "OMP_NUM_THREADS": "1"},
                              stdout=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
     path = tmp_path / "made" / "seen" / "seed0"
-    while not (path / "resume.pt").exists() and first.poll() is None:
+    end = time.monotonic() + 120
+    while not (path / "pretrained.pt").exists() and time.monotonic() < end:
         time.sleep(0.01)
+    time.sleep(0.2)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     last = run_script(*command, "--resume")
     assert last.returncode == 0, last.stderr
-    assert "resuming after episodes" in last.stdout
+    assert f"using {path / 'pretrained.pt'}" in last.stdout
     assert np.array_equal(scores(path), base.scores)
     assert {file.name for file in path.iterdir()} == NAMES
 

@@ -3,6 +3,7 @@
     python SwiftHydra.py                       # the embedded UCI Yeast set
     python SwiftHydra.py yeast --protocol unseen --seed 1
     python SwiftHydra.py path/to/table.csv --label-column outlier
+    python SwiftHydra.py path/to/table.csv --resume    # goes on where the same command was cut off
     python SwiftHydra.py yeast --eval-only results/47_yeast/seen/seed0/checkpoint.pt
     python SwiftHydra.py score --checkpoint results/table/seen/seed0/checkpoint.pt --data new.csv    # see scoring.py
 
@@ -27,21 +28,14 @@ from dataloader import Standardizer, check_labels, fingerprint
 from detector import DetectorSettings, FullDetector, MixtureDetector
 from episodes import GENERATORS, generate_anomalies
 from model import choose_backend
-from plots import Run, plot_run, require_matplotlib
+from plots import Run, draw_run, require_matplotlib
 from preparation import Preparation
-from pretrain import (
-    PretrainConfig,
-    check_pretrain_settings,
-    load_pretrained,
-    load_rows,
-    pretrain,
-    resolve_device,
-    save_pretrained,
-)
+from pretrain import PretrainConfig, check_pretrain_settings, load_rows, pretrain, resolve_device, reuse_or_pretrain
 from progress import Clock, Progress
+from resume import Store, finished_run
 from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
 from tables import as_table
-from training import choose_n_experts, silent
+from training import NO_STORE, choose_n_experts, silent
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
@@ -124,12 +118,13 @@ class SwiftHydra(BaseEstimator):
 
     # --- training -------------------------------------------------------------------------------------------------
 
-    def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None):
+    def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None, store=NO_STORE):
         """Train on X (n, d), an array, data frame or Table, with y (n,).
 
         ``pretrained`` (from pretrain.py) must stem from the same rows and seed.
 
-        ``X_train`` and ``y_train`` are ADBench's names for the same arguments.
+        ``X_train`` and ``y_train`` are ADBench's names for the same arguments. ``store`` keeps finished stages, so that
+        a fit that was cut off can go on (see resume.py).
         """
         X, y = (X_train, y_train) if X is None else (X, y)
         self.check_settings()
@@ -157,19 +152,18 @@ class SwiftHydra(BaseEstimator):
             self.scaler_ = Standardizer().fit(X)
             Z, labels = torch.from_numpy(self.scaler_.transform(X)), torch.from_numpy(y)
             if pretrained is None:
-                pretrained = pretrain(
-                    Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress, self.device_
-                )  # fmt: skip
+                pretrained = pretrain(Z, labels, seed, self.cvae_steps, self.detector_steps, self.beta, progress, store,
+                                      self.device_)  # fmt: skip
         with Clock(self.seconds_, "episodes"):
             generated = generate_anomalies(
                 Z, labels, pretrained.cvae, pretrained.detector, seed, self.generator, self.n_synthetic,
-                self.n_episodes, progress, **(self.policy_settings or {}),
+                self.n_episodes, progress, store, **(self.policy_settings or {}),
             )  # fmt: skip
         self.synthetic_ = self.scaler_.inverse_transform(generated.rows.numpy())
         self.episode_log_ = generated.log
         wanted, self.effective_rank_ = choose_n_experts(Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
-        self.detector_ = self._new_detector().fit(Z, labels, generated.rows, progress, self.seconds_)
+        self.detector_ = self._new_detector().fit(Z, labels, generated.rows, progress, self.seconds_, store)
         self.decision_scores_ = self.detector_.training_scores_
         self.set_contamination(self.contamination)
         return self
@@ -382,35 +376,53 @@ def main(argv=None):
     detector = SwiftHydra(random_state=config.seed, progress=None if config.quiet else progress,
                           **{name: getattr(config, name) for name in ESTIMATOR_SETTINGS})  # fmt: skip
     detector.check_settings()
-    data, split, train, X_train, y_train, test, y_test = load_rows(config)
-    rows = fingerprint(X_train, y_train)
+    rows = load_rows(config)
+    data, X_train, y_train, y_test = rows.data, rows.X_train, rows.y_train, rows.y_test
     progress.say(f"{data.name} ({config.protocol}, seed {config.seed}): {len(y_train)} training rows with "
                  f"{int(y_train.sum())} known anomalies, {len(y_test)} test rows with {int(y_test.sum())}")  # fmt: skip
     if config.eval_only:
         saved = load_checkpoint(config.eval_only, "SwiftHydra")
-        if saved["fingerprint"] != rows:
+        if saved["fingerprint"] != fingerprint(X_train, y_train):
             raise InputError(f"{config.eval_only}: was trained on other rows than {data.name}, {config.protocol}, seed "
                              f"{config.seed}: give the dataset, protocol and seed it was trained on")  # fmt: skip
-        score = SwiftHydra._from_checkpoint(saved).decision_function(test)
+        score = SwiftHydra._from_checkpoint(saved).decision_function(rows.test)
         print(_result_line(y_test, score))
         return
-    folder = RunFolder(config.out, data.name, config.protocol, config.seed)
+    with RunFolder(config.out, data.name, config.protocol, config.seed).locked() as folder:
+        _run(config, folder, detector, rows, progress)
+
+
+def _run(config, folder, detector, rows, progress):
+    """Train, score the test rows, write the run's files and print the result line."""
+    data, split, X_train, y_train, y_test = rows.data, rows.split, rows.X_train, rows.y_train, rows.y_test
+    known = fingerprint(X_train, y_train)
+    settings = {"seed": config.seed, **{name: getattr(config, name) for name in ESTIMATOR_SETTINGS}}
+    prints = {"train_fingerprint": known, "test_fingerprint": fingerprint(rows.X_test, y_test)}
+    if config.resume and not config.plot:  # figures need the fitted detector
+        finished = finished_run(folder, prints, settings)
+        if finished is not None:
+            progress.say(f"nothing is left to do: {folder.path} is done")
+            print(_result_line(*finished))
+            return
+    store = Store(folder.path / "resume.pt", known, settings, config.resume, progress.say)
     progress.say(" ".join(f"{name}={value}" for name, value in asdict(config).items() if value is not None))
     report = {
-        "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config),
+        "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config), **prints,
+        "resumed_after": store.resumed_after,
         **environment_report(), "n_train": len(y_train), "n_train_anomalies": int(y_train.sum()),
         "n_test": len(y_test), "n_test_anomalies": int(y_test.sum()), "n_features": len(data.columns),
     }  # fmt: skip
     try:
         seconds = {}
         with Clock(seconds, "pretrain"):
-            pretrained = _reuse_or_pretrain(folder, X_train, y_train, rows, config, progress)
-        detector.fit(train, y_train, pretrained=pretrained)
+            pretrained = reuse_or_pretrain(folder, X_train, y_train, config, progress)
+        detector.fit(rows.train, y_train, pretrained=pretrained, store=store)
         detector.seconds_ |= seconds
         with Clock(detector.seconds_, "score"):
-            score = detector.decision_function(test)
+            score = detector.decision_function(rows.test)
     except FloatingPointError as error:
         folder.write_results(report | {"failed": str(error)}, [], None, None)
+        store.clear()
         raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
     report |= {
         "device": str(detector.device_), "mamba_backend": choose_backend(config.mamba, detector.device_),
@@ -425,14 +437,17 @@ def main(argv=None):
         *detector.detector_.log_,
     ]
     arrays = {"y_test": y_test, "score": score, "test_index": split.test, "train_index": split.train}
-    folder.write_results(report, log, arrays, detector.checkpoint(rows))
+    figures = {}
     if config.plot:
         scaler = detector.scaler_
-        X_test = detector.preparation_.transform(test)
         run = Run(y_train, detector.decision_scores_, scaler.transform(X_train), y_test, score,
-                  scaler.transform(X_test), scaler.transform(detector.synthetic_), log, detector.n_experts_,
+                  scaler.transform(rows.X_test), scaler.transform(detector.synthetic_), log, detector.n_experts_,
                   detector.detector_.expert_usage)  # fmt: skip
-        progress.say(f"figures: {plot_run(folder.path, run, report)}")
+        figures = draw_run(run, report)
+    folder.write_results(report, log, arrays, detector.checkpoint(known), figures)
+    store.clear()
+    if figures:
+        progress.say(f"figures: {folder.path / 'report.html'}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
     progress.say(f"{len(detector.synthetic_)} anomalies generated ({config.generator}), {detector.n_experts_} experts; "
                  f"seconds: {seconds}; written to {folder.path}")  # fmt: skip
@@ -441,23 +456,6 @@ def main(argv=None):
 
 def _result_line(y, score):
     return f"AUC-ROC {roc_auc_score(y, score):.4f}  AUC-PR {average_precision_score(y, score):.4f}"
-
-
-def _reuse_or_pretrain(folder, X, y, rows, config, progress):
-    """What pretrain.py saved for these rows and settings, or a pretraining that is saved for the next run."""
-    path = folder.path / "pretrained.pt"
-    settings = {"cvae_steps": config.cvae_steps, "detector_steps": config.detector_steps, "beta": config.beta}
-    if path.exists():
-        pretrained = load_pretrained(path, rows)
-        if pretrained.settings == settings:
-            progress.say(f"using {path}")
-            return pretrained
-        progress.say(f"{path} has other settings ({pretrained.settings}): pretraining again")
-    scaler = Standardizer().fit(X)
-    pretrained = pretrain(torch.from_numpy(scaler.transform(X)), torch.from_numpy(y), config.seed, **settings,
-                          progress=progress, device=resolve_device(config.device))  # fmt: skip
-    save_pretrained(path, pretrained, scaler, rows, config.seed)
-    return pretrained
 
 
 if __name__ == "__main__":

@@ -23,18 +23,17 @@ from pathlib import Path
 import numpy as np
 
 from config import InputError
-from runfolder import RunFolder, environment_report, peak_memory_mib
+from runfolder import RunFolder, environment_report, file_lock, peak_memory_mib
 
 try:
-    import fcntl
     import resource
-except ImportError:  # Windows: no file locks between processes and no memory limit there
-    fcntl = resource = None
+except ImportError:  # Windows: no memory limit there
+    resource = None
 
 ROOT = Path(__file__).parent
 POLL_SECONDS = 0.5
 # Forked from a clean process with the imports done: milliseconds, where a new interpreter takes seconds.
-START = "forkserver" if fcntl else "spawn"
+START = "forkserver" if resource else "spawn"
 # What each part gives: the same run with that part taken out or replaced (arguments of SwiftHydra).
 ABLATIONS = {
     "no-coverage": {"policy_settings": {"coverage": False}},
@@ -123,13 +122,9 @@ def write_record(cell, content):
 @contextlib.contextmanager
 def _lock(cell, holder):
     """Held by a cell's worker or child while the cell is computed; the system lets go of it when its process dies."""
-    if fcntl is None:
-        yield
-        return
     folder = Path(cell.records) / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "-".join([*cell.record.with_suffix("").parts[-3:], holder]), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(folder / "-".join([*cell.record.with_suffix("").parts[-3:], holder])):
         yield
 
 

@@ -6,8 +6,10 @@ the help text, the types and the defaults have a single source. Anything a user 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import numbers
+import os
 import sys
 import typing
 import warnings
@@ -102,13 +104,20 @@ def check_range(name, value, low, high, whole=True):
 
 
 def run_main(main):
-    """Call ``main()``: warnings are one line each on stderr, an :class:`InputError` is too, with exit code 2."""
+    """Call ``main()``; a warning, :class:`InputError` or system error is one line on stderr, errors exit with 2."""
     warnings.formatwarning = lambda message, *_: f"warning: {' '.join(str(message).split())}\n"
     try:
         main()
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is on disk, the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        what = str(error) or "what was finished is on disk, the same command does the rest"
+        print(f"interrupted: {what}", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:  # such as a full disk that the output goes to; files say it where they are written
+        with contextlib.suppress(OSError, ValueError):  # Python writes once more to stdout when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}: free space or check the permissions",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(2)

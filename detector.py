@@ -14,7 +14,7 @@ from evidence import Evidence, MergedPValue, column_index, known_or_unlike, plat
 from kernel_experts import KernelExpert
 from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from progress import Clock
-from training import history_log, out_of_fold, stage_seed, stratified_folds, train_cvae, train_detector
+from training import NO_STORE, history_log, out_of_fold, stage_seed, stratified_folds, train_cvae, train_detector
 
 N_FOLDS = 4  # folds of the left-out predictions that M12 is calibrated on
 ONE_CLASS_STEPS = 200  # seven columns are learned sooner than a table
@@ -51,10 +51,14 @@ class MixtureDetector:
         self.settings = settings
         self.log_ = []
 
-    def fit(self, Z, labels, synthetic, progress, seconds):
-        """Train on Z (n, d), labels (n,) and generated anomalies (m, d); stage times go into ``seconds``."""
+    def fit(self, Z, labels, synthetic, progress, seconds, store=NO_STORE):
+        """Train on Z (n, d), labels (n,) and generated anomalies (m, d); stage times go into ``seconds``.
+
+        ``store`` keeps the trained networks; what takes no training is computed anew when a run goes on.
+        """
+        share = self.settings.synthetic_share
         with Clock(seconds, "mixture"):
-            self.mixture = self._train(Z, labels, synthetic, "mixture", progress, self.settings.synthetic_share)
+            self.mixture = self._train(Z, labels, synthetic, "mixture", progress, store, share)
         self.training_scores_ = self.score(Z.numpy())
         return self
 
@@ -69,13 +73,14 @@ class MixtureDetector:
     def _mixture_inputs(self, Z):
         return torch.from_numpy(Z)
 
-    def _train(self, rows, labels, synthetic, stage, progress, share, n_experts=None, folds=None, steps=None):
+    def _train(self, rows, labels, synthetic, stage, progress, store, share, n_experts=None, folds=None, steps=None):
         s = self.settings
         n_experts, steps = n_experts or s.n_experts, steps or s.steps
         mixture, history = train_detector(
             rows.to(s.device), labels.to(s.device), s.seed, stage,
             synthetic=synthetic.to(s.device) if len(synthetic) else None, synthetic_share=share, n_experts=n_experts,
-            k=min(s.k, n_experts), folds=folds, steps=steps, backend=s.backend, progress=progress, **s.mixture,
+            k=min(s.k, n_experts), folds=folds, steps=steps, backend=s.backend, progress=progress,
+            store=store, **s.mixture,
         )  # fmt: skip
         self.log_ += history_log(stage, history, "detector_loss", "balance_loss")
         return mixture
@@ -101,14 +106,14 @@ class MixtureDetector:
 class FullDetector(MixtureDetector):
     """Mixture and kernel experts on features and evidence, "known anomaly OR unlike normals" (``preset="full"``)."""
 
-    def fit(self, Z, labels, synthetic, progress, seconds):
+    def fit(self, Z, labels, synthetic, progress, seconds, store=NO_STORE):
         s, X, y = self.settings, Z.numpy(), labels.numpy()
         folds = stratified_folds(y, N_FOLDS, s.seed)
         with Clock(seconds, "evidence"):
             half = folds % 2
             self.half_cvaes = [
                 train_cvae(Z[half != h], labels[half != h], s.seed, f"cvae-half{h}", steps=s.cvae_steps, beta=s.beta,
-                           progress=progress)[0] for h in (0, 1)
+                           progress=progress, store=store)[0] for h in (0, 1)
             ]  # fmt: skip
             self.evidence = Evidence(_residual_functions(self.half_cvaes))
             rng = np.random.default_rng(stage_seed(s.seed, "evidence"))
@@ -118,7 +123,7 @@ class FullDetector(MixtureDetector):
         with Clock(seconds, "mixture"):
             rows, fake_rows = (_beside(*pair, MIXTURE_COLUMNS) for pair in ((X, columns), (fake, fake_columns)))
             self.mixture, left_out = self._train_left_out(
-                rows, labels, fake_rows, folds, "mixture", progress, s.synthetic_share, s.n_experts
+                rows, labels, fake_rows, folds, "mixture", progress, store, s.synthetic_share, s.n_experts
             )
         with Clock(seconds, "kernels"):
             experts = [left_out]
@@ -135,7 +140,7 @@ class FullDetector(MixtureDetector):
                 # Only generated rows stand for anomalies here: known ones would teach it what it has to do without.
                 self.one_class, left_out = self._train_left_out(
                     _shown(columns, ONE_CLASS_COLUMNS), labels, _shown(fake_columns, ONE_CLASS_COLUMNS), folds,
-                    "one-class", progress, 1.0, min(s.n_experts, N_FOLDS), min(s.steps, ONE_CLASS_STEPS),
+                    "one-class", progress, store, 1.0, min(s.n_experts, N_FOLDS), min(s.steps, ONE_CLASS_STEPS),
                 )  # fmt: skip
                 one_class = np.column_stack([one_class, left_out])
         normal = y == 0
@@ -148,17 +153,19 @@ class FullDetector(MixtureDetector):
         self.training_scores_ = self._combine(experts, one_class)
         return self
 
-    def _train_left_out(self, rows, labels, synthetic, folds, stage, progress, share, n_experts, steps=None):
+    def _train_left_out(self, rows, labels, synthetic, folds, stage, progress, store, share, n_experts, steps=None):
         """A mixture, and its logits on training rows by experts that did not learn from them."""
         if n_experts > 1:
             folds = folds % min(N_FOLDS, n_experts)
-            mixture = self._train(rows, labels, synthetic, stage, progress, share, n_experts, folds, steps)
+            mixture = self._train(rows, labels, synthetic, stage, progress, store, share, n_experts, folds, steps)
             return mixture, out_of_fold(mixture, rows.to(self.settings.device), folds).cpu().numpy()
-        mixture = self._train(rows, labels, synthetic, stage, progress, share, 1, steps=steps)
+        mixture = self._train(rows, labels, synthetic, stage, progress, store, share, 1, steps=steps)
         logits = np.empty(len(rows))
         for h in (0, 1):  # one expert leaves nothing out: two further ones, on half of the rows each, do
             seen = torch.from_numpy(folds % 2 != h)
-            half = self._train(rows[seen], labels[seen], synthetic, f"{stage}-half{h}", progress, share, 1, steps=steps)
+            half = self._train(
+                rows[seen], labels[seen], synthetic, f"{stage}-half{h}", progress, store, share, 1, steps=steps
+            )
             logits[~seen.numpy()] = self._logits(half, rows[~seen])
         return mixture, logits
 

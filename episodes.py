@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 
 from config import InputError
-from model import pack_network, unpack_network
+from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from policy import Coverage, LatentAgent, LatentEnvironment, effective_rank, random_rollout
-from training import seeded, silent, stage_seed, train_cvae, train_detector
+from training import NO_STORE, seeded, silent, stage_seed, train_cvae, train_detector
 
 GENERATORS = ("rl", "gradient", "cvae", "noise", "none", "search", "uniform", "smote", "oversample")
 N_CANDIDATES = 1024  # proposals of an episode
@@ -40,13 +40,14 @@ class Generated(NamedTuple):
 
 
 def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, n_episodes=5, progress=silent,
-                       warm_up=True, **environment_settings):  # fmt: skip
+                       store=NO_STORE, warm_up=True, **environment_settings):  # fmt: skip
     """Generate anomalies from standardised training rows (M4-M8).
 
     Args:
         X: (n, d) float32 tensor. y: (n,) int64. cvae, detector: pretrained; refreshed copies are used, these stay.
         kind: one of ``GENERATORS``. n_synthetic: rows wanted; None takes what balances the classes, between 400 and
             1000 (fewer than 400 leave the detector to memorise them, more changed nothing that was measured).
+        store: where finished episodes go to, and where they are taken from; the other rungs take no time worth it.
         n_episodes: episodes of "rl", "search" and "gradient"; the other rungs learn nothing from one and use one.
         warm_up: give early rollouts of "rl" gradient actions (M5). environment_settings: see ``LatentEnvironment``.
 
@@ -60,6 +61,9 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
         raise ValueError(f"generator must be one of {', '.join(GENERATORS)}, however: {kind!r}")
     if kind == "none":
         return Generated(X[:0], [])
+    saved = store.get("episodes")
+    if saved is not None and saved["finished"]:
+        return Generated(saved["accepted"], saved["log"])
     n_anomalies = int((y == 1).sum())
     wanted = n_synthetic or int(np.clip(len(y) - 2 * n_anomalies, 400, 1000))
     rng = np.random.default_rng(stage_seed(seed, f"generate/{kind}"))
@@ -71,7 +75,10 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
             return _draw_filtered(environment, kind, wanted, generator)
         agent = LatentAgent(environment) if kind == "rl" else None
         accepted, log = X[:0], []
-        for episode in range(n_episodes):
+        if saved is not None:
+            accepted, log = saved["accepted"], saved["log"]
+            _load_state(saved, environment, agent, generator)
+        for episode in range(len(log), n_episodes):
             weight = GAMMA**episode
             detector_loss = _detector_loss(environment.detector, X, y, accepted)
             if kind == "rl":
@@ -101,9 +108,13 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
                 log[-1] |= {"policy_loss": loss.policy.item(), "value_loss": loss.value.item(),
                             "policy_entropy": loss.entropy.item(), "approx_kl": loss.approx_kl.item()}  # fmt: skip
             progress("episodes", episode + 1, n_episodes, reward=log[-1]["reward"], deception=log[-1]["deception"])
-            if len(accepted) >= wanted or episode == n_episodes - 1:
+            finished = len(accepted) >= wanted or episode == n_episodes - 1
+            if not finished:
+                _refresh(environment, X, y, accepted, seed, f"{kind}/{episode}")
+            store.put("episodes", {"finished": finished, "accepted": accepted, "log": log,
+                                   **_state(environment, agent, generator)}, episode + 1, n_episodes)  # fmt: skip
+            if finished:
                 break
-            _refresh(environment, X, y, accepted, seed, f"{kind}/{episode}")
     return Generated(accepted, log)
 
 
@@ -114,6 +125,24 @@ def _detector_loss(detector, X, y, accepted):
     normal = normal[:: math.ceil(len(normal) / LOSS_ROWS)]
     missed = F.softplus(-detector.score(anomaly)).mean() + F.softplus(detector.score(normal)).mean()
     return float(missed) / 2
+
+
+def _state(environment, agent, generator):
+    """All that an episode leaves to the next one."""
+    return {
+        "cvae": pack_network(environment.cvae), "detector": pack_network(environment.detector),
+        "agent": agent.state() if agent else None, "generator": generator.get_state(),
+        "global_generator": torch.get_rng_state(),
+    }  # fmt: skip
+
+
+def _load_state(state, environment, agent, generator):
+    environment.cvae = unpack_network(BetaCVAE, state["cvae"])
+    environment.detector = unpack_network(MoEDetector, state["detector"])
+    if agent:
+        agent.load_state(state["agent"])
+    generator.set_state(state["generator"])
+    torch.set_rng_state(state["global_generator"])
 
 
 def _refresh(environment, X, y, accepted, seed, stage):

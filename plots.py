@@ -15,7 +15,6 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from config import InputError
 from report_html import page
-from runfolder import RunFolder
 
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#999999"
 WIDTH = 6.5  # inches, the text of an A4 page
@@ -61,31 +60,28 @@ def require_matplotlib():
     return plt
 
 
-def plot_run(folder, run, report):
-    """Write the figures of a run and its ``report.html`` into ``folder``, each file whole or not at all.
+def draw_run(run, report):
+    """The figures of a run and the page that shows them.
 
     Args:
-        folder: a Path. run: a :class:`Run`. report: the dict of report.json.
+        run: a :class:`Run`. report: the dict of report.json.
 
     Returns:
-        The path of the report. Figures that this run has nothing to show in are left out, and removed if an earlier
-        run left one there.
+        {file name: content in bytes}: a PNG for every figure that this run has something to show in, and report.html.
     """
     plt = require_matplotlib()
-    pictures = []
+    files, pictures = {}, []
     with plt.rc_context(STYLE):
         for name, draw, title, caption in FIGURES:
             figure = draw(plt, run)
             if figure is None:
-                (folder / name).unlink(missing_ok=True)
                 continue
             image = io.BytesIO()
             figure.savefig(image, format="png", dpi=150)
             plt.close(figure)
-            RunFolder.write_bytes(folder / name, image.getvalue())
-            pictures.append((title, caption, image.getvalue()))
-    RunFolder.write_bytes(folder / "report.html", page(report, pictures).encode())
-    return folder / "report.html"
+            files[name] = image.getvalue()
+            pictures.append((title, caption, files[name]))
+    return files | {"report.html": page(report, pictures).encode()}
 
 
 # --- where the rows lie -----------------------------------------------------------------------------------------------

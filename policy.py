@@ -295,6 +295,13 @@ class LatentAgent:
         parameters = [*self.policy.parameters(), *self.value.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=lr)
 
+    def state(self):
+        return {name: getattr(self, name).state_dict() for name in ("policy", "value", "optimiser")}
+
+    def load_state(self, state):
+        for name, part in state.items():
+            getattr(self, name).load_state_dict(part)
+
     def rollout(self, environment, count, weight, gradient_share, generator):
         """Play ``count`` rollouts, a share of them with gradient actions (M5). Returns x^, Reward, batch."""
         state = environment.reset(count, weight, generator)

@@ -3,6 +3,7 @@
     python pretrain.py                      # the embedded UCI Yeast set
     python pretrain.py yeast --seed 1
     python pretrain.py path/to/table.csv --label-column outlier --protocol unseen
+    python pretrain.py path/to/table.csv --resume      # goes on where the same command was cut off
 
 Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py takes it from there (M1, M2, M3).
 """
@@ -10,6 +11,7 @@ Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py tak
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from config import InputError, check_range, parse_config, run_main, setting
@@ -17,8 +19,10 @@ from dataloader import PROTOCOLS, Dataset, Split, Standardizer, fingerprint, loa
 from model import BetaCVAE, MoEDetector, pack_network, unpack_network
 from preparation import CATEGORICAL, IMPUTE, Preparation
 from progress import Progress
+from resume import Store
 from runfolder import RunFolder, load_checkpoint, to_tensors
-from training import history_log, silent, train_cvae, train_detector
+from tables import Table
+from training import NO_STORE, history_log, silent, train_cvae, train_detector
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 
@@ -41,6 +45,7 @@ class PretrainConfig:
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1: where networks train; the episodes' small ones on the CPU")
     out: str = setting("results", "folder that runs are written to")
+    resume: bool = setting(False, "go on where the same command was cut off, to the same scores")
     quiet: bool = setting(False, "print only results and errors")
 
 
@@ -52,15 +57,16 @@ class Pretrained(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A dataset under a protocol: training and test rows as tables, the training rows' numbers, both labels."""
+    """A dataset under a protocol: training and test rows as read and as prepared, and their labels."""
 
     data: Dataset
     split: Split
-    train: object
-    X_train: object
-    y_train: object
-    test: object
-    y_test: object
+    train: Table
+    X_train: np.ndarray
+    y_train: np.ndarray
+    test: Table
+    X_test: np.ndarray
+    y_test: np.ndarray
 
 
 def load_rows(config):
@@ -70,8 +76,9 @@ def load_rows(config):
     )  # fmt: skip
     split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
     train, test = data.table.take(split.train), data.table.take(split.test)
-    X_train = Preparation(config.impute, config.categorical).fit(train).transform(train)
-    return Rows(data, split, train, X_train, data.y[split.train], test, data.y[split.test])
+    preparation = Preparation(config.impute, config.categorical).fit(train)
+    X_train, X_test = preparation.transform(train), preparation.transform(test)
+    return Rows(data, split, train, X_train, data.y[split.train], test, X_test, data.y[split.test])
 
 
 def resolve_device(name):
@@ -93,18 +100,19 @@ def check_pretrain_settings(cvae_steps, detector_steps, beta):
     check_range("beta", beta, 0, 1e6, whole=False)
 
 
-def pretrain(Z, y, seed, cvae_steps=200, detector_steps=100, beta=0.2, progress=silent, device="cpu"):
+def pretrain(Z, y, seed, cvae_steps=200, detector_steps=100, beta=0.2, progress=silent, store=NO_STORE, device="cpu"):
     """Train C-VAE (M2) and one Mamba detector (M3) on standardised rows.
 
     Args:
         Z: (n, d) float32 tensor. y: (n,) int64 tensor with both classes. device: where they train.
+        store: where both trainings go on from and leave their state.
 
     Returns:
         A :class:`Pretrained` on the CPU; its log has one dict per 20 steps.
     """
     Z, y = Z.to(device), y.to(device)
-    cvae, cvae_history = train_cvae(Z, y, seed, "cvae", steps=cvae_steps, beta=beta, progress=progress)
-    detector, history = train_detector(Z, y, seed, "detector", steps=detector_steps, progress=progress)
+    cvae, cvae_history = train_cvae(Z, y, seed, "cvae", steps=cvae_steps, beta=beta, progress=progress, store=store)
+    detector, history = train_detector(Z, y, seed, "detector", steps=detector_steps, progress=progress, store=store)
     log = history_log("cvae", cvae_history, "reconstruction", "kl") + history_log("detector", history, "detector_loss")
     settings = {"cvae_steps": cvae_steps, "detector_steps": detector_steps, "beta": beta}
     return Pretrained(cvae.cpu(), detector.cpu(), settings, log)
@@ -134,25 +142,48 @@ def load_pretrained(path, data_fingerprint):
     return Pretrained(cvae, detector, saved["settings"], saved["log"])
 
 
+def _settings(config):
+    return {"cvae_steps": config.cvae_steps, "detector_steps": config.detector_steps, "beta": config.beta}
+
+
+def pretrain_and_save(folder, X, y, config, progress):
+    """Pretrain on the rows X (n, d), y (n,) of a split and write ``pretrained.pt`` into the run's folder."""
+    rows, settings, scaler = fingerprint(X, y), _settings(config), Standardizer().fit(X)
+    store = Store(folder.path / "pretrain-resume.pt", rows, {"seed": config.seed, **settings}, config.resume,
+                  progress.say)  # fmt: skip
+    Z, labels = torch.from_numpy(scaler.transform(X)), torch.from_numpy(y)
+    device = resolve_device(config.device)
+    pretrained = pretrain(Z, labels, config.seed, **settings, progress=progress, store=store, device=device)
+    save_pretrained(folder.path / "pretrained.pt", pretrained, scaler, rows, config.seed)
+    store.clear()
+    return pretrained
+
+
+def reuse_or_pretrain(folder, X, y, config, progress):
+    """What was saved for these rows and settings, or a pretraining that is saved for the next run."""
+    path = folder.path / "pretrained.pt"
+    if path.exists():
+        pretrained = load_pretrained(path, fingerprint(X, y))
+        if pretrained.settings == _settings(config):
+            progress.say(f"using {path}")
+            return pretrained
+        progress.say(f"{path} has other settings ({pretrained.settings}): pretraining again")
+    return pretrain_and_save(folder, X, y, config, progress)
+
+
 def main(argv=None):
     config = parse_config(PretrainConfig, __doc__.splitlines()[0], argv)
     check_pretrain_settings(config.cvae_steps, config.detector_steps, config.beta)
-    device = resolve_device(config.device)
+    resolve_device(config.device)  # refused before the work
     rows = load_rows(config)
     X, y = rows.X_train, rows.y_train
-    folder = RunFolder(config.out, rows.data.name, config.protocol, config.seed)
-    scaler = Standardizer().fit(X)
     progress = Progress(config.quiet)
     progress.say(
         f"{rows.data.name} ({config.protocol}, seed {config.seed}): {len(y)} training rows, {int(y.sum())} anomalies"
     )
-    Z, labels = torch.from_numpy(scaler.transform(X)), torch.from_numpy(y)
-    pretrained = pretrain(
-        Z, labels, config.seed, config.cvae_steps, config.detector_steps, config.beta, progress, device
-    )  # fmt: skip
-    path = folder.path / "pretrained.pt"
-    save_pretrained(path, pretrained, scaler, fingerprint(X, y), config.seed)
-    progress.say(f"saved {path}")
+    with RunFolder(config.out, rows.data.name, config.protocol, config.seed).locked() as folder:
+        (reuse_or_pretrain if config.resume else pretrain_and_save)(folder, X, y, config, progress)
+        progress.say(f"saved {folder.path / 'pretrained.pt'}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from model import BetaCVAE, MoEDetector, choose_backend
+from model import BetaCVAE, MoEDetector, choose_backend, pack_network
 
 
 def stage_seed(seed, stage):
@@ -32,6 +32,23 @@ def seeded(seed, stage):
 
 def silent(stage, step, n_steps, **losses):
     """The progress callback that prints nothing."""
+
+
+class NoStore:
+    """Keeps nothing of a run: every stage is computed. The one that keeps things is :class:`resume.Store`."""
+
+    def get(self, stage):
+        """What :meth:`put` was last given for a stage, or None."""
+
+    def put(self, stage, content, n_done, n_steps):
+        """Keep ``content`` (tensors and plain values), all that is needed to go on after ``n_done`` of ``n_steps``."""
+
+    def due(self):
+        """Is it time to put something within a long stage?"""
+        return False
+
+
+NO_STORE = NoStore()
 
 
 def history_log(stage, history, *names):
@@ -92,18 +109,50 @@ class _Optimiser:
         self.adamw.step()
         self.schedule.step()
 
+    def state(self):
+        return self.adamw.state_dict()
+
+    def load_state(self, state, step):
+        self.adamw.load_state_dict(state)
+        self.schedule.last_epoch = step  # all else that the rate depends on is in the optimiser's groups
+
     def release(self):
         for p in self.parameters:
             p.data, p.grad = p.data.clone(), None
 
 
+def _steps(stage, steps, network, optimiser, history, generator, store):
+    """Yield the numbers of the steps that are left, and keep in the store how far the training is.
+
+    The loop's body appends one entry to ``history`` per step. A stage that is finished has no step left: its network,
+    generators and history are put in place, and the body never runs.
+    """
+    saved = store.get(stage)
+    if saved is not None:
+        history += saved["history"]
+        network.load_state_dict(saved["network"])
+        generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["global_generator"])
+        if len(history) < steps:
+            optimiser.load_state(saved["optimiser"], len(history))
+    for step in range(len(history), steps):
+        yield step
+        finished = step + 1 == steps
+        if finished or store.due():
+            store.put(stage, {
+                "network": pack_network(network)["state"], "optimiser": None if finished else optimiser.state(),
+                "generator": generator.get_state(), "global_generator": torch.get_rng_state(), "history": history,
+            }, step + 1, steps)  # fmt: skip
+
+
 def train_cvae(X, y, seed, stage="cvae", cvae=None, steps=200, batch=128, lr=2e-3, d_latent=None, beta=0.2,
-               progress=silent):  # fmt: skip
+               progress=silent, store=NO_STORE):  # fmt: skip
     """Train (or refresh, when ``cvae`` is given) the Beta C-VAE on rows X (n, d) with labels y (n,) (M2).
 
     Args:
         X: float32 tensor of standardised rows. y: int64 tensor; one class alone is allowed.
         seed, stage: name the random stream. d_latent: None takes min(16, d). beta: weight of the KL term.
+        store: where the training goes on from and leaves its state, by the stage's name.
 
     Returns:
         The network in eval mode and its history, a list of (reconstruction, KL) per step.
@@ -120,7 +169,7 @@ def train_cvae(X, y, seed, stage="cvae", cvae=None, steps=200, batch=128, lr=2e-
         normal, anomaly = (normal, anomaly) if len(normal) and len(anomaly) else (torch.arange(len(y)),) * 2
         rows = _half_and_half(normal, anomaly, steps, batch, generator).to(X.device)  # (steps, B)
         optimiser, history = _Optimiser(cvae, lr, 1e-4, steps), []
-        for step in range(steps):
+        for step in _steps(stage, steps, cvae, optimiser, history, generator, store):
             loss = cvae.loss(X[rows[step]], y[rows[step]], generator)
             history.append((loss.reconstruction.item(), loss.kl.item()))
             _check_finite(sum(history[-1]), stage, step, reconstruction=history[-1][0], kl=history[-1][1])
@@ -159,7 +208,8 @@ def _partners(fold, generator):
 
 def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, synthetic_share=0.2, n_experts=1, k=1,
                    folds=None, steps=300, batch=64, lr=3e-3, weight_decay=0.05, mixup=0.4, own_weight=1.0,
-                   balance_weight=0.02, backend="auto", progress=silent, **expert_settings):  # fmt: skip
+                   balance_weight=0.02, backend="auto", progress=silent, store=NO_STORE,
+                   **expert_settings):  # fmt: skip
     """Train (or refresh, when ``detector`` is given) a mixture of Mamba experts on real and generated rows (M8, M9).
 
     Args:
@@ -169,7 +219,7 @@ def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, 
             folds), which makes its logits on those rows honest (see :func:`out_of_fold`).
         own_weight: weight of the experts' own loss. Every expert also learns from every row it may see, routed or not,
             so that none starves: the third cure for winner-take-all. # DIFF(paper): not described there.
-        backend: of the experts, see :func:`model.choose_backend`.
+        backend: of the experts, see :func:`model.choose_backend`. store: as in :func:`train_cvae`.
 
     Returns:
         The detector in eval mode and its history, a list of (loss, balance loss) per step.
@@ -213,7 +263,7 @@ def train_detector(X, y, seed, stage="detector", detector=None, synthetic=None, 
         rows, target = rows.to(X.device), target.to(X.device)
         optimiser = _Optimiser(detector, lr, weight_decay, steps, NOT_DECAYED)
         history = []
-        for step in range(steps):
+        for step in _steps(stage, steps, detector, optimiser, history, generator, store):
             inputs = source[rows[step]]  # (B, d)
             if mixup > 0:
                 inputs = torch.lerp(source[partner[step]], inputs, weight[step])

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
-MAX_NORMALS, MAX_ANOMALIES = 8192, 2048  # reference rows for neighbours: keeps fit and score linear in the rows
+MAX_NORMALS, MAX_ANOMALIES = 4096, 2048  # reference rows for neighbours: keeps fit and score linear in the rows
 LEAST_SPREAD = 0.3  # of the normals' log-odds after calibration
 CHUNK = 65536  # rows of one neighbour query: bounds memory, does not change any value
 

@@ -32,7 +32,7 @@ def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch)
     monkeypatch.setattr(speed, "SwiftHydra", Quick)
     threads = torch.get_num_threads()
     monkeypatch.setattr(speed, "LARGE", 100)
-    monkeypatch.setattr(speed, "BOUNDS", ((20, 40), (8192, 1600)))
+    monkeypatch.setattr(speed, "BOUNDS", ((20, 40), (4096, 1600)))
 
     def no_compiler(function):
         raise RuntimeError("no compiler here")
@@ -48,8 +48,8 @@ def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch)
     assert len(records["score"]["rows_per_second"]) == 5
     assert records["scale"]["rows"][0]["peak_mib"] > 50
     assert "no compiler here" in records["step"]["rows"][0]["compile_failed"]
-    assert [row["normals"] for row in records["bounds"]["rows"]] == [20, 8192] * 2
-    assert (speed.evidence.MAX_NORMALS, speed.kernel_experts.MAX_CENTRES) == (8192, 1600)  # as they were
+    assert [row["normals"] for row in records["bounds"]["rows"]] == [20, 4096] * 2
+    assert (speed.evidence.MAX_NORMALS, speed.kernel_experts.MAX_CENTRES) == (4096, 1600)  # as they were
     assert np.isfinite(records["scale"]["slope"])
     if "scan" in records:
         assert set(records["scan"]["rows"][0]["seconds"]) >= {"torch", "mambapy"}

@@ -36,7 +36,15 @@ from model import choose_backend
 from plots import plot_run, require_matplotlib
 from pretrain import PretrainConfig, check_pretrain_settings, load_pretrained, pretrain, save_pretrained
 from progress import Clock, Progress
-from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
+from runfolder import (
+    RunFolder,
+    content_of,
+    environment_report,
+    load_checkpoint,
+    peak_memory_mib,
+    to_arrays,
+    to_tensors,
+)
 from training import choose_n_experts, silent
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
@@ -260,7 +268,8 @@ class SwiftHydra(BaseEstimator):
 
     def checkpoint(self, data_fingerprint=None):
         """The fitted detector as tensors and plain values."""
-        parameters = {name: value for name, value in self.get_params().items() if name != "progress"}
+        parameters = {name: value.item() if isinstance(value, np.generic) else value  # a numpy seed is no plain value
+                      for name, value in self.get_params().items() if name != "progress"}  # fmt: skip
         return {
             "kind": "SwiftHydra", "fingerprint": data_fingerprint, "parameters": parameters,
             "columns": self.columns_, "classes": self.classes_.tolist(), "n_features": self.n_features_in_,
@@ -282,10 +291,15 @@ class SwiftHydra(BaseEstimator):
         Raises:
             InputError: if the file is missing, damaged or of another kind.
         """
-        return cls._from_checkpoint(load_checkpoint(path, "SwiftHydra"))
+        return cls._from_checkpoint(load_checkpoint(path, "SwiftHydra"), path)
 
     @classmethod
-    def _from_checkpoint(cls, saved):
+    def _from_checkpoint(cls, saved, path):
+        with content_of(path):
+            return cls._rebuild(saved)._check_rebuilt()
+
+    @classmethod
+    def _rebuild(cls, saved):
         self = cls(**saved["parameters"])
         self.device_, self.columns_ = torch.device("cpu"), saved["columns"]
         self.n_features_in_, self.classes_ = saved["n_features"], np.array(saved["classes"])
@@ -295,6 +309,20 @@ class SwiftHydra(BaseEstimator):
         self.synthetic_, self.decision_scores_ = saved["synthetic"].numpy(), saved["decision_scores"].numpy()
         self.detector_ = self._new_detector().load_state(to_arrays(saved["detector"]))
         return self.set_contamination(self.contamination)
+
+    def _check_rebuilt(self):
+        """Shapes and values of what was read, then a few rows are scored: what does not fit shows now, not later."""
+        d, rows, scores = self.n_features_in_, self.synthetic_, self.decision_scores_
+        wanted = {"centre": (self.centre_, (d,)), "range": (self.range_, (2, d)), "classes": (self.classes_, (2,)),
+                  "synthetic": (rows, (*rows.shape[:1], d)), "decision_scores": (scores, scores.shape[:1])}  # fmt: skip
+        for name, (value, shape) in wanted.items():
+            if value.shape != shape or not np.isfinite(value).all():
+                raise ValueError(f"{name} is not finite or its shape is {value.shape}, not {shape}")
+        names = self.columns_
+        if names is not None and (len(names) != d or not all(isinstance(name, str) for name in names)):
+            raise ValueError(f"{len(names)} column names, not {d}")
+        self.decision_function(np.concatenate([self.centre_[None], self.range_, rows[:32]]))
+        return self
 
 
 def _encode_labels(y):
@@ -365,7 +393,7 @@ def main(argv=None):
         scoring.main(argv[1:])
         return
     config = parse_config(RunConfig, __doc__.splitlines()[0], argv)
-    progress = Progress(config.quiet)
+    progress = Progress(config.quiet, verbose=config.verbose)
     if config.plot:
         require_matplotlib()  # before the work, not after it
     detector = SwiftHydra(random_state=config.seed, progress=None if config.quiet else progress,
@@ -380,10 +408,10 @@ def main(argv=None):
                  f"{int(y_train.sum())} known anomalies, {len(y_test)} test rows with {int(y_test.sum())}")  # fmt: skip
     if config.eval_only:
         saved = load_checkpoint(config.eval_only, "SwiftHydra")
-        if saved["fingerprint"] != rows:
+        if saved.get("fingerprint") != rows:
             raise InputError(f"{config.eval_only}: was trained on other rows than {data.name}, {config.protocol}, seed "
                              f"{config.seed}: give the dataset, protocol and seed it was trained on")  # fmt: skip
-        score = SwiftHydra._from_checkpoint(saved).decision_function(X_test)
+        score = SwiftHydra._from_checkpoint(saved, config.eval_only).decision_function(X_test)
         print(_result_line(y_test, score))
         return
     folder = RunFolder(config.out, data.name, config.protocol, config.seed)

@@ -17,8 +17,8 @@ import difflib
 import hashlib
 import itertools
 import re
+import sys
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -149,10 +149,7 @@ def load_dataset(spec, label_column=None):
         raise InputError(f"{path}: the suffix {kind!r} is unknown: give an .npz with X and y or a .csv")
     if kind == ".npz" and label_column is not None:
         raise InputError(f"{path}: label_column={label_column!r} is for .csv files: an .npz has its labels in y")
-    try:
-        X, y, columns, lines = (*_read_npz(path), None, None) if kind == ".npz" else _read_csv(path, label_column)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    X, y, columns, lines = (*_read_npz(path), None, None) if kind == ".npz" else _read_csv(path, label_column)
     X = check_features(X, columns, path, lines)
     if y.ndim and len(X) != len(y):
         raise InputError(f"{path}: X has {len(X)} rows and y has {len(y)} labels: they must be of one length")
@@ -162,11 +159,14 @@ def load_dataset(spec, label_column=None):
 
 
 def _read_npz(path, keys=("X", "y")):
-    with open(path, "rb") as handle:  # is_zipfile on a path would take a file without read permission for a damaged one
-        is_archive = zipfile.is_zipfile(handle)
+    try:
+        with open(path, "rb") as handle:  # is_zipfile on a path takes a file without read permission for a damaged one
+            is_archive = zipfile.is_zipfile(handle)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if not is_archive:
         raise InputError(f"{path} is no npz archive (damaged or of another format): write it with numpy.savez")
-    arrays = {}
+    arrays, key = {}, None
     try:
         with np.load(path, allow_pickle=False) as archive:
             for key in keys:
@@ -177,15 +177,20 @@ def _read_npz(path, keys=("X", "y")):
                 arrays[key] = archive[key]
                 if not isinstance(arrays[key], np.ndarray):  # a member that is no .npy file comes back as bytes
                     raise InputError(f"{path}: key {key!r} is no array: write the file with numpy.savez")
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        if "allow_pickle" in str(error):
+                if arrays[key].dtype.kind == "U" and arrays[key].dtype.itemsize:
+                    text = arrays[key].astype(arrays[key].dtype.newbyteorder("=")).reshape(-1)
+                    if (text.view(np.uint32) > sys.maxunicode).any():  # numpy reads it, Python then breaks on it
+                        raise InputError(f"{path}: key {key!r} holds text that is no Unicode: write the file again")
+    except InputError:
+        raise
+    except Exception as error:  # numpy parses an array's header as Python text: SyntaxError, MemoryError, anything
+        if key is not None and "allow_pickle" in str(error):
             raise InputError(
                 f"{path}: key {key!r} holds pickled Python objects, which are not read since they can run code: "
                 "save plain number arrays"
             ) from error
-        raise InputError(f"{path} is a damaged npz archive ({error}): fetch or write it again") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{path} is a damaged npz archive ({reason}): fetch or write it again") from error
     return list(arrays.values())
 
 
@@ -408,7 +413,12 @@ def check_features(X, columns=None, source="X", lines=None):
         )
     names = list(columns) if columns else [f"x{j}" for j in range(X.shape[1])]
     if X.dtype.kind in "OUS":
-        X = _parse([[c.decode() if isinstance(c, bytes) else str(c) for c in row] for row in X], names, source, lines)
+        X = _parse(
+            [[c.decode(errors="replace") if isinstance(c, bytes) else str(c) for c in row] for row in X],
+            names,
+            source,
+            lines,
+        )
     if X.dtype.kind == "c":
         raise InputError(f"{source}: Complex data not supported: X has dtype {X.dtype}, give real numbers")
     if X.dtype.kind not in "biuf":
@@ -448,6 +458,10 @@ def check_labels(y, source="y", least=2):
         y = y[:, 0]
     if y.ndim != 1:
         raise InputError(f"{source}: y has shape {y.shape}: it must be 1-D, one label per row")
+    if y.dtype.kind not in "biufOUS":
+        raise InputError(f"{source}: the labels have dtype {y.dtype}: recode them as 0 (normal) and 1 (anomaly)")
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "replace")
     try:
         values = y.astype(np.float64)
         wrong = not np.isin(values, (0.0, 1.0)).all()

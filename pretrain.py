@@ -7,6 +7,7 @@
 Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py takes it from there (M1, M2, M3).
 """
 
+import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ import torch
 
 from config import InputError, check_range, parse_config, run_main, setting
 from dataloader import PROTOCOLS, Standardizer, fingerprint, load_dataset, make_split
-from model import BetaCVAE, MoEDetector, pack_network, unpack_network
+from model import BetaCVAE, MoEDetector, pack_network, read_network
 from progress import Progress
-from runfolder import RunFolder, load_checkpoint, to_tensors
+from runfolder import RunFolder, content_of, load_checkpoint, to_tensors
 from training import history_log, silent, train_cvae, train_detector
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
@@ -37,6 +38,7 @@ class PretrainConfig:
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE")
     out: str = setting("results", "folder that runs are written to")
     quiet: bool = setting(False, "print only results and errors")
+    verbose: bool = setting(False, "a line with every loss each 20 steps and for each episode", short="-v")
 
 
 class Pretrained(NamedTuple):
@@ -85,22 +87,28 @@ def load_pretrained(path, data_fingerprint):
         InputError: if the file is damaged, of another kind, or was trained on other rows.
     """
     saved = load_checkpoint(path, "pretrained")
-    if saved["fingerprint"] != data_fingerprint:
-        raise InputError(f"{path}: was trained on other rows (fingerprint {saved['fingerprint'][:12]}, this split has "
+    found = str(saved.get("fingerprint"))
+    if found != data_fingerprint:
+        raise InputError(f"{path}: was trained on other rows (fingerprint {found[:12]}, this split has "
                          f"{data_fingerprint[:12]}): delete it, or choose another folder with --out")  # fmt: skip
-    cvae, detector = unpack_network(BetaCVAE, saved["cvae"]), unpack_network(MoEDetector, saved["detector"])
-    return Pretrained(cvae, detector, saved["settings"], saved["log"])
+    with content_of(path):
+        cvae, detector = read_network(BetaCVAE, saved["cvae"]), read_network(MoEDetector, saved["detector"])
+        sizes = {cvae.config["d_features"], detector.d_features, len(saved["scaler"]["mean"])}
+        if len(sizes) > 1:
+            raise ValueError(f"networks and scaler are for {sizes} features")
+        json.dumps(saved["log"])  # goes into log.jsonl
+        return Pretrained(cvae, detector, dict(saved["settings"]), list(saved["log"]))
 
 
 def main(argv=None):
     config = parse_config(PretrainConfig, __doc__.splitlines()[0], argv)
+    progress = Progress(config.quiet, verbose=config.verbose)
     check_pretrain_settings(config.cvae_steps, config.detector_steps, config.beta)
     data = load_dataset(config.dataset, config.label_column)
     split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
     folder = RunFolder(config.out, data.name, config.protocol, config.seed)
     X, y = data.X[split.train], data.y[split.train]
     scaler = Standardizer().fit(X)
-    progress = Progress(config.quiet)
     progress.say(
         f"{data.name} ({config.protocol}, seed {config.seed}): {len(y)} training rows, {int(y.sum())} anomalies"
     )

@@ -4,14 +4,13 @@ A file appears whole or not at all: it is written under another name beside its 
 cut off leaves the files of the run before it as they were.
 """
 
+import contextlib
 import json
 import os
-import pickle
 import platform
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +80,9 @@ class RunFolder:
             self.write_bytes(self.path / "DONE", b"")
 
 
+REMEDY = "delete it and run the command that wrote it again"
+
+
 def load_checkpoint(path, kind):
     """Read a checkpoint of the given kind on the CPU, tensors and plain values only.
 
@@ -90,17 +92,31 @@ def load_checkpoint(path, kind):
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint: check the path")
-    remedy = "delete it and run the command that wrote it again"
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except Exception:  # a damaged pickle raises anything, IndexError and TypeError among it
         raise InputError(
-            f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
+            f"{path}: not a readable checkpoint (damaged or not written by this project): {REMEDY}"
         ) from None
-    if not isinstance(saved, dict) or saved.get("kind") != kind:
+    if not isinstance(saved, dict) or str(saved.get("kind")) != kind:
         found = saved.get("kind") if isinstance(saved, dict) else type(saved).__name__
-        raise InputError(f"{path}: holds {found!r}, not a {kind!r} checkpoint: {remedy}")
+        found = " ".join(repr(found).split())[:60]
+        raise InputError(f"{path}: holds {found}, not a {kind!r} checkpoint: {REMEDY}")
     return saved
+
+
+@contextlib.contextmanager
+def content_of(path):
+    """While the content of a checkpoint is put to use: whatever is wrong with it names the file.
+
+    Raises:
+        InputError: in place of any exception. A readable file can lack any key and hold any type, shape or size.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}: its content does not fit together ({reason[:160]}): {REMEDY}") from None
 
 
 def environment_report():

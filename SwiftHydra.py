@@ -44,6 +44,7 @@ from runfolder import (
     peak_memory_mib,
     to_arrays,
     to_tensors,
+    write_tensorboard,
 )
 from training import choose_n_experts, silent
 
@@ -415,7 +416,9 @@ def main(argv=None):
         print(_result_line(y_test, score))
         return
     folder = RunFolder(config.out, data.name, config.protocol, config.seed)
-    progress.say(" ".join(f"{name}={value}" for name, value in asdict(config).items() if value is not None))
+    device = _resolve_device(config.device)
+    effective = asdict(config) | {"device": device, "mamba": choose_backend(config.mamba, device)}
+    progress.say(" ".join(f"{name}={value}" for name, value in effective.items() if value is not None))
     report = {
         "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config),
         **environment_report(), "n_train": len(y_train), "n_train_anomalies": int(y_train.sum()),
@@ -434,7 +437,7 @@ def main(argv=None):
         folder.write_results(report | {"failed": str(error)}, [], None, None)
         raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
     report |= {
-        "device": str(detector.device_), "mamba_backend": choose_backend(config.mamba, detector.device_),
+        "device": str(device), "mamba_backend": effective["mamba"],
         "n_experts": detector.n_experts_, "effective_rank": round(detector.effective_rank_, 2),
         "n_synthetic": len(detector.synthetic_), "auc_roc": float(roc_auc_score(y_test, score)),
         "auc_pr": float(average_precision_score(y_test, score)), "seconds": detector.seconds_,
@@ -447,6 +450,7 @@ def main(argv=None):
     ]
     arrays = {"y_test": y_test, "score": score, "test_index": split.test, "train_index": split.train}
     folder.write_results(report, log, arrays, detector.checkpoint(rows))
+    write_tensorboard(folder.path / "tensorboard", log)
     if config.plot:
         scaler = detector.scaler_
         paths = plot_run(folder.path, y_test, score, scaler.transform(X_train), y_train, scaler.transform(X_test),

@@ -14,6 +14,7 @@ where it was, a failed cell is recorded with its reason and does not stop the ot
 
 import os
 import random
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +90,14 @@ def main(argv=None):
     for record in tqdm(spread(todo, config.backend, config.jobs), total=len(todo), disable=None, unit="cell",
                        smoothing=0):  # fmt: skip
         if "lost" in record:
-            lost, outcome = lost + 1, f"lost with its machine ({record['lost']})"
+            lost, outcome = lost + 1, f"not computed ({record['lost']})"
         else:
             failed += record["failed"] is not None
             outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"
         tqdm.write(f"{record['dataset']} {record['protocol']} seed {record['seed']} {record['method']}: {outcome}")
-    print(f"{len(todo) - failed - lost} computed, {failed} failed (see the records)"
-          + (f", {lost} lost: the same command computes them" if lost else ""))  # fmt: skip
+    print(f"{len(todo) - failed - lost} computed, {failed} failed (see the records)")
+    if lost:
+        sys.exit(f"{lost} cells were lost with their machines: the same command computes them")
 
 
 def _measure_speed(config):

@@ -6,6 +6,7 @@ whose Ray pool goes on giving cells to workers that are gone.
 """
 
 import os
+import socket
 import time
 
 from joblib import Parallel, delayed
@@ -15,6 +16,7 @@ from config import InputError
 
 RETRIES = 10  # of a cell whose machine was lost; after that it stays open, for the next call
 POLL = 10.0  # seconds between two looks at a cluster that finishes nothing
+CONNECT = 10.0  # seconds to reach a cluster
 PATIENCE = 300.0  # seconds a cluster may be without any processor
 
 
@@ -48,14 +50,19 @@ def _ray(cells, jobs):
 
     address, quiet = os.environ.get("RAY_ADDRESS"), {"log_to_driver": False, "logging_level": "error"}
     try:
-        try:
-            ray.init(address, num_cpus=None if address else jobs, **quiet)
-        except ValueError:  # a cluster runs here already: it knows its processors
-            ray.init(address, **quiet)
-    except (ConnectionError, ValueError):
         if address:
-            raise InputError(f"RAY_ADDRESS={address}: no Ray cluster answers there: run ray start --head") from None
-        ray.init("local", num_cpus=jobs, **quiet)
+            _knock(address)  # Ray itself would knock for minutes
+            ray.init(address, **quiet)
+        else:
+            try:
+                ray.init(num_cpus=jobs, **quiet)
+            except ValueError:  # `ray start` has started a cluster here, which knows its processors
+                ray.init(**quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"RAY_ADDRESS={address}: no Ray cluster can be used there ({reason}): ray start --head"
+        ) from None
     try:
         compute = ray.remote(run_cell).options(num_cpus=1, max_retries=RETRIES)
         waiting = {compute.remote(cell, os.getpid()): cell for cell in cells}
@@ -82,7 +89,7 @@ def _dask(cells, jobs):
     local = {} if address else {"processes": False, "n_workers": jobs, "threads_per_worker": 1,
                                 "dashboard_address": None}  # fmt: skip
     try:
-        client = Client(address, **local)
+        client = Client(address, timeout=CONNECT, **local)
     except OSError:
         raise InputError(f"DASK_SCHEDULER_ADDRESS={address}: no scheduler answers there: run dask scheduler") from None
     with client:
@@ -97,7 +104,16 @@ def _dask(cells, jobs):
             idle.check(done)
             for task in done:
                 cell = waiting.pop(task)
+                if isinstance(task.exception(), InputError):  # of a worker that can compute no cell at all
+                    raise task.exception()
                 yield task.result() if task.status == "finished" else _lost(cell, task.exception())
+
+
+def _knock(address):
+    """Raises OSError where nothing listens at ``host:port`` (``ray://`` before it, or a name such as ``auto``)."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT).close()
 
 
 class _Idle:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,23 @@ def content_of(path):
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{path}: its content does not fit together ({reason[:160]}): {REMEDY}") from None
+
+
+def write_tensorboard(folder, log):
+    """The numbers of log.jsonl as TensorBoard scalars, a tag ``stage/key`` each, where TensorBoard is installed.
+
+    Called when all is done: the import takes longer than some stages. What an earlier run wrote there is replaced.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(folder) as writer:
+        for entry in log:
+            step = entry.get("step", entry.get("episode"))
+            for key in entry.keys() - {"stage", "step", "episode"}:
+                writer.add_scalar(f"{entry['stage']}/{key}", entry[key], step)
 
 
 def environment_report():

@@ -33,7 +33,16 @@ from preparation import Preparation
 from pretrain import PretrainConfig, check_pretrain_settings, load_rows, pretrain, resolve_device, reuse_or_pretrain
 from progress import Clock, Progress
 from resume import Store, finished_run
-from runfolder import RunFolder, environment_report, load_checkpoint, peak_memory_mib, to_arrays, to_tensors
+from runfolder import (
+    RunFolder,
+    content_of,
+    environment_report,
+    load_checkpoint,
+    peak_memory_mib,
+    to_arrays,
+    to_tensors,
+    write_tensorboard,
+)
 from tables import as_table
 from training import NO_STORE, choose_n_experts, silent
 
@@ -279,7 +288,8 @@ class SwiftHydra(BaseEstimator):
 
     def checkpoint(self, data_fingerprint=None):
         """The fitted detector as tensors and plain values."""
-        parameters = {name: value for name, value in self.get_params().items() if name != "progress"}
+        parameters = {name: value.item() if isinstance(value, np.generic) else value  # a numpy seed is no plain value
+                      for name, value in self.get_params().items() if name != "progress"}  # fmt: skip
         return {
             "kind": "SwiftHydra", "fingerprint": data_fingerprint, "parameters": parameters,
             "preparation": to_tensors(self.preparation_.state()), "classes": self.classes_.tolist(),
@@ -301,10 +311,15 @@ class SwiftHydra(BaseEstimator):
         Raises:
             InputError: if the file is missing, damaged or of another kind.
         """
-        return cls._from_checkpoint(load_checkpoint(path, "SwiftHydra"))
+        return cls._from_checkpoint(load_checkpoint(path, "SwiftHydra"), path)
 
     @classmethod
-    def _from_checkpoint(cls, saved):
+    def _from_checkpoint(cls, saved, path):
+        with content_of(path):
+            return cls._rebuild(saved)._check_rebuilt()
+
+    @classmethod
+    def _rebuild(cls, saved):
         self = cls(**saved["parameters"])
         self.device_, self.preparation_ = torch.device("cpu"), Preparation.from_state(to_arrays(saved["preparation"]))
         self.n_features_in_, self.classes_ = saved["n_features"], np.array(saved["classes"])
@@ -314,6 +329,18 @@ class SwiftHydra(BaseEstimator):
         self.synthetic_, self.decision_scores_ = saved["synthetic"].numpy(), saved["decision_scores"].numpy()
         self.detector_ = self._new_detector().load_state(to_arrays(saved["detector"]))
         return self.set_contamination(self.contamination)
+
+    def _check_rebuilt(self):
+        """Shapes and values of what was read, then a few rows are scored: what does not fit shows now, not later."""
+        self.preparation_.check(self.n_features_in_)
+        d, rows, scores = len(self.preparation_.names), self.synthetic_, self.decision_scores_
+        wanted = {"centre": (self.centre_, (d,)), "range": (self.range_, (2, d)), "classes": (self.classes_, (2,)),
+                  "synthetic": (rows, (*rows.shape[:1], d)), "decision_scores": (scores, scores.shape[:1])}  # fmt: skip
+        for name, (value, shape) in wanted.items():
+            if value.shape != shape or not np.isfinite(value).all():
+                raise ValueError(f"{name} is not finite or its shape is {value.shape}, not {shape}")
+        self._scores(np.concatenate([self.centre_[None], self.range_, rows[:32]]))
+        return self
 
 
 def _encode_labels(y):
@@ -370,7 +397,7 @@ def main(argv=None):
         return
     about = f"{__doc__.splitlines()[0]} To score new rows: python SwiftHydra.py score -h"
     config = parse_config(RunConfig, about, argv)
-    progress = Progress(config.quiet)
+    progress = Progress(config.quiet, verbose=config.verbose)
     if config.plot:
         require_matplotlib()  # before the work, not after it
     detector = SwiftHydra(random_state=config.seed, progress=None if config.quiet else progress,
@@ -382,10 +409,10 @@ def main(argv=None):
                  f"{int(y_train.sum())} known anomalies, {len(y_test)} test rows with {int(y_test.sum())}")  # fmt: skip
     if config.eval_only:
         saved = load_checkpoint(config.eval_only, "SwiftHydra")
-        if saved["fingerprint"] != fingerprint(X_train, y_train):
+        if saved.get("fingerprint") != fingerprint(X_train, y_train):
             raise InputError(f"{config.eval_only}: was trained on other rows than {data.name}, {config.protocol}, seed "
                              f"{config.seed}: give the dataset, protocol and seed it was trained on")  # fmt: skip
-        score = SwiftHydra._from_checkpoint(saved).decision_function(rows.test)
+        score = SwiftHydra._from_checkpoint(saved, config.eval_only).decision_function(rows.test)
         print(_result_line(y_test, score))
         return
     with RunFolder(config.out, data.name, config.protocol, config.seed).locked() as folder:
@@ -405,7 +432,9 @@ def _run(config, folder, detector, rows, progress):
             print(_result_line(*finished))
             return
     store = Store(folder.path / "resume.pt", known, settings, config.resume, progress.say)
-    progress.say(" ".join(f"{name}={value}" for name, value in asdict(config).items() if value is not None))
+    device = resolve_device(config.device)
+    effective = asdict(config) | {"device": device, "mamba": choose_backend(config.mamba, device)}
+    progress.say(" ".join(f"{name}={value}" for name, value in effective.items() if value is not None))
     report = {
         "dataset": data.name, "protocol": config.protocol, "seed": config.seed, "config": asdict(config), **prints,
         "resumed_after": store.resumed_after,
@@ -425,7 +454,7 @@ def _run(config, folder, detector, rows, progress):
         store.clear()
         raise InputError(f"{data.name}: the run failed and was recorded as failed: {error}") from None
     report |= {
-        "device": str(detector.device_), "mamba_backend": choose_backend(config.mamba, detector.device_),
+        "device": str(device), "mamba_backend": effective["mamba"],
         "n_experts": detector.n_experts_, "effective_rank": round(detector.effective_rank_, 2),
         "n_synthetic": len(detector.synthetic_), "auc_roc": float(roc_auc_score(y_test, score)),
         "auc_pr": float(average_precision_score(y_test, score)), "seconds": detector.seconds_,
@@ -445,6 +474,7 @@ def _run(config, folder, detector, rows, progress):
                   detector.detector_.expert_usage)  # fmt: skip
         figures = draw_run(run, report)
     folder.write_results(report, log, arrays, detector.checkpoint(known), figures)
+    write_tensorboard(folder.path / "tensorboard", log)
     store.clear()
     if figures:
         progress.say(f"figures: {folder.path / 'report.html'}")

@@ -12,17 +12,17 @@ A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``
 where it was, a failed cell is recorded with its reason and does not stop the others (``--retry-failed`` tries again).
 """
 
-import contextlib
 import os
 import random
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from cells import ABLATIONS, ROOT, Cell, check_method, run_cell
+from cells import ABLATIONS, ROOT, Cell, check_method
+from clusters import BACKENDS, spread
 from config import InputError, check_choice, check_range, parse_config, run_main, setting
 from dataloader import DATASET_DIR, PROTOCOLS, resolve_dataset
 from episodes import GENERATORS
@@ -41,7 +41,6 @@ GROUPS = {
         *(f"full/rl/{ablation}" for ablation in ("mlp-experts", "one-expert", "no-one-class")),
     ),
 }
-BACKENDS = ("loky", "ray", "dask")
 
 
 @dataclass
@@ -51,8 +50,9 @@ class BenchmarkConfig:
     protocols: str = setting("seen", "protocols, separated by commas: seen, few, unseen")
     methods: str = setting("ours", "methods or groups of methods, separated by commas (see the top of benchmark.py)")
     max_rows: int = setting(10000, "stratified subsample of larger tables, 0 for all rows")
-    jobs: int = setting(1, "cells computed at the same time, one thread each")
-    backend: str = setting("loky", "joblib backend that spreads the cells", choices=BACKENDS)
+    jobs: int = setting(1, "cells computed at the same time on this machine, one thread each")
+    backend: str = setting("loky", "what computes the cells (see clusters.py): processes of this machine, or the "
+                           "cluster at RAY_ADDRESS or DASK_SCHEDULER_ADDRESS", choices=tuple(BACKENDS))  # fmt: skip
     time_limit: float = setting(1800.0, "seconds a cell may take before it is stopped and recorded as failed")
     memory_limit: float = setting(8.0, "GiB a cell may ask for, 0 for no limit")
     retry_failed: bool = setting(False, "compute failed cells again")
@@ -86,18 +86,18 @@ def main(argv=None):
     random.Random(0).shuffle(todo)
     for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
         os.environ[f"{name}_NUM_THREADS"] = "1"  # of the workers and the cells, which inherit it
-    failed = 0
-    with _backend(config):
-        # Ray's joblib backend hands results out all at once, the others as they come.
-        way = {} if config.backend == "ray" else {"return_as": "generator_unordered"}
-        results = Parallel(n_jobs=config.jobs, batch_size=1, **way)(
-            delayed(run_cell)(cell, os.getpid()) for cell in todo
-        )
-        for record in tqdm(results, total=len(todo), disable=None, unit="cell", smoothing=0):
+    failed, lost = 0, 0
+    for record in tqdm(spread(todo, config.backend, config.jobs), total=len(todo), disable=None, unit="cell",
+                       smoothing=0):  # fmt: skip
+        if "lost" in record:
+            lost, outcome = lost + 1, f"not computed ({record['lost']})"
+        else:
             failed += record["failed"] is not None
             outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"
-            tqdm.write(f"{record['dataset']} {record['protocol']} seed {record['seed']} {record['method']}: {outcome}")
-    print(f"{len(todo) - failed} computed, {failed} failed (see the records)")
+        tqdm.write(f"{record['dataset']} {record['protocol']} seed {record['seed']} {record['method']}: {outcome}")
+    print(f"{len(todo) - failed - lost} computed, {failed} failed (see the records)")
+    if lost:
+        sys.exit(f"{lost} cells were lost with their machines: the same command computes them")
 
 
 def _measure_speed(config):
@@ -145,40 +145,6 @@ def _open(cell, retry_failed):
         cell.record.unlink()
         return True
     return False
-
-
-@contextlib.contextmanager
-def _backend(config):
-    """joblib's backend of that name; ray and dask take the cluster that is running, or start one on this machine."""
-    if config.backend == "loky":
-        with parallel_config("loky"):
-            yield
-        return
-    try:
-        if config.backend == "ray":
-            import ray
-            from ray.util.joblib import register_ray
-
-            if not ray.is_initialized():
-                ray.init(address=os.environ.get("RAY_ADDRESS"), num_cpus=None if "RAY_ADDRESS" in os.environ
-                         else config.jobs, log_to_driver=False)  # fmt: skip
-            register_ray()
-            with parallel_config("ray"):
-                yield
-            ray.shutdown()
-        else:
-            from distributed import Client
-
-            address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-            # Threads suffice on one machine: every cell has a process of its own anyway.
-            local = {} if address else {"processes": False, "n_workers": config.jobs, "threads_per_worker": 1,
-                                        "dashboard_address": None}  # fmt: skip
-            with Client(address, **local), parallel_config("dask"):
-                yield
-    except ImportError as error:
-        raise InputError(
-            f"backend={config.backend!r} needs the package {error.name}: pip install -r requirements-bench.txt"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -94,6 +94,8 @@ def run_cell(cell, sweep=None):
     """
     if sweep not in (None, os.getpid()):
         _die_with_parent()
+    if multiprocessing.current_process().daemon:
+        raise InputError("this worker may not start processes, every cell needs one: dask worker --no-nanny")
     with _lock(cell, "worker"):
         for last in (False, True):
             if cell.record.exists():

@@ -19,7 +19,7 @@ class InputError(ValueError):
     """A mistake in what the user gave: the message is one line that names the place, the value and the remedy."""
 
 
-def setting(default, help, *, choices=None, positional=False):
+def setting(default, help, *, choices=None, positional=False, short=None):
     """A dataclass field that carries its own ``-h`` text.
 
     Args:
@@ -27,8 +27,10 @@ def setting(default, help, *, choices=None, positional=False):
         help: unit, meaning and, where it matters, the reason for the default.
         choices: the allowed values, or None.
         positional: True for an optional positional argument (the dataset path).
+        short: a second, short flag such as ``-v``, or None.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "positional": positional})
+    metadata = {"help": help, "choices": choices, "positional": positional, "short": short}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _parser_type(annotation):
@@ -70,15 +72,16 @@ def parse_config(cls, description, argv=None, prog=None):
         if field.metadata["positional"]:
             parser.add_argument(field.name, nargs="?", default=field.default, help=text)
         elif isinstance(field.default, bool):
-            parser.add_argument(_flag(field), default=field.default, action=argparse.BooleanOptionalAction, help=text)
+            parser.add_argument(*_flags(field), default=field.default, action=argparse.BooleanOptionalAction, help=text)
         else:
             kind = _parser_type(field.type)
-            parser.add_argument(_flag(field), type=kind, default=field.default, choices=choices, help=text)
+            parser.add_argument(*_flags(field), type=kind, default=field.default, choices=choices, help=text)
     return cls(**vars(parser.parse_args(argv)))
 
 
-def _flag(field):
-    return "--" + field.name.replace("_", "-")
+def _flags(field):
+    short = field.metadata["short"]
+    return [*([short] if short else []), "--" + field.name.replace("_", "-")]
 
 
 def check_choice(name, value, choices):

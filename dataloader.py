@@ -139,10 +139,7 @@ def load_dataset(spec, label_column=None, impute="refuse", categorical="refuse",
     path = resolve_dataset(spec)
     preparation = Preparation(impute, categorical)
     drop = [name.strip() for name in drop_columns.split(",")] if drop_columns else []
-    try:
-        table, y = read_table(path, label_column, drop, find_texts=categorical != "refuse")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    table, y = read_table(path, label_column, drop, find_texts=categorical != "refuse")
     if table.X.ndim == 2 and len(table):
         preparation.fit(table)
         X = preparation.transform(table)
@@ -180,6 +177,10 @@ def check_labels(y, source="y", least=2):
         y = y[:, 0]
     if y.ndim != 1:
         raise InputError(f"{source}: y has shape {y.shape}: it must be 1-D, one label per row")
+    if y.dtype.kind not in "biufOUS":
+        raise InputError(f"{source}: the labels have dtype {y.dtype}: recode them as 0 (normal) and 1 (anomaly)")
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "replace")
     try:
         values = y.astype(np.float64)
         wrong = not np.isin(values, (-1.0, 0.0, 1.0)).all()

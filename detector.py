@@ -12,7 +12,7 @@ import torch
 
 from evidence import Evidence, MergedPValue, column_index, known_or_unlike, platt, shrunken_shape
 from kernel_experts import KernelExpert
-from model import BetaCVAE, MoEDetector, pack_network, unpack_network
+from model import BetaCVAE, MoEDetector, pack_network, read_network
 from progress import Clock
 from training import NO_STORE, history_log, out_of_fold, stage_seed, stratified_folds, train_cvae, train_detector
 
@@ -97,9 +97,10 @@ class MixtureDetector:
         return self
 
     def _unpack(self, packed):
-        mixture = unpack_network(MoEDetector, packed)
+        mixture = read_network(MoEDetector, packed)
         # A backend of the machine it was trained on may be missing here; the one that is everywhere is kept.
         mixture.experts.backend = "torch" if self.settings.backend == "torch" else "auto"
+        mixture(torch.zeros(1, mixture.d_features))  # all experts: a wrong index in one would show for its rows alone
         return mixture
 
 
@@ -203,7 +204,7 @@ class FullDetector(MixtureDetector):
 
     def load_state(self, state):
         super().load_state(state)
-        self.half_cvaes = [unpack_network(BetaCVAE, packed) for packed in state["half_cvaes"]]
+        self.half_cvaes = [read_network(BetaCVAE, packed) for packed in state["half_cvaes"]]
         self.evidence = Evidence.from_state(state["evidence"], _residual_functions(self.half_cvaes))
         self.kernels = [KernelExpert.from_state(packed) for packed in state["kernels"]]
         self.one_class = None if state["one_class"] is None else self._unpack(state["one_class"])

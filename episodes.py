@@ -30,6 +30,7 @@ from training import NO_STORE, seeded, silent, stage_seed, train_cvae, train_det
 
 GENERATORS = ("rl", "gradient", "cvae", "noise", "none", "search", "uniform", "smote", "oversample")
 N_CANDIDATES = 1024  # proposals of an episode
+SHOWN = ("reward", "novelty", "coverage", "deception", "feasible", "effective_rank")  # of an episode, while it runs
 GAMMA = 0.6  # reward weight of diversity in episode e is GAMMA ** e
 LOSS_ROWS = 4096  # most normals of the logged detector loss
 
@@ -107,7 +108,7 @@ def generate_anomalies(X, y, cvae, detector, seed, kind="rl", n_synthetic=None, 
             if loss is not None:
                 log[-1] |= {"policy_loss": loss.policy.item(), "value_loss": loss.value.item(),
                             "policy_entropy": loss.entropy.item(), "approx_kl": loss.approx_kl.item()}  # fmt: skip
-            progress("episodes", episode + 1, n_episodes, reward=log[-1]["reward"], deception=log[-1]["deception"])
+            progress("episodes", episode + 1, n_episodes, **{name: log[-1][name] for name in SHOWN})
             finished = len(accepted) >= wanted or episode == n_episodes - 1
             if not finished:
                 _refresh(environment, X, y, accepted, seed, f"{kind}/{episode}")

@@ -203,6 +203,8 @@ class Evidence:
         self.normals, self.anomalies = Neighbours(state["normals"]), Neighbours(state["anomalies"])
         for name in ("density5", "density20", "floor", "centre", "scale"):
             setattr(self, name, state[name])
+        if not self.density5.shape == self.density20.shape == self.normals.reference.shape[:1]:
+            raise ValueError("the neighbours' densities are not as many as the neighbours")
         self.subspaces = _Subspaces.__new__(_Subspaces)
         for name in ("means", "bases", "scales", "kept"):
             # Memory order as eigh left it: BLAS rounds a transposed operand differently.

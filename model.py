@@ -479,6 +479,26 @@ def unpack_network(cls, packed):
     return network.eval()
 
 
+def read_network(cls, packed):
+    """:func:`unpack_network` for what a file holds: sizes, shapes and values are checked before memory is taken.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    config, state = packed["config"], {name: torch.as_tensor(value) for name, value in packed["state"].items()}
+    most = sum(value.numel() for value in state.values())
+    for name, size in config.items():
+        if isinstance(size, int) and size > most:
+            raise ValueError(f"{name}={size} with {most} stored numbers")
+    with torch.device("meta"):  # shapes without memory
+        wanted = {name: value.shape for name, value in cls(**config).state_dict().items()}
+    for name in wanted.keys() | state.keys():
+        found = state[name].shape if name in state else None
+        if name not in wanted or found != wanted[name] or not torch.isfinite(state[name]).all():
+            raise ValueError(f"{name} is unknown, missing, not finite or of another shape than {wanted.get(name)}")
+    return unpack_network(cls, packed)
+
+
 # --- the agent's networks (M6) --------------------------------------------------------------------------------------
 
 

@@ -121,6 +121,17 @@ class Preparation:
             out[:, j] = self._encoded(table)[:, j] == -1
         return out
 
+    def check(self, d):
+        """Refuse what no fit leaves, after :meth:`from_state`. Raises ValueError."""
+        texts = all(0 <= j < d and all(isinstance(text, str) for text in each) for j, each in self.texts.items())
+        ascending = (np.diff(self.groups) >= 0).all() and np.array_equal(np.unique(self.groups), np.arange(d))
+        if self.d != d or not texts or not ascending or len(self.names) != len(self.groups):
+            raise ValueError(f"the preparation of the columns does not fit {d} columns")
+        if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
+            raise ValueError("a column name is no text")
+        if len(self.columns or range(d)) != d or (self.fill is not None and self.fill.shape != (d,)):
+            raise ValueError(f"names or fills are not those of {d} columns")
+
     def state(self):
         """Tensors' arrays and plain values."""
         return {

@@ -8,6 +8,7 @@
 Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py takes it from there (M1, M2, M3).
 """
 
+import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,11 +17,11 @@ import torch
 
 from config import InputError, check_range, parse_config, run_main, setting
 from dataloader import PROTOCOLS, Dataset, Split, Standardizer, fingerprint, load_dataset, make_split
-from model import BetaCVAE, MoEDetector, pack_network, unpack_network
+from model import BetaCVAE, MoEDetector, pack_network, read_network
 from preparation import CATEGORICAL, IMPUTE, Preparation
 from progress import Progress
 from resume import Store
-from runfolder import RunFolder, load_checkpoint, to_tensors
+from runfolder import RunFolder, content_of, load_checkpoint, to_tensors
 from tables import Table
 from training import NO_STORE, history_log, silent, train_cvae, train_detector
 
@@ -47,6 +48,7 @@ class PretrainConfig:
     out: str = setting("results", "folder that runs are written to")
     resume: bool = setting(False, "go on where the same command was cut off, to the same scores")
     quiet: bool = setting(False, "print only results and errors")
+    verbose: bool = setting(False, "a line with every loss each 20 steps and for each episode", short="-v")
 
 
 class Pretrained(NamedTuple):
@@ -135,11 +137,17 @@ def load_pretrained(path, data_fingerprint):
         InputError: if the file is damaged, of another kind, or was trained on other rows.
     """
     saved = load_checkpoint(path, "pretrained")
-    if saved["fingerprint"] != data_fingerprint:
-        raise InputError(f"{path}: was trained on other rows (fingerprint {saved['fingerprint'][:12]}, this split has "
+    found = str(saved.get("fingerprint"))
+    if found != data_fingerprint:
+        raise InputError(f"{path}: was trained on other rows (fingerprint {found[:12]}, this split has "
                          f"{data_fingerprint[:12]}): delete it, or choose another folder with --out")  # fmt: skip
-    cvae, detector = unpack_network(BetaCVAE, saved["cvae"]), unpack_network(MoEDetector, saved["detector"])
-    return Pretrained(cvae, detector, saved["settings"], saved["log"])
+    with content_of(path):
+        cvae, detector = read_network(BetaCVAE, saved["cvae"]), read_network(MoEDetector, saved["detector"])
+        sizes = {cvae.config["d_features"], detector.d_features, len(saved["scaler"]["mean"])}
+        if len(sizes) > 1:
+            raise ValueError(f"networks and scaler are for {sizes} features")
+        json.dumps(saved["log"])  # goes into log.jsonl
+        return Pretrained(cvae, detector, dict(saved["settings"]), list(saved["log"]))
 
 
 def _settings(config):
@@ -173,11 +181,11 @@ def reuse_or_pretrain(folder, X, y, config, progress):
 
 def main(argv=None):
     config = parse_config(PretrainConfig, __doc__.splitlines()[0], argv)
+    progress = Progress(config.quiet, verbose=config.verbose)
     check_pretrain_settings(config.cvae_steps, config.detector_steps, config.beta)
     resolve_device(config.device)  # refused before the work
     rows = load_rows(config)
     X, y = rows.X_train, rows.y_train
-    progress = Progress(config.quiet)
     progress.say(
         f"{rows.data.name} ({config.protocol}, seed {config.seed}): {len(y)} training rows, {int(y.sum())} anomalies"
     )

@@ -5,17 +5,27 @@ import time
 
 from tqdm import tqdm
 
+from config import InputError
+
+VERBOSE_STEPS = 20  # steps between two lines of --verbose; of a shorter stage, such as the episodes, every step
+
 
 class Progress:
     """Called by the training loops as ``progress(stage, step, n_steps, **losses)``.
 
     Args:
         quiet: print nothing. interval: seconds between two plain lines of one stage.
+        verbose: lines in place of the bar, on a terminal too, every ``VERBOSE_STEPS`` steps.
+
+    Raises:
+        InputError: for quiet and verbose at once.
     """
 
-    def __init__(self, quiet=False, interval=10.0):
-        self.quiet, self.interval = quiet, interval
-        self.terminal = sys.stderr.isatty()
+    def __init__(self, quiet=False, interval=10.0, verbose=False):
+        if quiet and verbose:
+            raise InputError("--quiet and --verbose contradict each other: give one of them")
+        self.quiet, self.interval, self.verbose = quiet, interval, verbose
+        self.terminal = sys.stderr.isatty() and not verbose
         self.stage, self.bar = None, None
 
     def say(self, text):
@@ -37,7 +47,10 @@ class Progress:
             if step % 10 == 0 or step == n_steps:
                 self.bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
         now = time.monotonic()
-        if step == n_steps or (not self.terminal and now - self.last > self.interval):
+        due = now - self.last > self.interval
+        if self.verbose:
+            due = step % VERBOSE_STEPS == 0 or n_steps <= VERBOSE_STEPS
+        if step == n_steps or (not self.terminal and due):
             parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
             left = (now - self.start) / step * (n_steps - step)
             eta = f"  about {left:.0f} s left in this stage" if step < n_steps else f"  {now - self.start:.1f} s"

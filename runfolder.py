@@ -10,13 +10,12 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +187,9 @@ class RunFolder:
                 os.replace(part, self.path / name)
 
 
+REMEDY = "delete it and run the command that wrote it again"
+
+
 def _torch_bytes(content):
     """What torch.save writes, an ordinary zip archive, with the SHA256 of it all as its comment.
 
@@ -200,7 +202,7 @@ def _torch_bytes(content):
     return bytes(data + hashlib.sha256(data).hexdigest().encode())
 
 
-def load_checkpoint(path, kind, remedy="delete it and run the command that wrote it again"):
+def load_checkpoint(path, kind, remedy=REMEDY):
     """Read a checkpoint of the given kind on the CPU, tensors and plain values only.
 
     Raises:
@@ -217,14 +219,46 @@ def load_checkpoint(path, kind, remedy="delete it and run the command that wrote
         if hashlib.sha256(memoryview(data)[:-SUM_BYTES]).hexdigest().encode() != data[-SUM_BYTES:]:
             raise ValueError("another SHA256")
         saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except Exception:  # a damaged pickle raises anything, IndexError and TypeError among it
         raise InputError(
             f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
         ) from None
-    if not isinstance(saved, dict) or saved.get("kind") != kind:
+    if not isinstance(saved, dict) or str(saved.get("kind")) != kind:
         found = saved.get("kind") if isinstance(saved, dict) else type(saved).__name__
-        raise InputError(f"{path}: holds {found!r}, not a {kind!r} checkpoint: {remedy}")
+        found = " ".join(repr(found).split())[:60]
+        raise InputError(f"{path}: holds {found}, not a {kind!r} checkpoint: {remedy}")
     return saved
+
+
+@contextlib.contextmanager
+def content_of(path):
+    """While the content of a checkpoint is put to use: whatever is wrong with it names the file.
+
+    Raises:
+        InputError: in place of any exception. A readable file can lack any key and hold any type, shape or size.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}: its content does not fit together ({reason[:160]}): {REMEDY}") from None
+
+
+def write_tensorboard(folder, log):
+    """The numbers of log.jsonl as TensorBoard scalars, a tag ``stage/key`` each, where TensorBoard is installed.
+
+    Called when all is done: the import takes longer than some stages. What an earlier run wrote there is replaced.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(folder) as writer:
+        for entry in log:
+            step = entry.get("step", entry.get("episode"))
+            for key in entry.keys() - {"stage", "step", "episode"}:
+                writer.add_scalar(f"{entry['stage']}/{key}", entry[key], step)
 
 
 def environment_report():

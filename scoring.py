@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from config import InputError, check_range, parse_config, setting
-from runfolder import RunFolder, load_checkpoint
+from runfolder import RunFolder
 from tables import stream_table
 
 SHOWN = 5  # drifting columns that are named
@@ -44,7 +44,7 @@ def main(argv):
     for name in ("checkpoint", "data"):
         if getattr(config, name) is None:
             raise InputError(f"{name}: is missing: python SwiftHydra.py score --checkpoint C --data new.csv")
-    detector = SwiftHydra._from_checkpoint(load_checkpoint(config.checkpoint, "SwiftHydra"))
+    detector = SwiftHydra.load(config.checkpoint)
     check_range("explain", config.explain, 0, detector.n_features_in_)
     preparation, (low, high) = detector.preparation_, detector.range_
     slack = 1e-4 * (high - low)  # a text file's rounding is no drift

@@ -10,8 +10,8 @@ import contextlib
 import csv
 import dataclasses
 import itertools
+import sys
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -230,11 +230,14 @@ class CellParser:
 
 def read_npz(path, keys=("X", "y")):
     """The named arrays of an .npz, never a pickle."""
-    with open(path, "rb") as handle:  # is_zipfile on a path would take a file without read permission for a damaged one
-        is_archive = zipfile.is_zipfile(handle)
+    try:
+        with open(path, "rb") as handle:  # is_zipfile on a path takes a file without read permission for a damaged one
+            is_archive = zipfile.is_zipfile(handle)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if not is_archive:
         raise InputError(f"{path} is no npz archive (damaged or of another format): write it with numpy.savez")
-    arrays = {}
+    arrays, key = {}, None
     try:
         with np.load(path, allow_pickle=False) as archive:
             for key in keys:
@@ -245,15 +248,20 @@ def read_npz(path, keys=("X", "y")):
                 arrays[key] = archive[key]
                 if not isinstance(arrays[key], np.ndarray):  # a member that is no .npy file comes back as bytes
                     raise InputError(f"{path}: key {key!r} is no array: write the file with numpy.savez")
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        if "allow_pickle" in str(error):
+                if arrays[key].dtype.kind == "U" and arrays[key].dtype.itemsize:
+                    text = arrays[key].astype(arrays[key].dtype.newbyteorder("=")).reshape(-1)
+                    if (text.view(np.uint32) > sys.maxunicode).any():  # numpy reads it, Python then breaks on it
+                        raise InputError(f"{path}: key {key!r} holds text that is no Unicode: write the file again")
+    except InputError:
+        raise
+    except Exception as error:  # numpy parses an array's header as Python text: SyntaxError, MemoryError, anything
+        if key is not None and "allow_pickle" in str(error):
             raise InputError(
                 f"{path}: key {key!r} holds pickled Python objects, which are not read since they can run code: "
                 "save plain number arrays"
             ) from error
-        raise InputError(f"{path} is a damaged npz archive ({error}): fetch or write it again") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{path} is a damaged npz archive ({reason}): fetch or write it again") from error
     return list(arrays.values())
 
 

@@ -163,6 +163,24 @@ def test_scikit_learn_conventions(fitted):
     assert untouched.get_params() == model.get_params()  # fit stores nothing in constructor parameters
 
 
+def test_the_calls_of_adbench(tmp_path):
+    """RunPipeline.model_fit's sequence for a ``Customized`` method, with what its data generator hands over."""
+    X, X_test, y, _ = split()
+    low, high = X.min(0), X.max(0)
+    data = {"X_train": ((X - low) / (high - low)).astype(np.float64), "y_train": y.astype(np.int32),
+            "X_test": ((X_test - low) / (high - low)).astype(np.float64)}  # fmt: skip
+    scores = []
+    for seed in np.arange(2) + 1:  # numpy integers, as there
+        clf = lambda seed, model_name: SwiftHydra(random_state=seed, **SHORT)  # noqa: E731  the README's customized
+        clf = clf(seed=seed, model_name="Customized")
+        clf = clf.fit(X_train=data["X_train"], y_train=data["y_train"])
+        scores.append(clf.predict_score(data["X_test"]))
+        assert scores[-1].shape == (len(X_test),) and np.isfinite(scores[-1]).all()
+    assert not np.array_equal(*scores)
+    clf.save(tmp_path / "a.pt")  # a numpy seed must not make the file unreadable
+    assert np.array_equal(SwiftHydra.load(tmp_path / "a.pt").predict_score(data["X_test"]), scores[-1])
+
+
 def test_tiny_tables_and_odd_columns():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(30, 4)).astype(np.float32)

@@ -19,6 +19,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
+import fused  # noqa: E402
 from dataloader import load_dataset  # noqa: E402
 from runfolder import RunFolder  # noqa: E402
 from SwiftHydra import SwiftHydra  # noqa: E402
@@ -37,7 +38,8 @@ def rows():
 
 def made_with():
     """What rounding and random draws depend on, as text."""
-    return f"torch {torch.__version__}, numpy {np.__version__}, {platform.system()} {platform.machine()}"
+    numba = "with numba" if fused.available() else "without numba"
+    return f"torch {torch.__version__}, {numba}, numpy {np.__version__}, {platform.system()} {platform.machine()}"
 
 
 def main():

@@ -1,11 +1,15 @@
 """The sweep on clusters: a lost machine costs nothing but time, and what cannot be reached is named."""
 
+import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -59,16 +63,24 @@ def sweep_with_a_kill(folder, backend, environment, kill):
     assert all(json.loads(path.read_text())["failed"] is None for path in records(folder))
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def processes_of(text):
-    """Numbers and command lines of the processes that name a folder of this test."""
-    found = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    return [(int(line.split()[0]), line) for line in found.splitlines() if text in line]
+    """Number and command line of the processes that name a folder of this test, and of their children."""
+    table = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [(int(line.split()[0]), int(line.split()[1]), line) for line in table.splitlines()]
+    named = {pid for pid, _, line in rows if text in line}
+    return [(pid, line) for pid, parent, line in rows if pid in named or parent in named]
 
 
 @SLOW
 def test_a_ray_node_is_killed_midway(folder):
     pytest.importorskip("ray")
-    ray, port, home = Path(sys.executable).parent / "ray", 20000 + os.getpid() % 20000, Path("/tmp") / f"r{os.getpid()}"
+    ray, port, home = Path(sys.executable).parent / "ray", free_port(), Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     address = f"127.0.0.1:{port}"
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(24), "RAY_USAGE_STATS_ENABLED": "0"}
     start = [ray, "start", "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
@@ -84,13 +96,15 @@ def test_a_ray_node_is_killed_midway(folder):
         sweep_with_a_kill(folder, "ray", environment, lambda: os.kill(*second, signal.SIGKILL))
     finally:
         for pid, _ in processes_of(str(home)):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # gone with its parent
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @SLOW
 def test_a_dask_worker_is_killed_midway(folder):
     pytest.importorskip("distributed")
-    dask, port = Path(sys.executable).parent / "dask", 20000 + os.getpid() % 20000
+    dask, port = Path(sys.executable).parent / "dask", free_port()
     address = f"tcp://127.0.0.1:{port}"
     environment = {"DASK_SCHEDULER_ADDRESS": address, "PYTHONPATH": str(ROOT)}
     commands = [["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
@@ -102,6 +116,7 @@ def test_a_dask_worker_is_killed_midway(folder):
     finally:
         for process in started:
             process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Preparation:
                     f"{MOST_TEXTS}: if it names the rows leave it out with --drop-columns, else group its texts"
                 )
         self.fill = None
-        if self.impute == "median":
+        if self.impute == "median" and X.dtype.kind in "biuf":  # what is no real number is refused by transform
             X = self._encoded(table)
             empty = np.isnan(X).all(axis=0)
             if len(X) and empty.any():
@@ -63,7 +63,8 @@ class Preparation:
                     f"{table.source}: column {listed(repr(names[j]) for j in np.flatnonzero(empty))} has no value in "
                     "the training rows: leave it out with --drop-columns"
                 )
-            self.fill = np.nanmedian(X, axis=0).astype(np.float32) if len(X) else np.zeros(self.d, np.float32)
+            with np.errstate(over="ignore"):  # infinity, which transform names
+                self.fill = np.nanmedian(X, axis=0).astype(np.float32) if len(X) else np.zeros(self.d, np.float32)
             for j in self.texts:
                 codes = X[~np.isnan(X[:, j]), j].astype(int)
                 self.fill[j] = np.bincount(codes).argmax()

@@ -305,7 +305,7 @@ def _csv_rows(path):
                 raise InputError(f"{path} is empty: give a table with at least one row")
             first = start[0][1]
             header = _has_header(first, start[1][1] if len(start) > 1 else None)
-            names = _distinct([c.strip() or f"x{j}" for j, c in enumerate(first)]) if header else None
+            names = [c.strip() or f"x{j}" for j, c in enumerate(first)] if header else None
 
             def rows():
                 for line, row in itertools.chain(start[header:], table):

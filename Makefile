@@ -9,7 +9,7 @@ run: .venv/installed
 	.venv/bin/python SwiftHydra.py $(DATASET) --plot
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

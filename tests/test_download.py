@@ -221,7 +221,7 @@ def test_mistakes_in_the_arguments(server, tmp_path, monkeypatch):
 
 def test_at_the_shell(server, tmp_path):
     """In a copy of the scripts, since the command writes beside them."""
-    for script in ("config.py", "dataloader.py", "splits.py", "download.py"):
+    for script in ("config.py", "dataloader.py", "tables.py", "preparation.py", "splits.py", "download.py"):
         shutil.copy(ROOT / script, tmp_path)
     (tmp_path / "ADBenchDatasets").mkdir()
     write_table(tmp_path / "ADBenchDatasets" / "datasets.csv")

@@ -97,7 +97,7 @@ def scores(path):
 
 
 def contents(path):
-    return {file.name: file.read_bytes() for file in path.iterdir()}
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
 
 
 def finish(run):
@@ -131,7 +131,7 @@ def test_ten_sigkills_resume_to_bit_equal_scores(base):
         first.wait()
         last = finish(base.start(out, "--resume"))
         assert np.array_equal(scores(path), base.scores), f"kill {kill}"
-        assert {file.name for file in path.iterdir()} == NAMES
+        assert {file.name for file in path.iterdir() if file.is_file()} == NAMES
         after = [line.split()[-2:] for line in last.out.splitlines() if line.startswith("resuming after")]
         finished = [stage for stage, steps in after if len(set(steps.split("/"))) == 1]
         for line in last.out.splitlines():
@@ -159,7 +159,7 @@ def test_a_killed_command_goes_on(base, tmp_path):
     assert last.returncode == 0, last.stderr
     assert f"using {path / 'pretrained.pt'}" in last.stdout
     assert np.array_equal(scores(path), base.scores)
-    assert {file.name for file in path.iterdir()} == NAMES
+    assert {file.name for file in path.iterdir() if file.is_file()} == NAMES
 
 
 @POSIX

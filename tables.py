@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import itertools
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -492,6 +493,9 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=CHUNK):
             keep = [file.header.index(name) for name in columns]
         else:  # the training table or this one has no names, or entirely other ones
             keep = [j for j in range(file.width) if j not in own]
+            if file.header and columns and columns != [f"x{j}" for j in range(d)]:
+                warnings.warn(f"{path}: none of its columns has a name of the training table: they are taken in their "
+                              "order", stacklevel=2)  # fmt: skip
         _check_width(path, len(keep), d)
         for n, cells, numbers in file.pieces([*keep, *own], size):
             parse = CellParser(columns or [f"x{j}" for j in range(d)], path, texts)

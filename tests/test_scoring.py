@@ -70,6 +70,14 @@ def test_drift_is_named(trained, tmp_path):
     assert done.stderr.count("drift") == 1
 
 
+def test_columns_without_the_trainings_names_are_taken_in_their_order_with_a_warning(trained, tmp_path):
+    model, X, _ = trained
+    data = write_csv(tmp_path / "other.csv", ["p", "q", "r", "s"], X[:5].tolist())
+    with pytest.warns(UserWarning, match="none of its columns has a name of the training table"):
+        ((rows, _),) = stream_table(data, NAMES, 4)
+    np.testing.assert_array_equal(model.decision_function(rows), model.decision_function(X[:5]))
+
+
 @pytest.mark.parametrize(
     ("header", "cells", "more", "message"),
     [

@@ -250,6 +250,9 @@ def stacked(tensors):
     return nn.Parameter(torch.stack([t.detach() for t in tensors]))
 
 
+DENSE = 128  # features up to which the tokens of one expert's rows are one dense product while scoring
+
+
 class MambaExperts(nn.Module):
     """E small Mamba detectors with stacked parameters, evaluated together as one batched computation.
 
@@ -294,11 +297,14 @@ class MambaExperts(nn.Module):
 
         order = of(self.order)  # (G, T * width)
         G, T = len(order), self.n_tokens
-        padded = F.pad(x, (0, 1))  # (B, d + 1), the last column is zero
-        groups = padded[:, order.reshape(-1)].view(len(x), G * T, -1).transpose(0, 1)  # (G * T, B, width)
-        tokens = torch.matmul(groups, of(self.token_weight).flatten(0, 1))  # (G * T, B, d_model)
-        tokens = tokens.view(G, T, len(x), -1) + of(self.token_bias)
-        tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
+        if experts is not None and x.shape[1] <= DENSE:
+            tokens = self._embed_dense(x, order, of(self.token_weight), of(self.token_bias))
+        else:
+            padded = F.pad(x, (0, 1))  # (B, d + 1), the last column is zero
+            groups = padded[:, order.reshape(-1)].view(len(x), G * T, -1).transpose(0, 1)  # (G * T, B, width)
+            tokens = torch.matmul(groups, of(self.token_weight).flatten(0, 1))  # (G * T, B, d_model)
+            tokens = tokens.view(G, T, len(x), -1) + of(self.token_bias)
+            tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
         scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
         normed = tokens * scale * of(self.norm_weight)[:, None, None]
         block = {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
@@ -306,6 +312,16 @@ class MambaExperts(nn.Module):
         h = F.silu(torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight)))  # (G, B, d_head)
         h = F.dropout(h, self.dropout, self.training)
         return torch.baddbmm(of(self.out_bias), h, of(self.out_weight)).squeeze(-1)  # (G, B)
+
+    @staticmethod
+    def _embed_dense(x, order, weight, bias):
+        """The tokens (G, B, T, d_model) as one product with a mostly empty matrix: gathering features costs more."""
+        G, T, width, d_model = weight.shape
+        token = torch.arange(T, device=x.device).repeat_interleave(width)  # (T * width,)
+        dense = x.new_zeros(G, x.shape[1] + 1, T, d_model)
+        dense[torch.arange(G, device=x.device)[:, None], order, token] = weight.flatten(1, 2)
+        flat = torch.baddbmm(bias.reshape(G, 1, -1), x.expand(G, -1, -1), dense[:, :-1].flatten(2))
+        return flat.view(G, len(x), T, d_model)
 
     def expert_block(self, index):
         """The Mamba parameters of one expert under mamba-ssm's names, loadable into :class:`Mamba`."""

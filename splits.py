@@ -172,8 +172,10 @@ class Standardizer:
         X = self._checked(X)
         out = np.empty(X.shape, dtype=np.float32)
         for i in range(0, len(X), CHUNK):
-            block = (X[i : i + CHUNK].astype(np.float64) - self.mean) / self.scale
-            out[i : i + CHUNK] = np.clip(block, -self.clip, self.clip)
+            block = X[i : i + CHUNK].astype(np.float64)
+            block -= self.mean
+            block /= self.scale
+            np.clip(block, -self.clip, self.clip, out=out[i : i + CHUNK], casting="same_kind")
         return out
 
     def inverse_transform(self, Z):

@@ -93,7 +93,7 @@ def test_routing_is_deterministic_without_training_and_respects_the_mask():
 # --- mixture (M3, M9) -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("d", "E", "k"), [(1, 1, 1), (2, 4, 2), (9, 4, 4), (33, 8, 2)])
+@pytest.mark.parametrize(("d", "E", "k"), [(1, 1, 1), (2, 4, 2), (9, 4, 4), (33, 8, 2), (200, 4, 2)])
 def test_sparse_scores_equal_the_dense_form(d, E, k):
     torch.manual_seed(0)
     mixture, x = MoEDetector(d, E, k).eval(), torch.randn(101, d)

@@ -454,13 +454,13 @@ class MoEDetector(nn.Module):
         return MoEOutput((routed.gates.T * logits).sum(0), logits, routed)
 
     @torch.no_grad()
-    def score(self, x, batch=1024):
+    def score(self, x, batch=2048):
         """Logits (B,) of the rows x (B, d): only the chosen experts run.
 
-        Memory is bounded by ``batch`` rows per expert: as many rows wait for each call, however many experts there are.
+        On average ``batch`` rows wait for each expert, however many experts there are: that bounds the memory.
         """
         self.eval()
-        chunks = x.split(batch * max(4, self.n_experts))
+        chunks = x.split(batch * self.n_experts // self.router.k)
         return torch.cat([self._score_chunk(rows) for rows in chunks]) if len(x) else x.new_zeros(0)
 
     @torch.no_grad()

@@ -54,7 +54,7 @@ SCAN_SHAPES = ((128, 8, 64, 16), (128, 32, 64, 16), (128, 64, 64, 16), (1024, 32
 EXPERTS = (1, 2, 4, 16, 64)
 SCALE = ((10_000, 30), (100_000, 30), (1_000_000, 30), (100_000, 500))  # (rows, columns)
 SINGLE = ((8, 4), (30, 4), (60, 8), (200, 16))  # (columns, experts)
-N_SCORED = 65536
+N_SCORED = 131072
 LARGE = 50_000  # rows from which on a set shows what a bound does
 
 

@@ -208,11 +208,17 @@ class SwiftHydra(BaseEstimator):
 
     def decision_function(self, X):
         """Scores (n,) of rows X (n, d); higher is more anomalous. Streams: memory is that of one chunk of rows."""
-        table, scores = self._table(X), []
-        chunk = min(65536, CHUNK // self.n_features_in_ + 1)
+        return np.concatenate([self.score_prepared(rows) for rows in self._prepared(self._table(X))])
+
+    def chunk_rows(self):
+        """Rows that are scored at a time: fewer of a wide table, so that memory is the same."""
+        return min(65536, CHUNK // self.n_features_in_ + 1)
+
+    def _prepared(self, table):
+        """The prepared rows of a table, chunk by chunk; an empty table is refused by its first chunk."""
+        chunk = self.chunk_rows()
         for start in range(0, max(len(table), 1), chunk):
-            scores.append(self._scores(self.preparation_.transform(table.take(slice(start, start + chunk)))))
-        return np.concatenate(scores)
+            yield self.preparation_.transform(table.take(slice(start, start + chunk)))
 
     def _table(self, X):
         """X as a table of the training's columns."""
@@ -226,8 +232,8 @@ class SwiftHydra(BaseEstimator):
             )
         return replace(table, columns=table.columns or self.preparation_.columns)
 
-    def _scores(self, X):
-        """(n,) scores of prepared rows."""
+    def score_prepared(self, X):
+        """(n,) scores of rows (n, d') that ``preparation_`` has prepared, all at once."""
         scores = self.detector_.score(self.scaler_.transform(X))
         if not np.isfinite(scores).all():
             raise FloatingPointError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are not finite")
@@ -246,13 +252,11 @@ class SwiftHydra(BaseEstimator):
             Names (n, k), the largest share first, and the shares (n, k) in units of the score.
         """
         table = self._table(X)
-        k, chunk = min(k, self.n_features_in_), min(65536, CHUNK // self.n_features_in_ + 1)
-        first, shares = [], []
-        for start in range(0, max(len(table), 1), chunk):
-            X = self.preparation_.transform(table.take(slice(start, start + chunk)))
-            score, raised = self._scores(X), np.empty((len(X), self.n_features_in_))
+        k, first, shares = min(k, self.n_features_in_), [], []
+        for X in self._prepared(table):
+            score, raised = self.score_prepared(X), np.empty((len(X), self.n_features_in_))
             for j in range(self.n_features_in_):
-                raised[:, j] = score - self._scores(np.where(self.preparation_.groups == j, self.centre_, X))
+                raised[:, j] = score - self.score_prepared(np.where(self.preparation_.groups == j, self.centre_, X))
             order = np.argsort(-raised, axis=1, kind="stable")[:, :k]
             first.append(order)
             shares.append(np.take_along_axis(raised, order, axis=1))
@@ -339,7 +343,7 @@ class SwiftHydra(BaseEstimator):
         for name, (value, shape) in wanted.items():
             if value.shape != shape or not np.isfinite(value).all():
                 raise ValueError(f"{name} is not finite or its shape is {value.shape}, not {shape}")
-        self._scores(np.concatenate([self.centre_[None], self.range_, rows[:32]]))
+        self.score_prepared(np.concatenate([self.centre_[None], self.range_, rows[:32]]))
         return self
 
 

@@ -137,14 +137,10 @@ def load_dataset(spec, label_column=None, impute="refuse", categorical="refuse",
         InputError: whatever is wrong with the file or its content.
     """
     path = resolve_dataset(spec)
-    preparation = Preparation(impute, categorical)
+    preparation = Preparation(impute, categorical)  # refuses unknown options before the file is read
     drop = [name.strip() for name in drop_columns.split(",")] if drop_columns else []
     table, y = read_table(path, label_column, drop, find_texts=categorical != "refuse")
-    if table.X.ndim == 2 and len(table):
-        preparation.fit(table)
-        X = preparation.transform(table)
-    else:
-        X = check_features(table.X, table.columns, path)  # refused
+    X = preparation.fit(table).transform(table)
     if y.ndim and len(X) != len(y):
         raise InputError(f"{path}: X has {len(X)} rows and y has {len(y)} labels: they must be of one length")
     y = check_labels(y, path)

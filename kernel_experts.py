@@ -68,8 +68,15 @@ class KernelExpert:
 
     def _distance(self, X):
         """Distances of rows X (n, d) to the centres under the feature scales: (n, m)."""
-        rows, centres = X * self.scale, self.centres * self.scale
-        return euclidean_distances(rows, centres) if self.norm == "l2" else cdist(rows, centres, "cityblock")
+        return self._between(X * self.scale, self.centres * self.scale)
+
+    def _between(self, rows, centres, rounded=False):
+        """Distances of scaled rows (n, d) to scaled centres (m, d); ``rounded`` takes float32 where that is faster."""
+        if self.norm == "l2":
+            return euclidean_distances(rows, centres)
+        if rounded and fused.available():
+            return fused.city_block(rows, centres)
+        return cdist(rows, centres, "cityblock")
 
     def _kernel(self, distance):
         """exp(-distance / width), in place: (n, m)."""
@@ -114,12 +121,7 @@ class KernelExpert:
         scores, centres = np.empty(len(X)), self.centres * self.scale
         for start in range(0, len(X), CHUNK):
             rows = np.asarray(X[start : start + CHUNK], dtype=np.float64) * self.scale
-            if self.norm == "l2":
-                distance = euclidean_distances(rows, centres)
-            elif fused.available():
-                distance = fused.city_block(rows, centres)
-            else:
-                distance = cdist(rows, centres, "cityblock")
+            distance = self._between(rows, centres, rounded=True)
             scores[start : start + CHUNK] = self._kernel(distance) @ self.alpha
         return scores
 

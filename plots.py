@@ -118,7 +118,8 @@ def _pca(rows, Z_train):
     pca = PCA(min(2, *Z_train.shape))
     with np.errstate(invalid="ignore"):  # constant rows have no variance to share
         pca.fit(Z_train)
-    at, share = pca.transform(rows), 100 * np.nan_to_num(pca.explained_variance_ratio_)
+    varies = np.ptp(Z_train, axis=0).any()
+    at, share = pca.transform(rows), 100 * pca.explained_variance_ratio_ if varies else np.zeros(pca.n_components_)
     names = [f"component {i + 1} ({value:.0f} % of variance)" for i, value in enumerate(share)]
     if at.shape[1] == 1:  # one feature: a line of points would hide them
         at, names = np.column_stack([at, np.random.default_rng(0).random(len(at))]), [names[0], "at random"]

@@ -117,9 +117,9 @@ class Preparation:
 
     def unknown(self, table):
         """(n, d) True where a text column holds a text that no training row held."""
-        out = np.zeros((len(table), self.d), dtype=bool)
-        for j in self.texts:
-            out[:, j] = self._encoded(table)[:, j] == -1
+        out, texts = np.zeros((len(table), self.d), dtype=bool), list(self.texts)
+        if texts:
+            out[:, texts] = self._encoded(table)[:, texts] == -1
         return out
 
     def check(self, d):

@@ -73,9 +73,7 @@ class Rows(NamedTuple):
 
 def load_rows(config):
     """Read, split and prepare what a :class:`PretrainConfig` names. Raises :class:`config.InputError`."""
-    data = load_dataset(
-        config.dataset, config.label_column, config.impute, config.categorical, config.drop_columns
-    )  # fmt: skip
+    data = load_dataset(config.dataset, config.label_column, config.impute, config.categorical, config.drop_columns)
     split = make_split(data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows)
     train, test = data.table.take(split.train), data.table.take(split.test)
     preparation = Preparation(config.impute, config.categorical).fit(train)

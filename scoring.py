@@ -59,11 +59,13 @@ def main(argv):
         named = [name for i in range(config.explain) for name in (f"feature_{i + 1}", f"raises_score_by_{i + 1}")]
         table.writerow([config.id_column or "row", "score", "anomaly", *named])
         blocks = stream_table(
-            config.data, preparation.columns, detector.n_features_in_, preparation.texts, config.id_column
-        )
+            config.data, preparation.columns, detector.n_features_in_, preparation.texts, config.id_column,
+            detector.chunk_rows(),
+        )  # fmt: skip
         with tqdm(unit=" rows", unit_scale=True, disable=True if config.quiet else None) as bar:
             for rows, ids in blocks:
-                X, score = preparation.transform(rows), detector.decision_function(rows)
+                X = preparation.transform(rows)
+                score = detector.score_prepared(X)
                 above = score > detector.threshold_
                 outside = (X < low - slack) | (X > high + slack)
                 drift += (np.logical_or.reduceat(outside, first, axis=1) | preparation.unknown(rows)).sum(0)

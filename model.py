@@ -1,8 +1,9 @@
-"""The networks of Swift Hydra: Beta C-VAE (M2), Mamba and the mixture of Mamba experts (M3, M9), latent policy (M6).
+"""The networks of Swift Hydra: Beta C-VAE (M2), Mamba and the mixture of Mamba experts (M3, M9),
+latent policy (M6).
 
-Papers: Do et al., "Swift Hydra: Self-Reinforcing Generative Framework for Anomaly Detection with Multiple Mamba Models"
-(ICLR 2025); Gu and Dao, "Mamba" (2023); Higgins et al., "beta-VAE" (2017); Shazeer et al., "Outrageously Large Neural
-Networks" (2017) for noisy top-k gating.
+Papers: Do et al., "Swift Hydra: Self-Reinforcing Generative Framework for Anomaly Detection with
+Multiple Mamba Models" (ICLR 2025); Gu and Dao, "Mamba" (2023); Higgins et al., "beta-VAE" (2017);
+Shazeer et al., "Outrageously Large Neural Networks" (2017) for noisy top-k gating.
 
 Glossary (symbol, meaning, shape)
     x, d      a standardised table row and its number of features        (B, d)
@@ -21,14 +22,14 @@ import itertools
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import fused
-from selective_scan import selective_scan
-
-# --- Beta C-VAE (M2) ------------------------------------------------------------------------------------------------
+from swift_hydra.scan import numba_kernels
+from swift_hydra.scan.backends import choose_backend, official_scan
+from swift_hydra.scan.torch_scan import selective_scan
 
 
 class CVAELoss(NamedTuple):
@@ -38,17 +39,23 @@ class CVAELoss(NamedTuple):
 
 
 class BetaCVAE(nn.Module):
-    """Conditional VAE with the label concatenated to encoder and decoder input (M2; beta weighs the KL term).
+    """Conditional VAE with the label concatenated to encoder and decoder input (M2; beta weighs the
+    KL term).
 
     Args:
-        d_features: number of features d. d_latent: size of z. d_hidden: width of the two hidden layers.
+        d_features: number of features d.
+        d_latent: size of z.
+        d_hidden: width of the two hidden layers.
         beta: weight of KL(q(z | x, y) || N(0, I)).
 
     Raises:
         ValueError: if a size is not positive or beta is negative.
     """
 
-    LOG_VARIANCE = (-8.0, 4.0)  # exp() of anything outside overflows or stops the gradient on unusual rows
+    LOG_VARIANCE = (
+        -8.0,
+        4.0,
+    )  # exp() of anything outside overflows or stops the gradient on unusual rows
 
     def __init__(self, d_features, d_latent=16, d_hidden=64, beta=0.2):
         super().__init__()
@@ -56,19 +63,32 @@ class BetaCVAE(nn.Module):
             raise ValueError(
                 f"sizes must be positive, beta not negative: {d_features=}, {d_latent=}, {d_hidden=}, {beta=}"
             )
-        self.config = {"d_features": d_features, "d_latent": d_latent, "d_hidden": d_hidden, "beta": beta}
+        self.config = {
+            "d_features": d_features,
+            "d_latent": d_latent,
+            "d_hidden": d_hidden,
+            "beta": beta,
+        }
         self.d_latent, self.beta = d_latent, beta
         self.encoder = nn.Sequential(
             nn.Linear(d_features + 1, d_hidden), nn.SiLU(), nn.Linear(d_hidden, d_hidden), nn.SiLU()
         )
-        self.to_mean, self.to_log_variance = nn.Linear(d_hidden, d_latent), nn.Linear(d_hidden, d_latent)
+        self.to_mean, self.to_log_variance = (
+            nn.Linear(d_hidden, d_latent),
+            nn.Linear(d_hidden, d_latent),
+        )
         self.decoder = nn.Sequential(
-            nn.Linear(d_latent + 1, d_hidden), nn.SiLU(), nn.Linear(d_hidden, d_hidden), nn.SiLU(),
+            nn.Linear(d_latent + 1, d_hidden),
+            nn.SiLU(),
+            nn.Linear(d_hidden, d_hidden),
+            nn.SiLU(),
             nn.Linear(d_hidden, d_features),
-        )  # fmt: skip
+        )
 
     def encode(self, x, y):
-        """Mean and clamped log-variance of q(z | x, y), each (B, d_latent), from x (B, d) and y (B,)."""
+        """Mean and clamped log-variance of q(z | x, y), each (B, d_latent), from x (B, d) and y
+        (B,).
+        """
         h = self.encoder(torch.cat([x, y[:, None].to(x.dtype)], dim=1))  # (B, d_hidden)
         return self.to_mean(h), self.to_log_variance(h).clamp(*self.LOG_VARIANCE)
 
@@ -77,82 +97,24 @@ class BetaCVAE(nn.Module):
         return self.decoder(torch.cat([z, y[:, None].to(z.dtype)], dim=1))
 
     def loss(self, x, y, generator=None):
-        """Squared error plus beta times KL, each averaged over the rows. Returns a :class:`CVAELoss`."""
+        """Squared error plus beta times KL, each averaged over the rows. Returns a
+        :class:`CVAELoss`.
+        """
         mean, log_variance = self.encode(x, y)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-        reconstruction = (x - self.decode(mean + noise * (0.5 * log_variance).exp(), y)).square().sum(1).mean()
+        reconstruction = (
+            (x - self.decode(mean + noise * (0.5 * log_variance).exp(), y)).square().sum(1).mean()
+        )
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1).mean()
         return CVAELoss(reconstruction + self.beta * kl, reconstruction, kl)
 
     @torch.no_grad()
     def residual(self, x):
-        """Distance of every row to its reconstruction as a normal row, ||x - p(x | E[z | x, 0], 0)||: (B,)."""
+        """Distance of every row to its reconstruction as a normal row, ||x - p(x | E[z | x, 0],
+        0)||: (B,).
+        """
         y = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         return (x - self.decode(self.encode(x, y)[0], y)).norm(dim=1)
-
-
-# --- Mamba (M3) -----------------------------------------------------------------------------------------------------
-
-
-def has_mamba_kernels():
-    """True when mamba-ssm's CUDA scan can really run here, not merely be imported (needs its extension and a GPU)."""
-    if not torch.cuda.is_available():
-        return False
-    try:
-        import selective_scan_cuda  # noqa: F401  the compiled part: what fails when it is missing or built for another torch
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # noqa: F401
-    except (ImportError, OSError, RuntimeError):
-        return False
-    return True
-
-
-def official_scan(u, delta, A, B, C, D):
-    """The same contract as :func:`selective_scan.selective_scan`, computed by mamba-ssm's CUDA kernel.
-
-    The groups become channel groups of one call: the kernel lets B and C differ between groups of channels.
-    """
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
-    return grouped_scan(selective_scan_fn, u, delta, A, B, C, D)
-
-
-def grouped_scan(scan_fn, u, delta, A, B, C, D):
-    """Call a scan with mamba-ssm's signature (u: (B, channels, L); B, C: (B, groups, N, L)) on grouped inputs."""
-    G, rows, L, d = u.shape
-
-    def channels(t):
-        return t.permute(1, 0, 3, 2).reshape(rows, G * d, L).contiguous()  # (B, G * D, L)
-
-    def states(t):
-        return t.permute(1, 0, 3, 2).contiguous()  # (B, G, N, L)
-
-    y = scan_fn(channels(u), channels(delta), A.reshape(G * d, -1), states(B), states(C), D.reshape(-1))
-    return y.reshape(rows, G, d, L).permute(1, 0, 3, 2)  # (G, B, L, D)
-
-
-def choose_backend(name="auto", device="cpu"):
-    """Resolve ``auto | torch | numba | official`` to what runs on a device: "torch", "numba" or "official".
-
-    On a GPU: mamba-ssm's kernels for auto and official where they can run. On the CPU, where the official ones never
-    can: fused.py's for all but torch where numba is installed. The pure PyTorch path otherwise.
-
-    Raises:
-        RuntimeError: for ``official`` and ``numba`` where they cannot run, with the lines that install them.
-    """
-    if name not in ("auto", "torch", "numba", "official"):
-        raise RuntimeError(f"mamba backend {name!r} is unknown: choose auto, torch, numba or official")
-    if name == "official" and not has_mamba_kernels():
-        raise RuntimeError(
-            "the mamba-ssm kernels cannot run here (they need an NVIDIA GPU and the compiled extension): "
-            "pip install -r requirements.txt && pip install --no-build-isolation -r requirements-gpu.txt"
-        )
-    if name == "numba" and not fused.available():
-        raise RuntimeError("the CPU kernels need numba: pip install -r requirements-fast.txt")
-    if name == "torch":
-        return name
-    if torch.device(device).type == "cuda":
-        return "official" if name != "numba" and has_mamba_kernels() else "torch"
-    return "numba" if fused.available() else "torch"
 
 
 def mamba_mixer(p, x, backend="auto"):
@@ -171,24 +133,30 @@ def mamba_mixer(p, x, backend="auto"):
     N, rank = p["A_log"].shape[-1], p["dt_proj.weight"].shape[-1]
 
     def linear(t, name):
-        out = torch.matmul(t.reshape(G, rows * L, -1), p[f"{name}.weight"].transpose(1, 2))  # (G, B * L, out)
+        out = torch.matmul(
+            t.reshape(G, rows * L, -1), p[f"{name}.weight"].transpose(1, 2)
+        )  # (G, B * L, out)
         if f"{name}.bias" in p:
             out = out + p[f"{name}.bias"][:, None]
         return out.view(G, rows, L, -1)
 
     xz = linear(x, "in_proj")  # (G, B, L, 2 * d_inner)
     if backend == "numba" and xz.dtype == torch.float32:
-        return linear(fused.mamba_inner(xz, p), "out_proj")
+        return linear(numba_kernels.mamba_inner(xz, p), "out_proj")
     u, gate = xz.chunk(2, dim=-1)  # (G, B, L, d_inner) each
     taps = p["conv1d.weight"].shape[-1]
     padded = F.pad(u, (0, 0, taps - 1, 0))  # causal: token t sees t - taps + 1 .. t
     weight = p["conv1d.weight"][:, :, 0]  # (G, d_inner, taps)
-    conv = sum(padded[:, :, j : j + L] * weight[:, None, None, :, j] for j in range(taps))  # shifted adds beat Conv1d
+    conv = sum(
+        padded[:, :, j : j + L] * weight[:, None, None, :, j] for j in range(taps)
+    )  # shifted adds beat Conv1d
     if "conv1d.bias" in p:
         conv = conv + p["conv1d.bias"][:, None, None]
     u = F.silu(conv)  # (G, B, L, d_inner)
     dt, B, C = linear(u, "x_proj").split([rank, N, N], dim=-1)
-    delta = torch.matmul(dt.reshape(G, rows * L, rank), p["dt_proj.weight"].transpose(1, 2)).view_as(u)
+    delta = torch.matmul(
+        dt.reshape(G, rows * L, rank), p["dt_proj.weight"].transpose(1, 2)
+    ).view_as(u)
     delta = F.softplus(delta + p["dt_proj.bias"][:, None, None])  # (G, B, L, d_inner)
     scan = official_scan if backend == "official" else selective_scan
     y = scan(u, delta, -torch.exp(p["A_log"].float()), B, C, p["D"].float())
@@ -196,18 +164,36 @@ def mamba_mixer(p, x, backend="auto"):
 
 
 class Mamba(nn.Module):
-    """Drop-in for ``mamba_ssm.Mamba``: same constructor arguments, same state_dict keys, runs on any device.
+    """Drop-in for ``mamba_ssm.Mamba``: same constructor arguments, same state_dict keys, runs on
+    any device.
 
-    Shape: (B, L, d_model) -> (B, L, d_model). ``use_fast_path`` allows compiled kernels where they can run;
-    ``layer_idx`` is kept for compatibility (it only matters for step-by-step decoding, which is not included).
+    Shape: (B, L, d_model) -> (B, L, d_model). ``use_fast_path`` allows compiled kernels where they
+    can run; ``layer_idx`` is kept for compatibility (it only matters for step-by-step decoding,
+    which is not included).
 
     Raises:
         ValueError: if the input is not (B, L, d_model).
     """
 
-    def __init__(self, d_model, d_state=16, d_conv=4, expand=2, dt_rank="auto", dt_min=0.001, dt_max=0.1,
-                 dt_init="random", dt_scale=1.0, dt_init_floor=1e-4, conv_bias=True, bias=False, use_fast_path=True,
-                 layer_idx=None, device=None, dtype=None):  # fmt: skip
+    def __init__(
+        self,
+        d_model,
+        d_state=16,
+        d_conv=4,
+        expand=2,
+        dt_rank="auto",
+        dt_min=0.001,
+        dt_max=0.1,
+        dt_init="random",
+        dt_scale=1.0,
+        dt_init_floor=1e-4,
+        conv_bias=True,
+        bias=False,
+        use_fast_path=True,
+        layer_idx=None,
+        device=None,
+        dtype=None,
+    ):
         super().__init__()
         kw = {"device": device, "dtype": dtype}
         self.d_model, self.d_state, self.d_conv, self.expand = d_model, d_state, d_conv, expand
@@ -215,8 +201,15 @@ class Mamba(nn.Module):
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
         self.use_fast_path, self.layer_idx = use_fast_path, layer_idx
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, **kw)
-        self.conv1d = nn.Conv1d(self.d_inner, self.d_inner, d_conv, groups=self.d_inner, padding=d_conv - 1,
-                                bias=conv_bias, **kw)  # fmt: skip
+        self.conv1d = nn.Conv1d(
+            self.d_inner,
+            self.d_inner,
+            d_conv,
+            groups=self.d_inner,
+            padding=d_conv - 1,
+            bias=conv_bias,
+            **kw,
+        )
         self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **kw)
         self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True, **kw)
         spread = self.dt_rank**-0.5 * dt_scale
@@ -227,60 +220,81 @@ class Mamba(nn.Module):
         else:
             raise ValueError(f"dt_init must be 'random' or 'constant', however: {dt_init=}")
         # The bias is the inverse softplus of a step size drawn log-uniformly from [dt_min, dt_max].
-        dt = torch.exp(torch.rand(self.d_inner, **kw) * math.log(dt_max / dt_min) + math.log(dt_min))
+        dt = torch.exp(
+            torch.rand(self.d_inner, **kw) * math.log(dt_max / dt_min) + math.log(dt_min)
+        )
         dt = dt.clamp(min=dt_init_floor)
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
-        self.A_log = nn.Parameter(torch.arange(1, d_state + 1, device=device).float().log().repeat(self.d_inner, 1))
+        self.A_log = nn.Parameter(
+            torch.arange(1, d_state + 1, device=device).float().log().repeat(self.d_inner, 1)
+        )
         self.D = nn.Parameter(torch.ones(self.d_inner, device=device))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **kw)
 
     def forward(self, hidden_states):
         if hidden_states.ndim != 3 or hidden_states.shape[-1] != self.d_model:
-            raise ValueError(f"expected (B, L, {self.d_model}), however: {tuple(hidden_states.shape)=}")
+            raise ValueError(
+                f"expected (B, L, {self.d_model}), however: {tuple(hidden_states.shape)=}"
+            )
         stacked = {name: value.unsqueeze(0) for name, value in self.named_parameters()}
         backend = "auto" if self.use_fast_path else "torch"
         return mamba_mixer(stacked, hidden_states.unsqueeze(0), backend).squeeze(0)
-
-
-# --- the experts (M3, M9) -------------------------------------------------------------------------------------------
 
 
 def stacked(tensors):
     return nn.Parameter(torch.stack([t.detach() for t in tensors]))
 
 
-DENSE = 128  # features up to which the tokens of one expert's rows are one dense product while scoring
+DENSE = (
+    128  # features up to which the tokens of one expert's rows are one dense product while scoring
+)
 
 
 class MambaExperts(nn.Module):
-    """E small Mamba detectors with stacked parameters, evaluated together as one batched computation.
+    """E small Mamba detectors with stacked parameters, evaluated together as one batched
+    computation.
 
-    A row is cut into T tokens of neighbouring features (each expert has its own order of the features, which makes them
-    differ), Mamba scans the tokens, and all tokens together, not their mean, enter a small head.
+    A row is cut into T tokens of neighbouring features (each expert has its own order of the
+    features, which makes them differ), Mamba scans the tokens, and all tokens together, not their
+    mean, enter a small head.
 
     Args:
-        d_features: features of a row. n_experts: E. n_tokens: most tokens of a row (at least two features a token).
-        d_model, d_state: Mamba's. d_head: width of the head. dropout: in the head, while training.
+        d_features: features of a row.
+        n_experts: E.
+        n_tokens: most tokens of a row (at least two features a token).
+        d_model, d_state: Mamba's.
+        d_head: width of the head.
+        dropout: in the head, while training.
     """
 
-    def __init__(self, d_features, n_experts, n_tokens=8, d_model=16, d_state=4, d_head=64, dropout=0.1):
+    def __init__(
+        self, d_features, n_experts, n_tokens=8, d_model=16, d_state=4, d_head=64, dropout=0.1
+    ):
         super().__init__()
         self.n_experts, self.dropout, self.backend = n_experts, dropout, "auto"
         width = max(1, math.ceil(d_features / n_tokens), min(2, d_features))
         self.n_tokens = tokens = math.ceil(d_features / width)
         order = []
         for _ in range(n_experts):  # index d_features points at a column of zeros
-            order.append(F.pad(torch.randperm(d_features), (0, tokens * width - d_features), value=d_features))
+            order.append(
+                F.pad(
+                    torch.randperm(d_features), (0, tokens * width - d_features), value=d_features
+                )
+            )
         self.register_buffer("order", torch.stack(order))  # (E, T * width)
-        self.token_weight = nn.Parameter(torch.randn(n_experts, tokens, width, d_model) * width**-0.5)
+        self.token_weight = nn.Parameter(
+            torch.randn(n_experts, tokens, width, d_model) * width**-0.5
+        )
         self.token_bias = nn.Parameter(torch.randn(n_experts, tokens, 1, d_model) * 0.1)
         self.norm_weight = nn.Parameter(torch.ones(n_experts, d_model))
         blocks = [Mamba(d_model, d_state=d_state) for _ in range(n_experts)]
         self.mamba = nn.ParameterDict(
-            {name.replace(".", "/"): stacked([dict(b.named_parameters())[name] for b in blocks])
-             for name, _ in blocks[0].named_parameters()}
-        )  # fmt: skip
+            {
+                name.replace(".", "/"): stacked([dict(b.named_parameters())[name] for b in blocks])
+                for name, _ in blocks[0].named_parameters()
+            }
+        )
         flat = tokens * d_model
         first = [nn.Linear(flat, d_head) for _ in range(n_experts)]
         last = [nn.Linear(d_head, 1) for _ in range(n_experts)]
@@ -290,7 +304,9 @@ class MambaExperts(nn.Module):
         self.out_bias = stacked([layer.bias[None] for layer in last])
 
     def forward(self, x, experts=None):
-        """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts, (len, B)."""
+        """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts,
+        (len, B).
+        """
 
         def of(value):
             return value if experts is None else value[experts]
@@ -301,21 +317,29 @@ class MambaExperts(nn.Module):
             tokens = self._embed_dense(x, order, of(self.token_weight), of(self.token_bias))
         else:
             padded = F.pad(x, (0, 1))  # (B, d + 1), the last column is zero
-            groups = padded[:, order.reshape(-1)].view(len(x), G * T, -1).transpose(0, 1)  # (G * T, B, width)
-            tokens = torch.matmul(groups, of(self.token_weight).flatten(0, 1))  # (G * T, B, d_model)
+            groups = (
+                padded[:, order.reshape(-1)].view(len(x), G * T, -1).transpose(0, 1)
+            )  # (G * T, B, width)
+            tokens = torch.matmul(
+                groups, of(self.token_weight).flatten(0, 1)
+            )  # (G * T, B, d_model)
             tokens = tokens.view(G, T, len(x), -1) + of(self.token_bias)
             tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
         scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
         normed = tokens * scale * of(self.norm_weight)[:, None, None]
         block = {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
         tokens = tokens + mamba_mixer(block, normed, self.backend)  # (G, B, T, d_model)
-        h = F.silu(torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight)))  # (G, B, d_head)
+        h = F.silu(
+            torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight))
+        )  # (G, B, d_head)
         h = F.dropout(h, self.dropout, self.training)
         return torch.baddbmm(of(self.out_bias), h, of(self.out_weight)).squeeze(-1)  # (G, B)
 
     @staticmethod
     def _embed_dense(x, order, weight, bias):
-        """The tokens (G, B, T, d_model) as one product with a mostly empty matrix: gathering features costs more."""
+        """The tokens (G, B, T, d_model) as one product with a mostly empty matrix: gathering
+        features costs more.
+        """
         G, T, width, d_model = weight.shape
         token = torch.arange(T, device=x.device).repeat_interleave(width)  # (T * width,)
         dense = x.new_zeros(G, x.shape[1] + 1, T, d_model)
@@ -325,11 +349,16 @@ class MambaExperts(nn.Module):
 
     def expert_block(self, index):
         """The Mamba parameters of one expert under mamba-ssm's names, loadable into :class:`Mamba`."""
-        return {name.replace("/", "."): value[index].detach().clone() for name, value in self.mamba.items()}
+        return {
+            name.replace("/", "."): value[index].detach().clone()
+            for name, value in self.mamba.items()
+        }
 
 
 class MLPExperts(nn.Module):
-    """The control arm of :class:`MambaExperts`: as many parameters per expert in a plain MLP of two hidden layers."""
+    """The control arm of :class:`MambaExperts`: as many parameters per expert in a plain MLP of two
+    hidden layers.
+    """
 
     def __init__(self, d_features, n_experts, dropout=0.1, **mamba_settings):
         super().__init__()
@@ -340,11 +369,17 @@ class MLPExperts(nn.Module):
         width = round((-(d_features + 3) + math.sqrt((d_features + 3) ** 2 + 4 * (budget - 1))) / 2)
         sizes = [d_features, width, width, 1]
         layers = [[nn.Linear(a, b) for _ in range(n_experts)] for a, b in itertools.pairwise(sizes)]
-        self.weights = nn.ParameterList([stacked([layer.weight.T for layer in group]) for group in layers])
-        self.biases = nn.ParameterList([stacked([layer.bias[None] for layer in group]) for group in layers])
+        self.weights = nn.ParameterList(
+            [stacked([layer.weight.T for layer in group]) for group in layers]
+        )
+        self.biases = nn.ParameterList(
+            [stacked([layer.bias[None] for layer in group]) for group in layers]
+        )
 
     def forward(self, x, experts=None):
-        """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts, (len, B)."""
+        """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts,
+        (len, B).
+        """
         pick = slice(None) if experts is None else experts
         h = x.expand(len(self.biases[0][pick]), *x.shape)  # (G, B, d)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -363,26 +398,32 @@ class RouterOutput(NamedTuple):
 class Router(nn.Module):
     """Noisy top-k gating (Shazeer et al. 2017, section 2.1 and appendix A; M9).
 
-    H = clean + N(0, 1) * softplus(noise) while training; the k largest stay; softmax over those. Noise makes the choice
-    probabilistic, which is the first cure for winner-take-all; the balance loss on importance and on the smooth load
-    (the probability of being chosen under fresh noise) is the second; the experts' own loss in training.py the third.
+    H = clean + N(0, 1) * softplus(noise) while training; the k largest stay; softmax over those.
+    Noise makes the choice probabilistic, which is the first cure for winner-take-all; the balance
+    loss on importance and on the smooth load (the probability of being chosen under fresh noise) is
+    the second; the experts' own loss in training.py the third.
     """
 
     def __init__(self, d_features, n_experts, k=2):
         super().__init__()
         if not 1 <= k <= n_experts:
-            raise ValueError(f"k must be between 1 and the number of experts, however: {k=}, {n_experts=}")
+            raise ValueError(
+                f"k must be between 1 and the number of experts, however: {k=}, {n_experts=}"
+            )
         self.k = k
         self.clean = nn.Linear(d_features, n_experts, bias=False)
         self.noise = nn.Linear(d_features, n_experts, bias=False)
-        nn.init.normal_(self.clean.weight, std=0.1 * d_features**-0.5)  # zeros would let the first k win every tie
+        nn.init.normal_(
+            self.clean.weight, std=0.1 * d_features**-0.5
+        )  # zeros would let the first k win every tie
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x, allowed=None, generator=None):
         """Route rows.
 
         Args:
-            x: (B, d). allowed: (B, E) bool, experts a row may use (at least k of them), or None for all.
+            x: (B, d).
+            allowed: (B, E) bool, experts a row may use (at least k of them), or None for all.
             generator: source of the noise while training.
         """
         logits = self.clean(x)  # (B, E)
@@ -391,7 +432,9 @@ class Router(nn.Module):
             logits = logits.masked_fill(~allowed, -torch.inf)
         if self.training and self.k < E:
             deviation = F.softplus(self.noise(x)) + 1e-2  # (B, E)
-            noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype).to(logits.device)
+            noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype).to(
+                logits.device
+            )
             noisy = logits + noise * deviation
         else:
             noisy, deviation = logits, None
@@ -407,18 +450,28 @@ class Router(nn.Module):
         return RouterOutput(gates, load, balance)
 
     def _smooth_load(self, logits, noisy, deviation, top):
-        """Expected load: P(expert stays among the k) if its own noise were drawn again, summed over the rows."""
-        inside = noisy >= top[:, self.k - 1 : self.k]  # the threshold to stay is the (k+1)-th value, to enter the k-th
-        threshold = torch.where(inside, top[:, self.k : self.k + 1], top[:, self.k - 1 : self.k])  # (B, E)
+        """Expected load: P(expert stays among the k) if its own noise were drawn again, summed over
+        the rows.
+        """
+        inside = (
+            noisy >= top[:, self.k - 1 : self.k]
+        )  # the threshold to stay is the (k+1)-th value, to enter the k-th
+        threshold = torch.where(
+            inside, top[:, self.k : self.k + 1], top[:, self.k - 1 : self.k]
+        )  # (B, E)
         usable = torch.isfinite(logits) & torch.isfinite(threshold)
         gap = torch.where(usable, logits, 0.0) - torch.where(usable, threshold, 0.0)
         probability = 0.5 * (1.0 + torch.erf(gap / deviation / math.sqrt(2.0)))
         # An allowed expert without a finite rival always stays, a forbidden one never enters.
-        return torch.where(usable, probability, (torch.isfinite(logits) & inside).to(probability.dtype)).sum(0)
+        return torch.where(
+            usable, probability, (torch.isfinite(logits) & inside).to(probability.dtype)
+        ).sum(0)
 
 
 def _cv_squared(values):
-    """Squared coefficient of variation: 0 when all experts carry the same (scalar, also for one expert)."""
+    """Squared coefficient of variation: 0 when all experts carry the same (scalar, also for one
+    expert).
+    """
     return values.var(unbiased=False) / (values.mean().square() + 1e-8)
 
 
@@ -434,21 +487,30 @@ class MoEOutput(NamedTuple):
 class MoEDetector(nn.Module):
     """Mixture of Mamba experts (M9); with one expert it is the single detector (M3).
 
-    ``forward`` is the dense form used in training: all experts on all rows, masked by the gates. ``score`` is the
-    sparse form used afterwards: a row is computed by its k experts only, with the same scores up to float32 rounding.
-    ``block`` names the experts' kind in ``EXPERTS``; ``expert_settings`` are its arguments.
+    ``forward`` is the dense form used in training: all experts on all rows, masked by the gates.
+    ``score`` is the sparse form used afterwards: a row is computed by its k experts only, with the
+    same scores up to float32 rounding. ``block`` names the experts' kind in ``EXPERTS``;
+    ``expert_settings`` are its arguments.
     """
 
     def __init__(self, d_features, n_experts=4, k=2, block="mamba", **expert_settings):
         super().__init__()
-        self.config = {"d_features": d_features, "n_experts": n_experts, "k": k, "block": block, **expert_settings}
+        self.config = {
+            "d_features": d_features,
+            "n_experts": n_experts,
+            "k": k,
+            "block": block,
+            **expert_settings,
+        }
         self.d_features, self.n_experts = d_features, n_experts
         self.experts = EXPERTS[block](d_features, n_experts, **expert_settings)
         self.router = Router(d_features, n_experts, min(k, n_experts))
 
     def forward(self, x, allowed=None, generator=None):
         if x.shape[-1] != self.d_features:
-            raise ValueError(f"expected rows of {self.d_features} features, however: {tuple(x.shape)=}")
+            raise ValueError(
+                f"expected rows of {self.d_features} features, however: {tuple(x.shape)=}"
+            )
         routed = self.router(x, allowed, generator)
         logits = self.experts(x)  # (E, B)
         return MoEOutput((routed.gates.T * logits).sum(0), logits, routed)
@@ -457,7 +519,8 @@ class MoEDetector(nn.Module):
     def score(self, x, batch=2048):
         """Logits (B,) of the rows x (B, d): only the chosen experts run.
 
-        On average ``batch`` rows wait for each expert, however many experts there are: that bounds the memory.
+        On average ``batch`` rows wait for each expert, however many experts there are: that bounds
+        the memory.
         """
         self.eval()
         chunks = x.split(batch * self.n_experts // self.router.k)
@@ -465,7 +528,9 @@ class MoEDetector(nn.Module):
 
     @torch.no_grad()
     def route(self, x):
-        """Gates and numbers of the experts that run for the rows x (B, d), the largest gate first: (B, k) each."""
+        """Gates and numbers of the experts that run for the rows x (B, d), the largest gate first:
+        (B, k) each.
+        """
         open_, top, chosen = self.router.clean(x), [], []
         for _ in range(self.router.k):  # topk takes three times as long for two of 64
             value, index = open_.max(dim=1, keepdim=True)
@@ -476,7 +541,9 @@ class MoEDetector(nn.Module):
 
     def _score_chunk(self, x):
         gates, expert = (part.flatten() for part in self.route(x))  # (B * k,)
-        by_expert = torch.argsort(expert.to(torch.int16), stable=True)  # a short type sorts seven times as fast
+        by_expert = torch.argsort(
+            expert.to(torch.int16), stable=True
+        )  # a short type sorts seven times as fast
         rows, gates = by_expert // self.router.k, gates[by_expert]
         score, start = x.new_zeros(len(x)), 0
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
@@ -488,77 +555,26 @@ class MoEDetector(nn.Module):
         return score
 
 
-def pack_network(network):
-    """A network as plain values and tensors on the CPU."""
-    return {"config": network.config, "state": {name: value.cpu() for name, value in network.state_dict().items()}}
+def choose_n_experts(X, n_folds=4):
+    """The number of experts that a table's complexity asks for (M9), as an explicit rule.
 
+    Complexity is the effective rank of the standardised features, exp(entropy of the normalised
+    eigenvalues of their correlation matrix): the number of directions a table really varies in. The
+    rule is 4 experts up to an effective rank of 16, doubled at each fourfold of it, at most 16; and
+    never more than one expert per 64 training rows, since each needs rows to learn from, with 4 as
+    the floor (one per fold).
 
-def unpack_network(cls, packed):
-    """Rebuild a network from :func:`pack_network`, in eval mode, on the CPU."""
-    network = cls(**packed["config"])
-    network.load_state_dict({name: torch.as_tensor(value) for name, value in packed["state"].items()})
-    return network.eval()
+    Args:
+        X: (n, d) array of standardised training rows.
 
-
-def read_network(cls, packed):
-    """:func:`unpack_network` for what a file holds: sizes, shapes and values are checked before memory is taken.
-
-    Raises:
-        ValueError: naming what does not fit.
+    Returns:
+        4, 8 or 16, and the effective rank it was derived from.
     """
-    config, state = packed["config"], {name: torch.as_tensor(value) for name, value in packed["state"].items()}
-    most = sum(value.numel() for value in state.values())
-    for name, size in config.items():
-        if isinstance(size, int) and size > most:
-            raise ValueError(f"{name}={size} with {most} stored numbers")
-    with torch.device("meta"):  # shapes without memory
-        wanted = {name: value.shape for name, value in cls(**config).state_dict().items()}
-    for name in wanted.keys() | state.keys():
-        found = state[name].shape if name in state else None
-        if name not in wanted or found != wanted[name] or not torch.isfinite(state[name]).all():
-            raise ValueError(f"{name} is unknown, missing, not finite or of another shape than {wanted.get(name)}")
-    return unpack_network(cls, packed)
-
-
-# --- the agent's networks (M6) --------------------------------------------------------------------------------------
-
-
-class GaussianPolicy(nn.Module):
-    """pi(a | s) = N(mean(s), diag(exp(log_std))^2); the environment, not the policy, bounds the step (M6)."""
-
-    def __init__(self, d_state, d_action, d_hidden=64, initial_std=0.6):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(d_state, d_hidden), nn.Tanh(), nn.Linear(d_hidden, d_hidden), nn.Tanh())
-        self.mean = nn.Linear(d_hidden, d_action)
-        nn.init.normal_(self.mean.weight, std=0.01)
-        nn.init.zeros_(self.mean.bias)
-        self.log_std = nn.Parameter(torch.full((d_action,), math.log(initial_std)))
-
-    def distribution(self, state):
-        """Independent normals of shape (B, d_action) for states (B, d_state)."""
-        mean = self.mean(self.body(state))
-        std = self.log_std.clamp(-3.0, 1.0).exp().expand_as(mean)
-        return torch.distributions.Normal(mean, std, validate_args=False)  # a sixth of an update's time
-
-    def log_prob(self, state, action):
-        """log pi(a | s), summed over the action's dimensions: (B,)."""
-        return self.distribution(state).log_prob(action).sum(1)
-
-    def act(self, state, generator=None):
-        """Draw actions. Returns action (B, d_action) and its log-probability (B,)."""
-        normal = self.distribution(state)
-        noise = torch.randn(normal.mean.shape, generator=generator).to(state.device)
-        action = normal.mean + normal.stddev * noise
-        return action, normal.log_prob(action).sum(1)
-
-
-class ValueNet(nn.Module):
-    """V(s): the return expected from a state, (B,)."""
-
-    def __init__(self, d_state, d_hidden=64):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(d_state, d_hidden), nn.Tanh(), nn.Linear(d_hidden, d_hidden), nn.Tanh(),
-                                  nn.Linear(d_hidden, 1))  # fmt: skip
-
-    def forward(self, state):
-        return self.body(state).squeeze(1)
+    X = np.asarray(X, dtype=np.float64)
+    rows = X[np.linspace(0, len(X) - 1, min(len(X), 4096)).astype(int)]
+    values = np.clip(np.linalg.svd(rows - rows.mean(0), compute_uv=False), 0, None) ** 2
+    share = values[values > 0] / max(values.sum(), 1e-300)
+    rank = float(np.exp(-(share * np.log(share)).sum())) if len(share) else 1.0
+    wanted = n_folds * 2 ** max(0, math.ceil(math.log(max(rank, 1e-9) / 16, 4)))
+    most = n_folds * 2 ** max(0, math.floor(math.log2(max(1, len(X) // 64 / n_folds))))
+    return int(min(wanted, most, 16)), rank

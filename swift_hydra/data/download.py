@@ -1,0 +1,279 @@
+"""Fetch ADBench sets into ``ADBenchDatasets/``: checked by SHA256, resumable, never in place of a
+good file.
+
+    python dataloader.py --download Ionosphere,Pima
+    python dataloader.py --download all --source URL       # a mirror that has URL/<file>.npz
+
+The sums of the sets measured for ``ADBenchDatasets/datasets.csv`` are known beforehand. For the
+others the sum of the first download is recorded in ``SHA256SUMS.local`` and holds from then on. A
+part-file ``<file>.npz.part`` remains after an interruption, and the next call goes on from its end
+where the server can (HTTP Range).
+"""
+
+import hashlib
+import logging
+import os
+import re
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from swift_hydra.data.catalogue import DATASET_DIR, catalogue, read_catalogue
+from swift_hydra.settings import InputError
+
+DEFAULT_SOURCE = "https://github.com/Minqi824/ADBench/raw/main/adbench/datasets"
+LOCAL_SUMS = "SHA256SUMS.local"
+TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
+BLOCK = 1 << 14  # bytes; an interruption costs the block under way
+# The embedded yeast is rebuilt from UCI's data (ADBenchDatasets/build_yeast.py): the same table in
+# other bytes.
+EMBEDDED = {"47_yeast.npz": "cfc8cef4d4d32c47d23fefd5994e2cd8cba51f5fde10f5a5e2efc8b778cc8279"}
+
+
+def download(names, source=None, folder=DATASET_DIR):
+    """Fetch data sets; those already there with the right sum are skipped.
+
+    Args:
+        names: an ADBench name, several separated by commas, a sequence of names, or ``"all"``.
+        source: a mirror's URL, files are taken from ``source/<file>.npz``; None takes ADBench's own
+            repository.
+        folder: where the files go.
+
+    Returns:
+        The paths of the files, in the order asked for.
+
+    Raises:
+        InputError: pooch is missing, a name is unknown, or, once all others are done, files that
+        failed and why.
+    """
+    files = _files(names)
+    if source is not None and not source.lower().startswith(("http://", "https://")):
+        raise InputError(f"source={source!r} is no HTTP address: give http://... or https://...")
+    try:
+        import pooch
+    except ImportError as error:
+        raise InputError("downloading needs the package pooch: pip install pooch") from error
+    folder = Path(folder)
+    known = {Path(row["files"][0]).name: row["sha256"] for row in read_catalogue() if row["sha256"]}
+    paths, failures = [], []
+    for file in files:
+        name = Path(file).name
+        url = f"{source.rstrip('/')}/{name}" if source else f"{DEFAULT_SOURCE}/{file}"
+        try:
+            paths.append(_fetch(pooch, url, name, known.get(name), folder))
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            failures.append(name)
+            print(f"FAILED {error}", flush=True)
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(files)} files failed: {', '.join(failures)}: see the lines marked FAILED, "
+            "the same command tries them again"
+        )
+    return paths
+
+
+def _files(names):
+    names = names.split(",") if isinstance(names, str) else list(names)
+    names = [n.strip() for n in names if n.strip()]
+    if [n.casefold() for n in names] == ["all"]:
+        return [file for row in read_catalogue() for file in row["files"]]
+    known, files = catalogue(), {}
+    for name in names:
+        key = name.casefold().removesuffix(".npz")
+        if key not in known:
+            raise InputError(
+                f"{name!r} is no ADBench name: ADBenchDatasets/README.md lists them, or give all"
+            )
+        files |= dict.fromkeys(known[key])
+    if not files:
+        raise InputError(
+            "there is no name to download: give ADBench names separated by commas, or all"
+        )
+    return list(files)
+
+
+def _fetch(pooch, url, name, sha256, folder):
+    target = folder / name
+    recorded = _read_local(folder).get(name)
+    wanted = sha256 or recorded
+    if target.is_file():
+        found = _sha256(target)
+        if found in (wanted, EMBEDDED.get(name)):
+            print(f"{name}: already there, SHA256 as recorded", flush=True)
+            return target
+        if wanted is None and _intact(target):
+            _record(folder, name, found, "file already there")
+            return target
+        print(
+            f"{name}: the file there is damaged or of another version, it is fetched again",
+            flush=True,
+        )
+        if wanted is None:
+            target.unlink()  # without a sum to compare, pooch would keep it
+    log = pooch.get_logger()
+    level = log.level
+    log.setLevel(logging.ERROR)  # our own lines say it
+    fetcher = _Resuming(name, folder / f"{name}.part", None if wanted else _intact)
+    try:
+        for attempt in (1, 2):
+            try:
+                pooch.retrieve(url, wanted and f"sha256:{wanted}", name, folder, downloader=fetcher)
+                break
+            except InputError:
+                raise
+            except (
+                ValueError
+            ) as error:  # pooch: the sum differs; its own copy is gone, the file there untouched
+                if (
+                    attempt == 2 or not fetcher.resumed
+                ):  # a part from elsewhere is worth a second, whole try
+                    remedy = (
+                        ""
+                        if sha256
+                        else f"; if the source has a new version, delete its line in {folder / LOCAL_SUMS}"
+                    )
+                    raise InputError(
+                        f"{name}: what {url} sent has another SHA256 than recorded ({wanted[:12]}...): "
+                        f"refused and removed, try again or use another --source{remedy}"
+                    ) from error
+    except OSError as error:
+        raise InputError(
+            f"{name} cannot be written to {folder}: {error.strerror or error}"
+        ) from error
+    finally:
+        log.setLevel(level)
+    if wanted is None:
+        _record(folder, name, _sha256(target), "first download")
+    else:
+        print(f"{name}: done, {target.stat().st_size} bytes, SHA256 as recorded", flush=True)
+    return target
+
+
+class _Resuming:
+    """A downloader for pooch that keeps what it has in a part-file and asks the server for the
+    rest.
+    """
+
+    def __init__(self, name, part, check):
+        self.name, self.part, self.check = name, part, check
+        self.resumed = False
+
+    def __call__(self, url, output_file, pooch_object):
+        import requests  # pooch brings it along
+
+        try:
+            self._get(requests, url)
+        except requests.exceptions.RequestException as error:
+            have = self.part.stat().st_size if self.part.exists() else 0
+            raise InputError(
+                f"{self.name}: the connection to {url} failed ({type(error).__name__}) with {have} bytes on disk: "
+                "the same command goes on from there"
+            ) from error
+        if self.check and not self.check(self.part):
+            self.part.unlink()
+            raise InputError(
+                f"{self.name}: {url} sent no npz archive: refused and removed, check the address or --source"
+            )
+        os.replace(self.part, output_file)
+
+    def _get(self, requests, url):
+        have = self.part.stat().st_size if self.part.exists() else 0
+        # identity: a compressed transfer would make byte positions and sums those of other bytes
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
+            start = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range", ""))
+            self.resumed = (
+                bool(have) and reply.status_code == 206 and bool(start) and int(start[1]) == have
+            )
+            if have and reply.status_code in (206, 416) and not self.resumed:
+                self.part.unlink()  # not the rest of this file: the whole of it instead
+                return self._get(requests, url)
+            if reply.status_code not in (200, 206):
+                what = "there is no such file" if reply.status_code == 404 else "the server refuses"
+                raise InputError(
+                    f"{self.name}: {what} (HTTP {reply.status_code} at {url}): check the name or --source"
+                )
+            have = have if self.resumed else 0
+            size = reply.headers.get("Content-Length")
+            total = have + int(size) if size and size.isdigit() else None
+            goes_on = f", goes on at byte {have}" if have else ""
+            with (
+                open(self.part, "ab" if self.resumed else "wb") as out,
+                _Progress(self.name, url, total, have, goes_on) as up,
+            ):
+                for block in reply.iter_content(BLOCK):
+                    out.write(block)
+                    up(len(block))
+
+
+class _Progress:
+    """A tqdm bar on a terminal, one plain line elsewhere."""
+
+    def __init__(self, name, url, total, have, goes_on):
+        self.bar = None
+        if sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+
+                self.bar = tqdm(
+                    total=total, initial=have, unit="B", unit_scale=True, desc=name, leave=False
+                )
+            except ImportError:
+                pass
+        if self.bar is None:
+            size = f", {total} bytes" if total else ""
+            print(f"{name}: from {url}{size}{goes_on}", flush=True)
+
+    def __enter__(self):
+        return self.bar.update if self.bar is not None else lambda n: None
+
+    def __exit__(self, *exc):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _intact(path):
+    """True for a zip archive whose members have the right checksums: an error page sent as the file
+    is not one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError):
+        return False
+
+
+def _read_local(folder):
+    path = Path(folder) / LOCAL_SUMS
+    if not path.is_file():
+        return {}
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {parts[1]: parts[0] for parts in lines if len(parts) == 2}
+
+
+def _record(folder, name, sha256, occasion):
+    """Add a sum to ``SHA256SUMS.local`` (the format of ``sha256sum -c``), all or nothing."""
+    sums = _read_local(folder) | {name: sha256}
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
+            out.writelines(f"{value}  {key}\n" for key, value in sorted(sums.items()))
+        os.replace(temporary, Path(folder) / LOCAL_SUMS)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    print(
+        f"{name}: no published SHA256: that of the {occasion} is in {LOCAL_SUMS} and checked from now on",
+        flush=True,
+    )

@@ -1,0 +1,259 @@
+"""Tables as people have them: an .npz, .csv or .parquet file, an array or a data frame becomes a
+:class:`Table`.
+
+A table is numbers with NaN for what is missing; a text column holds the positions of its cells'
+texts in a list. Text is refused unless it is asked for; :class:`preparation.Preparation` turns a
+table into what networks can read.
+
+Shapes: n rows, d columns.
+"""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import scipy.sparse
+
+from swift_hydra.settings import InputError
+
+MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "null", "none", "?"})
+CHUNK = 65_536  # text rows held at once: Python strings take ten times the room of the numbers
+SHOWN = 10  # columns or values listed in a message
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Rows before they are prepared.
+
+    Attributes:
+        X: (n, d) numbers, NaN where a value is missing; a text column holds positions in its list
+            of texts.
+        columns: d names, or None where the rows came without.
+        texts: {column number: list of its different texts}; empty for a table of numbers.
+        source: the file, or what messages call the table.
+        lines: n line numbers of a text file, a range of row numbers, or None.
+    """
+
+    X: np.ndarray
+    columns: list | None = None
+    texts: dict = dataclasses.field(default_factory=dict)
+    source: object = "X"
+    lines: list | None = None
+
+    def __len__(self):
+        return len(self.X)
+
+    def take(self, rows):
+        """The table of some rows, a slice or an array of their numbers."""
+        if isinstance(rows, slice):
+            lines = range(len(self))[rows] if self.lines is None else self.lines[rows]
+        else:
+            lines = None if self.lines is None else [self.lines[i] for i in rows]
+        return dataclasses.replace(self, X=self.X[rows], lines=lines)
+
+    def names(self):
+        """d names: the columns' own or x0, x1, ..."""
+        return list(self.columns or (f"x{j}" for j in range(self.X.shape[1])))
+
+
+def listed(values):
+    """The first values, comma-separated, and how many there are if that is not all."""
+    values = list(values)
+    return ", ".join(map(str, values[:SHOWN])) + (
+        f", ... ({len(values)} in all)" if len(values) > SHOWN else ""
+    )
+
+
+def place(i, lines):
+    """How a message names row i."""
+    if lines is None or isinstance(lines, range):
+        return f"row {i if lines is None else lines[i]} (counted from 0)"
+    return f"line {lines[i]}"
+
+
+def as_table(X, texts=(), source="X", columns=None):
+    """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
+
+    Args:
+        texts: True to find text columns, or the numbers of the columns that are text.
+        columns: d names; None takes a data frame's.
+
+    Raises:
+        InputError: sparse or not 2-D, a type that is no real number, text in other columns than
+        asked for.
+    """
+    if isinstance(X, Table):
+        return X
+    if scipy.sparse.issparse(X):
+        raise InputError(
+            f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
+        )
+    if columns is None and hasattr(X, "columns"):
+        columns = [str(name) for name in X.columns]
+    X = np.asarray(X)
+    if X.ndim != 2:
+        hint = (
+            ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row"
+            * (X.ndim == 1)
+        )
+        raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
+    columns = list(columns) if columns else None
+    if X.dtype.kind not in "OUS":
+        return Table(X, columns, {}, source)
+    cells = [
+        [c.decode(errors="replace") if isinstance(c, bytes) else str(c) for c in column]
+        for column in X.T
+    ]
+    texts = text_columns(cells) if texts is True else texts
+    parse = CellParser(columns or [f"x{j}" for j in range(X.shape[1])], source, texts)
+    return Table(parse(len(X), cells, None), columns, parse.texts(), source)
+
+
+def check_features(X, columns=None, source="X", lines=None, missing=False):
+    """Check a feature table and cast it to float32, before any arithmetic (M1): uint8 files would
+    wrap.
+
+    Args:
+        X: (n, d) array-like.
+        columns: d names, or None for ``x0, x1, ...``.
+        source: the file, or what the messages shall call the table.
+        lines: n line numbers of a text file, or None to count rows from 0.
+        missing: True lets NaN pass.
+
+    Returns:
+        (n, d) float32, finite (but for NaN with ``missing``), C-contiguous.
+
+    Raises:
+        InputError: not 2-D, no row, no column, text, another type than numbers, NaN, infinity (also
+        by overflow).
+    """
+    X = as_table(X, source=source, columns=columns).X
+    if len(X) == 0:
+        raise InputError(
+            f"{source}: X has no row: give at least a few normal rows and two anomalies"
+        )
+    if X.shape[1] == 0:
+        raise InputError(
+            f"{source}: 0 feature(s) (shape={X.shape}) while a minimum of 1 is required: there is no feature column "
+            "beside the labels"
+        )
+    names = list(columns) if columns else [f"x{j}" for j in range(X.shape[1])]
+    if X.dtype.kind == "c":
+        raise InputError(
+            f"{source}: Complex data not supported: X has dtype {X.dtype}, give real numbers"
+        )
+    if X.dtype.kind not in "biuf":
+        raise InputError(f"{source}: X has dtype {X.dtype}: give real numbers")
+    with np.errstate(over="ignore"):  # an overflow becomes infinity and is named below
+        cast = np.ascontiguousarray(X, dtype=np.float32)
+    finite = np.isfinite(cast)
+    if finite.all():
+        return cast
+    nan = np.isnan(cast)
+    if missing and (finite | nan).all():
+        return cast
+    is_nan = nan.any() and not missing
+    bad, what = (nan, "missing values (NaN)") if is_nan else (np.isinf(cast), "infinite values")
+    which = np.flatnonzero(bad.any(axis=0))
+    row = int(np.flatnonzero(bad.any(axis=1))[0])
+    value = X[row, np.flatnonzero(bad[row])[0]]
+    found = "" if is_nan else f" ({float(value):g}; float32 ends at 3.4e38)"
+    remedy = (
+        "fill or drop them, or give --impute median (impute='median')"
+        if is_nan
+        else "fill or drop them"
+    )
+    raise InputError(
+        f"{source}: {int(bad.sum())} {what} in column {listed(repr(names[j]) for j in which)}, "
+        f"first in {place(row, lines)}{found}: {remedy}"
+    )
+
+
+def number(cell):
+    """The float in a cell, NaN for a missing one, None for text."""
+    cell = cell.strip()
+    if cell.casefold() in MISSING:
+        return float("nan")
+    try:
+        return None if "_" in cell else float(cell)
+    except ValueError:
+        return None
+
+
+def text_columns(columns):
+    """Numbers of the columns, sequences of cells, in which some cell is neither a number nor
+    missing.
+    """
+    found = set()
+    for j, cells in enumerate(columns):
+        try:
+            np.array(cells, dtype=np.float64)
+        except ValueError:
+            if any(number(cell) is None for cell in cells):
+                found.add(j)
+    return found
+
+
+class CellParser:
+    """Columns of cells to numbers, piece by piece.
+
+    Args:
+        names: d column names.
+        source: what messages call the table.
+        texts: numbers of the text columns; their cells become positions in a list of texts that
+            grows with every piece.
+    """
+
+    def __init__(self, names, source, texts=()):
+        self.names, self.source = names, source
+        self.vocabulary = {j: {} for j in sorted(texts)}
+
+    def __call__(self, n, columns, lines):
+        """float64 (n, d) of d columns of cells, texts or an array of numbers; ``lines`` number the
+        rows, or None.
+
+        Raises:
+            InputError: the first cell outside the text columns that is no number.
+        """
+        out = np.empty((n, len(self.names)))
+        for j, cells in enumerate(columns):
+            if j in self.vocabulary:
+                out[:, j] = [self._position(j, cell) for cell in cells]
+                continue
+            try:
+                out[:, j] = np.array(cells, dtype=np.float64)
+            except ValueError:  # a missing or a text cell somewhere: the slow way finds out which
+                out[:, j] = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
+        return out
+
+    def _position(self, j, cell):
+        text, known = cell.strip() if isinstance(cell, str) else f"{cell:g}", self.vocabulary[j]
+        return np.nan if text.casefold() in MISSING else known.setdefault(text, len(known))
+
+    def _number(self, i, j, cell, lines):
+        value = number(cell)
+        if value is None:
+            raise InputError(
+                f"{self.source}: column {self.names[j]!r} holds text, first {cell.strip()[:40]!r} in "
+                f"{place(i, lines)}: give --categorical onehot or ordinal, leave it out with --drop-columns, or mend it"
+            )
+        return value
+
+    def texts(self):
+        """{column number: list of texts} so far."""
+        return {j: list(known) for j, known in self.vocabulary.items()}
+
+
+def fingerprint(X, y):
+    """SHA256 (hex) of shapes and values, little-endian: tells whether a checkpoint belongs to this
+    table.
+
+    Args:
+        X: (n, d), taken as float32.
+        y: (n,), taken as int64.
+    """
+    X, y = np.ascontiguousarray(X, dtype="<f4"), np.ascontiguousarray(y, dtype="<i8")
+    digest = hashlib.sha256(f"{X.shape} {y.shape}".encode())
+    digest.update(X)
+    digest.update(y)
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""The folder of a run: ``<out>/<dataset>/<protocol>/seed<k>/``, written atomically, ``DONE`` last.
+
+A file appears whole or not at all: it is written under another name beside its place and then
+renamed. A run that is cut off leaves the files of the run before it as they were. One run at a time
+has the folder.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from swift_hydra.settings import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
+
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems say
+FULL = (errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else []))
+SUM_BYTES = 64  # SHA256 (hex) of all that is before it, as the comment of the zip archive that torch.save writes
+
+
+@contextlib.contextmanager
+def file_lock(path, wait=True):
+    """Hold the lock of the file ``path``, which is created; the system lets go of it when this
+    process dies.
+
+    Raises:
+        BlockingIOError: if another process holds it and ``wait`` is False.
+    """
+    with open(path, "w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        while fcntl is None:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                break
+            except PermissionError:  # held; the lock that waits would give up after ten seconds
+                if not wait:
+                    raise BlockingIOError(errno.EAGAIN, "held by another process") from None
+                time.sleep(0.1)
+        yield file
+
+
+@contextlib.contextmanager
+def part(path, write):
+    """The name of a finished file beside ``path``, to be renamed to it; gone at the end otherwise."""
+    name = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        yield name
+    except OSError as error:
+        remedy = "free space there" if error.errno in FULL else "make its folder writable"
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}): {remedy} or choose another place"
+        ) from None
+    finally:
+        if name is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+
+
+def write_file(path, write):
+    """One file, whole or not at all: ``write`` is called with an open binary file."""
+    path = Path(path)
+    with part(path, write) as name:
+        os.replace(name, path)
+
+
+def write_bytes(path, content):
+    """One file of these bytes, whole or not at all."""
+    write_file(path, lambda file: file.write(content))
+
+
+def write_torch(path, content):
+    """Tensors and plain values only: they load with ``weights_only=True``."""
+    write_bytes(path, torch_bytes(content))
+
+
+REMEDY = "delete it and run the command that wrote it again"
+
+
+def torch_bytes(content):
+    """What torch.save writes, an ordinary zip archive, with the SHA256 of it all as its comment.
+
+    torch.load does not notice every changed byte of the archive; :func:`load_checkpoint` does by
+    this sum.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = bytearray(buffer.getbuffer())
+    data[-2:] = SUM_BYTES.to_bytes(
+        2, "little"
+    )  # the archive's last field, the length of its comment
+    return bytes(data + hashlib.sha256(data).hexdigest().encode())
+
+
+def load_checkpoint(path, kind, remedy=REMEDY):
+    """Read a checkpoint of the given kind on the CPU, tensors and plain values only.
+
+    Raises:
+        InputError: if it is missing, damaged (by as little as a byte), or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint: check the path")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}): check its permissions"
+        ) from None
+    try:
+        if hashlib.sha256(memoryview(data)[:-SUM_BYTES]).hexdigest().encode() != data[-SUM_BYTES:]:
+            raise ValueError("another SHA256")
+        saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # a damaged pickle raises anything, IndexError and TypeError among it
+        raise InputError(
+            f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
+        ) from None
+    if not isinstance(saved, dict) or str(saved.get("kind")) != kind:
+        found = saved.get("kind") if isinstance(saved, dict) else type(saved).__name__
+        found = " ".join(repr(found).split())[:60]
+        raise InputError(f"{path}: holds {found}, not a {kind!r} checkpoint: {remedy}")
+    return saved
+
+
+@contextlib.contextmanager
+def content_of(path):
+    """While the content of a checkpoint is put to use: whatever is wrong with it names the file.
+
+    Raises:
+        InputError: in place of any exception. A readable file can lack any key and hold any type,
+        shape or size.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{path}: its content does not fit together ({reason[:160]}): {REMEDY}"
+        ) from None

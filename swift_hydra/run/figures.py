@@ -1,0 +1,423 @@
+"""Figures of a run (``--plot``), as PNG files and together in one ``report.html``.
+
+Needs matplotlib, imported only here; umap-learn adds a panel where it is installed. Colours are the
+Okabe-Ito set, and line styles, markers or hatches differ as well, so that the figures survive a
+grey print and colour-blind eyes. A figure is as wide as a printed page's text, so that its letters
+are printed in the size they have here.
+"""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
+from swift_hydra.run.page import page
+from swift_hydra.settings import InputError
+
+BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#999999"
+WIDTH = 6.5  # inches, the text of an A4 page
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+}
+MAP_ROWS = 200  # most points of each kind in the map: t-SNE takes seconds on all five
+MAP_DIRECTIONS = 50  # principal components that t-SNE and UMAP see of a wider table
+USAGE_ROWS = 4000  # most rows of each class that are routed for expert usage
+FEW = 20  # rows below which a histogram says less than the rows themselves
+
+
+class Run(NamedTuple):
+    """What the figures show. Rows are standardised; ``y`` is 1 for anomalies."""
+
+    y_train: np.ndarray  # (n,)
+    train_score: np.ndarray  # (n,)
+    Z_train: np.ndarray  # (n, d)
+    y_test: np.ndarray  # (m,)
+    score: np.ndarray  # (m,)
+    Z_test: np.ndarray  # (m, d)
+    synthetic: np.ndarray  # (s, d), s may be 0
+    log: list  # the entries of log.jsonl
+    n_experts: int
+    expert_usage: object  # a function: rows (n, d) to the numbers of their experts (n, k)
+
+
+def require_matplotlib():
+    """matplotlib.pyplot without a display.
+
+    Raises:
+        InputError: with the line that installs it.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError("--plot needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def draw_run(run, report):
+    """The figures of a run and the page that shows them.
+
+    Args:
+        run: a :class:`Run`.
+        report: the dict of report.json.
+
+    Returns:
+        {file name: content in bytes}: a PNG for every figure that this run has something to show
+        in, and report.html.
+    """
+    plt = require_matplotlib()
+    files, pictures = {}, []
+    with plt.rc_context(STYLE):
+        for name, draw, title, caption in FIGURES:
+            figure = draw(plt, run)
+            if figure is None:
+                continue
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=150)
+            plt.close(figure)
+            files[name] = image.getvalue()
+            pictures.append((title, caption, files[name]))
+    return files | {"report.html": page(report, pictures).encode()}
+
+
+def _map(plt, run):
+    """All kinds of rows in one picture per method: the same rows, colours and markers in every
+    panel.
+    """
+    kinds = [
+        ("train, normal", run.Z_train[run.y_train == 0], {"color": GREY, "marker": "o", "s": 6}),
+        ("test, normal", run.Z_test[run.y_test == 0], {"color": SKY, "marker": "^", "s": 8}),
+        ("generated", run.synthetic, {"color": GREEN, "marker": "+", "s": 14}),
+        ("train, anomaly", run.Z_train[run.y_train == 1], {"color": ORANGE, "marker": "D", "s": 6}),
+        ("test, anomaly", run.Z_test[run.y_test == 1], {"color": "black", "marker": "x", "s": 9}),
+    ]
+    rng = np.random.default_rng(0)
+    kinds = [
+        (label, rows[rng.permutation(len(rows))[:MAP_ROWS]], look)
+        for label, rows, look in kinds
+        if len(rows)
+    ]
+    rows = np.concatenate([rows for _, rows, _ in kinds]).astype(np.float64)
+    ends = np.cumsum([len(rows) for _, rows, _ in kinds])[:-1]
+    panels = [panel(rows, run.Z_train) for panel in (_pca, _tsne, _umap)]
+    panels = [panel for panel in panels if panel is not None]
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6 if len(panels) == 2 else 2.9))
+    for axis, (at, title, across, up) in zip(axes, panels, strict=True):
+        for part, (label, _, look) in zip(np.split(at, ends), kinds, strict=True):
+            axis.scatter(*part.T, linewidths=0.7, label=label, **look)
+        axis.set(title=title, xlabel=across, ylabel=up)
+    for axis in axes[1:]:  # t-SNE and UMAP have no unit
+        axis.set(xticks=[], yticks=[])
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(kinds),
+        columnspacing=1.2,
+        handletextpad=0.2,
+        markerscale=1.5,
+    )
+    return figure
+
+
+def _pca(rows, Z_train):
+    pca = PCA(min(2, *Z_train.shape))
+    with np.errstate(invalid="ignore"):  # constant rows have no variance to share
+        pca.fit(Z_train)
+    varies = np.ptp(Z_train, axis=0).any()
+    at, share = (
+        pca.transform(rows),
+        100 * pca.explained_variance_ratio_ if varies else np.zeros(pca.n_components_),
+    )
+    names = [f"component {i + 1} ({value:.0f} % of variance)" for i, value in enumerate(share)]
+    if at.shape[1] == 1:  # one feature: a line of points would hide them
+        at, names = (
+            np.column_stack([at, np.random.default_rng(0).random(len(at))]),
+            [names[0], "at random"],
+        )
+    return at, "PCA of the training rows", *names
+
+
+def _directions(rows):
+    """The rows' coordinates in their principal components, and the first two of them in the scale
+    t-SNE starts from.
+
+    A little noise parts equal rows and gives one feature a second direction: no method leaves a
+    line by itself.
+    """
+    with np.errstate(invalid="ignore"):
+        at = PCA(min(MAP_DIRECTIONS, *rows.shape)).fit_transform(rows)
+    start = 1e-3 * np.random.default_rng(0).standard_normal((len(at), 2))
+    start[:, : at.shape[1]] += at[:, :2]
+    return at, 1e-4 * start / start[:, 0].std()
+
+
+def _tsne(rows, _):
+    at, start = _directions(rows)
+    tsne = TSNE(perplexity=min(30, (len(rows) - 1) / 3), init=start, max_iter=500, random_state=0)
+    return (
+        tsne.fit_transform(at.astype(np.float32)),
+        "t-SNE of the points shown",
+        "t-SNE 1",
+        "t-SNE 2",
+    )
+
+
+def _umap(rows, _):
+    try:
+        from umap import UMAP
+    except ImportError:
+        return None
+    at, start = _directions(rows)
+    model = UMAP(n_neighbors=min(15, len(rows) - 1), init=1e5 * start, random_state=0, n_jobs=1)
+    return model.fit_transform(at), "UMAP of the points shown", "UMAP 1", "UMAP 2"
+
+
+def _curves(plt, run):
+    y, score = run.y_test, run.score
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.1))
+    false, true, _ = roc_curve(y, score)
+    left.plot(false, true, color=BLUE, label="Swift Hydra")
+    left.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="random order")
+    left.set(
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        title=f"ROC, area {auc(false, true):.4f}",
+    )
+    precision, recall, _ = precision_recall_curve(y, score)
+    right.plot(recall, precision, color=BLUE, drawstyle="steps-post")
+    right.axhline(np.mean(y), color=GREY, linestyle=":")
+    average = average_precision_score(y, score)
+    right.set(xlabel="recall", ylabel="precision", title=f"PR, average precision {average:.4f}")
+    for axis in (left, right):
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), aspect="equal")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _scores(plt, run):
+    """Every class in percent of its own rows, normals above and anomalies below: rare ones stay
+    visible.
+    """
+    everything = np.concatenate([run.train_score, run.score])
+    bins = np.histogram_bin_edges(everything, bins=40)
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.0), sharex=True)
+    for axis, label, name, colour in zip(
+        axes, (0, 1), ("normal", "anomaly"), (BLUE, ORANGE), strict=True
+    ):
+        parts = (
+            (
+                "train",
+                run.train_score[run.y_train == label],
+                {"histtype": "step", "color": "black", "ls": "--"},
+            ),
+            ("test", run.score[run.y_test == label], {"color": colour, "alpha": 0.6}),
+        )
+        for part, values, look in reversed(parts):
+            text = f"{part}, {name} ({len(values):,} rows)"
+            if len(values) >= FEW:
+                axis.hist(
+                    values,
+                    bins,
+                    weights=np.full(len(values), 100 / len(values)),
+                    label=text,
+                    **look,
+                )
+            else:
+                height, marker = (0.1, "x") if part == "train" else (0.2, "o")
+                axis.plot(
+                    values,
+                    np.full(len(values), height),
+                    marker,
+                    color=look["color"],
+                    label=text,
+                    clip_on=False,
+                    transform=axis.get_xaxis_transform(),
+                )
+        axis.set(ylabel="% of these rows", ylim=(0, None))
+        if max(len(values) for _, values, _ in parts) < FEW:
+            axis.set(ylabel="single rows", yticks=[])
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
+    axes[1].set(xlabel="score (log-odds, higher is more anomalous)")
+    return figure
+
+
+def _entries(run, stage):
+    return [entry for entry in run.log if entry["stage"] == stage]
+
+
+def _lines(axis, at, entries, names):
+    """One line per name, and above the panel, where it hides nothing, which is which."""
+    for name, colour, style in zip(names, (BLUE, ORANGE, GREEN), ("-o", "--s", ":^"), strict=False):
+        label = name.replace("_", " ").replace("kl", "KL")
+        axis.plot(
+            at, [entry[name] for entry in entries], style, color=colour, label=label, clip_on=False
+        )
+    if len(names) > 1:
+        axis.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, borderaxespad=0, columnspacing=1.2
+        )
+
+
+def _episodes(plt, run):
+    log = _entries(run, "episodes")
+    if len(log) < 2:  # generators that learn nothing from an episode have one
+        return None
+    panels = (
+        ("mean over the candidates", ("reward", "deception")),
+        ("mean over the candidates, 0 to 1", ("novelty", "coverage", "feasible")),
+        ("detector loss (nats)", ("detector_loss",)),
+        ("policy entropy (nats)", ("policy_entropy",)),
+        ("effective rank (directions)", ("effective_rank",)),
+        ("generated rows", ("accepted",)),
+    )
+    panels = [(label, names) for label, names in panels if names[0] in log[0]]
+    return _grid(
+        plt,
+        [
+            (label, "episode", [entry["episode"] for entry in log], log, names)
+            for label, names in panels
+        ],
+    )
+
+
+def _training(plt, run):
+    panels = (
+        ("C-VAE (squared error; KL in nats)", "cvae", ("reconstruction", "kl")),
+        ("pretrained detector (loss in nats)", "detector", ("detector_loss",)),
+        ("final mixture (loss in nats)", "mixture", ("detector_loss", "balance_loss")),
+        ("one-class mixture (loss in nats)", "one-class", ("detector_loss", "balance_loss")),
+    )
+    if run.n_experts == 1:  # nothing to balance
+        panels = [
+            (label, stage, [name for name in names if name != "balance_loss"])
+            for label, stage, names in panels
+        ]
+    panels = [(label, _entries(run, stage), names) for label, stage, names in panels]
+    panels = [
+        (label, "step", [entry["step"] for entry in entries], entries, names)
+        for label, entries, names in panels
+        if entries
+    ]
+    return _grid(plt, panels) if panels else None
+
+
+def _grid(plt, panels):
+    """Panels (title, x label, x, entries, names of the lines) in two columns."""
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 2.0 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (title, across, at, entries, names) in zip(axes.flat, panels, strict=False):
+        _lines(axis, at, entries, names)
+        axis.set_title(title, pad=18 if len(names) > 1 else 6)
+        axis.set_xlabel(across)
+        low, high = axis.dataLim.intervaly
+        if (
+            low >= 0 < high and names[0] != "policy_entropy"
+        ):  # a density's entropy: there zero means nothing
+            axis.set_ylim(0, 1.08 * high)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _experts(plt, run):
+    if run.n_experts == 1:
+        return None
+    rng = np.random.default_rng(0)
+    chosen = []
+    for label in (0, 1):
+        rows = run.Z_test[run.y_test == label]
+        chosen.append(run.expert_usage(rows[rng.permutation(len(rows))[:USAGE_ROWS]]))
+    choices = ("first choice", "second choice")[: chosen[0].shape[1]]
+    figure, axes = plt.subplots(1, len(choices), figsize=(WIDTH, 2.8), sharey=True, squeeze=False)
+    expert = np.arange(run.n_experts)
+    for rank, (axis, title) in enumerate(zip(axes[0], choices, strict=True)):
+        for label, name, colour, hatch, side in (
+            (0, "normal", BLUE, "", -0.2),
+            (1, "anomaly", ORANGE, "///", 0.2),
+        ):
+            share = (
+                100
+                * np.bincount(chosen[label][:, rank], minlength=run.n_experts)
+                / len(chosen[label])
+            )
+            axis.bar(
+                expert + side,
+                share,
+                0.38,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                linewidth=0,
+                label=f"test, {name} ({len(chosen[label]):,} rows)",
+            )
+        axis.axhline(
+            100 / run.n_experts, color="black", linestyle=":", linewidth=1, label="equal shares"
+        )
+        axis.set(title=title, xlabel="expert")
+        if run.n_experts <= 16:
+            axis.set_xticks(expert)
+    axes[0, 0].set_ylabel("% of the class's rows")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+FIGURES = (
+    (
+        "curves.png",
+        _curves,
+        "ROC and precision-recall curves",
+        "As the threshold falls through the test rows' scores: left, the share of anomalies found against the share of "
+        "normals flagged; right, the share of flagged rows that are anomalies against the share of anomalies found.",
+    ),
+    (
+        "scores.png",
+        _scores,
+        "Scores",
+        "The less the normals' scores (above) and the anomalies' (below) overlap, the better; training rows (dashed) that "
+        "score like test rows say that little was memorised.",
+    ),
+    (
+        "map.png",
+        _map,
+        "Real and generated rows",
+        f"At most {MAP_ROWS} rows of each kind: generated anomalies (plus signs) belong beside the normals, where test "
+        "anomalies (crosses) may turn up; distances between far groups mean little in t-SNE and UMAP.",
+    ),
+    (
+        "experts.png",
+        _experts,
+        "Expert usage",
+        "Which expert the router puts first and second for test rows: no bar near zero in both classes means that no "
+        "expert is idle, and differing bars mean that experts have specialised.",
+    ),
+    (
+        "episodes.png",
+        _episodes,
+        "Episodes",
+        "What the generator did in each episode: diversity counts first, deception (how well the candidates fool the "
+        "detector) later; the detector's loss rises when rows join that it does not know and falls as it learns them.",
+    ),
+    (
+        "training.png",
+        _training,
+        "Training losses",
+        "Every 20th training step, one batch each, hence the noise: the losses should fall and level off.",
+    ),
+)

@@ -1,0 +1,136 @@
+"""The folder of a run: ``<out>/<dataset>/<protocol>/seed<k>/``, written atomically, ``DONE`` last.
+
+A file appears whole or not at all: it is written under another name beside its place and then
+renamed. A run that is cut off leaves the files of the run before it as they were. One run at a time
+has the folder.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from swift_hydra.files import NO_LOCKS, file_lock, part, torch_bytes
+from swift_hydra.settings import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+class RunFolder:
+    """One run's place on disk.
+
+    Raises:
+        InputError: if the folder cannot be created or written.
+    """
+
+    FILES = (
+        "log.jsonl",
+        "checkpoint.pt",
+        "scores.npz",
+        "report.json",
+        "DONE",
+        "pretrained.pt",
+        "pretrain-resume.pt",
+        "resume.pt",
+    )
+
+    def __init__(self, out, dataset, protocol, seed):
+        self.path = Path(out) / dataset / protocol / f"seed{seed}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"{out}: cannot write there ({error.strerror}): choose another folder with --out"
+            ) from None
+
+    @contextlib.contextmanager
+    def locked(self):
+        """This run's alone: a second run is refused until this one ends, however it ends. Reading
+        needs no lock.
+
+        Raises:
+            InputError: if another run has the folder.
+            KeyboardInterrupt: with what to do next, in place of the one without words.
+        """
+        lock = self.path / ".lock"
+        with contextlib.ExitStack() as stack:
+            try:
+                while True:
+                    file = stack.enter_context(file_lock(lock, wait=False))
+                    with contextlib.suppress(FileNotFoundError):
+                        if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                            break
+                    stack.close()  # its holder ended and removed it between our opening and our locking it
+            except BlockingIOError:
+                raise InputError(
+                    f"{self.path}: another run is using this folder: wait for its end, or choose another with --out"
+                ) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise InputError(
+                        f"{lock}: cannot be written ({error.strerror}): delete it, or choose another "
+                        "folder with --out"
+                    ) from None
+                print(
+                    f"warning: {self.path} cannot be locked ({error.strerror}): see to it that no second run uses it",
+                    file=sys.stderr,
+                )
+            for name in self.FILES:  # what a killed run was about to write
+                for left in self.path.glob(f".{name}.*.part"):
+                    left.unlink(missing_ok=True)
+            try:
+                yield self
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    "the same command with --resume goes on from what is on disk"
+                ) from None
+            finally:
+                with contextlib.suppress(OSError):  # Windows does not remove an open file
+                    lock.unlink()
+
+    def write_results(self, report, log, arrays, checkpoint, figures=None):
+        """All files of a finished run, ``DONE`` last; figures of an earlier run go.
+
+        Args:
+            report: dict.
+            log: list of dicts.
+            arrays: dict or None.
+            checkpoint: dict or None.
+            figures: {file name: bytes} or None.
+
+        All of them are on disk before the first takes its place: when there is no room, the run
+        before stays whole.
+        """
+        contents = {"log.jsonl": "".join(json.dumps(entry) + "\n" for entry in log).encode()}
+        if checkpoint is not None:
+            contents["checkpoint.pt"] = torch_bytes(checkpoint)
+        if arrays is not None:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            contents["scores.npz"] = buffer.getvalue()
+        contents |= figures or {}
+        contents["report.json"] = (json.dumps(report, indent=1) + "\n").encode()
+        if report["failed"] is None:
+            contents["DONE"] = b""
+        with contextlib.ExitStack() as stack:
+            parts = {}
+            for name, content in contents.items():
+                parts[name] = stack.enter_context(
+                    part(self.path / name, lambda file, content=content: file.write(content))
+                )
+            (self.path / "DONE").unlink(missing_ok=True)
+            for old in [*self.path.glob("*.png"), self.path / "report.html"]:
+                if old.name not in contents:
+                    old.unlink(missing_ok=True)
+            for name, finished in parts.items():
+                os.replace(finished, self.path / name)

@@ -1,0 +1,240 @@
+"""The sweep on clusters: a lost machine costs nothing but time, and what cannot be reached is
+named.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, made_table
+
+from swift_hydra.bench import backends as clusters
+from swift_hydra.bench import cell as cells
+from swift_hydra.bench.cell import Cell
+from swift_hydra.settings import InputError
+
+SLOW = pytest.mark.skipif(
+    "SWIFT_HYDRA_CLUSTER" not in os.environ, reason="a minute: set SWIFT_HYDRA_CLUSTER=1"
+)
+SEEDS = 6
+
+
+@pytest.fixture
+def folder(tmp_path):
+    X, y = made_table(n=100, d=4, n_anomalies=20)
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", X=X, y=y)
+    return tmp_path
+
+
+def command(folder, backend):
+    return [
+        "benchmark.py",
+        "--datasets",
+        folder,
+        "--records",
+        folder / "records",
+        "--backend",
+        backend,
+        "--methods",
+        "kNN,LogisticRegression,ExtraTrees",
+        "--seeds",
+        ",".join(map(str, range(SEEDS))),
+    ]
+
+
+def records(folder):
+    return list((folder / "records").rglob("*-seed*.json"))
+
+
+def sweep_with_a_kill(folder, backend, environment, kill):
+    """Start a sweep, call kill() when some cells are done, and wait for its end."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command(folder, backend))],
+        cwd=ROOT,
+        text=True,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        end = time.monotonic() + 120
+        while len(records(folder)) < 4:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        kill()
+        assert len(records(folder)) < 2 * 3 * SEEDS, "the sweep was over before the kill"
+        stdout, _ = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert f"{2 * 3 * SEEDS} computed, 0 failed" in stdout
+    assert len(records(folder)) == 2 * 3 * SEEDS
+    assert all(json.loads(path.read_text())["failed"] is None for path in records(folder))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def processes_of(text):
+    """Number and command line of the processes that name a folder of this test, and of their
+    children.
+    """
+    table = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [(int(line.split()[0]), int(line.split()[1]), line) for line in table.splitlines()]
+    named = {pid for pid, _, line in rows if text in line}
+    return [(pid, line) for pid, parent, line in rows if pid in named or parent in named]
+
+
+@SLOW
+def test_a_ray_node_is_killed_midway(folder):
+    pytest.importorskip("ray")
+    ray, port, home = (
+        Path(sys.executable).parent / "ray",
+        free_port(),
+        Path(tempfile.mkdtemp(prefix="ray", dir="/tmp")),
+    )
+    address = f"127.0.0.1:{port}"
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(24),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    start = [ray, "start", "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+    try:
+        subprocess.run(
+            [
+                *start,
+                "--head",
+                "--port",
+                str(port),
+                "--include-dashboard=false",
+                "--temp-dir",
+                home,
+            ],
+            env={**os.environ, **environment},
+            **quiet,
+        )
+        first = {pid for pid, line in processes_of(str(home)) if "raylet/raylet" in line}
+        environment["RAY_ADDRESS"] = address
+        subprocess.run([*start, "--address", address], env={**os.environ, **environment}, **quiet)
+        second = {pid for pid, line in processes_of(str(home)) if "raylet/raylet" in line} - first
+        assert len(first) == len(second) == 1
+        sweep_with_a_kill(folder, "ray", environment, lambda: os.kill(*second, signal.SIGKILL))
+    finally:
+        for pid, _ in processes_of(str(home)):
+            with contextlib.suppress(ProcessLookupError):  # gone with its parent
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@SLOW
+def test_a_dask_worker_is_killed_midway(folder):
+    pytest.importorskip("distributed")
+    dask, port = Path(sys.executable).parent / "dask", free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    environment = {"DASK_SCHEDULER_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+    commands = [
+        ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
+        *[["worker", address, "--nthreads", "1", "--no-nanny"]] * 2,
+    ]
+    started = [
+        subprocess.Popen(
+            [dask, *words],
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for words in commands
+    ]
+    try:
+        sweep_with_a_kill(folder, "dask", environment, started[-1].kill)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "address"),
+    [
+        ("ray", "RAY_ADDRESS", "127.0.0.1:9"),
+        ("dask", "DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_named(folder, backend, name, address, monkeypatch):
+    pytest.importorskip({"ray": "ray", "dask": "distributed"}[backend])
+    monkeypatch.setenv(name, address)
+    monkeypatch.setattr(clusters, "CONNECT", 1.0)
+    cell = Cell(str(folder / "records"), str(folder / "a.npz"), "kNN", "seen", 0, 0, 60, 4.0)
+    with pytest.raises(InputError, match=f"{name}={address}: no "):
+        list(clusters.spread([cell], backend, 1))
+
+
+def test_a_cluster_without_processors_ends_the_sweep(monkeypatch):
+    monkeypatch.setattr(clusters, "PATIENCE", 0.05)
+    idle = clusters._Idle(lambda: 0)
+    idle.check([])
+    time.sleep(0.1)
+    idle.check(["a result"])
+    time.sleep(0.1)
+    with pytest.raises(InputError, match="the same command again"):
+        idle.check([])
+    busy = clusters._Idle(lambda: 2)
+    time.sleep(0.1)
+    busy.check([])
+
+
+def test_a_worker_that_may_start_no_process_says_so(folder, monkeypatch):
+    class Daemon:
+        daemon = True
+
+    monkeypatch.setattr(cells.multiprocessing, "current_process", Daemon)
+    with pytest.raises(InputError, match="--no-nanny"):
+        cells.run_cell(
+            Cell(str(folder / "records"), str(folder / "a.npz"), "kNN", "seen", 0, 0, 60, 4.0)
+        )
+
+
+def test_a_job_array_shares_the_records(folder):
+    """As Slurm starts it: several sweeps at once, here with overlapping seeds, on one folder of
+    records.
+    """
+    words = [
+        "benchmark.py",
+        "--datasets",
+        folder / "a.npz",
+        "--records",
+        folder / "records",
+        "--methods",
+        "kNN",
+    ]
+    started = [
+        subprocess.Popen(
+            [sys.executable, *map(str, words), "--seeds", seeds],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seeds in ("0,1", "1,0")
+    ]
+    out = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert all(" 0 failed" in text for text in out)
+    assert len(records(folder)) == 2

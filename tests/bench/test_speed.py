@@ -1,0 +1,94 @@
+"""The speed measurements run, on tables small enough for a test, and their page is made from their
+records.
+"""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from helpers import made_table, run_script
+
+from swift_hydra.bench import pages as report
+from swift_hydra.bench import speed as speed
+from swift_hydra.settings import InputError
+
+
+def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch):
+    for name in "ab":
+        X, y = made_table(n=120, d=4)
+        np.savez(tmp_path / f"{name}.npz", X=X, y=y)
+    monkeypatch.setattr(speed, "EXPERTS", (1, 2, 4))
+    monkeypatch.setattr(speed, "SINGLE", ((5, 4),))
+    monkeypatch.setattr(speed, "SCALE", ((300, 5), (600, 5), (300, 9)))
+    monkeypatch.setattr(speed, "N_SCORED", 300)
+    monkeypatch.setattr(speed, "SCAN_SHAPES", ((4, 3, 8, 2),))
+    table = speed._table
+    monkeypatch.setattr(speed, "_table", lambda n, d, **more: table(min(n, 300), d, **more))
+
+    class Quick(speed.SwiftHydra):
+        def __init__(self, **settings):
+            super().__init__(
+                cvae_steps=2, detector_steps=2, mixture_steps=2, n_episodes=1, **settings
+            )
+
+    monkeypatch.setattr(speed, "SwiftHydra", Quick)
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(speed, "LARGE", 100)
+    monkeypatch.setattr(speed, "BOUNDS", ((20, 40), (4096, 1600)))
+
+    def no_compiler(function):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    parts = ["step", "experts", "score", "scale", "bounds"]
+    parts += ["scan"] if find_spec("mambapy") else []
+    parts += ["fit"] if find_spec("catboost") else []
+    paths = speed.measure(parts, tmp_path, tmp_path / "speed", repeats=1)
+    assert torch.get_num_threads() == threads
+    records = {path.stem: json.loads(path.read_text()) for path in paths}
+    assert {(r["k"], r["n_experts"]) for r in records["experts"]["rows"]} == {
+        (1, 1),
+        (1, 2),
+        (1, 4),
+        (2, 2),
+        (2, 4),
+    }
+    assert len(records["score"]["rows_per_second"]) == 5
+    assert records["scale"]["rows"][0]["peak_mib"] > 50
+    assert "no compiler here" in records["step"]["rows"][0]["compile_failed"]
+    assert [row["normals"] for row in records["bounds"]["rows"]] == [20, 4096] * 2
+    assert (speed.evidence.MAX_NORMALS, speed.kernel_experts.MAX_CENTRES) == (
+        4096,
+        1600,
+    )  # as they were
+    assert np.isfinite(records["scale"]["slope"])
+    if "scan" in records:
+        assert set(records["scan"]["rows"][0]["seconds"]) >= {"torch", "mambapy"}
+    if "fit" in records:
+        assert [row["dataset"] for row in records["fit"]["rows"]] == ["a", "b"]
+    page = "\n".join(report.speed_page(tmp_path / "speed"))
+    assert page.count("**") == 2 * len(parts)
+
+
+def test_the_scan_that_is_compared_with_computes_the_same():
+    pytest.importorskip("mambapy", reason="mambapy is not installed: pip install mambapy==1.2.0")
+    tensors = speed._scan_inputs(3, 8, 5, 4)
+    ours, theirs = (f(*tensors) for f in (speed.selective_scan, speed._mambapy_scan))
+    torch.testing.assert_close(ours[0], theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_measured_is_refused(tmp_path):
+    done = run_script("benchmark.py", "--speed", "--parts", "everything")
+    assert done.returncode == 2
+    assert "everything" in done.stderr
+    with pytest.raises(InputError, match=r"several \.npz sets"):
+        speed.fit(tmp_path, 1)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="NVIDIA GPU"):
+            speed.gpu(tmp_path, 1)
+
+
+def test_a_page_without_records_says_so(tmp_path):
+    assert report.speed_page(tmp_path) == ["Nothing measured yet.", ""]

@@ -1,0 +1,289 @@
+"""The downloader against a small server on this machine: good, damaged, missing, interrupted and
+resumed files.
+"""
+
+import hashlib
+import http.server
+import io
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swift_hydra.data import download as module
+from swift_hydra.data.download import LOCAL_SUMS, download
+from swift_hydra.settings import InputError
+
+pytest.importorskip("pooch", reason="the downloader needs pooch: pip install pooch")
+
+ROOT = Path(__file__).resolve().parent.parent
+GLASS, UNKNOWN = (
+    "14_glass.npz",
+    "18_Ionosphere.npz",
+)  # with and without a sum in the made table below
+
+
+def made(seed, rows=3000):
+    """The bytes of an npz; numpy stamps no time, so they are the same on every call."""
+    rng, buffer = np.random.RandomState(seed), io.BytesIO()
+    np.savez(buffer, X=rng.rand(rows, 4), y=(np.arange(rows) % 10 == 0).astype(int))
+    return buffer.getvalue()
+
+
+FILES = {GLASS: made(0), UNKNOWN: made(1), "29_Pima.npz": made(2)}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves ``server.files``; honours Range if ``server.ranges``; breaks off once after
+    ``server.cut`` bytes.
+    """
+
+    def do_GET(self):
+        server, name = self.server, self.path.rsplit("/", 1)[1]
+        content, asked = server.files.get(name), self.headers.get("Range")
+        server.log.append((name, asked))
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        cut, server.cut = server.cut, None
+        self.wfile.write(content[start:] if cut is None else content[start : start + cut])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.files, httpd.ranges, httpd.cut, httpd.log = dict(FILES), True, None, []
+    httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}/data"
+    thread = threading.Thread(
+        target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
+    thread.start()
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+def write_table(path):
+    rows = [
+        "number,name,rows,features,anomalies,anomaly_percent,category,duplicates,constant_columns,sha256,files"
+    ]
+    for name in FILES:
+        number, title = name[:-4].split("_")
+        sha = "" if name == UNKNOWN else hashlib.sha256(FILES[name]).hexdigest()
+        rows.append(f"{number},{title},,,,,,,,{sha},Classical/{name}")
+    path.write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture(autouse=True)
+def small_table(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("table")
+    write_table(folder / "datasets.csv")
+    monkeypatch.setattr(module, "DATASET_DIR", folder)
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_good_file_is_fetched_once(server, tmp_path, capsys):
+    for name in ("glass", "14_GLASS", "14_glass.npz"):
+        assert download(name, server.url, tmp_path) == [tmp_path / GLASS]
+    assert (tmp_path / GLASS).read_bytes() == FILES[GLASS] and names(tmp_path) == [GLASS]
+    assert server.log == [(GLASS, None)]  # the second and third time it was there
+    out = capsys.readouterr().out
+    assert (
+        f"done, {len(FILES[GLASS])} bytes, SHA256 as recorded" in out
+        and "already there, SHA256 as recorded" in out
+    )
+
+
+def test_damaged_file_is_refused_and_removed(server, tmp_path):
+    server.files[GLASS] = FILES[GLASS][:-1] + b"x"
+    with pytest.raises(InputError, match=r"another SHA256 than recorded.*refused and removed"):
+        download("glass", server.url, tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_what_is_there_survives_a_damaged_download(server, tmp_path):
+    (tmp_path / GLASS).write_bytes(b"my own version")
+    server.files[GLASS] = b"worse"
+    with pytest.raises(InputError, match="refused and removed"):
+        download("glass", server.url, tmp_path)
+    assert (tmp_path / GLASS).read_bytes() == b"my own version" and names(tmp_path) == [GLASS]
+    server.files[GLASS] = FILES[GLASS]
+    download("glass", server.url, tmp_path)
+    assert (tmp_path / GLASS).read_bytes() == FILES[GLASS]
+
+
+def test_missing_file(server, tmp_path):
+    del server.files[GLASS]
+    with pytest.raises(
+        InputError, match=r"14_glass.npz: there is no such file \(HTTP 404 at http://127.*--source"
+    ):
+        download("glass", server.url + "/", tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_interrupted_download_goes_on(server, tmp_path, capsys):
+    server.cut = 20_000
+    with pytest.raises(InputError, match=r"with 16384 bytes on disk: the same command goes on"):
+        download("glass", server.url, tmp_path)
+    assert names(tmp_path) == [f"{GLASS}.part"]
+    download("glass", server.url, tmp_path)
+    assert server.log == [(GLASS, None), (GLASS, "bytes=16384-")]
+    assert (tmp_path / GLASS).read_bytes() == FILES[GLASS] and names(tmp_path) == [GLASS]
+    assert "goes on at byte 16384" in capsys.readouterr().out
+
+
+def test_without_ranges_it_starts_again(server, tmp_path):
+    server.ranges = False
+    (tmp_path / f"{GLASS}.part").write_bytes(b"a wrong beginning")
+    download("glass", server.url, tmp_path)
+    assert (tmp_path / GLASS).read_bytes() == FILES[GLASS] and len(server.log) == 1
+
+
+@pytest.mark.parametrize("part", [b"a wrong beginning", FILES[GLASS], FILES[GLASS] + b"too long"])
+def test_a_useless_part_file_costs_a_second_try_only(server, tmp_path, part):
+    (tmp_path / f"{GLASS}.part").write_bytes(part)
+    download("glass", server.url, tmp_path)
+    assert (
+        (tmp_path / GLASS).read_bytes() == FILES[GLASS]
+        and names(tmp_path) == [GLASS]
+        and len(server.log) == 2
+    )
+
+
+def test_unknown_sum_is_recorded_then_checked(server, tmp_path, capsys):
+    download("Ionosphere", server.url, tmp_path)
+    sha = hashlib.sha256(FILES[UNKNOWN]).hexdigest()
+    assert (tmp_path / LOCAL_SUMS).read_text() == f"{sha}  {UNKNOWN}\n" and names(tmp_path) == [
+        UNKNOWN,
+        LOCAL_SUMS,
+    ]
+    assert (
+        "no published SHA256: that of the first download is in SHA256SUMS.local"
+        in capsys.readouterr().out
+    )
+    download("Ionosphere", server.url, tmp_path)
+    assert len(server.log) == 1
+    (tmp_path / UNKNOWN).unlink()
+    server.files[UNKNOWN] = made(9)  # a good archive, but another one
+    with pytest.raises(InputError, match=r"delete its line in .*SHA256SUMS\.local"):
+        download("Ionosphere", server.url, tmp_path)
+    assert names(tmp_path) == [LOCAL_SUMS]
+
+
+def test_an_error_page_is_not_recorded_as_data(server, tmp_path):
+    server.files[UNKNOWN] = b"<html>please log in</html>"
+    with pytest.raises(InputError, match="sent no npz archive: refused and removed"):
+        download("Ionosphere", server.url, tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_file_of_unknown_sum_already_there(server, tmp_path):
+    (tmp_path / UNKNOWN).write_bytes(FILES[UNKNOWN])
+    download("Ionosphere", server.url, tmp_path)
+    assert server.log == [] and names(tmp_path) == [UNKNOWN, LOCAL_SUMS]
+    (tmp_path / LOCAL_SUMS).unlink()
+    (tmp_path / UNKNOWN).write_bytes(b"damaged")
+    download("Ionosphere", server.url, tmp_path)
+    assert (tmp_path / UNKNOWN).read_bytes() == FILES[UNKNOWN]
+
+
+def test_all_goes_on_after_a_failure(server, tmp_path, capsys):
+    del server.files[GLASS]
+    with pytest.raises(
+        InputError, match=r"1 of 3 files failed: 14_glass.npz: see the lines"
+    ) as caught:
+        download("all", server.url, tmp_path)
+    assert (
+        "\n" not in str(caught.value)
+        and "FAILED 14_glass.npz: there is no such file (HTTP 404" in capsys.readouterr().out
+    )
+    assert names(tmp_path) == [UNKNOWN, "29_Pima.npz", LOCAL_SUMS]
+    server.files[GLASS] = FILES[GLASS]
+    assert [p.name for p in download("all", server.url, tmp_path)] == list(FILES)
+    assert len(server.log) == 4
+
+
+def test_embedded_file_counts_as_there(server, tmp_path, monkeypatch):
+    (tmp_path / GLASS).write_bytes(b"the same table in other bytes")
+    monkeypatch.setitem(
+        module.EMBEDDED, GLASS, hashlib.sha256(b"the same table in other bytes").hexdigest()
+    )
+    download("glass", server.url, tmp_path)
+    assert server.log == []
+
+
+def test_mistakes_in_the_arguments(server, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="'nosuch' is no ADBench name"):
+        download("glass,nosuch", server.url, tmp_path)
+    with pytest.raises(InputError, match="there is no name"):
+        download(" , ", server.url, tmp_path)
+    with pytest.raises(InputError, match=r"source='ftp://x' is no HTTP address"):
+        download("glass", "ftp://x", tmp_path)
+    with pytest.raises(
+        InputError,
+        match=r"connection to http://127.0.0.1:9/14_glass.npz failed \(ConnectionError\)",
+    ):
+        download("glass", "http://127.0.0.1:9", tmp_path)
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(InputError, match="pip install pooch"):
+        download("glass", server.url, tmp_path)
+    assert server.log == []
+
+
+def test_at_the_shell(server, tmp_path):
+    """In a copy of the scripts, since the command writes beside them."""
+    for script in (
+        "config.py",
+        "dataloader.py",
+        "tables.py",
+        "preparation.py",
+        "splits.py",
+        "download.py",
+    ):
+        shutil.copy(ROOT / script, tmp_path)
+    (tmp_path / "ADBenchDatasets").mkdir()
+    write_table(tmp_path / "ADBenchDatasets" / "datasets.csv")
+
+    def shell(*args):
+        command = [sys.executable, str(tmp_path / "dataloader.py"), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    result = shell("--download", "glass, Pima", "--source", server.url)
+    assert result.returncode == 0 and result.stderr == "" and result.stdout.count("done, ") == 2
+    result = shell("glass")
+    assert result.returncode == 0 and "rows              3000" in result.stdout
+
+    server.files[UNKNOWN] = None
+    for name, count in (("Ionosphere", 0), ("all", 2)):
+        result = shell("--download", name, "--source", server.url)
+        assert (
+            result.returncode == 2
+            and result.stderr.count("\n") == 1
+            and "Traceback" not in result.stderr
+        )
+        assert (
+            "HTTP 404" in (result.stderr if name == "Ionosphere" else result.stdout)
+            and result.stdout.count("already there") == count
+        ), result

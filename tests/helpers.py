@@ -1,0 +1,52 @@
+"""Small made tables, real ADBench files where present, the scripts as subprocesses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Where ADBench's own files may be: a folder of the user's, what was downloaded, a folder beside the
+# clone.
+ADBENCH = [
+    *([Path(os.environ["ADBENCH_DIR"])] if "ADBENCH_DIR" in os.environ else []),
+    ROOT.parent / "shared" / "ADBenchDatasets",
+    ROOT / "ADBenchDatasets",
+]
+
+
+def made_table(n=240, d=6, n_anomalies=24, seed=0, shift=2.5):
+    """Correlated Gaussian normals; anomalies are shifted in two features."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) * 0.5 + rng.normal(size=(n, d))
+    y = np.zeros(n, dtype=np.int64)
+    y[:n_anomalies] = 1
+    X[y == 1, :2] += shift * X.std(0)[:2]
+    order = rng.permutation(n)
+    return X[order].astype(np.float32), y[order]
+
+
+def real_set(name):
+    """Path of a real ADBench file, or a skip that says what is missing."""
+    for folder in ADBENCH:
+        if (folder / f"{name}.npz").exists():
+            return folder / f"{name}.npz"
+    pytest.skip(f"{name}.npz is not at hand: set ADBENCH_DIR to a folder that has it")
+
+
+SHORT = ["--cvae-steps", "30", "--detector-steps", "20"]
+SHORT += ["--mixture-steps", "30", "--n-episodes", "2"]
+
+
+def run_script(*arguments, cwd=None, env=None):
+    """Run one of the project's scripts as a user would. Returns the finished process with text
+    output.
+    """
+    command = [sys.executable, str(ROOT / arguments[0]), *map(str, arguments[1:])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )

@@ -1,0 +1,481 @@
+"""Faults: SIGKILL at random moments, full disks, lost permissions, damaged files, two runs in one
+folder.
+
+Runs are children forked from a clean process with the imports done, so that a run takes a second
+and not five; what the user types is tested once as well. The children write far more often than a
+run does: a kill then often meets a write.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, SHORT, made_table, run_script
+
+import SwiftHydra as SwiftHydra
+from swift_hydra.detection.mixture import stratified_folds
+from swift_hydra.files import load_checkpoint
+from swift_hydra.journal import NoStore
+from swift_hydra.pretrain import train_cvae, train_detector
+from swift_hydra.run import resume as resume
+from swift_hydra.run.folder import RunFolder
+from swift_hydra.settings import InputError
+
+POSIX = pytest.mark.skipif(
+    os.name != "posix", reason="forks, signals, limits and permissions of POSIX"
+)
+NAMES = {"report.json", "log.jsonl", "scores.npz", "checkpoint.pt", "pretrained.pt", "DONE"}
+STEPS = [*SHORT, "--n-synthetic", "100"]
+
+
+class Runs:
+    """Short runs on a made table below one folder that every user may read, started by
+    ``fork_server.py``.
+    """
+
+    def __init__(self, where):
+        self.where = Path(where)
+        X, y = made_table(n=300, n_anomalies=30)
+        np.savez(self.where / "made.npz", X=X, y=y)
+        self.server = subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "fork_server.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            text=True,
+        )
+        assert self.server.stdout.readline()
+        start = time.monotonic()
+        finish(self.start("out"))
+        self.seconds = time.monotonic() - start
+        self.scores = scores(self.folder("out"))
+
+    def folder(self, out):
+        return self.where / out / "made" / "seen" / "seed0"
+
+    def ask(self, **request):
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def start(self, out, *more, script="SwiftHydra", **limits):
+        steps = STEPS[:4] if script == "pretrain" else STEPS
+        arguments = [
+            str(self.where / "made.npz"),
+            "--out",
+            str(self.where / out),
+            *steps,
+            *map(str, more),
+        ]
+        return Run(self, arguments, script, limits)
+
+
+class Run:
+    def __init__(self, runs, arguments, script, limits):
+        self.runs, self.streams = runs, [tempfile.NamedTemporaryFile() for _ in "oe"]
+        self.pid = runs.ask(
+            script=script,
+            arguments=arguments,
+            streams=[s.name for s in self.streams],
+            limits=limits,
+        )
+
+    def signal_when(self, path, number):
+        """Send a signal once the file is there, or after a time in which a run ends."""
+        end = time.monotonic() + 20 * self.runs.seconds
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.002)
+        os.kill(self.pid, number)
+
+    def wait(self):
+        self.exitcode = self.runs.ask(wait=self.pid)
+        self.out, self.err = (stream.read().decode() for stream in self.streams)
+        return self
+
+
+@pytest.fixture(scope="module")
+def base():
+    with tempfile.TemporaryDirectory() as where:
+        os.chmod(where, 0o755)
+        runs = Runs(where)
+        yield runs
+        runs.server.kill()
+        runs.server.wait()
+
+
+def scores(path):
+    with np.load(path / "scores.npz", allow_pickle=False) as arrays:
+        return arrays["score"]
+
+
+def contents(path):
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+
+def finish(run):
+    run.wait()
+    assert run.exitcode == 0, run.err
+    return run
+
+
+def refused(run, *needles):
+    run.wait()
+    assert run.exitcode == 2, (run.exitcode, run.out, run.err)
+    assert len(run.err.strip().splitlines()) == 1, run.err
+    for needle in needles:
+        assert needle in run.err
+
+
+# --- SIGKILL --------------------------------------------------------------------------------------
+
+
+@POSIX
+def test_ten_sigkills_resume_to_bit_equal_scores(base):
+    rng = random.Random(0)
+    resumed, cut_within_a_stage = 0, 0
+    for kill in range(10):
+        out, path = f"kill{kill}", base.folder(f"kill{kill}")
+        # Every fourth time pretrain.py is what is killed, and SwiftHydra.py goes on from there.
+        script, share = ("pretrain", 0.2) if kill % 4 == 3 else ("SwiftHydra", 1.0)
+        first = base.start(out, script=script)
+        time.sleep(rng.uniform(0.05, 1.0) * share * base.seconds)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        last = finish(base.start(out, "--resume"))
+        assert np.array_equal(scores(path), base.scores), f"kill {kill}"
+        assert {file.name for file in path.iterdir() if file.is_file()} == NAMES
+        after = [
+            line.split()[-2:] for line in last.out.splitlines() if line.startswith("resuming after")
+        ]
+        finished = [stage for stage, steps in after if len(set(steps.split("/"))) == 1]
+        for line in last.out.splitlines():
+            assert line.split()[0] not in finished, line  # a finished stage is not trained again
+        resumed += bool(after) or "nothing is left to do" in last.out
+        cut_within_a_stage += len(after) > len(finished)
+    assert resumed >= 5
+    assert cut_within_a_stage >= 1
+
+
+@POSIX
+def test_a_killed_command_goes_on(base, tmp_path):
+    """As a user types it, with the pauses between two writes that a run has."""
+    command = [ROOT / "SwiftHydra.py", base.where / "made.npz", "--out", tmp_path, *STEPS]
+    first = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    path = tmp_path / "made" / "seen" / "seed0"
+    end = time.monotonic() + 120
+    while not (path / "pretrained.pt").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    last = run_script(*command, "--resume")
+    assert last.returncode == 0, last.stderr
+    assert f"using {path / 'pretrained.pt'}" in last.stdout
+    assert np.array_equal(scores(path), base.scores)
+    assert {file.name for file in path.iterdir() if file.is_file()} == NAMES
+
+
+@POSIX
+def test_ctrl_c_names_the_way_on(base):
+    first = base.start("ctrl-c")
+    first.signal_when(base.folder("ctrl-c") / "resume.pt", signal.SIGINT)
+    first.wait()
+    assert first.exitcode == 130
+    assert first.err == "interrupted: the same command with --resume goes on from what is on disk\n"
+    assert "resuming after" in finish(base.start("ctrl-c", "--resume")).out
+    assert np.array_equal(scores(base.folder("ctrl-c")), base.scores)
+
+
+class Interrupting(NoStore):
+    """Ends the run at the first thing it is given that it has not met before, every tenth step of a
+    training too.
+    """
+
+    def __init__(self):
+        self.entries, self.met, self.asked = {}, [], 0
+
+    def get(self, stage):
+        return self.entries.get(stage)
+
+    def due(self):
+        self.asked += 1
+        return self.asked % 10 == 0
+
+    def put(self, stage, content, n_done, n_steps):
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        self.entries[stage] = torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+        if (stage, n_done) not in self.met:
+            self.met.append((stage, n_done))
+            raise KeyboardInterrupt
+
+
+def interrupted(work):
+    """The result of ``work(store)``, interrupted again and again; and what was met on the way."""
+    store = Interrupting()
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            return work(store), store.met
+
+
+@pytest.mark.parametrize(
+    "preset, generator", [("full", "rl"), ("paper", "search"), ("paper", "gradient")]
+)
+def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator, table):
+    def fit(store):
+        model = SwiftHydra.SwiftHydra(
+            preset=preset,
+            generator=generator,
+            cvae_steps=12,
+            detector_steps=12,
+            mixture_steps=12,
+            n_episodes=3,
+            n_synthetic=50,
+        )
+        return model.fit(*table, store=store)
+
+    model, met = interrupted(fit)
+    whole = fit(NoStore())
+    assert np.array_equal(model.synthetic_, whole.synthetic_)
+    assert np.array_equal(model.decision_scores_, whole.decision_scores_)
+    assert np.array_equal(model.decision_function(table[0]), whole.decision_function(table[0]))
+    assert model.episode_log_ == whole.episode_log_
+    assert model.detector_.log_ == whole.detector_.log_
+    more = {"cvae-half0", "cvae-half1", "one-class"} if preset == "full" else set()
+    assert {stage for stage, _ in met} == {"cvae", "detector", "episodes", "mixture"} | more
+
+
+def test_cut_off_within_a_training_the_network_is_the_same(table):
+    X, y = torch.from_numpy(table[0]), torch.from_numpy(table[1])
+    folds, synthetic = stratified_folds(table[1], 4, 0), X[:20] + 1
+
+    def train(store):
+        return [
+            train_cvae(X, y, 0, steps=35, store=store),
+            train_detector(
+                X, y, 0, steps=35, n_experts=4, k=2, folds=folds, synthetic=synthetic, store=store
+            ),
+        ]
+
+    results, met = interrupted(train)
+    assert len(met) >= 8
+    for (network, history), (whole, whole_history) in zip(results, train(NoStore()), strict=True):
+        assert history == whole_history
+        for name, value in whole.state_dict().items():
+            assert torch.equal(network.state_dict()[name], value), name
+
+
+# --- full disk, permissions -----------------------------------------------------------------------
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "between", [0.0, 1e9]
+)  # what finds no room is resume.pt, or checkpoint.pt at the end
+def test_a_full_disk_leaves_the_run_before_whole(base, between):
+    out, path = f"full{between}", base.folder(f"full{between}")
+    shutil.copytree(base.folder("out"), path)
+    before = contents(path)
+    limit = len(before["checkpoint.pt"]) - 1 if between else 3000
+    stopped = base.start(out, "--mixture-steps", 31, between=between, max_bytes=limit)
+    refused(
+        stopped,
+        "File too large",
+        "free space",
+        *(["checkpoint.pt"] if between else ["resume.pt", "--resume"]),
+    )
+    assert contents(path) == before
+    finish(base.start(out, "--mixture-steps", 31, "--resume"))
+    assert not np.array_equal(scores(path), base.scores)
+
+
+@POSIX
+def test_a_small_disk_runs_full(base, tmp_path):
+    """The real thing, where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True, text=True
+    )
+    if mount.returncode:
+        pytest.skip(f"mounting a tmpfs is not permitted here: {mount.stderr.strip()}")
+    try:
+        path = disk / "made" / "seen" / "seed0"
+        shutil.copytree(base.folder("out"), path)
+        before = contents(path)
+        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        refused(base.start(disk, "--mixture-steps", 31), "No space left on device", "free space")
+        assert contents(path) == before
+        (disk / "filler").unlink()
+        finish(base.start(disk, "--mixture-steps", 31, "--resume"))
+        assert set(contents(path)) == NAMES
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_under_the_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, ROOT / "dataloader.py", "47_yeast"]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert process.returncode == 2
+    assert (
+        process.stderr
+        == "error: output: No space left on device: free space or check the permissions\n"
+    )
+
+
+@POSIX
+def test_the_permission_to_write_is_taken_away(base):
+    (base.where / "barred").mkdir()
+    (base.where / "barred").chmod(0o777)
+    path = base.folder("barred")
+    first = base.start("barred", nobody=True)
+    first.signal_when(path / "resume.pt", signal.SIGSTOP)
+    path.chmod(0o555)
+    os.kill(first.pid, signal.SIGCONT)
+    refused(first, "Permission denied", "make its folder writable", str(path))
+    left = contents(path)
+    assert set(left) - {".lock"} == {"pretrained.pt", "resume.pt"}
+    refused(base.start("barred", "--resume", nobody=True), "Permission denied", "--out")
+    assert contents(path) == left
+    path.chmod(0o755)
+    assert "resuming after" in finish(base.start("barred", "--resume", nobody=True)).out
+    assert np.array_equal(scores(path), base.scores)
+
+
+# --- damaged files, other runs --------------------------------------------------------------------
+
+
+@POSIX
+def test_every_damage_to_a_checkpoint_is_noticed(base, tmp_path):
+    good, rng = (base.folder("out") / "checkpoint.pt").read_bytes(), random.Random(1)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(good)
+    model = SwiftHydra.SwiftHydra.load(path)
+    assert (
+        torch.load(path, weights_only=True)["kind"] == "SwiftHydra"
+    )  # an ordinary file of torch for other programs
+    X, _ = made_table(n=300, n_anomalies=30)
+    assert np.isfinite(model.decision_function(X)).all()
+    damaged = [good[: rng.randrange(len(good))] for _ in range(5)] + [b"", good + b"\0"]
+    for place in [*(rng.randrange(len(good)) for _ in range(20)), 0, len(good) - 1, len(good) - 70]:
+        flipped = bytearray(good)
+        flipped[place] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            SwiftHydra.SwiftHydra.load(path)
+
+
+@POSIX
+def test_a_resume_file_that_does_not_fit_is_refused(base):
+    cut, path = base.start("cut"), base.folder("cut")
+    cut.signal_when(path / "resume.pt", signal.SIGKILL)
+    cut.wait()
+    good = {name: (path / name).read_bytes() for name in ("resume.pt", "pretrained.pt")}
+    refused(
+        base.start("cut", "--resume", "--mixture-steps", 31),
+        "mixture_steps=30 (now 31)",
+        "without --resume",
+    )
+    with pytest.raises(InputError, match=r"other rows.*without --resume"):
+        resume.Store(path / "resume.pt", "other", {}, True, print)
+    rng = random.Random(2)
+    for name, content in good.items():
+        flipped = bytearray(content)
+        flipped[rng.randrange(len(content))] ^= 16
+        for damaged in (bytes(flipped), content[: len(content) // 3]):
+            (path / name).write_bytes(damaged)
+            refused(base.start("cut", "--resume"), name, "not a readable checkpoint", "delete it")
+            assert (path / name).read_bytes() == damaged
+        (path / name).write_bytes(content)
+    finish(base.start("cut", "--resume"))
+    assert np.array_equal(scores(path), base.scores)
+
+
+@POSIX
+def test_without_resume_a_run_starts_anew(base):
+    cut, path = base.start("anew"), base.folder("anew")
+    cut.signal_when(path / "resume.pt", signal.SIGKILL)
+    cut.wait()
+    (path / "resume.pt").write_bytes(b"damaged")
+    anew = finish(base.start("anew"))
+    assert "--resume would go on from it" in anew.out
+    assert "resuming" not in anew.out
+    assert np.array_equal(scores(path), base.scores)
+    assert set(contents(path)) == NAMES
+
+
+@POSIX
+def test_a_finished_run_is_not_run_again(base):
+    path = base.folder("again")
+    shutil.copytree(base.folder("out"), path)
+    before = contents(path)
+    first = finish(base.start("again", "--resume"))
+    assert first.out.splitlines()[-1].startswith("AUC-ROC 0.")
+    assert "mixture" not in first.out
+    assert contents(path) == before
+    assert "using" in finish(base.start("again", "--resume", script="pretrain")).out
+    assert contents(path) == before
+    (path / "scores.npz").write_bytes(before["scores.npz"][:-200])
+    refused(base.start("again", "--resume"), "scores.npz", "run without --resume")
+    finish(
+        base.start("again", "--resume", "--mixture-steps", 31)
+    )  # nothing of it is there: it simply runs
+    assert not np.array_equal(scores(path), base.scores)
+
+
+@POSIX
+def test_two_runs_in_one_folder(base):
+    first, path = base.start("two"), base.folder("two")
+    first.signal_when(path / "pretrain-resume.pt", signal.SIGSTOP)
+    for script in ("SwiftHydra", "pretrain"):
+        refused(
+            base.start("two", script=script), str(path), "another run is using this folder", "--out"
+        )
+    os.kill(first.pid, signal.SIGCONT)
+    finish(first)
+    assert np.array_equal(scores(path), base.scores)
+    assert set(contents(path)) == NAMES
+    assert load_checkpoint(path / "checkpoint.pt", "SwiftHydra")["fingerprint"]
+
+
+@POSIX
+def test_reading_needs_no_lock_and_a_lock_leaves_nothing(base, capsys):
+    with RunFolder(base.where / "out", "made", "seen", 0).locked() as held:
+        with pytest.raises(InputError, match="another run"), held.locked():
+            pass
+        SwiftHydra.main(
+            [
+                str(base.where / "made.npz"),
+                "--eval-only",
+                str(held.path / "checkpoint.pt"),
+                "--quiet",
+            ]
+        )
+        assert capsys.readouterr().out.startswith("AUC-ROC")
+        (held.path / ".resume.pt.abc.part").write_text("of a killed run")
+    with held.locked():
+        pass
+    assert set(contents(held.path)) == NAMES

@@ -1,0 +1,312 @@
+"""The class: it learns, its scores differ, what it generates reaches the final training and nothing
+else.
+"""
+
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from helpers import made_table
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import RobustScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import swift_hydra.pretrain as training
+import SwiftHydra as script
+from swift_hydra.detection import mixture as detector_module
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+SHORT = {
+    "cvae_steps": 60,
+    "detector_steps": 40,
+    "mixture_steps": 60,
+    "n_episodes": 2,
+    "n_synthetic": 100,
+}
+
+
+def split(**settings):
+    X, y = made_table(n=600, n_anomalies=60, **settings)
+    return train_test_split(X, y, test_size=0.6, stratify=y, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, X_test, y, y_test = split()
+    return SwiftHydra(**SHORT).fit(X, y), X, X_test, y, y_test
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+def test_trained_beats_untrained_on_the_same_seed(preset):
+    """The Mamba mixture itself: in the full preset the kernel experts beside it would hide an
+    untrained one.
+    """
+    X, X_test, y, y_test = split(shift=2.0)
+    auc = {}
+    for steps in (1, 150):
+        settings = SHORT | {"cvae_steps": steps, "detector_steps": steps, "mixture_steps": steps}
+        model = SwiftHydra(preset=preset, generator="none", **settings).fit(X, y)
+        Z = model.scaler_.transform(X_test)
+        score = model.detector_.parts(Z)[0][:, 0] if preset == "full" else model.detector_.score(Z)
+        auc[steps] = roc_auc_score(y_test, score)
+    assert auc[150] > 0.85
+    assert auc[150] > auc[1] + 0.03
+
+
+def test_scores_are_finite_diverse_and_higher_for_anomalies(fitted):
+    model, _, X_test, _, y_test = fitted
+    score = model.decision_function(X_test)
+    assert score.shape == (len(X_test),)
+    assert np.isfinite(score).all()
+    assert len(np.unique(score.round(6))) > 0.9 * len(score)
+    assert score[y_test == 1].mean() > score[y_test == 0].mean()
+    np.testing.assert_array_equal(model.predict_score(X_test), score)
+    proba = model.predict_proba(X_test)
+    assert np.allclose(proba.sum(1), 1)
+    assert np.array_equal(np.argsort(proba[:, 1], kind="stable"), np.argsort(score, kind="stable"))
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+def test_generated_rows_are_in_the_final_training_and_only_there(preset, monkeypatch):
+    """The released code resets its data before the final training, so that no generated row reaches
+    it.
+    """
+    X, _, y, _ = split()
+    calls = {}
+    original = training.train_detector
+
+    def spy(rows, labels, seed, stage="detector", **settings):
+        calls[stage] = (rows, labels, settings.get("synthetic"))
+        return original(rows, labels, seed, stage, **settings)
+
+    monkeypatch.setattr(detector_module, "train_detector", spy)
+    model = SwiftHydra(preset=preset, **SHORT).fit(X, y)
+    generated = torch.from_numpy(model.scaler_.transform(model.synthetic_))
+    assert len(generated) == SHORT["n_synthetic"]
+    rows, labels, synthetic = calls["mixture"]
+    d = X.shape[1]
+    torch.testing.assert_close(synthetic[:, :d], generated, rtol=0, atol=1e-4)
+    # The real part is the training set as given: no generated row is passed off as a real one, test
+    # rows are unknown.
+    assert len(rows) == len(X)
+    torch.testing.assert_close(rows[:, :d], torch.from_numpy(model.scaler_.transform(X)))
+    assert np.array_equal(labels.numpy(), y)
+    assert torch.cdist(synthetic[:, :d], rows[:, :d]).min() > 0
+
+
+def test_generated_rows_change_the_final_detector():
+    X, X_test, y, _ = split()
+    with_rows, without = (
+        SwiftHydra(preset="paper", generator=g, **SHORT).fit(X, y) for g in ("rl", "none")
+    )
+    assert len(with_rows.synthetic_) == 100
+    assert len(without.synthetic_) == 0
+    assert not np.allclose(with_rows.decision_function(X_test), without.decision_function(X_test))
+
+
+def test_same_seed_same_scores_to_the_bit_other_seed_other_scores():
+    X, X_test, y, _ = split()
+    scores = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(len(scores))  # the global streams must not matter
+        np.random.seed(len(scores))  # noqa: NPY002
+        scores.append(SwiftHydra(random_state=seed, **SHORT).fit(X, y).decision_function(X_test))
+    assert np.array_equal(scores[0], scores[1])
+    assert not np.array_equal(scores[0], scores[2])
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+def test_save_and_load_give_bit_equal_scores(preset, tmp_path):
+    X, X_test, y, _ = split()
+    model = SwiftHydra(preset=preset, **SHORT).fit(X, y)
+    model.save(tmp_path / "model.pt")
+    again = SwiftHydra.load(tmp_path / "model.pt")
+    assert np.array_equal(model.decision_function(X_test), again.decision_function(X_test))
+    assert np.array_equal(model.predict(X_test), again.predict(X_test))
+    assert np.array_equal(model.synthetic_, again.synthetic_)
+    saved = torch.load(tmp_path / "model.pt", weights_only=True)  # tensors and plain values only
+    assert saved["kind"] == "SwiftHydra"
+
+
+@pytest.mark.parametrize("n_experts", [1, 2, 3, 5])
+def test_any_number_of_experts(n_experts):
+    X, X_test, y, y_test = split()
+    model = SwiftHydra(n_experts=n_experts, **SHORT).fit(X, y)
+    assert model.n_experts_ == model.detector_.mixture.n_experts == n_experts
+    assert roc_auc_score(y_test, model.decision_function(X_test)) > 0.8
+
+
+def test_left_out_training_scores_are_honest(fitted):
+    """decision_scores_ come from models that did not see the row: not much better than on the test
+    rows.
+    """
+    model, X, X_test, y, y_test = fitted
+    train = roc_auc_score(y, model.decision_scores_)
+    test = roc_auc_score(y_test, model.decision_function(X_test))
+    assert train < test + 0.05
+    assert roc_auc_score(y, model.decision_function(X)) >= train
+
+
+def test_contamination_only_moves_the_threshold(fitted):
+    model, X, *_ = fitted
+    before = model.decision_function(X)
+    model.set_contamination(0.3)
+    assert abs(model.labels_.mean() - 0.3) < 0.02
+    assert np.array_equal(before, model.decision_function(X))
+    model.set_contamination(0.1)
+    assert abs(model.labels_.mean() - 0.1) < 0.02
+
+
+def test_scoring_streams_in_chunks(fitted, monkeypatch):
+    model, _, X_test, _, _ = fitted
+    whole = model.decision_function(X_test)
+    monkeypatch.setattr(script, "CHUNK", 50)
+    np.testing.assert_allclose(model.decision_function(X_test), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_scikit_learn_conventions(fitted):
+    model, X, _, y, _ = fitted
+    twin = clone(SwiftHydra(random_state=5, preset="paper"))
+    assert twin.get_params()["random_state"] == 5
+    assert not hasattr(twin, "detector_")
+    assert SwiftHydra(**SHORT).fit(X_train=X, y_train=y).n_features_in_ == X.shape[1]
+    untouched = clone(model)
+    assert (
+        untouched.get_params() == model.get_params()
+    )  # fit stores nothing in constructor parameters
+
+
+def test_the_calls_of_adbench(tmp_path):
+    """RunPipeline.model_fit's sequence for a ``Customized`` method, with what its data generator
+    hands over.
+    """
+    X, X_test, y, _ = split()
+    low, high = X.min(0), X.max(0)
+    data = {
+        "X_train": ((X - low) / (high - low)).astype(np.float64),
+        "y_train": y.astype(np.int32),
+        "X_test": ((X_test - low) / (high - low)).astype(np.float64),
+    }
+    scores = []
+    for seed in np.arange(2) + 1:  # numpy integers, as there
+        clf = lambda seed, model_name: SwiftHydra(random_state=seed, **SHORT)  # noqa: E731  the README's customized
+        clf = clf(seed=seed, model_name="Customized")
+        clf = clf.fit(X_train=data["X_train"], y_train=data["y_train"])
+        scores.append(clf.predict_score(data["X_test"]))
+        assert scores[-1].shape == (len(X_test),) and np.isfinite(scores[-1]).all()
+    assert not np.array_equal(*scores)
+    clf.save(tmp_path / "a.pt")  # a numpy seed must not make the file unreadable
+    assert np.array_equal(
+        SwiftHydra.load(tmp_path / "a.pt").predict_score(data["X_test"]), scores[-1]
+    )
+
+
+def test_tiny_tables_and_odd_columns():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 4)).astype(np.float32)
+    X[:, 2] = 7.0  # constant
+    X[10:20] = X[0]  # duplicates
+    y = np.zeros(30, dtype=int)
+    y[:2] = 1
+    X[:2] += 3
+    for d in (1, 4):
+        score = SwiftHydra(**SHORT).fit(X[:, :d], y).decision_function(X[:, :d])
+        assert np.isfinite(score).all()
+    for few in (np.r_[0:2, 20:28], np.r_[0:1, 20:28]):  # two anomalies or one, eight normals
+        for generator in ("rl", "none"):
+            model = SwiftHydra(generator=generator, **SHORT).fit(X[few], y[few])
+            assert np.isfinite(model.decision_function(X)).all()
+    integers = (X * 10).astype(np.uint8)
+    assert np.isfinite(SwiftHydra(**SHORT).fit(integers, y).decision_function(integers)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preset": "huge"}, "preset='huge' is unknown: choose one of 'full', 'paper'"),
+        ({"generator": "magic"}, "generator='magic' is unknown"),
+        ({"n_experts": "many"}, "n_experts='many'"),
+        ({"n_experts": 0}, "n_experts=0"),
+        ({"n_episodes": 0}, "n_episodes=0"),
+        ({"contamination": 1.5}, "contamination=1.5"),
+        ({"device": "quantum"}, "device='quantum'"),
+        ({"mamba": "official"}, "mamba-ssm kernels cannot run here"),
+        ({"random_state": -1}, "random_state=-1"),
+    ],
+)
+def test_unknown_option_values_are_named(change, message, table):
+    if change.get("mamba") == "official" and torch.cuda.is_available():
+        pytest.skip("this machine may have the official kernels")
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        SwiftHydra(**SHORT | change).fit(*table)
+
+
+def test_bad_tables_are_refused(table):
+    X, y = table
+    model = SwiftHydra(**SHORT)
+    with pytest.raises(InputError, match="rows and y has"):
+        model.fit(X, y[:-1])
+    with pytest.raises(InputError, match="x3"):
+        model.fit(np.where(np.arange(6) == 3, np.nan, X), y)
+    with pytest.raises(InputError, match="only 4 rows as normal"):
+        model.fit(X[:30], np.r_[np.zeros(4, int), np.ones(26, int)])
+    with pytest.raises(InputError, match="the target y is None"):
+        model.fit(X)
+    with pytest.raises(InputError, match="labels are 0, 1, 2"):
+        model.fit(X, np.arange(len(X)) % 3)
+    with pytest.raises(InputError, match="not fitted"):
+        model.decision_function(X)
+    model.fit(X, y)
+    with pytest.raises(InputError, match="expecting 6 features"):
+        model.decision_function(X[:, :4])
+
+
+def test_other_labels(table):
+    X, y = table
+    with pytest.warns(UserWarning, match="labels are 2 and 4: 4 is taken as the anomaly"):
+        model = SwiftHydra(**SHORT).fit(X, np.where(y == 1, 4, 2))
+    assert set(model.predict(X)) == {2, 4}
+    assert roc_auc_score(y, model.decision_function(X)) > 0.8
+    with pytest.warns(UserWarning, match="100 unlabelled rows"):
+        some = np.where(np.cumsum(y == 0) <= 100, np.where(y == 0, -1, y), y)
+        other = SwiftHydra(**SHORT).fit(X, some)
+    assert set(other.predict(X)) == {0, 1}
+
+
+@parametrize_with_checks(
+    [SwiftHydra(cvae_steps=2, detector_steps=2, mixture_steps=2, n_episodes=1, n_synthetic=20)],
+    expected_failed_checks=lambda estimator: {
+        "check_methods_subset_invariance": "float32 sums round by the number of rows in a batch: 1e-6, not 1e-7",
+        "check_dtype_object": "text is refused with a ValueError that names the column, not with a TypeError",
+    },
+)
+@pytest.mark.filterwarnings("ignore:the labels are")
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def test_grid_search_and_pipeline(table):
+    X, y = table
+    quick = SwiftHydra(**SHORT)
+    search = GridSearchCV(
+        make_pipeline(RobustScaler(), quick),
+        {"swifthydra__generator": ["none", "noise"]},
+        scoring="roc_auc",
+        cv=2,
+    )
+    search.fit(X, y)
+    assert search.best_score_ > 0.8
+
+
+def test_pickle_round_trip(fitted, tmp_path):
+    model, _, X_test, _, _ = fitted
+    assert pickle.dumps(clone(model))  # an unfitted estimator travels to workers
+    joblib.dump(model, tmp_path / "model.joblib")
+    again = joblib.load(tmp_path / "model.joblib")
+    assert np.array_equal(again.decision_function(X_test), model.decision_function(X_test))

@@ -1,0 +1,268 @@
+"""C-VAE, experts, router, mixture, policy nets: shapes, invariants, and that every part learns."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import made_table
+
+from swift_hydra.data.columns import Standardizer
+from swift_hydra.detection.mixture import out_of_fold, stratified_folds
+from swift_hydra.generation.agent import GaussianPolicy
+from swift_hydra.model import (
+    BetaCVAE,
+    Mamba,
+    MambaExperts,
+    MoEDetector,
+    Router,
+    choose_n_experts,
+    mamba_mixer,
+)
+from swift_hydra.pretrain import train_cvae, train_detector
+from swift_hydra.training.seeds import seeded
+
+
+@pytest.fixture
+def rows():
+    X, y = made_table()
+    return torch.from_numpy(Standardizer().fit(X).transform(X)), torch.from_numpy(y)
+
+
+def moved(before, after):
+    """Names of the parameters that did not change."""
+    return [name for name in before if torch.equal(before[name], after[name])]
+
+
+# --- Beta C-VAE (M2) ------------------------------------------------------------------------------
+
+
+def test_cvae_loss_is_finite_and_kl_not_negative_on_extreme_rows():
+    torch.manual_seed(0)
+    cvae = BetaCVAE(5)
+    for scale in (0.0, 1.0, 1e4):
+        loss = cvae.loss(torch.randn(8, 5) * scale, torch.tensor([0, 1] * 4))
+        assert torch.isfinite(loss.total)
+        assert loss.kl >= 0
+
+
+def test_cvae_learns_and_all_its_parameters_move(rows):
+    X, y = rows
+    with seeded(0, "cvae"):
+        untrained = BetaCVAE(X.shape[1], d_latent=min(16, X.shape[1]))
+    cvae, history = train_cvae(X, y, 0, steps=250)
+    assert not moved(dict(untrained.named_parameters()), dict(cvae.named_parameters()))
+    start, end = np.mean([sum(h) for h in history[:10]]), np.mean([sum(h) for h in history[-10:]])
+    assert end < 0.7 * start
+    z = torch.zeros(1, cvae.d_latent)
+    as_normal, as_anomaly = cvae.decode(z, torch.zeros(1)), cvae.decode(z, torch.ones(1))
+    assert (as_normal - as_anomaly).norm() > 0.3  # the label reaches the decoder
+
+
+def test_beta_weighs_the_kl_term(rows):
+    kl = [
+        np.mean([k for _, k in train_cvae(*rows, 0, steps=100, beta=beta)[1][-10:]])
+        for beta in (0.01, 4.0)
+    ]
+    assert kl[1] < 0.5 * kl[0]
+
+
+# --- router (M9) ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("E", "k"), [(1, 1), (4, 1), (4, 2), (4, 4), (8, 3)])
+@pytest.mark.parametrize("train", [True, False])
+def test_gates_and_load(E, k, train):
+    torch.manual_seed(0)
+    router, x = Router(6, E, k).train(train), torch.randn(200, 6)
+    out = router(x, generator=torch.Generator().manual_seed(1))
+    assert ((out.gates > 0).sum(1) == k).all()
+    torch.testing.assert_close(out.gates.sum(1), torch.ones(200))
+    assert out.load.sum() == k * 200
+    assert torch.isfinite(out.balance_loss)
+    assert out.balance_loss >= 0
+
+
+def test_smooth_load_agrees_with_the_load():
+    """Shazeer's estimate must add up to about k rows per row; comparing noisy with soft-maxed
+    values breaks that.
+    """
+    torch.manual_seed(0)
+    router, x = Router(6, 8, 2).train(), torch.randn(4000, 6)
+    torch.nn.init.normal_(router.clean.weight)
+    logits = router.clean(x)
+    deviation = torch.full_like(logits, 0.7)
+    noisy = logits + torch.randn(logits.shape) * deviation
+    smooth = router._smooth_load(logits, noisy, deviation, noisy.topk(3, dim=1).values)
+    assert abs(smooth.sum().item() - 2 * 4000) < 0.03 * 2 * 4000
+
+
+def test_routing_is_deterministic_without_training_and_respects_the_mask():
+    torch.manual_seed(0)
+    router, x = Router(6, 4, 2), torch.randn(50, 6)
+    assert torch.equal(router.eval()(x).gates, router(x).gates)
+    allowed = torch.ones(50, 4, dtype=torch.bool)
+    allowed[:, 1] = False
+    out = router.train()(x, allowed, torch.Generator().manual_seed(0))
+    assert (out.gates[:, 1] == 0).all()
+    assert torch.isfinite(out.balance_loss)
+
+
+# --- mixture (M3, M9) -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("d", "E", "k"), [(1, 1, 1), (2, 4, 2), (9, 4, 4), (33, 8, 2), (200, 4, 2)]
+)
+def test_sparse_scores_equal_the_dense_form(d, E, k):
+    torch.manual_seed(0)
+    mixture, x = MoEDetector(d, E, k).eval(), torch.randn(101, d)
+    dense = mixture(x)
+    torch.testing.assert_close(mixture.score(x, batch=17), dense.logit, rtol=1e-4, atol=1e-5)
+    assert dense.expert_logits.shape == (E, 101)
+    assert len(mixture.score(x[:0])) == 0
+
+
+def test_only_chosen_experts_run(monkeypatch):
+    torch.manual_seed(0)
+    mixture, x = MoEDetector(5, 8, 2).eval(), torch.randn(64, 5)
+    torch.nn.init.zeros_(mixture.router.clean.weight)
+    with torch.no_grad():
+        mixture.router.clean.weight[3:5] = torch.tensor([[5.0], [4.0]]) * torch.sign(torch.ones(5))
+    ran = []
+    forward = MambaExperts.forward
+    monkeypatch.setattr(
+        MambaExperts,
+        "forward",
+        lambda self, x, e=None: ran.append((e, len(x))) or forward(self, x, e),
+    )
+    positive = x[x.sum(1) > 0]
+    mixture.score(positive)
+    assert {e.start for e, _ in ran} == {3, 4}
+    assert sum(n for _, n in ran) == 2 * len(positive)
+
+
+def test_every_expert_and_the_router_learn(rows):
+    X, y = rows
+    with seeded(0, "detector"):
+        untrained = MoEDetector(X.shape[1], n_experts=4, k=2)
+    mixture, history = train_detector(X, y, 0, n_experts=4, k=2, steps=60)
+    before, after = dict(untrained.named_parameters()), dict(mixture.named_parameters())
+    assert not moved(before, after)
+    for name in before:
+        if name.startswith("experts."):
+            change = (before[name] - after[name]).flatten(1).abs().amax(1)  # (E,)
+            assert (change > 0).all(), f"{name}: an expert stood still"
+    assert np.mean([h[0] for h in history[-10:]]) < 0.8 * np.mean([h[0] for h in history[:10]])
+    load = mixture.router(X).load
+    assert (load > 0.02 * load.sum()).all()  # no winner takes all
+    block = Mamba(16, d_state=4)
+    block.load_state_dict(
+        mixture.experts.expert_block(2)
+    )  # an expert's weights are a plain Mamba block's
+    tokens = torch.randn(3, 4, 16)
+    stacked = {name.replace("/", "."): value[2:3] for name, value in mixture.experts.mamba.items()}
+    torch.testing.assert_close(
+        block(tokens), mamba_mixer(stacked, tokens[None])[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_training_leaves_every_parameter_memory_of_its_own(rows):
+    """While it trains, parameters are views of one flat tensor; a saved network must not carry that
+    along.
+    """
+    for network, _ in (
+        train_cvae(*rows, 0, steps=2),
+        train_detector(*rows, 0, n_experts=2, k=1, steps=2),
+    ):
+        parameters = list(network.parameters())
+        assert len({p.untyped_storage().data_ptr() for p in parameters}) == len(parameters)
+        assert all(p.untyped_storage().nbytes() == p.numel() * p.element_size() for p in parameters)
+        assert all(p.grad is None for p in parameters)
+
+
+def test_experts_differ(rows):
+    mixture, _ = train_detector(*rows, 0, n_experts=4, k=2, steps=60)
+    logits = mixture(rows[0]).expert_logits.detach()
+    correlation = torch.corrcoef(logits)
+    assert (correlation[~torch.eye(4, dtype=torch.bool)] < 0.999).all()
+
+
+def test_an_expert_never_learns_from_its_left_out_fold(rows):
+    """With folds, an expert's weights must not change when labels of its own fold are turned round."""
+    X, y = rows
+    folds = torch.from_numpy(stratified_folds(y, 4, 0))
+    twisted = X.clone()
+    twisted[folds == 1] *= -3.0
+    one, _ = train_detector(X, y, 0, n_experts=4, k=2, folds=folds, steps=5, balance_weight=0.0)
+    two, _ = train_detector(
+        twisted, y, 0, n_experts=4, k=2, folds=folds, steps=5, balance_weight=0.0
+    )
+    first, second = one.experts.token_weight, two.experts.token_weight
+    # The shared router sees all rows and the gradient is clipped as a whole, so equality is up to
+    # those two couplings.
+    assert (first[1] - second[1]).abs().max() < 0.1 * (first[0] - second[0]).abs().max()
+    logits = out_of_fold(one, X, folds)
+    assert torch.isfinite(logits).all()
+    with pytest.raises(ValueError, match="at most"):
+        out_of_fold(train_detector(X, y, 0, n_experts=2, k=1, steps=2)[0], X, folds)
+
+
+def test_training_is_deterministic_and_leaves_the_global_stream_alone(rows):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    a, _ = train_detector(*rows, 7, n_experts=4, k=2, steps=10)
+    assert torch.equal(torch.rand(3), expected)
+    torch.manual_seed(99)
+    b, _ = train_detector(*rows, 7, n_experts=4, k=2, steps=10)
+    assert torch.equal(a.score(rows[0]), b.score(rows[0]))
+    c, _ = train_detector(*rows, 8, n_experts=4, k=2, steps=10)
+    assert not torch.equal(a.score(rows[0]), c.score(rows[0]))
+
+
+def test_a_diverged_loss_names_stage_and_step(rows):
+    X, y = rows
+    with pytest.raises(FloatingPointError, match="detector: the loss is nan at step 0"):
+        train_detector(X * torch.nan, y, 0, steps=3)
+
+
+def test_n_experts_rule():
+    """4 up to effective rank 16, 8 up to 64, 16 beyond; never more than one expert per 64 rows, at
+    least 4.
+    """
+    rng = np.random.default_rng(0)
+    assert choose_n_experts(rng.normal(size=(4000, 8)))[0] == 4
+    assert choose_n_experts(rng.normal(size=(4000, 40)))[0] == 8
+    assert choose_n_experts(rng.normal(size=(4000, 200)))[0] == 16
+    assert choose_n_experts(rng.normal(size=(300, 200)))[0] == 4
+    copies = np.repeat(rng.normal(size=(4000, 2)), 50, axis=1)  # 100 columns, two directions
+    n, rank = choose_n_experts(copies)
+    assert (n, round(rank)) == (4, 2)
+    assert choose_n_experts(np.zeros((50, 3)))[0] == 4
+
+
+# --- policy (M6) ----------------------------------------------------------------------------------
+
+
+def test_log_prob_is_the_gaussian_density():
+    torch.manual_seed(0)
+    policy, state = GaussianPolicy(4, 3), torch.randn(6, 4)
+    action, log_prob = policy.act(state, torch.Generator().manual_seed(0))
+    mean, std = policy.mean(policy.body(state)), policy.log_std.exp()
+    expected = (-0.5 * ((action - mean) / std) ** 2 - std.log() - 0.5 * np.log(2 * np.pi)).sum(1)
+    torch.testing.assert_close(log_prob, expected)
+    torch.testing.assert_close(policy.log_prob(state, action), log_prob)
+
+
+@pytest.mark.parametrize("d", [2, 9, 60])
+def test_mlp_experts_are_of_equal_size_and_learn(d):
+    """The control arm of the Mamba experts is only fair with as many parameters."""
+    mamba, mlp = (MoEDetector(d, 4, 2, block=block).experts for block in ("mamba", "mlp"))
+    n_mamba, n_mlp = (sum(p.numel() for p in experts.parameters()) for experts in (mamba, mlp))
+    assert abs(n_mlp / n_mamba - 1) < 0.02
+    torch.manual_seed(0)
+    X = torch.randn(400, d)
+    y = (X[:, 0] > 1).long()
+    mixture, _ = train_detector(X, y, 0, n_experts=4, k=2, steps=80, block="mlp")
+    score = mixture.score(X)
+    assert score[y == 1].mean() > score[y == 0].mean() + 1
+    torch.testing.assert_close(score, mixture(X).logit, rtol=1e-4, atol=1e-5)

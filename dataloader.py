@@ -1,67 +1,161 @@
-"""A file becomes a checked :class:`Dataset` (M1); the splits and the scaler of ``splits.py`` are
-offered here as well.
+"""A file becomes checked rows under a protocol (M1).
 
     python dataloader.py                                   # a summary of the embedded set
     python dataloader.py 18_Ionosphere                     # a summary of a downloaded ADBench set
     python dataloader.py my.csv --label-column fraud       # ... of your own table
     python dataloader.py --download Ionosphere,Pima        # fetch ADBench sets
-    python dataloader.py --download all --source URL       # fetch all of them from a mirror: URL/<file>.npz
+    python dataloader.py --download all --source URL       # from a mirror: URL/<file>.npz
 
-Every mistake in a file raises :class:`config.InputError`, one line with the file, the column or
+Every mistake in a file raises :class:`settings.InputError`, one line with the file, the column or
 key, the value found and what to do about it.
 """
 
-import dataclasses
 import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from swift_hydra.data.catalogue import resolve_dataset
-from swift_hydra.data.columns import CATEGORICAL, IMPUTE, Preparation
+from swift_hydra.data.columns import ColumnSettings, Preparation
+from swift_hydra.data.download import download
 from swift_hydra.data.files import read_table
 from swift_hydra.data.labels import check_labels
-from swift_hydra.data.splits import Split, make_split
+from swift_hydra.data.rows import TrainingRows
+from swift_hydra.data.splits import PROTOCOLS, Split, make_split
 from swift_hydra.data.table import Table, fingerprint
 from swift_hydra.settings import InputError, parse_config, run_main, setting
 
 DEFAULT_DATASET = "47_yeast"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclass
+class FileOptions:
+    """Which table is read, and which of its columns."""
+
+    dataset: str = setting(
+        DEFAULT_DATASET,
+        "an .npz with X and y, a .csv or .parquet with a label column, or an ADBench name",
+        positional=True,
+    )
+    label_column: str | None = setting(
+        None, "label column of a .csv or .parquet (default: the last)"
+    )
+    drop_columns: str | None = setting(None, "columns to leave out, separated by commas")
+
+
+@dataclass
+class RowOptions(FileOptions):
+    """Which rows train and which test."""
+
+    seed: int = setting(0, "seed of the split and of every random stream")
+    protocol: str = setting("seen", "which anomalies are known in training", choices=PROTOCOLS)
+    n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
+    max_rows: int | None = setting(
+        None, "stratified subsample of larger tables (default: all rows)"
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A checked table with labels.
 
     Attributes:
         name: the file's stem, for example ``47_yeast``.
-        table: n rows as :class:`preparation.Preparation` takes them.
-        X: (n, d)
-        float32, finite: the rows prepared by all of them, for the split and for tables of plain
-            numbers. What a model learns from is prepared by the training rows alone.
+        table: n rows as :class:`data.columns.Preparation` takes them.
         y: (n,) int64, 0 = normal, 1 = anomaly, at least two anomalies and one normal row.
-        columns: d names; ``x0, x1, ...`` where the file has none.
         path: the file it came from.
+        settings: what happens to gaps and texts.
     """
 
     name: str
     table: Table
-    X: np.ndarray
     y: np.ndarray
-    columns: tuple[str, ...]
     path: Path
+    settings: ColumnSettings
+
+    @property
+    def columns(self):
+        """d names; ``x0, x1, ...`` where the file has none."""
+        return tuple(self.table.columns)
+
+    @property
+    def X(self):
+        """(n, d') float32, the rows prepared by all of them: to look at, never to learn from."""
+        preparation = Preparation(self.settings.impute, self.settings.categorical)
+        return preparation.fit(self.table).transform(self.table)
+
+
+class Rows(NamedTuple):
+    """A dataset under a protocol."""
+
+    data: Dataset
+    split: Split
+    train: TrainingRows
+    test: Table
+    X_test: np.ndarray  # (m, d') the test rows, prepared by what the training rows say
+    y_test: np.ndarray  # (m,)
+
+    @property
+    def fingerprints(self):
+        """SHA256 of either part, as the report of a run names them."""
+        return {
+            "train_fingerprint": self.train.fingerprint,
+            "test_fingerprint": fingerprint(self.X_test, self.y_test),
+        }
+
+    def __str__(self):
+        known = f"{len(self.train.y)} training rows with {int(self.train.y.sum())} known anomalies"
+        return f"{known}, {len(self.y_test)} test rows with {int(self.y_test.sum())}"
+
+
+def load_rows(options, settings=None, least=2):
+    """Read a table, split it, and prepare both parts by what the training rows say.
+
+    Args:
+        options: a :class:`RowOptions`.
+        settings: has ``impute`` and ``categorical``; None refuses gaps and texts.
+        least: fewest anomalies to train on, see :func:`data.splits.make_split`.
+
+    Returns:
+        A :class:`Rows`.
+
+    Raises:
+        InputError: whatever is wrong with the file or its content, or a split that is undefined.
+    """
+    settings = settings or ColumnSettings()
+    data = load_dataset(
+        options.dataset,
+        options.label_column,
+        settings.impute,
+        settings.categorical,
+        options.drop_columns,
+    )
+    split = make_split(
+        data.X if options.protocol == "unseen" else None,
+        data.y,
+        options.protocol,
+        options.seed,
+        options.n_labelled,
+        options.max_rows,
+        least=least,
+    )
+    train = TrainingRows.read(data.table.take(split.train), data.y[split.train], settings)
+    test = data.table.take(split.test)
+    return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
 
 
 def load_dataset(spec, label_column=None, impute="refuse", categorical="refuse", drop_columns=None):
     """Read and check a table.
 
     Args:
-        spec: a path or a name, see :func:`resolve_dataset`. ``.npz`` needs ``X`` (n, d) and ``y``
-            (n,) or (n, 1); ``.csv`` may have a header row and separates cells by comma, semicolon
-            or tab; ``.parquet`` needs pyarrow.
-        label_column: the name of the label column of a ``.csv`` or ``.parquet``; None takes the
-            last one.
-        impute, categorical: what happens to gaps and texts, see :class:`preparation.Preparation`.
+        spec: a path or a name, see :func:`data.catalogue.resolve_dataset`. ``.npz`` needs ``X``
+            (n, d) and ``y`` (n,) or (n, 1); ``.csv`` may have a header row and separates cells by
+            comma, semicolon or tab; ``.parquet`` needs pyarrow.
+        label_column: the label column of a ``.csv`` or ``.parquet``; None takes the last one.
+        impute: what happens to gaps, see :class:`data.columns.Preparation`.
+        categorical: what happens to texts.
         drop_columns: names of columns to leave out, separated by commas.
 
     Returns:
@@ -71,9 +165,7 @@ def load_dataset(spec, label_column=None, impute="refuse", categorical="refuse",
         InputError: whatever is wrong with the file or its content.
     """
     path = resolve_dataset(spec)
-    preparation = Preparation(
-        impute, categorical
-    )  # refuses unknown options before the file is read
+    preparation = Preparation(impute, categorical)  # refuses unknown options first
     drop = [name.strip() for name in drop_columns.split(",")] if drop_columns else []
     table, y = read_table(path, label_column, drop, find_texts=categorical != "refuse")
     X = preparation.fit(table).transform(table)
@@ -82,15 +174,20 @@ def load_dataset(spec, label_column=None, impute="refuse", categorical="refuse",
             f"{path}: X has {len(X)} rows and y has {len(y)} labels: they must be of one length"
         )
     y = check_labels(y, path)
-    plain = not table.texts and np.isfinite(table.X).all()
-    table = dataclasses.replace(
-        table, columns=table.names(), X=X if plain else table.X
-    )  # one copy where one will do
-    return Dataset(path.stem, table, X, y, tuple(table.columns), path)
+    if not table.texts and np.isfinite(table.X).all():
+        table = replace(table, X=X)  # one copy where one will do
+    table = replace(table, columns=table.names())
+    settings = ColumnSettings(impute=impute, categorical=categorical)
+    return Dataset(path.stem, table, y, path, settings)
 
 
 def describe(X, y):
-    """Counts of a table as a dict; ``duplicates`` are rows whose features equal an earlier row's."""
+    """Counts of a table as a dict; ``duplicates`` are rows that equal an earlier row.
+
+    Args:
+        X: (n, d) features.
+        y: (n,) labels.
+    """
     X = np.asarray(X, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0, the two are one value
     seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X}
     return {
@@ -102,23 +199,10 @@ def describe(X, y):
     }
 
 
-@dataclasses.dataclass
-class Options:
-    """Settings of ``python dataloader.py``."""
+@dataclass
+class DownloadOptions:
+    """What ``python dataloader.py`` fetches."""
 
-    dataset: str = setting(
-        DEFAULT_DATASET, "an .npz, .csv or .parquet, or an ADBench name", positional=True
-    )
-    label_column: str | None = setting(
-        None, "label column of a .csv or .parquet (default: the last)"
-    )
-    impute: str = setting(
-        "refuse", "missing values: refuse, or the training rows' median", choices=IMPUTE
-    )
-    categorical: str = setting(
-        "refuse", "text columns: refuse, onehot or ordinal", choices=CATEGORICAL
-    )
-    drop_columns: str | None = setting(None, "columns to leave out, separated by commas")
     download: str | None = setting(None, "ADBench names to fetch, separated by commas, or all")
     source: str | None = setting(
         None, "mirror to download from: files are taken from SOURCE/<file>.npz"
@@ -127,63 +211,29 @@ class Options:
 
 def main(argv=None):
     """Print a summary of a dataset, or download some."""
-    options = parse_config(Options, "Summarise a dataset, or download ADBench sets.", argv)
-    if options.download is not None:
-        from swift_hydra.data.download import download
-
-        download(options.download, options.source)
+    classes = (FileOptions, ColumnSettings, DownloadOptions)
+    about = "Summarise a dataset, or download ADBench sets."
+    file, settings, fetch = parse_config(classes, about, argv)
+    if fetch.download is not None:
+        download(fetch.download, fetch.source)
         return
     data = load_dataset(
-        options.dataset,
-        options.label_column,
-        options.impute,
-        options.categorical,
-        options.drop_columns,
+        file.dataset, file.label_column, settings.impute, settings.categorical, file.drop_columns
     )
-    facts = describe(data.X, data.y)
+    X, table = data.X, data.table.X
+    facts = describe(X, data.y)
+    percent = 100 * facts["anomalies"] / facts["rows"]
+    n_missing = int(np.isnan(table).sum()) if table.dtype.kind == "f" else 0
     print(f"{data.name} ({data.path})")
     print(f"rows              {facts['rows']}")
     print(f"features          {facts['features']}")
-    print(
-        f"anomalies         {facts['anomalies']} ({100 * facts['anomalies'] / facts['rows']:.2f} %)"
-    )
+    print(f"anomalies         {facts['anomalies']} ({percent:.2f} %)")
     print(f"duplicate rows    {facts['duplicates']} (a random split can put copies on both sides)")
     print(f"constant columns  {facts['constant_columns']}")
     print(f"text columns      {len(data.table.texts)}")
-    print(
-        f"missing values    {int(np.isnan(data.table.X).sum()) if data.table.X.dtype.kind == 'f' else 0}"
-    )
-    print(f"dtype             {data.X.dtype}")
-    print(f"fingerprint       {fingerprint(data.X, data.y)[:16]}")
-
-
-class Rows(NamedTuple):
-    """A dataset under a protocol: training and test rows as read and as prepared, and their labels."""
-
-    data: Dataset
-    split: Split
-    train: Table
-    X_train: np.ndarray
-    y_train: np.ndarray
-    test: Table
-    X_test: np.ndarray
-    y_test: np.ndarray
-
-
-def load_rows(config):
-    """Read, split and prepare what a :class:`PretrainConfig` names. Raises
-    :class:`config.InputError`.
-    """
-    data = load_dataset(
-        config.dataset, config.label_column, config.impute, config.categorical, config.drop_columns
-    )
-    split = make_split(
-        data.X, data.y, config.protocol, config.seed, config.n_labelled, config.max_rows
-    )
-    train, test = data.table.take(split.train), data.table.take(split.test)
-    preparation = Preparation(config.impute, config.categorical).fit(train)
-    X_train, X_test = preparation.transform(train), preparation.transform(test)
-    return Rows(data, split, train, X_train, data.y[split.train], test, X_test, data.y[split.test])
+    print(f"missing values    {n_missing}")
+    print(f"dtype             {X.dtype}")
+    print(f"fingerprint       {fingerprint(X, data.y)[:16]}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""The networks of Swift Hydra: Beta C-VAE (M2), Mamba and the mixture of Mamba experts (M3, M9),
-latent policy (M6).
+"""The networks of Swift Hydra: Beta C-VAE (M2), Mamba and the mixture of Mamba experts (M3, M9).
 
 Papers: Do et al., "Swift Hydra: Self-Reinforcing Generative Framework for Anomaly Detection with
 Multiple Mamba Models" (ICLR 2025); Gu and Dao, "Mamba" (2023); Higgins et al., "beta-VAE" (2017);
@@ -27,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from swift_hydra.geometry import effective_rank
 from swift_hydra.scan import numba_kernels
 from swift_hydra.scan.backends import choose_backend, official_scan
 from swift_hydra.scan.torch_scan import selective_scan
@@ -61,7 +61,8 @@ class BetaCVAE(nn.Module):
         super().__init__()
         if min(d_features, d_latent, d_hidden) < 1 or beta < 0:
             raise ValueError(
-                f"sizes must be positive, beta not negative: {d_features=}, {d_latent=}, {d_hidden=}, {beta=}"
+                f"sizes must be positive, beta not negative: {d_features=}, {d_latent=}, "
+                f"{d_hidden=}, {beta=}"
             )
         self.config = {
             "d_features": d_features,
@@ -175,7 +176,7 @@ class Mamba(nn.Module):
         ValueError: if the input is not (B, L, d_model).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  mamba_ssm's own arguments
         self,
         d_model,
         d_state=16,
@@ -348,7 +349,7 @@ class MambaExperts(nn.Module):
         return flat.view(G, len(x), T, d_model)
 
     def expert_block(self, index):
-        """The Mamba parameters of one expert under mamba-ssm's names, loadable into :class:`Mamba`."""
+        """The Mamba parameters of one expert under mamba-ssm's names, for :class:`Mamba`."""
         return {
             name.replace("/", "."): value[index].detach().clone()
             for name, value in self.mamba.items()
@@ -493,7 +494,9 @@ class MoEDetector(nn.Module):
     ``expert_settings`` are its arguments.
     """
 
-    def __init__(self, d_features, n_experts=4, k=2, block="mamba", **expert_settings):
+    def __init__(
+        self, d_features, n_experts=4, k=2, block="mamba", backend="auto", **expert_settings
+    ):
         super().__init__()
         self.config = {
             "d_features": d_features,
@@ -505,6 +508,16 @@ class MoEDetector(nn.Module):
         self.d_features, self.n_experts = d_features, n_experts
         self.experts = EXPERTS[block](d_features, n_experts, **expert_settings)
         self.router = Router(d_features, n_experts, min(k, n_experts))
+        self.backend = backend
+
+    @property
+    def backend(self):
+        """What computes the experts, see :func:`scan.backends.choose_backend`."""
+        return self.experts.backend
+
+    @backend.setter
+    def backend(self, name):
+        self.experts.backend = name
 
     def forward(self, x, allowed=None, generator=None):
         if x.shape[-1] != self.d_features:
@@ -570,11 +583,8 @@ def choose_n_experts(X, n_folds=4):
     Returns:
         4, 8 or 16, and the effective rank it was derived from.
     """
-    X = np.asarray(X, dtype=np.float64)
     rows = X[np.linspace(0, len(X) - 1, min(len(X), 4096)).astype(int)]
-    values = np.clip(np.linalg.svd(rows - rows.mean(0), compute_uv=False), 0, None) ** 2
-    share = values[values > 0] / max(values.sum(), 1e-300)
-    rank = float(np.exp(-(share * np.log(share)).sum())) if len(share) else 1.0
+    rank = effective_rank(rows)
     wanted = n_folds * 2 ** max(0, math.ceil(math.log(max(rank, 1e-9) / 16, 4)))
     most = n_folds * 2 ** max(0, math.floor(math.log2(max(1, len(X) // 64 / n_folds))))
     return int(min(wanted, most, 16)), rank

@@ -1,21 +1,74 @@
-"""Progress of long work: a tqdm bar with the losses that matter on a terminal, plain lines
-elsewhere.
+"""What a run leaves while it works: progress, seconds, log lines, and what ``--resume`` needs.
+
+Every training and every loop gets one :class:`Journal`. The default one shows nothing and keeps
+nothing of a stage, so that a caller who wants none of it passes none.
 """
 
 import sys
 import time
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
 from swift_hydra.settings import InputError
 
 VERBOSE_STEPS = (
-    20  # steps between two lines of --verbose; of a shorter stage, such as the episodes, every step
+    20  # between two lines of --verbose; of a shorter stage, such as episodes, every one
 )
+LOGGED_STEPS = 20  # training steps between two entries of the log
+
+
+class Journal:
+    """Progress, seconds and log of a run, and its finished stages.
+
+    Args:
+        progress: called as ``progress(stage, step, n_steps, **losses)``, or None.
+        store: keeps stages for ``--resume``, see :class:`run.resume.Store`; None keeps nothing.
+
+    Attributes:
+        seconds: wall-clock seconds of every timed stage.
+        log: one dict per logged training step and per episode, with its ``stage``.
+    """
+
+    def __init__(self, progress=None, store=None):
+        self.progress = progress
+        self.store = store
+        self.seconds = {}
+        self.log = []
+
+    @contextmanager
+    def stage(self, name):
+        """Time a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+    def step(self, stage, n_done, n_steps, **losses):
+        """Show how far a stage is."""
+        if self.progress is not None:
+            self.progress(stage, n_done, n_steps, **losses)
+
+    def add_history(self, stage, history):
+        """Log every 20th step of a training; ``history`` holds a dict of losses for every step."""
+        for i in range(LOGGED_STEPS - 1, len(history), LOGGED_STEPS):
+            self.log.append({"stage": stage, "step": i + 1, **history[i]})
+
+    def saved(self, stage):
+        """What :meth:`keep` was last given for a stage, by this run or the one before; or None."""
+        return None if self.store is None else self.store.get(stage)
+
+    def keep(self, stage, content, n_done, n_steps):
+        """Keep all that is needed to go on after a step: tensors and plain values."""
+        if self.store is not None:
+            self.store.put(stage, content, n_done, n_steps)
+
+    def due(self):
+        """Is it time to keep something within a long stage?"""
+        return self.store is not None and self.store.due()
 
 
 class Progress:
-    """Called by the training loops as ``progress(stage, step, n_steps, **losses)``.
+    """A tqdm bar with the losses that matter on a terminal, plain lines elsewhere.
 
     Args:
         quiet: print nothing.
@@ -29,9 +82,12 @@ class Progress:
     def __init__(self, quiet=False, interval=10.0, verbose=False):
         if quiet and verbose:
             raise InputError("--quiet and --verbose contradict each other: give one of them")
-        self.quiet, self.interval, self.verbose = quiet, interval, verbose
+        self.quiet = quiet
+        self.interval = interval
+        self.verbose = verbose
         self.terminal = sys.stderr.isatty() and not verbose
-        self.stage, self.bar = None, None
+        self.stage = None
+        self.bar = None
 
     def say(self, text):
         """A line for the reader, on stdout."""
@@ -43,81 +99,42 @@ class Progress:
         if self.quiet:
             return
         if stage != self.stage:
-            self._close()
-            self.stage, self.start, self.last = stage, time.monotonic(), time.monotonic()
-            if self.terminal:
-                self.bar = tqdm(total=n_steps, desc=stage, leave=False, file=sys.stderr)
+            self._open(stage, n_steps)
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
             if step % 10 == 0 or step == n_steps:
                 self.bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
-        now = time.monotonic()
-        due = now - self.last > self.interval
+        if step == n_steps or (not self.terminal and self._due(step, n_steps)):
+            self._line(step, n_steps, losses)
+
+    def _open(self, stage, n_steps):
+        self._close()
+        self.stage = stage
+        self.start = time.monotonic()
+        self.last = self.start
+        if self.terminal:
+            self.bar = tqdm(total=n_steps, desc=stage, leave=False, file=sys.stderr)
+
+    def _due(self, step, n_steps):
         if self.verbose:
-            due = step % VERBOSE_STEPS == 0 or n_steps <= VERBOSE_STEPS
-        if step == n_steps or (not self.terminal and due):
-            parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            left = (now - self.start) / step * (n_steps - step)
-            eta = (
-                f"  about {left:.0f} s left in this stage"
-                if step < n_steps
-                else f"  {now - self.start:.1f} s"
-            )
-            self.last = now
-            if step == n_steps:
-                self._close()
-            print(f"{stage:>18} {step:>4}/{n_steps}  {parts}{eta}", flush=True)
+            return step % VERBOSE_STEPS == 0 or n_steps <= VERBOSE_STEPS
+        return time.monotonic() - self.last > self.interval
+
+    def _line(self, step, n_steps, losses):
+        self.last = time.monotonic()
+        seconds = self.last - self.start
+        if step < n_steps:
+            time_ = f"about {seconds / step * (n_steps - step):.0f} s left in this stage"
+        else:
+            time_ = f"{seconds:.1f} s"
+        parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        stage = self.stage
+        if step == n_steps:
+            self._close()
+        print(f"{stage:>18} {step:>4}/{n_steps}  {parts}  {time_}", flush=True)
 
     def _close(self):
         if self.bar is not None:
             self.bar.close()
-        self.stage, self.bar = None, None
-
-
-class Clock:
-    """Adds a stage's wall-clock seconds to a dict."""
-
-    def __init__(self, seconds, stage):
-        self.seconds, self.stage = seconds, stage
-
-    def __enter__(self):
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error):
-        self.seconds[self.stage] = round(time.perf_counter() - self.start, 3)
-
-
-def silent(stage, step, n_steps, **losses):
-    """The progress callback that prints nothing."""
-
-
-class NoStore:
-    """Keeps nothing of a run: every stage is computed. The one that keeps things is
-    :class:`resume.Store`.
-    """
-
-    def get(self, stage):
-        """What :meth:`put` was last given for a stage, or None."""
-
-    def put(self, stage, content, n_done, n_steps):
-        """Keep ``content`` (tensors and plain values), all that is needed to go on after ``n_done``
-        of ``n_steps``.
-        """
-
-    def due(self):
-        """Is it time to put something within a long stage?"""
-        return False
-
-
-NO_STORE = NoStore()
-
-
-def history_log(stage, history, *names):
-    """Every 20th step of a training history as dicts for log.jsonl; ``names`` name the leading
-    entries of a step.
-    """
-    return [
-        {"stage": stage, "step": i + 1, **dict(zip(names, losses, strict=False))}
-        for i, losses in enumerate(history)
-        if i % 20 == 19
-    ]
+        self.stage = None
+        self.bar = None

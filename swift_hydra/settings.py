@@ -1,10 +1,9 @@
-"""Settings and bad input: a dataclass becomes ``--flags`` with ``-h``, a mistake becomes one line
-and exit code 2.
+"""Settings and bad input: a dataclass becomes ``--flags`` with ``-h``, a mistake becomes one line.
 
-Every script of the suite has one dataclass of settings; :func:`parse_config` builds its command
-line from it, so that the help text, the types and the defaults have a single source. Anything a
-user can get wrong raises :class:`InputError`; :func:`run_main` prints it as one line on stderr and
-exits with code 2, without a traceback.
+A setting is declared once, by :func:`setting` in a dataclass: its default, its help text and its
+bounds. :func:`parse_config` makes a script's command line from such classes, :func:`check_settings`
+refuses what is out of bounds. Anything a user can get wrong raises :class:`InputError`;
+:func:`run_main` prints it on stderr and exits with code 2, without a traceback.
 """
 
 import argparse
@@ -16,33 +15,44 @@ import sys
 import typing
 import warnings
 
-import torch
-
 
 class InputError(ValueError):
-    """A mistake in what the user gave: the message is one line that names the place, the value and
-    the remedy.
-    """
+    """A mistake in what the user gave: one line that names the place, the value and the remedy."""
 
 
-def setting(default, help, *, choices=None, positional=False, short=None):
-    """A dataclass field that carries its own ``-h`` text.
+def setting(
+    default,
+    help,
+    *,
+    choices=None,
+    low=None,
+    high=None,
+    positional=False,
+    short=None,
+    flag=True,
+):
+    """A dataclass field that carries its own ``-h`` text and bounds.
 
     Args:
         default: the default value; its annotated type parses the flag.
         help: unit, meaning and, where it matters, the reason for the default.
         choices: the allowed values, or None.
+        low: the smallest number that can be used, or None for no check.
+        high: the largest.
         positional: True for an optional positional argument (the dataset path).
         short: a second, short flag such as ``-v``, or None.
+        flag: False for a setting of the class that the command line does not have.
     """
-    metadata = {"help": help, "choices": choices, "positional": positional, "short": short}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "positional": positional,
+        "short": short,
+        "flag": flag,
+    }
     return dataclasses.field(default=default, metadata=metadata)
-
-
-def _parser_type(annotation):
-    """``int | None`` parses as ``int``; anything else parses as itself."""
-    args = [a for a in typing.get_args(annotation) if a is not type(None)]
-    return args[0] if args else annotation
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -55,47 +65,74 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} -h)\n")
 
 
-def parse_config(cls, description, argv=None, prog=None):
-    """Build a settings dataclass from the command line.
+def parse_config(classes, description, argv=None, prog=None, **defaults):
+    """Build settings dataclasses from the command line.
 
     Args:
-        cls: a dataclass whose fields are made with :func:`setting`.
+        classes: dataclasses whose fields are made with :func:`setting`; a field that several of
+            them have is one flag.
         description: the first paragraph of ``-h``.
         argv: arguments without the program name; None reads ``sys.argv``.
         prog: the program name in messages; None takes the script's own.
+        defaults: values in place of the fields' own.
 
     Returns:
-        An instance of ``cls``. Unknown flags and values end the process with one line and exit code
-        2.
+        A list with an instance of each class. Unknown flags and values end the process with one
+        line and exit code 2.
     """
     parser = _OneLineParser(
-        prog=prog,
-        description=description,
-        allow_abbrev=False,
-        formatter_class=_Help,
+        prog=prog, description=description, allow_abbrev=False, formatter_class=_Help
     )
-    for field in dataclasses.fields(cls):
-        text, choices = field.metadata["help"], field.metadata["choices"]
-        if field.metadata["positional"]:
-            parser.add_argument(field.name, nargs="?", default=field.default, help=text)
-        elif isinstance(field.default, bool):
-            parser.add_argument(
-                *_flags(field),
-                default=field.default,
-                action=argparse.BooleanOptionalAction,
-                help=text,
-            )
-        else:
-            kind = _parser_type(field.type)
-            parser.add_argument(
-                *_flags(field), type=kind, default=field.default, choices=choices, help=text
-            )
-    return cls(**vars(parser.parse_args(argv)))
+    known = {field.name: field for cls in classes for field in _flagged(cls)}
+    for field in known.values():
+        _add_argument(parser, field, defaults.get(field.name, field.default))
+    values = vars(parser.parse_args(argv))
+    return [cls(**{field.name: values[field.name] for field in _flagged(cls)}) for cls in classes]
 
 
-def _flags(field):
-    short = field.metadata["short"]
-    return [*([short] if short else []), "--" + field.name.replace("_", "-")]
+def flag_values(*configs):
+    """What the flags of the configs were set to, as one dict."""
+    return {
+        field.name: getattr(config, field.name) for config in configs for field in _flagged(config)
+    }
+
+
+def _flagged(cls):
+    return [field for field in dataclasses.fields(cls) if field.metadata["flag"]]
+
+
+def _add_argument(parser, field, default):
+    short, name = field.metadata["short"], "--" + field.name.replace("_", "-")
+    names = [short, name] if short else [name]
+    options = {"default": default, "help": field.metadata["help"]}
+    if field.metadata["positional"]:
+        parser.add_argument(field.name, nargs="?", **options)
+    elif isinstance(field.default, bool):
+        parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+    else:
+        kind = _parser_type(field.type)
+        parser.add_argument(*names, type=kind, choices=field.metadata["choices"], **options)
+
+
+def _parser_type(annotation):
+    """``int | None`` parses as ``int``, ``str | int`` as ``str``; anything else as itself."""
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    return kinds[0] if kinds else annotation
+
+
+def check_settings(config):
+    """Refuse values outside the choices and bounds that the fields of a dataclass declare.
+
+    Raises:
+        InputError: naming the setting, the value and what is allowed.
+    """
+    for field in dataclasses.fields(config):
+        value, bounds = getattr(config, field.name), field.metadata
+        if bounds["choices"] is not None:
+            check_choice(field.name, value, bounds["choices"])
+        if bounds["low"] is not None and not (value is None and field.default is None):
+            whole = _parser_type(field.type) is int
+            check_range(field.name, value, bounds["low"], bounds["high"], whole)
 
 
 def check_choice(name, value, choices):
@@ -122,9 +159,28 @@ def check_range(name, value, low, high, whole=True):
         raise InputError(f"{name}={value!r} is not usable: give {what} from {low} to {high}")
 
 
+def resolve_device(name):
+    """The torch device of a setting: "auto", "cpu", "cuda", "cuda:1".
+
+    Raises:
+        InputError: for one that cannot be used here.
+    """
+    import torch  # here, since reading a table needs settings and no networks
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"device={name!r} cannot be used here: choose auto or cpu") from None
+    return device
+
+
 def run_main(main):
-    """Call ``main()``; a warning, :class:`InputError` or system error is one line on stderr, errors
-    exit with 2.
+    """Call ``main()``; warnings and errors are one line each on stderr, errors exit with 2.
+
+    An :class:`InputError` or a system error ends the process with code 2, Ctrl-C with 130.
     """
     warnings.formatwarning = lambda message, *_: f"warning: {' '.join(str(message).split())}\n"
     try:
@@ -136,29 +192,9 @@ def run_main(main):
         what = str(error) or "what was finished is on disk, the same command does the rest"
         print(f"interrupted: {what}", file=sys.stderr)
         sys.exit(130)
-    except (
-        OSError
-    ) as error:  # such as a full disk that the output goes to; files say it where they are written
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # Python writes once more to stdout when it ends
+    except OSError as error:  # such as a full disk under the output; files say it for themselves
+        with contextlib.suppress(OSError, ValueError):  # Python writes once more when it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(
-            f"error: {error.filename or 'output'}: {error.strerror or error}: free space or check the permissions",
-            file=sys.stderr,
-        )
+        what = f"{error.filename or 'output'}: {error.strerror or error}"
+        print(f"error: {what}: free space or check the permissions", file=sys.stderr)
         sys.exit(2)
-
-
-def resolve_device(name):
-    """The torch device of a setting. Raises :class:`config.InputError` for one that cannot be used
-    here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"device={name!r} cannot be used here: choose auto or cpu") from None
-    return device

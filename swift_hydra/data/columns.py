@@ -1,17 +1,36 @@
-"""From tables with gaps and texts to the numbers that networks read, fitted on training rows only
-(M1).
+"""What becomes of columns on their way to the networks, learned from training rows only (M1).
 
-Both steps are refused unless asked for: a filled gap and a number in place of a text are
+:class:`Preparation` fills gaps and encodes texts, :class:`Standardizer` brings every column to one
+scale. Gaps and texts are refused unless asked for: a filled gap and a number in place of a text are
 assumptions about the table.
+
+Shapes: n rows, d columns of the table, d' prepared ones.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from swift_hydra.data.table import check_features, listed, place
-from swift_hydra.settings import InputError, check_choice
+from swift_hydra.settings import InputError, check_choice, setting
 
-IMPUTE, CATEGORICAL = ("refuse", "median"), ("refuse", "onehot", "ordinal")
+IMPUTE = ("refuse", "median")
+CATEGORICAL = ("refuse", "onehot", "ordinal")
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
+CLIP = 5.0  # bound of standardised values, in standard deviations
+BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ColumnSettings:
+    """What happens to gaps and texts; see :class:`Preparation`."""
+
+    impute: str = setting(
+        "refuse", "missing values: refuse, or the training rows' median", choices=IMPUTE
+    )
+    categorical: str = setting(
+        "refuse", "text columns: refuse, onehot or ordinal", choices=CATEGORICAL
+    )
 
 
 class Preparation:
@@ -33,62 +52,76 @@ class Preparation:
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
         check_choice("categorical", categorical, CATEGORICAL)
-        self.impute, self.categorical = impute, categorical
+        self.impute = impute
+        self.categorical = categorical
 
     def fit(self, table):
-        """Learn fills and texts from the training rows, a :class:`tables.Table`.
+        """Learn fills and texts from the training rows, a :class:`data.table.Table`.
 
         Raises:
             InputError: a text column where they are refused or with too many texts, a column
-            without any value.
+                without any value.
         """
-        X, names = table.X, table.names()
-        self.columns, self.d = table.columns, X.shape[1]
+        self.columns = table.columns
+        self.d = table.X.shape[1]
         if table.texts and self.categorical == "refuse":
-            j = min(table.texts)
-            i = int(np.flatnonzero(~np.isnan(X[:, j]))[0])
-            raise InputError(
-                f"{table.source}: column {names[j]!r} holds text, first {table.texts[j][int(X[i, j])][:40]!r} in "
-                f"{place(i, table.lines)}: give --categorical onehot or ordinal (categorical='onehot'), or leave it out"
-            )
-        self.texts = {}
-        for j, texts in table.texts.items():
-            codes = X[:, j]
-            self.texts[j] = sorted(
-                {texts[int(code)] for code in np.unique(codes[~np.isnan(codes)])}
-            )
-            if len(self.texts[j]) > MOST_TEXTS:
-                raise InputError(
-                    f"{table.source}: text column {names[j]!r} has {len(self.texts[j])} different texts, more than "
-                    f"{MOST_TEXTS}: if it names the rows leave it out with --drop-columns, else group its texts"
-                )
+            self._refuse_text(table)
+        self.texts = {j: self._known_texts(table, j) for j in table.texts}
         self.fill = None
-        if (
-            self.impute == "median" and X.dtype.kind in "biuf"
-        ):  # what is no real number is refused by transform
-            X = self._encoded(table)
-            empty = np.isnan(X).all(axis=0)
-            if len(X) and empty.any():
-                raise InputError(
-                    f"{table.source}: column {listed(repr(names[j]) for j in np.flatnonzero(empty))} has no value in "
-                    "the training rows: leave it out with --drop-columns"
-                )
-            with np.errstate(over="ignore"):  # infinity, which transform names
-                self.fill = (
-                    np.nanmedian(X, axis=0).astype(np.float32)
-                    if len(X)
-                    else np.zeros(self.d, np.float32)
-                )
-            for j in self.texts:
-                codes = X[~np.isnan(X[:, j]), j].astype(int)
-                self.fill[j] = np.bincount(codes).argmax()
-        self.names, self.groups = [], []
-        for j, name in enumerate(names):
+        # What is no real number is refused by transform.
+        if self.impute == "median" and table.X.dtype.kind in "biuf":
+            self.fill = self._fills(table)
+        self.names = []
+        groups = []
+        for j, name in enumerate(table.names()):
             onehot = self.categorical == "onehot" and j in self.texts
             self.names += [f"{name}={text}" for text in self.texts[j]] if onehot else [name]
-            self.groups += [j] * (len(self.texts[j]) if onehot else 1)
-        self.groups = np.array(self.groups)
+            groups += [j] * (len(self.texts[j]) if onehot else 1)
+        self.groups = np.array(groups)
         return self
+
+    @staticmethod
+    def _refuse_text(table):
+        j = min(table.texts)
+        i = int(np.flatnonzero(~np.isnan(table.X[:, j]))[0])
+        text = table.texts[j][int(table.X[i, j])][:40]
+        raise InputError(
+            f"{table.source}: column {table.names()[j]!r} holds text, first {text!r} in "
+            f"{place(i, table.lines)}: give --categorical onehot or ordinal "
+            "(categorical='onehot'), or leave it out"
+        )
+
+    @staticmethod
+    def _known_texts(table, j):
+        """The different texts of a text column, in alphabetical order."""
+        codes = table.X[:, j]
+        texts = sorted({table.texts[j][int(code)] for code in np.unique(codes[~np.isnan(codes)])})
+        if len(texts) > MOST_TEXTS:
+            raise InputError(
+                f"{table.source}: text column {table.names()[j]!r} has {len(texts)} different "
+                f"texts, more than {MOST_TEXTS}: if it names the rows leave it out with "
+                "--drop-columns, else group its texts"
+            )
+        return texts
+
+    def _fills(self, table):
+        """(d,) float32: medians, and the most frequent text's number of a text column."""
+        X = self._encoded(table)
+        if not len(X):
+            return np.zeros(self.d, np.float32)
+        empty = np.isnan(X).all(axis=0)
+        if empty.any():
+            names = table.names()
+            raise InputError(
+                f"{table.source}: column {listed(repr(names[j]) for j in np.flatnonzero(empty))} "
+                "has no value in the training rows: leave it out with --drop-columns"
+            )
+        with np.errstate(over="ignore"):  # infinity, which transform names
+            fill = np.nanmedian(X, axis=0).astype(np.float32)
+        for j in self.texts:
+            codes = X[~np.isnan(X[:, j]), j].astype(int)
+            fill[j] = np.bincount(codes).argmax()
+        return fill
 
     def _encoded(self, table):
         """(n, d) with the numbers of this preparation's texts, -1 for a new one, NaN where a value
@@ -100,7 +133,8 @@ class Preparation:
         for j, texts in self.texts.items():
             if j not in table.texts:  # numbers where training had texts
                 raise InputError(
-                    f"{table.source}: column {table.names()[j]!r} holds numbers, in training it held text"
+                    f"{table.source}: column {table.names()[j]!r} holds numbers, in training it "
+                    "held text"
                 )
             number = {text: i for i, text in enumerate(texts)}
             codes = np.array(
@@ -148,7 +182,7 @@ class Preparation:
         return out
 
     def check(self, d):
-        """Refuse what no fit leaves, after :meth:`from_state`. Raises ValueError."""
+        """Refuse what no fit leaves, after :meth:`from_snapshot`. Raises ValueError."""
         texts = all(
             0 <= j < d and all(isinstance(text, str) for text in each)
             for j, each in self.texts.items()
@@ -165,8 +199,8 @@ class Preparation:
         ):
             raise ValueError(f"names or fills are not those of {d} columns")
 
-    def state(self):
-        """Tensors' arrays and plain values."""
+    def snapshot(self):
+        """Arrays and plain values."""
         return {
             "impute": self.impute,
             "categorical": self.categorical,
@@ -179,19 +213,13 @@ class Preparation:
         }
 
     @classmethod
-    def from_state(cls, state):
-        """Rebuild from :meth:`state`."""
-        self = cls(state["impute"], state["categorical"])
-        self.columns, self.d, self.names, self.fill = (
-            state[name] for name in ("columns", "d", "names", "fill")
-        )
-        self.texts = {int(j): texts for j, texts in state["texts"].items()}
-        self.groups = state["groups"]
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`."""
+        self = cls(saved["impute"], saved["categorical"])
+        for name in ("columns", "d", "fill", "names", "groups"):
+            setattr(self, name, saved[name])
+        self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         return self
-
-
-CLIP = 5.0
-CHUNK = 65_536  # rows in float64 at once: a float64 copy of the largest ADBench set takes over a gigabyte
 
 
 class Standardizer:
@@ -199,14 +227,19 @@ class Standardizer:
 
     Statistics are kept in float64, results are float32. A constant column has scale 1: its rows
     become 0, and a row that differs there later keeps its difference in the column's own unit.
+
+    Args:
+        clip: bound of the standardised values, in standard deviations.
+        mean: (d,) float64, or None before :meth:`fit`.
+        scale: (d,) float64.
     """
 
-    def __init__(self, clip=CLIP):
-        """Args: clip: bound of the standardised values, in standard deviations."""
+    def __init__(self, clip=CLIP, mean=None, scale=None):
         if not clip > 0:
             raise InputError(f"clip={clip!r} must be above 0")
         self.clip = float(clip)
-        self.mean = self.scale = None
+        self.mean = mean
+        self.scale = scale
 
     def fit(self, X):
         """Take mean and scale of the training rows X (n, d); returns itself."""
@@ -215,7 +248,7 @@ class Standardizer:
             raise InputError(
                 f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row"
             )
-        blocks = [slice(i, i + CHUNK) for i in range(0, len(X), CHUNK)]
+        blocks = [slice(i, i + BLOCK_ROWS) for i in range(0, len(X), BLOCK_ROWS)]
         self.mean = sum(X[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(X)
         std = np.sqrt(sum(np.square(X[b] - self.mean).sum(axis=0) for b in blocks) / len(X))
         # A constant such as 0.1 written with other last digits differs by a step of float32 at
@@ -228,17 +261,15 @@ class Standardizer:
         """Standardise X (n, d); returns float32 (n, d) within [-clip, clip]."""
         X = self._checked(X)
         out = np.empty(X.shape, dtype=np.float32)
-        for i in range(0, len(X), CHUNK):
-            block = X[i : i + CHUNK].astype(np.float64)
+        for i in range(0, len(X), BLOCK_ROWS):
+            block = X[i : i + BLOCK_ROWS].astype(np.float64)
             block -= self.mean
             block /= self.scale
-            np.clip(block, -self.clip, self.clip, out=out[i : i + CHUNK], casting="same_kind")
+            np.clip(block, -self.clip, self.clip, out=out[i : i + BLOCK_ROWS], casting="same_kind")
         return out
 
     def inverse_transform(self, Z):
-        """Bring standardised rows Z (n, d) back to the input's units, float32 (n, d); clipping is
-        not undone.
-        """
+        """Standardised rows Z (n, d) in the input's units, float32; clipping is not undone."""
         Z = self._checked(Z)
         return (Z.astype(np.float64) * self.scale + self.mean).astype(np.float32)
 
@@ -248,22 +279,19 @@ class Standardizer:
         X = np.asarray(X)
         if X.ndim != 2 or X.shape[1] != len(self.mean):
             raise InputError(
-                f"X has shape {X.shape}: the scaler was fitted on {len(self.mean)} features, give (rows, those)"
+                f"X has shape {X.shape}: the scaler was fitted on {len(self.mean)} features, "
+                "give (rows, those)"
             )
         return X
 
-    def state(self):
-        """Arrays to store with the weights: ``mean`` (d,), ``scale`` (d,), ``clip`` (), all
-        float64.
-        """
+    def snapshot(self):
+        """``mean`` (d,), ``scale`` (d,) and ``clip`` (), all float64, to store with the weights."""
         if self.mean is None:
             raise InputError("the scaler is not fitted: call fit(X_train) first")
         return {"mean": self.mean.copy(), "scale": self.scale.copy(), "clip": np.array(self.clip)}
 
     @classmethod
-    def from_state(cls, state):
-        """Rebuild a scaler from :meth:`state`; its results are equal bit for bit."""
-        scaler = cls(float(np.asarray(state["clip"])))
-        scaler.mean = np.array(state["mean"], dtype=np.float64)
-        scaler.scale = np.array(state["scale"], dtype=np.float64)
-        return scaler
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`; results are equal to the bit."""
+        mean, scale = (np.array(saved[name], dtype=np.float64) for name in ("mean", "scale"))
+        return cls(float(np.asarray(saved["clip"])), mean, scale)

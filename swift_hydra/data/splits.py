@@ -72,7 +72,7 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2):
     check_choice("protocol", protocol, PROTOCOLS)
     check_range("seed", seed, 0, 2**32 - 1)
     check_range("n_labelled", n_labelled, 2, 10**9)
-    X, y = np.asarray(X), np.asarray(y)
+    y = np.asarray(y)
     rows = np.arange(len(y), dtype=np.int64)
     _check_strata(y)
     if max_rows is not None:
@@ -92,7 +92,7 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2):
         kept = np.random.RandomState(seed).permutation(found)[:n_labelled]
         train = np.sort(np.concatenate([train[y[train] == 0], kept]))
     elif protocol == "unseen":
-        train, test = _part_anomalies(X, y, train, test, seed, least)
+        train, test = _part_anomalies(np.asarray(X), y, train, test, seed, least)
     _check_part("train", y[train], protocol, seed, least)
     _check_part("test", y[test], protocol, seed, 1)
     return Split(train, test, protocol, int(seed))

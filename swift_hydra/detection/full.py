@@ -1,232 +1,53 @@
-"""The detector that is finally used: the mixture alone (M9), or with evidence and closed-form
-experts (M9-M12).
+"""Mixture and kernel experts on features and evidence, "known anomaly OR unlike normals".
 
-Both classes train on standardised real rows plus generated anomalies and score standardised rows;
-neither knows files, scalers or where the generated rows came from. ``training_scores_`` are scores
-of the training rows, which calibration and thresholds need; in :class:`FullDetector` every one of
-them comes from models that did not learn from its row.
+# DIFF(paper): M10, M11 and M12 are additions; ``preset="paper"`` runs without them.
+
+:class:`FullDetector` joins two sides. :class:`KnownSide` asks whether a row is like the known
+anomalies, :class:`UnlikeSide` whether it is unlike the normals. Either gives left-out scores of the
+training rows, and p-values against the normals' left-out scores: every score that calibration or a
+threshold rests on comes from models that did not learn from its row.
+
+Shapes: n rows, d features, c evidence columns.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from swift_hydra.detection.evidence import Evidence, column_index
 from swift_hydra.detection.kernel_expert import KernelExpert
-from swift_hydra.detection.mixture import MixtureDetector, out_of_fold, stratified_folds
+from swift_hydra.detection.mixture import N_FOLDS, Mixture, stratified_folds
 from swift_hydra.detection.pvalue import MergedPValue, known_or_unlike, platt, shrunken_shape
-from swift_hydra.journal import NO_STORE, Clock
 from swift_hydra.model import BetaCVAE
-from swift_hydra.pretrain import train_cvae
+from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
 from swift_hydra.snapshot import pack_network, read_network
-from swift_hydra.training.seeds import stage_seed
+from swift_hydra.training.batches import Examples
+from swift_hydra.training.seeds import stage_rng
 
-N_FOLDS = 4  # folds of the left-out predictions that M12 is calibrated on
 ONE_CLASS_STEPS = 200  # seven columns are learned sooner than a table
 CLIP = (-4.0, 8.0)  # evidence columns as experts see them, in standard deviations of the normals
-# Which evidence columns each part sees. The ratios know the anomalies: they are no one-class
-# evidence.
-MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", "ratio1", "ratio3", "ratio5")
+# The ratios know the anomalies: they are no one-class evidence.
+MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae")
+MIXTURE_COLUMNS += ("ratio1", "ratio3", "ratio5")
 ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
 KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
-# (norm, rounds of feature learning, with evidence columns)
-KERNELS = (("l2", 2, False), ("l1", 1, False), ("l1", 1, True))
+# Norm, rounds of feature learning, evidence columns.
+KERNELS = (("l2", 2, ()), ("l1", 1, ()), ("l1", 1, KERNEL_COLUMNS))
 
 
-class FullDetector(MixtureDetector):
-    """Mixture and kernel experts on features and evidence, "known anomaly OR unlike normals"
-    (``preset="full"``).
-    """
-
-    def fit(self, Z, labels, synthetic, progress, seconds, store=NO_STORE):
-        s, X, y = self.settings, Z.numpy(), labels.numpy()
-        folds = stratified_folds(y, N_FOLDS, s.seed)
-        with Clock(seconds, "evidence"):
-            half = folds % 2
-            self.half_cvaes = [
-                train_cvae(
-                    Z[half != h],
-                    labels[half != h],
-                    s.seed,
-                    f"cvae-half{h}",
-                    steps=s.cvae_steps,
-                    beta=s.beta,
-                    progress=progress,
-                    store=store,
-                )[0]
-                for h in (0, 1)
-            ]
-            self.evidence = Evidence(_residual_functions(self.half_cvaes))
-            rng = np.random.default_rng(stage_seed(s.seed, "evidence"))
-            columns = self.evidence.fit_transform(X, y, folds, half, rng)
-            fake = synthetic.numpy()
-            fake_columns = self.evidence.transform(fake) if len(fake) else columns[:0]
-        with Clock(seconds, "mixture"):
-            rows, fake_rows = (
-                _beside(*pair, MIXTURE_COLUMNS) for pair in ((X, columns), (fake, fake_columns))
-            )
-            self.mixture, left_out = self._train_left_out(
-                rows,
-                labels,
-                fake_rows,
-                folds,
-                "mixture",
-                progress,
-                store,
-                s.synthetic_share,
-                s.n_experts,
-            )
-        with Clock(seconds, "kernels"):
-            experts = [left_out]
-            self.kernels = []
-            for number, (norm, rounds, _) in enumerate(KERNELS):
-                expert = KernelExpert(norm, rounds)
-                rng = np.random.default_rng(stage_seed(s.seed, f"kernel{number}"))
-                experts.append(expert.fit(_kernel_inputs(number, X, columns), y, rng))
-                self.kernels.append(expert)
-        with Clock(seconds, "one-class"):
-            one_class = columns[:, column_index(("knn5",))]
-            self.one_class = None
-            if len(synthetic):
-                # Only generated rows stand for anomalies here: known ones would teach it what it
-                # has to do without.
-                self.one_class, left_out = self._train_left_out(
-                    _shown(columns, ONE_CLASS_COLUMNS),
-                    labels,
-                    _shown(fake_columns, ONE_CLASS_COLUMNS),
-                    folds,
-                    "one-class",
-                    progress,
-                    store,
-                    1.0,
-                    min(s.n_experts, N_FOLDS),
-                    min(s.steps, ONE_CLASS_STEPS),
-                )
-                one_class = np.column_stack([one_class, left_out])
-        normal = y == 0
-        experts = np.column_stack(experts)
-        self.known, self.unlike = (
-            MergedPValue().fit(experts[normal]),
-            MergedPValue().fit(one_class[normal]),
-        )
-        pairs = (self.known, experts), (self.unlike, one_class)
-        self.shapes = [shrunken_shape(side.minus_log_p(scores[~normal])) for side, scores in pairs]
-        self.calibration = 1.0, 0.0
-        self.calibration = platt(self._combine(experts, one_class), y)
-        self.training_scores_ = self._combine(experts, one_class)
-        return self
-
-    def _train_left_out(
-        self, rows, labels, synthetic, folds, stage, progress, store, share, n_experts, steps=None
-    ):
-        """A mixture, and its logits on training rows by experts that did not learn from them."""
-        if n_experts > 1:
-            folds = folds % min(N_FOLDS, n_experts)
-            mixture = self._train(
-                rows, labels, synthetic, stage, progress, store, share, n_experts, folds, steps
-            )
-            return mixture, out_of_fold(mixture, rows.to(self.settings.device), folds).cpu().numpy()
-        mixture = self._train(
-            rows, labels, synthetic, stage, progress, store, share, 1, steps=steps
-        )
-        logits = np.empty(len(rows))
-        for h in (
-            0,
-            1,
-        ):  # one expert leaves nothing out: two further ones, on half of the rows each, do
-            seen = torch.from_numpy(folds % 2 != h)
-            half = self._train(
-                rows[seen],
-                labels[seen],
-                synthetic,
-                f"{stage}-half{h}",
-                progress,
-                store,
-                share,
-                1,
-                steps=steps,
-            )
-            logits[~seen.numpy()] = self._logits(half, rows[~seen])
-        return mixture, logits
-
-    def parts(self, Z):
-        """Scores before they are combined: the experts' (n, 1 + kernels) and the one-class scores
-        (n, 1 or 2).
-        """
-        columns = self.evidence.transform(Z)
-        experts = [self._logits(self.mixture, _beside(Z, columns, MIXTURE_COLUMNS))]
-        experts += [
-            expert.score(_kernel_inputs(i, Z, columns)) for i, expert in enumerate(self.kernels)
-        ]
-        one_class = columns[:, column_index(("knn5",))]
-        if self.one_class is not None:
-            learned = self._logits(self.one_class, _shown(columns, ONE_CLASS_COLUMNS))
-            one_class = np.column_stack([one_class, learned])
-        return np.column_stack(experts), one_class
-
-    def score(self, Z):
-        return self._combine(*self.parts(Z))
-
-    def _mixture_inputs(self, Z):
-        return _beside(Z, self.evidence.transform(Z), MIXTURE_COLUMNS)
-
-    def _combine(self, experts, one_class):
-        """The experts' p-value (M11) OR the one-class p-value (M12), as class-balanced log-odds:
-        (n,).
-        """
-        known, unlike = self.known.minus_log_p(experts), self.unlike.minus_log_p(one_class)
-        slope, shift = self.calibration
-        return (
-            slope * known_or_unlike(known, unlike, self.settings.unlike_weight, self.shapes) + shift
-        )
-
-    def state(self):
-        return {
-            "mixture": pack_network(self.mixture),
-            "half_cvaes": [pack_network(cvae) for cvae in self.half_cvaes],
-            "evidence": self.evidence.state(),
-            "kernels": [expert.state() for expert in self.kernels],
-            "one_class": None if self.one_class is None else pack_network(self.one_class),
-            "calibration": list(self.calibration),
-            "shapes": self.shapes,
-            "known": self.known.state(),
-            "unlike": self.unlike.state(),
-        }
-
-    def load_state(self, state):
-        super().load_state(state)
-        self.half_cvaes = [read_network(BetaCVAE, packed) for packed in state["half_cvaes"]]
-        self.evidence = Evidence.from_state(state["evidence"], _residual_functions(self.half_cvaes))
-        self.kernels = [KernelExpert.from_state(packed) for packed in state["kernels"]]
-        self.one_class = None if state["one_class"] is None else self._unpack(state["one_class"])
-        self.calibration, self.shapes = state["calibration"], state["shapes"]
-        self.known, self.unlike = (
-            MergedPValue.from_state(state["known"]),
-            MergedPValue.from_state(state["unlike"]),
-        )
-        return self
-
-
-def _shown(columns, names):
+def shown(columns, names):
     """The named evidence columns as an expert sees them: (n, len(names)) float32 tensor."""
     return torch.from_numpy(np.clip(columns[:, column_index(names)], *CLIP).astype(np.float32))
 
 
-def _beside(Z, columns, names):
+def beside(Z, columns, names):
     """Features and named evidence side by side: (n, d + len(names)) float32 tensor."""
-    return torch.cat(
-        [torch.from_numpy(np.asarray(Z, dtype=np.float32)), _shown(columns, names)], dim=1
-    )
+    features = torch.from_numpy(np.asarray(Z, dtype=np.float32))
+    return torch.cat([features, shown(columns, names)], dim=1)
 
 
-def _kernel_inputs(number, Z, columns):
-    return _beside(Z, columns, KERNEL_COLUMNS).numpy() if KERNELS[number][2] else Z
-
-
-def _residual_functions(cvaes):
-    return [_Residual(cvae) for cvae in cvaes]
-
-
-class _Residual:
+class Residual:
     """A C-VAE's residual on arrays; a class, since a fitted estimator has to be picklable."""
 
     def __init__(self, cvae):
@@ -235,3 +56,275 @@ class _Residual:
     def __call__(self, Z):
         rows = torch.from_numpy(np.asarray(Z, dtype=np.float32))
         return self.cvae.residual(rows).numpy().astype(np.float64)
+
+
+class Seen(NamedTuple):
+    """The training rows as both sides see them."""
+
+    Z: np.ndarray  # (n, d)
+    columns: np.ndarray  # (n, c) evidence of them, cross-fitted
+    labels: torch.Tensor  # (n,)
+    synthetic: np.ndarray  # (m, d) generated anomalies
+    synthetic_columns: np.ndarray  # (m, c)
+    folds: np.ndarray  # (n,)
+
+
+class KnownSide:
+    """Is a row like the known anomalies? The mixture and the kernel experts (M9, M11).
+
+    Args:
+        mixture: a :class:`detection.mixture.Mixture` on features and evidence.
+        kernels: :class:`detection.kernel_expert.KernelExpert` objects.
+    """
+
+    def __init__(self, mixture, kernels):
+        self.mixture = mixture
+        self.kernels = kernels
+
+    @classmethod
+    def fit(cls, seen, settings, journal):
+        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 + kernels)."""
+        with journal.stage("mixture"):
+            examples = Examples(
+                beside(seen.Z, seen.columns, MIXTURE_COLUMNS),
+                seen.labels,
+                beside(seen.synthetic, seen.synthetic_columns, MIXTURE_COLUMNS),
+                seen.folds,
+            )
+            recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
+            mixture, left_out = Mixture.train_left_out(
+                examples, recipe, "mixture", settings, journal, settings.n_experts
+            )
+        experts = [left_out]
+        self = cls(mixture, [])
+        y = seen.labels.numpy()
+        with journal.stage("kernels"):
+            for number, (norm, rounds, names) in enumerate(KERNELS):
+                expert = KernelExpert(norm, rounds, names)
+                rng = stage_rng(settings.random_state, f"kernel{number}")
+                inputs = self._kernel_inputs(expert, seen.Z, seen.columns)
+                experts.append(expert.fit(inputs, y, rng, settings.max_centres))
+                self.kernels.append(expert)
+        return self, np.column_stack(experts)
+
+    @staticmethod
+    def _kernel_inputs(expert, Z, columns):
+        return beside(Z, columns, expert.columns).numpy() if expert.columns else Z
+
+    def score(self, Z, columns):
+        """The experts' scores (n, 1 + kernels) of rows Z (n, d) with their evidence (n, c)."""
+        experts = [self.mixture.logits(beside(Z, columns, MIXTURE_COLUMNS))]
+        experts += [
+            expert.score(self._kernel_inputs(expert, Z, columns)) for expert in self.kernels
+        ]
+        return np.column_stack(experts)
+
+    def snapshot(self):
+        """Tensors, arrays and plain values."""
+        kernels = [expert.snapshot() for expert in self.kernels]
+        return {"mixture": self.mixture.snapshot(), "kernels": kernels}
+
+    @classmethod
+    def from_snapshot(cls, saved, settings):
+        """Rebuild from :meth:`snapshot`."""
+        kernels = [KernelExpert.from_snapshot(expert) for expert in saved["kernels"]]
+        return cls(Mixture.from_snapshot(saved["mixture"], settings.mamba), kernels)
+
+
+class UnlikeSide:
+    """Is a row unlike the normals? The distance to five of them, and a learned expert (M12).
+
+    Args:
+        mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned normals
+            against generated rows, or None where there were none.
+    """
+
+    def __init__(self, mixture):
+        self.mixture = mixture
+
+    @classmethod
+    def fit(cls, seen, settings, journal):
+        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 or 2)."""
+        with journal.stage("one-class"):
+            distance = seen.columns[:, column_index(("knn5",))]
+            if not len(seen.synthetic):
+                return cls(None), distance
+            # Only generated rows stand for anomalies here: known ones would teach it what it has
+            # to do without.
+            examples = Examples(
+                shown(seen.columns, ONE_CLASS_COLUMNS),
+                seen.labels,
+                shown(seen.synthetic_columns, ONE_CLASS_COLUMNS),
+                seen.folds,
+            )
+            recipe = Recipe(min(settings.mixture_steps, ONE_CLASS_STEPS), synthetic_share=1.0)
+            n_experts = min(settings.n_experts, N_FOLDS)
+            mixture, left_out = Mixture.train_left_out(
+                examples, recipe, "one-class", settings, journal, n_experts
+            )
+            return cls(mixture), np.column_stack([distance, left_out])
+
+    def score(self, columns):
+        """One-class scores (n, 1 or 2) of evidence columns (n, c)."""
+        distance = columns[:, column_index(("knn5",))]
+        if self.mixture is None:
+            return distance
+        learned = self.mixture.logits(shown(columns, ONE_CLASS_COLUMNS))
+        return np.column_stack([distance, learned])
+
+    def snapshot(self):
+        """Tensors and plain values."""
+        return {"mixture": None if self.mixture is None else self.mixture.snapshot()}
+
+    @classmethod
+    def from_snapshot(cls, saved, settings):
+        """Rebuild from :meth:`snapshot`."""
+        if saved["mixture"] is None:
+            return cls(None)
+        return cls(Mixture.from_snapshot(saved["mixture"], settings.mamba))
+
+
+class Judgement:
+    """Both sides' scores as class-balanced log-odds: "known anomaly OR unlike normals" (M12).
+
+    Args:
+        known: :class:`detection.pvalue.MergedPValue` of the experts' scores.
+        unlike: of the one-class scores.
+        shapes: of both p-values under anomalies.
+        weight: prior share of anomalies unlike the known ones.
+        calibration: slope and intercept of Platt's calibration.
+    """
+
+    def __init__(self, known, unlike, shapes, weight, calibration=(1.0, 0.0)):
+        self.known = known
+        self.unlike = unlike
+        self.shapes = shapes
+        self.weight = weight
+        self.calibration = calibration
+
+    @classmethod
+    def fit(cls, experts, one_class, y, weight):
+        """From left-out scores (n, ..) of both sides and labels (n,)."""
+        normal = y == 0
+        sides, shapes = [], []
+        for scores in (experts, one_class):
+            side = MergedPValue.fit(scores[normal])
+            sides.append(side)
+            shapes.append(shrunken_shape(side.minus_log_p(scores[~normal])))
+        self = cls(*sides, shapes, weight)
+        self.calibration = platt(self.score(experts, one_class), y)
+        return self
+
+    def score(self, experts, one_class):
+        """(n,) log-odds from both sides' scores."""
+        known = self.known.minus_log_p(experts)
+        unlike = self.unlike.minus_log_p(one_class)
+        slope, shift = self.calibration
+        return slope * known_or_unlike(known, unlike, self.weight, self.shapes) + shift
+
+    def snapshot(self):
+        """Arrays and plain values, without the weight."""
+        return {
+            "known": self.known.snapshot(),
+            "unlike": self.unlike.snapshot(),
+            "shapes": self.shapes,
+            "calibration": list(self.calibration),
+        }
+
+    @classmethod
+    def from_snapshot(cls, saved, weight):
+        """Rebuild from :meth:`snapshot`."""
+        known, unlike = (MergedPValue.from_snapshot(saved[name]) for name in ("known", "unlike"))
+        return cls(known, unlike, saved["shapes"], weight, saved["calibration"])
+
+
+class FullDetector:
+    """Both sides and how they join (``preset="full"``).
+
+    Args:
+        cvaes: two :class:`model.BetaCVAE`, each trained on half of the rows.
+        evidence: :class:`detection.evidence.Evidence` with their residuals.
+        known: :class:`KnownSide`.
+        unlike: :class:`UnlikeSide`.
+        judgement: :class:`Judgement`.
+    """
+
+    def __init__(self, cvaes, evidence, known, unlike, judgement):
+        self.cvaes = cvaes
+        self.evidence = evidence
+        self.known = known
+        self.unlike = unlike
+        self.judgement = judgement
+
+    @classmethod
+    def fit(cls, Z, y, synthetic, settings, journal):
+        """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
+        with journal.stage("evidence"):
+            cvaes, evidence, seen = _gather(Z, y, synthetic.numpy(), settings, journal)
+        known, experts = KnownSide.fit(seen, settings, journal)
+        unlike, one_class = UnlikeSide.fit(seen, settings, journal)
+        judgement = Judgement.fit(experts, one_class, y.numpy(), settings.unlike_weight)
+        self = cls(cvaes, evidence, known, unlike, judgement)
+        return self, judgement.score(experts, one_class)
+
+    def parts(self, Z):
+        """Both sides' scores (n, ..) of standardised rows (n, d), before they are joined."""
+        columns = self.evidence.transform(Z)
+        return self.known.score(Z, columns), self.unlike.score(columns)
+
+    def score(self, Z):
+        """(n,) float64 log-odds of standardised rows (n, d)."""
+        return self.judgement.score(*self.parts(Z))
+
+    def expert_usage(self, Z):
+        """Numbers of the mixture's experts that run for standardised rows (n, d): (n, k)."""
+        inputs = beside(Z, self.evidence.transform(Z), MIXTURE_COLUMNS)
+        return self.known.mixture.experts_of(inputs)
+
+    def snapshot(self):
+        """Tensors, arrays and plain values."""
+        return {
+            "cvaes": [pack_network(cvae) for cvae in self.cvaes],
+            "evidence": self.evidence.snapshot(),
+            "known": self.known.snapshot(),
+            "unlike": self.unlike.snapshot(),
+            "judgement": self.judgement.snapshot(),
+        }
+
+    @classmethod
+    def from_snapshot(cls, saved, settings):
+        """Rebuild from :meth:`snapshot`; settings: :class:`detection.mixture.DetectorSettings`."""
+        cvaes = [read_network(BetaCVAE, packed) for packed in saved["cvaes"]]
+        evidence = Evidence.from_snapshot(saved["evidence"], map(Residual, cvaes))
+        known = KnownSide.from_snapshot(saved["known"], settings)
+        unlike = UnlikeSide.from_snapshot(saved["unlike"], settings)
+        judgement = Judgement.from_snapshot(saved["judgement"], settings.unlike_weight)
+        return cls(cvaes, evidence, known, unlike, judgement)
+
+
+def _gather(Z, y, synthetic, settings, journal):
+    """The C-VAEs on half of the rows each, the evidence, and the rows as both sides see them."""
+    seed, X, labels = settings.random_state, Z.numpy(), y.numpy()
+    folds = stratified_folds(labels, N_FOLDS, seed)
+    half = folds % 2
+    cvaes = []
+    for h in (0, 1):
+        rows = half != h
+        cvaes.append(
+            train_cvae(
+                lambda: new_cvae(Z.shape[1], settings.beta),
+                Z[rows],
+                y[rows],
+                seed,
+                f"cvae-half{h}",
+                settings.cvae_steps,
+                journal,
+            )
+        )
+    rng = stage_rng(seed, "evidence")
+    evidence, columns = Evidence.fit(
+        X, labels, folds, map(Residual, cvaes), half, rng, settings.max_normals
+    )
+    synthetic_columns = evidence.transform(synthetic) if len(synthetic) else columns[:0]
+    seen = Seen(X, columns, y, synthetic, synthetic_columns, folds)
+    return cvaes, evidence, seen

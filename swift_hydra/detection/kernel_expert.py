@@ -22,62 +22,66 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from swift_hydra.scan import numba_kernels
 
-MAX_CENTRES, MAX_ANOMALIES = (
-    1600,
-    800,
-)  # of a large table: bounds the m^3 of the fit and the m of scoring a row
 RIDGES = (0.03, 0.3, 3.0)
-GRADIENT_ROWS = 400
-CHUNK = 256  # rows scored at a time: their distances stay in the processor's cache
+GRADIENT_ROWS = 400  # centres at which the gradient is taken
+SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's cache
+COPIED_ROWS = 65536  # training rows scored at a time: a copy of all of them could be gigabytes
 
 
 class KernelExpert:
-    """exp(-|s * (x - x')| / width) with learned feature scales s.
+    """exp(-|s * (x - x')| / width) with learned feature scales s (M11).
 
     Args:
         norm: "l2" or "l1".
         rounds: how often the feature scales are learned anew.
+        columns: names of the evidence columns that it sees beside the features.
     """
 
-    def __init__(self, norm="l2", rounds=2):
-        self.norm, self.rounds = norm, rounds
+    def __init__(self, norm="l2", rounds=2, columns=()):
+        self.norm = norm
+        self.rounds = rounds
+        self.columns = tuple(columns)
 
-    def fit(self, X, y, rng):
-        """Fit on rows X (n, d) with labels y (n,); the classes weigh half each.
+    def fit(self, X, y, rng, max_centres):
+        """Fit on rows with labels; the classes weigh half each.
 
         Generated anomalies stay out: they cost .01 to .02 of AUC-ROC on yeast, where they meet the
         kernels' local fit.
+
+        Args:
+            X: (n, d).
+            y: (n,) labels.
+            rng: numpy Generator that draws the centres of a large table.
+            max_centres: most centres, at most half of them anomalies: bounds the m^3 of the fit
+                and the m of scoring a row.
 
         Returns:
             (n,) scores of the rows by fits that left them out; rows beyond the centres were never
             part of the fit.
         """
         X = np.asarray(X)
-        anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[:MAX_ANOMALIES])
-        normals = np.sort(rng.permutation(np.flatnonzero(y == 0))[: MAX_CENTRES - len(anomalies)])
+        anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[: max_centres // 2])
+        most = max_centres - len(anomalies)
+        normals = np.sort(rng.permutation(np.flatnonzero(y == 0))[:most])
         rows = np.concatenate([normals, anomalies])
+        counts = [len(normals), len(anomalies)]
         self.centres = X[rows].astype(np.float64)
-        target = np.repeat([-1.0, 1.0], [len(normals), len(anomalies)])
-        weight = np.repeat(
-            [0.5 / len(normals), 0.5 / len(anomalies)], [len(normals), len(anomalies)]
-        ) * len(rows)
+        target = np.repeat([-1.0, 1.0], counts)
+        weight = np.repeat([0.5 / len(normals), 0.5 / len(anomalies)], counts) * len(rows)
         self.scale = np.ones(X.shape[1])
         for left in range(self.rounds, -1, -1):
             distance = self._distance(self.centres)
             self.width = float(max(np.median(distance), 1e-6))
             # Which ridge is best hardly matters to the scales that a round learns: only the last
             # one chooses.
-            left_out = self._solve(
-                self._kernel(distance), target, weight, RIDGES[1:2] if left else RIDGES
-            )
+            ridges = RIDGES[1:2] if left else RIDGES
+            left_out = self._solve(self._kernel(distance), target, weight, ridges)
             if left:
                 self._learn_scale(rng)
         scores = np.empty(len(X))
         scores[rows] = left_out
         others = np.setdiff1d(np.arange(len(X)), rows)
-        for part in np.array_split(
-            others, len(others) // 65536 + 1
-        ):  # a copy of all of them could be gigabytes
+        for part in np.array_split(others, len(others) // COPIED_ROWS + 1):
             scores[part] = self.score(X[part])
         return scores
 
@@ -86,8 +90,9 @@ class KernelExpert:
         return self._between(X * self.scale, self.centres * self.scale)
 
     def _between(self, rows, centres, rounded=False):
-        """Distances of scaled rows (n, d) to scaled centres (m, d); ``rounded`` takes float32 where
-        that is faster.
+        """Distances of scaled rows (n, d) to scaled centres (m, d): (n, m).
+
+        ``rounded`` takes float32 where that is faster.
         """
         if self.norm == "l2":
             return euclidean_distances(rows, centres)
@@ -97,23 +102,21 @@ class KernelExpert:
 
     def _kernel(self, distance):
         """exp(-distance / width), in place: (n, m)."""
-        return (
-            torch.from_numpy(distance).mul_(-1 / self.width).exp_().numpy()
-        )  # torch's exp has vector instructions
+        # torch's exp has vector instructions.
+        return torch.from_numpy(distance).mul_(-1 / self.width).exp_().numpy()
 
     def _solve(self, K, target, weight, ridges):
-        """Coefficients for the ridge with the least weighted left-out error; returns the left-out
-        scores (m,).
+        """Coefficients for the ridge with the least weighted left-out error.
+
+        Returns the left-out scores (m,).
         """
         best = None
         for ridge in ridges:
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
-            # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of forming
-            # C^-1.
-            factor, _ = dtrtri(
-                cholesky(system, lower=True, overwrite_a=True, check_finite=False), lower=1
-            )
+            # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of C^-1.
+            lower = cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+            factor, _ = dtrtri(lower, lower=1)
             alpha = factor.T @ (factor @ target)
             left_out = target - alpha / np.square(factor).sum(0)
             error = float(weight @ (target - left_out) ** 2)
@@ -134,8 +137,8 @@ class KernelExpert:
             K = torch.from_numpy((self._kernel(distance) * self.alpha).astype(np.float32))
             gradient = np.empty_like(at)
             columns = [
-                torch.from_numpy(np.ascontiguousarray(a.T, dtype=np.float32))
-                for a in (at, self.centres)
+                torch.from_numpy(np.ascontiguousarray(rows.T, dtype=np.float32))
+                for rows in (at, self.centres)
             ]
             for j, (here, there) in enumerate(zip(*columns, strict=True)):
                 side = torch.sign(here[:, None] - there)  # (g, m)
@@ -145,22 +148,22 @@ class KernelExpert:
 
     def score(self, X):
         """(n,) scores of rows (n, d), about -1 for normals and 1 for anomalies."""
-        scores, centres = np.empty(len(X)), self.centres * self.scale
-        for start in range(0, len(X), CHUNK):
-            rows = np.asarray(X[start : start + CHUNK], dtype=np.float64) * self.scale
+        scores = np.empty(len(X))
+        centres = self.centres * self.scale
+        for start in range(0, len(X), SCORED_ROWS):
+            rows = np.asarray(X[start : start + SCORED_ROWS], dtype=np.float64) * self.scale
             distance = self._between(rows, centres, rounded=True)
-            scores[start : start + CHUNK] = self._kernel(distance) @ self.alpha
+            scores[start : start + SCORED_ROWS] = self._kernel(distance) @ self.alpha
         return scores
 
-    def state(self):
+    def snapshot(self):
         """The fit as arrays and plain values."""
-        names = ("norm", "rounds", "centres", "scale", "width", "ridge", "alpha")
-        return {name: getattr(self, name) for name in names}
+        return vars(self) | {"columns": list(self.columns)}
 
     @classmethod
-    def from_state(cls, state):
-        """Rebuild from :meth:`state`; scores are equal to the bit."""
-        self = cls()
-        for name, value in state.items():
-            setattr(self, name, value)
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`; scores are equal to the bit."""
+        self = cls(saved["norm"], saved["rounds"], saved["columns"])
+        for name in ("centres", "scale", "width", "ridge", "alpha"):
+            setattr(self, name, saved[name])
         return self

@@ -1,26 +1,59 @@
-"""The two training loops: the Beta C-VAE (M2) and the detector (M3, M8, M9).
+"""A trained mixture of Mamba experts as a detector of table rows (M9), with left-out logits.
 
-Both draw the classes in equal parts, so that a handful of anomalies is in every batch, and both are
-fully determined by their seed: every stage has its own generators (see :func:`stage_seed`), nothing
-reads or moves the global stream. Settings follow what was measured to suffice on small tables:
-AdamW, one-cycle, a few hundred steps, mixup.
+:class:`MixtureDetector` is ``preset="paper"``: the mixture alone, on raw features. Detectors learn
+from standardised real rows plus generated anomalies and score standardised rows; they know neither
+files nor scalers nor where generated rows came from.
 """
 
-from dataclasses import dataclass
+import dataclasses
 
 import numpy as np
 import torch
 
-from swift_hydra.journal import NO_STORE, Clock, history_log
 from swift_hydra.model import MoEDetector
-from swift_hydra.pretrain import train_detector
+from swift_hydra.pretrain import Recipe, train_detector
 from swift_hydra.snapshot import pack_network, read_network
-from swift_hydra.training.seeds import stage_seed
+from swift_hydra.training.batches import Examples
+from swift_hydra.training.seeds import stage_rng
+
+N_FOLDS = 4  # folds of the left-out predictions
+LEFT_OUT_ROWS = 4096  # rows of one left-out computation: bounds memory
 
 
-def stratified_folds(y, n_folds, seed, stage="folds"):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectorSettings:
+    """What detectors are told, under the names of :class:`SwiftHydra.SwiftHydra`'s settings.
+
+    ``n_experts`` and ``device`` are here what "auto" became.
+    """
+
+    random_state: int
+    n_experts: int
+    k: int
+    mixture_steps: int
+    synthetic_share: float
+    unlike_weight: float
+    cvae_steps: int
+    beta: float
+    max_normals: int
+    max_centres: int
+    device: torch.device
+    mamba: str
+    mixture_settings: dict
+
+    @classmethod
+    def of(cls, estimator, **resolved):
+        """Those of an estimator, with what its "auto" settings became."""
+        names = {field.name for field in dataclasses.fields(cls)} - resolved.keys()
+        settings = {name: getattr(estimator, name) for name in names} | resolved
+        settings["random_state"] = int(settings["random_state"])
+        settings["mixture_settings"] = settings["mixture_settings"] or {}
+        return cls(**settings)
+
+
+def stratified_folds(y, n_folds, seed):
     """Fold number of every row, (n,): both classes spread evenly over the folds."""
-    rng = np.random.default_rng(stage_seed(seed, stage))
+    rng = stage_rng(seed, "folds")
     folds = np.zeros(len(y), dtype=np.int64)
     for label in (0, 1):
         rows = rng.permutation(np.flatnonzero(np.asarray(y) == label))
@@ -33,7 +66,14 @@ def out_of_fold(detector, X, folds):
     """Logits (n,) of training rows by the experts that never learned from them.
 
     A row of fold f is scored by the experts j with j mod F = f, weighted by the router among those.
-    Needs at least as many experts as folds.
+
+    Args:
+        detector: a :class:`model.MoEDetector` that was trained with ``folds``.
+        X: (n, d) tensor of the training rows.
+        folds: (n,) their fold numbers.
+
+    Raises:
+        ValueError: for fewer experts than folds.
     """
     folds = torch.as_tensor(folds)
     n_folds, E = int(folds.max()) + 1, detector.n_experts
@@ -42,119 +82,155 @@ def out_of_fold(detector, X, folds):
     logits = torch.empty(len(X), device=X.device)
     for fold in range(n_folds):
         own = torch.arange(fold, E, n_folds)
-        for rows in (folds == fold).nonzero().squeeze(1).split(4096):
-            inputs = X[rows.to(X.device)]
+        for rows in (folds == fold).nonzero().squeeze(1).split(LEFT_OUT_ROWS):
+            inputs = X[rows.to(X.device)]  # (B, d)
             gates = detector.router.clean(inputs)[:, own]  # (B, E / F)
             top = gates.topk(min(detector.router.k, len(own)), dim=1)
             gates = torch.zeros_like(gates).scatter(1, top.indices, top.values.softmax(1))
-            each = torch.stack(
-                [detector.experts(inputs, slice(j, j + 1))[0] for j in own.tolist()], dim=1
-            )
-            logits[rows.to(X.device)] = (gates * each).sum(1)
+            each = [detector.experts(inputs, slice(j, j + 1))[0] for j in own.tolist()]
+            logits[rows.to(X.device)] = (gates * torch.stack(each, dim=1)).sum(1)
     return logits
 
 
-@dataclass
-class DetectorSettings:
-    """What both detectors are told; see the arguments of :class:`SwiftHydra.SwiftHydra`."""
+class Mixture:
+    """A trained mixture of Mamba experts on the device where it scores.
 
-    seed: int
-    n_experts: int
-    k: int
-    steps: int
-    synthetic_share: float
-    unlike_weight: float
-    cvae_steps: int
-    beta: float
-    device: torch.device
-    backend: str
-    mixture: dict  # arguments of the experts, see model.MoEDetector
+    Args:
+        network: a :class:`model.MoEDetector`.
+        device: torch device.
+    """
+
+    def __init__(self, network, device):
+        self.network = network
+        self.device = device
+
+    @classmethod
+    def train(cls, examples, recipe, stage, settings, journal, n_experts=None):
+        """Train on :class:`training.batches.Examples` as a :class:`pretrain.Recipe` says.
+
+        Args:
+            examples: rows on the CPU.
+            recipe: steps and share of generated rows.
+            stage: its name.
+            settings: :class:`DetectorSettings`.
+            journal: a :class:`journal.Journal`.
+            n_experts: None takes those of the settings.
+        """
+        n_experts = n_experts or settings.n_experts
+        d = examples.X.shape[1]
+
+        def make():
+            k = min(settings.k, n_experts)
+            return MoEDetector(d, n_experts=n_experts, k=k, **settings.mixture_settings)
+
+        network = train_detector(
+            make,
+            examples.to(settings.device),
+            recipe._replace(backend=settings.mamba),
+            settings.random_state,
+            stage,
+            journal,
+        )
+        return cls(network, settings.device)
+
+    @classmethod
+    def train_left_out(cls, examples, recipe, stage, settings, journal, n_experts):
+        """A mixture, and its logits on training rows by experts that did not learn from them.
+
+        Arguments are those of :meth:`train`; the examples have folds.
+
+        Returns:
+            The Mixture, and (n,) logits.
+        """
+        X, y, synthetic, folds = examples
+        if n_experts > 1:
+            folds = folds % min(N_FOLDS, n_experts)
+            examples = examples._replace(folds=folds)
+            self = cls.train(examples, recipe, stage, settings, journal, n_experts)
+            left_out = out_of_fold(self.network, X.to(settings.device), folds)
+            return self, left_out.cpu().numpy()
+        self = cls.train(examples._replace(folds=None), recipe, stage, settings, journal, 1)
+        logits = np.empty(len(X))
+        # One expert leaves nothing out: two further ones, on half of the rows each, do.
+        for h in (0, 1):
+            seen = torch.from_numpy(folds % 2 != h)
+            part = Examples(X[seen], y[seen], synthetic)
+            half = cls.train(part, recipe, f"{stage}-half{h}", settings, journal, 1)
+            logits[~seen.numpy()] = half.logits(X[~seen])
+        return self, logits
+
+    def logits(self, inputs):
+        """(n,) float64 log-odds of a tensor of rows (n, d)."""
+        return self.network.score(inputs.to(self.device)).cpu().numpy().astype(np.float64)
+
+    def experts_of(self, inputs):
+        """Numbers of the experts that run for rows (n, d), the largest gate first: (n, k)."""
+        return self.network.route(inputs.to(self.device))[1].cpu().numpy()
+
+    def snapshot(self):
+        """The network as tensors and plain values."""
+        return pack_network(self.network)
+
+    @classmethod
+    def from_snapshot(cls, saved, backend):
+        """Rebuild from :meth:`snapshot`, on the CPU.
+
+        Args:
+            saved: what :meth:`snapshot` returned.
+            backend: the setting it was trained with.
+        """
+        network = read_network(MoEDetector, saved)
+        # A backend of the machine it was trained on may be missing here; the one that is
+        # everywhere is kept.
+        network.backend = "torch" if backend == "torch" else "auto"
+        # All experts: a wrong index in one would show for its rows alone.
+        network(torch.zeros(1, network.d_features))
+        return cls(network, torch.device("cpu"))
 
 
 class MixtureDetector:
-    """The mixture of Mamba experts on raw features (``preset="paper"``)."""
+    """The mixture of Mamba experts on raw features (``preset="paper"``, M9).
 
-    def __init__(self, settings):
-        self.settings = settings
-        self.log_ = []
+    Args:
+        mixture: a trained :class:`Mixture`.
+    """
 
-    def fit(self, Z, labels, synthetic, progress, seconds, store=NO_STORE):
-        """Train on Z (n, d), labels (n,) and generated anomalies (m, d); stage times go into
-        ``seconds``.
+    def __init__(self, mixture):
+        self.mixture = mixture
 
-        ``store`` keeps the trained networks; what takes no training is computed anew when a run
-        goes on.
+    @classmethod
+    def fit(cls, Z, y, synthetic, settings, journal):
+        """Train on standardised rows.
+
+        Args:
+            Z: (n, d) float32 tensor.
+            y: (n,) int64 tensor.
+            synthetic: (m, d) generated anomalies, m may be 0.
+            settings: :class:`DetectorSettings`.
+            journal: a :class:`journal.Journal`.
+
+        Returns:
+            The detector, and (n,) scores of the training rows.
         """
-        share = self.settings.synthetic_share
-        with Clock(seconds, "mixture"):
-            self.mixture = self._train(Z, labels, synthetic, "mixture", progress, store, share)
-        self.training_scores_ = self.score(Z.numpy())
-        return self
+        recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
+        with journal.stage("mixture"):
+            examples = Examples(Z, y, synthetic)
+            self = cls(Mixture.train(examples, recipe, "mixture", settings, journal))
+        return self, self.score(Z.numpy())
 
     def score(self, Z):
         """(n,) float64 log-odds of standardised rows (n, d)."""
-        return self._logits(self.mixture, torch.from_numpy(Z))
+        return self.mixture.logits(torch.from_numpy(Z))
 
     def expert_usage(self, Z):
-        """Numbers of the mixture's experts that run for standardised rows (n, d), the largest gate
-        first: (n, k).
-        """
-        return self.mixture.route(self._mixture_inputs(Z).to(self.settings.device))[1].cpu().numpy()
+        """Numbers of the experts that run for standardised rows (n, d): (n, k)."""
+        return self.mixture.experts_of(torch.from_numpy(Z))
 
-    def _mixture_inputs(self, Z):
-        return torch.from_numpy(Z)
+    def snapshot(self):
+        """Tensors and plain values."""
+        return {"mixture": self.mixture.snapshot()}
 
-    def _train(
-        self,
-        rows,
-        labels,
-        synthetic,
-        stage,
-        progress,
-        store,
-        share,
-        n_experts=None,
-        folds=None,
-        steps=None,
-    ):
-        s = self.settings
-        n_experts, steps = n_experts or s.n_experts, steps or s.steps
-        mixture, history = train_detector(
-            rows.to(s.device),
-            labels.to(s.device),
-            s.seed,
-            stage,
-            synthetic=synthetic.to(s.device) if len(synthetic) else None,
-            synthetic_share=share,
-            n_experts=n_experts,
-            k=min(s.k, n_experts),
-            folds=folds,
-            steps=steps,
-            backend=s.backend,
-            progress=progress,
-            store=store,
-            **s.mixture,
-        )
-        self.log_ += history_log(stage, history, "detector_loss", "balance_loss")
-        return mixture
-
-    def _logits(self, mixture, inputs):
-        return mixture.score(inputs.to(self.settings.device)).cpu().numpy().astype(np.float64)
-
-    def state(self):
-        """Tensors, arrays and plain values."""
-        return {"mixture": pack_network(self.mixture)}
-
-    def load_state(self, state):
-        self.mixture = self._unpack(state["mixture"])
-        return self
-
-    def _unpack(self, packed):
-        mixture = read_network(MoEDetector, packed)
-        # A backend of the machine it was trained on may be missing here; the one that is everywhere
-        # is kept.
-        mixture.experts.backend = "torch" if self.settings.backend == "torch" else "auto"
-        mixture(
-            torch.zeros(1, mixture.d_features)
-        )  # all experts: a wrong index in one would show for its rows alone
-        return mixture
+    @classmethod
+    def from_snapshot(cls, saved, settings):
+        """Rebuild from :meth:`snapshot`; settings: :class:`DetectorSettings`."""
+        return cls(Mixture.from_snapshot(saved["mixture"], settings.mamba))

@@ -1,21 +1,9 @@
-"""The networks of Swift Hydra: Beta C-VAE (M2), Mamba and the mixture of Mamba experts (M3, M9),
-latent policy (M6).
+"""The agent that moves in latent space: policy, value net and clipped PPO (M6), warmed up by M5.
 
-Papers: Do et al., "Swift Hydra: Self-Reinforcing Generative Framework for Anomaly Detection with
-Multiple Mamba Models" (ICLR 2025); Gu and Dao, "Mamba" (2023); Higgins et al., "beta-VAE" (2017);
-Shazeer et al., "Outrageously Large Neural Networks" (2017) for noisy top-k gating.
+References: Schulman et al., "Proximal Policy Optimization Algorithms" (2017), and "High-Dimensional
+Continuous Control Using Generalized Advantage Estimation" (2016).
 
-Glossary (symbol, meaning, shape)
-    x, d      a standardised table row and its number of features        (B, d)
-    y         label, 0 normal, 1 anomaly                                 (B,)
-    z         latent of the Beta C-VAE                                   (B, d_latent)
-    T         tokens of a row: groups of features, scanned by Mamba
-    E, k      experts, experts that run for one row
-    W(x)      the detector's probability of anomaly; networks return its logit
-    G         groups evaluated together in one batched computation: the experts
-    d_model, d_inner, d_state, dt_rank, d_conv    Mamba's own names, as in mamba_ssm.Mamba
-    gates     router weights of a row, k of them non-zero, sum 1         (B, E)
-    load      how many rows each expert was chosen for                   (E,)
+Shapes: B rollouts, H steps of each, N = H * B decisions.
 """
 
 import math
@@ -24,10 +12,19 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from swift_hydra.generation.reward import Candidates
+
+MAX_GRADIENT_NORM = 0.5
+
 
 class GaussianPolicy(nn.Module):
-    """pi(a | s) = N(mean(s), diag(exp(log_std))^2); the environment, not the policy, bounds the
-    step (M6).
+    """pi(a | s) = N(mean(s), diag(exp(log_std))^2) (M6); the environment bounds the step.
+
+    Args:
+        d_state: size of an observation.
+        d_action: size of an action.
+        d_hidden: width of both hidden layers.
+        initial_std: of every action before training.
     """
 
     def __init__(self, d_state, d_action, d_hidden=64, initial_std=0.6):
@@ -44,9 +41,8 @@ class GaussianPolicy(nn.Module):
         """Independent normals of shape (B, d_action) for states (B, d_state)."""
         mean = self.mean(self.body(state))
         std = self.log_std.clamp(-3.0, 1.0).exp().expand_as(mean)
-        return torch.distributions.Normal(
-            mean, std, validate_args=False
-        )  # a sixth of an update's time
+        # Checking the arguments would take a sixth of an update's time.
+        return torch.distributions.Normal(mean, std, validate_args=False)
 
     def log_prob(self, state, action):
         """log pi(a | s), summed over the action's dimensions: (B,)."""
@@ -61,7 +57,12 @@ class GaussianPolicy(nn.Module):
 
 
 class ValueNet(nn.Module):
-    """V(s): the return expected from a state, (B,)."""
+    """V(s): the return expected from a state, (B,).
+
+    Args:
+        d_state: size of an observation.
+        d_hidden: width of both hidden layers.
+    """
 
     def __init__(self, d_state, d_hidden=64):
         super().__init__()
@@ -78,6 +79,8 @@ class ValueNet(nn.Module):
 
 
 class PPOLoss(NamedTuple):
+    """The loss of one minibatch and its parts."""
+
     total: torch.Tensor
     policy: torch.Tensor
     value: torch.Tensor
@@ -85,33 +88,56 @@ class PPOLoss(NamedTuple):
     approx_kl: torch.Tensor
 
 
-def ppo_loss(
-    log_prob,
-    old_log_prob,
-    advantage,
-    value,
-    value_target,
-    entropy,
-    clip=0.2,
-    value_weight=0.5,
-    entropy_weight=0.01,
-):
-    """Clipped surrogate, squared value error, entropy bonus (Schulman et al. 2017, equation 9). All
-    inputs (B,).
+class PPOWeights(NamedTuple):
+    """Clipping range of the probability ratio, weights of value error and entropy bonus."""
+
+    clip: float = 0.2
+    value: float = 0.5
+    entropy: float = 0.01
+
+
+PPO_WEIGHTS = PPOWeights()
+
+
+def ppo_loss(log_prob, old_log_prob, advantage, value, value_target, entropy, weights=PPO_WEIGHTS):
+    """Clipped surrogate, squared value error, entropy bonus (Schulman et al. 2017, equation 9).
+
+    Args:
+        log_prob: (N,) log pi(a | s) by the policy that learns.
+        old_log_prob: (N,) by the one that acted.
+        advantage: (N,).
+        value: (N,) V(s).
+        value_target: (N,) returns.
+        entropy: (N,) of pi(. | s), in nats.
+        weights: :class:`PPOWeights`.
+
+    Returns:
+        A :class:`PPOLoss`.
     """
-    ratio = (log_prob - old_log_prob).exp()
-    policy = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - weights.clip, 1 + weights.clip)
+    policy = -torch.minimum(ratio * advantage, clipped * advantage).mean()
     value_error = 0.5 * (value - value_target).square().mean()
-    approx_kl = (ratio - 1 - (log_prob - old_log_prob)).mean()
-    total = policy + value_weight * value_error - entropy_weight * entropy.mean()
+    approx_kl = (ratio - 1 - log_ratio).mean()
+    total = policy + weights.value * value_error - weights.entropy * entropy.mean()
     return PPOLoss(total, policy, value_error, entropy.mean(), approx_kl)
 
 
 def gae(rewards, values, discount=1.0, decay=0.95):
-    """Generalised advantage estimates (Schulman et al. 2016). rewards (H, B), values (H + 1, B).
-    Returns (H, B).
+    """Generalised advantage estimates (Schulman et al. 2016).
+
+    Args:
+        rewards: (H, B).
+        values: (H + 1, B).
+        discount: of rewards.
+        decay: lambda.
+
+    Returns:
+        (H, B).
     """
-    advantage, running = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
+    advantage = torch.zeros_like(rewards)
+    running = torch.zeros_like(rewards[0])
     for t in range(len(rewards) - 1, -1, -1):
         delta = rewards[t] + discount * values[t + 1] - values[t]
         running = delta + discount * decay * running
@@ -119,98 +145,183 @@ def gae(rewards, values, discount=1.0, decay=0.95):
     return advantage
 
 
+class Decisions(NamedTuple):
+    """All decisions of a set of rollouts, step after step."""
+
+    state: torch.Tensor  # (N, d_state)
+    action: torch.Tensor  # (N, d_action)
+    log_prob: torch.Tensor  # (N,) of the policy that acted
+    advantage: torch.Tensor  # (N,)
+    target: torch.Tensor  # (N,) of the value net
+    guided: torch.Tensor  # (N,) bool: a gradient action (M5), not the policy's
+
+
 class LatentAgent:
-    """Policy and value net with their optimiser (M6)."""
+    """Policy and value net with their optimiser (M6).
+
+    Args:
+        environment: a :class:`generation.environment.LatentEnvironment`.
+        lr: of Adam.
+        epochs: passes over the decisions of an update.
+        minibatch: decisions of a step.
+        imitation: weight of the distance to gradient actions that beat expectation.
+    """
 
     def __init__(self, environment, lr=3e-3, epochs=4, minibatch=256, imitation=0.5):
         self.policy = GaussianPolicy(environment.d_state, environment.d_action)
         self.value = ValueNet(environment.d_state)
-        self.epochs, self.minibatch, self.imitation = epochs, minibatch, imitation
-        parameters = [*self.policy.parameters(), *self.value.parameters()]
-        self.optimiser = torch.optim.Adam(parameters, lr=lr)
+        self.epochs = epochs
+        self.minibatch = minibatch
+        self.imitation = imitation
+        self.parameters = [*self.policy.parameters(), *self.value.parameters()]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=lr)
 
-    def state(self):
-        return {name: getattr(self, name).state_dict() for name in ("policy", "value", "optimiser")}
+    def snapshot(self):
+        """Weights and moments."""
+        names = ("policy", "value", "optimiser")
+        return {name: getattr(self, name).state_dict() for name in names}
 
-    def load_state(self, state):
-        for name, part in state.items():
+    def go_on(self, snapshot):
+        """Take up learning where :meth:`snapshot` was taken."""
+        for name, part in snapshot.items():
             getattr(self, name).load_state_dict(part)
 
-    def rollout(self, environment, count, weight, gradient_share, generator):
-        """Play ``count`` rollouts, a share of them with gradient actions (M5). Returns x^, Reward,
-        batch.
+    def play(self, environment, count, weight, gradient_share, generator):
+        """Play rollouts, a share of them with gradient actions (M5).
+
+        Args:
+            environment: a LatentEnvironment.
+            count: B.
+            weight: gamma^episode.
+            gradient_share: share of the rollouts that take gradient actions.
+            generator: torch Generator.
+
+        Returns:
+            Where the rollouts end, the candidates x^ (B, d), their Reward and the Decisions.
         """
-        state = environment.reset(count, weight, generator)
+        at = environment.reset(count, weight, generator)
         guided = torch.rand(count, generator=generator) < gradient_share  # (B,)
         states, actions, log_probs, values = [], [], [], []
         for _ in range(environment.n_steps):
+            state = environment.observation(at)
             with torch.no_grad():
                 action, _ = self.policy.act(state, generator)
             if guided.any():
-                action = torch.where(guided[:, None], environment.gradient_action(), action)
+                action = torch.where(guided[:, None], environment.gradient_action(at), action)
+            states.append(state)
+            actions.append(action)
             with torch.no_grad():
-                states.append(state)
-                actions.append(action)
                 log_probs.append(self.policy.log_prob(state, action))
                 values.append(self.value(state))
-            state = environment.step(action)
+            at = environment.step(at, action)
         with torch.no_grad():
-            x = environment.decode()
-        reward = environment.reward(x)
+            x = environment.decode(at)
+        reward = environment.judge(x, weight)
         rewards = torch.zeros(environment.n_steps, count)
         rewards[-1] = reward.total
-        values = torch.stack(
-            [*values, torch.zeros(count)]
-        )  # the episode ends: no value after the last step
-        advantage = gae(rewards, values)
-        batch = {
-            "state": torch.cat(states),
-            "action": torch.cat(actions),
-            "log_prob": torch.cat(log_probs),
-            "advantage": advantage.flatten(),
-            "target": (advantage + values[:-1]).flatten(),
-            "guided": guided.repeat(environment.n_steps),
-        }
-        return x, reward, batch
+        # The episode ends: no value after the last step.
+        values = torch.stack([*values, torch.zeros(count)])  # (H + 1, B)
+        advantage = gae(rewards, values)  # (H, B)
+        decisions = Decisions(
+            state=torch.cat(states),
+            action=torch.cat(actions),
+            log_prob=torch.cat(log_probs),
+            advantage=advantage.flatten(),
+            target=(advantage + values[:-1]).flatten(),
+            guided=guided.repeat(environment.n_steps),
+        )
+        return at, x, reward, decisions
 
     def update(self, batch, generator):
-        """PPO on the policy's own actions; gradient actions that beat expectation are imitated (M5
-        warms M6 up).
+        """PPO on the policy's own actions; good gradient actions are imitated (M5 warms M6 up).
+
+        Args:
+            batch: :class:`Decisions`.
+            generator: torch Generator that orders them.
+
+        Returns:
+            The last minibatch's :class:`PPOLoss`, or None if the policy decided nothing.
         """
-        own = ~batch["guided"]
-        advantage = batch["advantage"].clone()
+        own = ~batch.guided
+        advantage = batch.advantage.clone()
         if own.sum() > 1:
-            advantage[own] = (advantage[own] - advantage[own].mean()) / (
-                advantage[own].std() + 1e-6
-            )
+            mean, spread = advantage[own].mean(), advantage[own].std()
+            advantage[own] = (advantage[own] - mean) / (spread + 1e-6)
         loss = None
         for _ in range(self.epochs):
-            for rows in torch.randperm(len(advantage), generator=generator).split(self.minibatch):
-                mine, taught = rows[own[rows]], rows[~own[rows] & (batch["advantage"][rows] > 0)]
+            order = torch.randperm(len(advantage), generator=generator)
+            for rows in order.split(self.minibatch):
+                mine = rows[own[rows]]
+                taught = rows[~own[rows] & (batch.advantage[rows] > 0)]
                 total = torch.zeros(())
                 if len(mine) > 1:
-                    normal = self.policy.distribution(batch["state"][mine])
-                    log_prob = normal.log_prob(batch["action"][mine]).sum(1)
-                    loss = ppo_loss(
-                        log_prob,
-                        batch["log_prob"][mine],
-                        advantage[mine],
-                        self.value(batch["state"][mine]),
-                        batch["target"][mine],
-                        normal.entropy().sum(1),
-                    )
+                    loss = self._loss(batch, mine, advantage)
                     total = total + loss.total
                 if len(taught):
-                    mean = self.policy.distribution(batch["state"][taught]).mean
-                    distance = (
-                        (torch.tanh(mean) - torch.tanh(batch["action"][taught])).square().mean()
-                    )
-                    total = total + self.imitation * distance
+                    total = total + self.imitation * self._distance(batch, taught)
                 if total.requires_grad:
-                    self.optimiser.zero_grad()
-                    total.backward()
-                    torch.nn.utils.clip_grad_norm_(
-                        [*self.policy.parameters(), *self.value.parameters()], 0.5
-                    )
-                    self.optimiser.step()
+                    self._step(total)
         return loss
+
+    def _loss(self, batch, rows, advantage):
+        normal = self.policy.distribution(batch.state[rows])
+        return ppo_loss(
+            normal.log_prob(batch.action[rows]).sum(1),
+            batch.log_prob[rows],
+            advantage[rows],
+            self.value(batch.state[rows]),
+            batch.target[rows],
+            normal.entropy().sum(1),
+        )
+
+    def _distance(self, batch, rows):
+        """Between the policy's mean and the actions taken, as the environment bounds them."""
+        mean = self.policy.distribution(batch.state[rows]).mean
+        return (torch.tanh(mean) - torch.tanh(batch.action[rows])).square().mean()
+
+    def _step(self, total):
+        self.optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
+        self.optimiser.step()
+
+
+class PolicyProposer:
+    """Candidates of the policy, which learns from their rewards ("rl"; M4 to M6).
+
+    Args:
+        environment: a LatentEnvironment.
+        warm_up: give early rollouts gradient actions (M5).
+    """
+
+    learns = True
+
+    def __init__(self, environment, warm_up=True):
+        self.environment = environment
+        self.agent = LatentAgent(environment)
+        self.warm_up = warm_up
+
+    def propose(self, count, weight, generator):
+        """``count`` candidates in an episode of weight gamma^episode: :class:`Candidates`."""
+        share = weight / 2 * self.warm_up
+        at, x, reward, decisions = self.agent.play(
+            self.environment, count, weight, share, generator
+        )
+        loss = self.agent.update(decisions, generator)
+        notes = {}
+        if loss is not None:
+            notes = {
+                "policy_loss": loss.policy.item(),
+                "value_loss": loss.value.item(),
+                "policy_entropy": loss.entropy.item(),
+                "approx_kl": loss.approx_kl.item(),
+            }
+        return Candidates(x, reward, at.z - at.start, notes)
+
+    def snapshot(self):
+        """What the agent has learned."""
+        return self.agent.snapshot()
+
+    def go_on(self, snapshot):
+        """Take up learning where :meth:`snapshot` was taken."""
+        self.agent.go_on(snapshot)

@@ -1,120 +1,182 @@
-"""The self-reinforcing episodes (M8): propose anomalies, keep the best, learn from them, propose
-again.
+"""The rungs below the policy: what a generator has to beat to be worth its name.
 
-``GENERATORS`` is the ablation ladder; every rung meets the same filter (M7) and delivers the same
-number of rows:
+``GENERATORS`` is the ablation ladder; every rung delivers the same number of rows:
 
-    rl        the policy of policy.py, warmed up by gradient steps, top-l by reward with coverage
-    (M4-M7) gradient  no policy: gradient ascent on z along R, decoded with y = 1, top-l by R
-    (M5) cvae      no reward: z drawn from the prior N(0, I), decoded with y = 1
-    (M2) noise     no network: a normal row moved in a random direction on a random share of its
-    features none      no generated rows
+    rl        the policy of agent.py, warmed up by gradient steps, top-l by reward with coverage
+    gradient  no policy: gradient ascent on z along R, decoded with y = 1, top-l by R       (M5)
+    cvae      no reward: z drawn from the prior N(0, I), decoded with y = 1                 (M2)
+    noise     no network: a normal row moved in a random direction on some of its features
+    none      no generated rows
 
-Controls, for the benchmark: rungs that a generator has to beat to be worth its name.
+Controls for the benchmark:
 
-    search      random search: random actions in place of the policy, the same budget and selection
-    as rl uniform     uniform in the box of the training rows smote       between a known anomaly
-    and one of its nearest known anomalies (Chawla et al. 2002), not filtered oversample  copies of
-    known anomalies, not filtered
+    search      random actions in place of the policy, the same budget and selection as rl
+    uniform     uniform in the box of the training rows
+    smote       between a known anomaly and one of its nearest known anomalies (Chawla et al. 2002)
+    oversample  copies of known anomalies
+
+All but none, smote and oversample meet the same filter (M7).
 """
-
-from typing import NamedTuple
 
 import torch
 
-from swift_hydra.geometry import effective_rank
+from swift_hydra.generation.agent import PolicyProposer
+from swift_hydra.generation.environment import BOUND
+from swift_hydra.generation.reward import Candidates
 from swift_hydra.settings import InputError
 
-GENERATORS = ("rl", "gradient", "cvae", "noise", "none", "search", "uniform", "smote", "oversample")
 N_CANDIDATES = 1024  # proposals of an episode
+GRADIENT_STEPS = 8
+GRADIENT_RATE = 0.15
+MOST_ROUNDS = 20  # of drawing, where few candidates pass the filter
 
 
-class Generated(NamedTuple):
-    rows: torch.Tensor  # (n, d) standardised anomalies
-    log: list  # one dict per episode, plain numbers
+class SearchProposer:
+    """Random actions within the policy's bounds: random search, the control arm of M6.
 
-
-def gradient_candidates(environment, weight, generator, n_steps=8, lr=0.15):
-    """Adam on z along the smooth reward, from latents of known anomalies and normals; x^ is the
-    decoder's mean (M5).
+    Args:
+        environment: a :class:`generation.environment.LatentEnvironment`.
     """
-    environment.reset(N_CANDIDATES, weight, generator)
-    with torch.no_grad():
-        mean, log_variance = environment.cvae.encode(environment.base, environment.labels)
-        # A few anomalies are drawn many times: q(z | x, 1) is sampled, or their candidates would be
-        # copies.
-        z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=generator)
-    z.requires_grad_(True)
-    optimiser = torch.optim.Adam([z], lr=lr)
-    for _ in range(n_steps):
-        x = environment.cvae.decode(z, environment.labels).clamp(-5.0, 5.0)
-        optimiser.zero_grad()
-        (slope,) = torch.autograd.grad(-environment.differentiable_reward(x).sum(), z)
-        z.grad = slope
-        optimiser.step()
-    environment.z = z.detach()
-    with torch.no_grad():
-        x = environment.cvae.decode(environment.z, environment.labels).clamp(-5.0, 5.0)
-    return x, environment.reward(x)
+
+    def __init__(self, environment, **_):
+        self.environment = environment
+
+    def propose(self, count, weight, generator):
+        """``count`` candidates in an episode of weight gamma^episode."""
+        environment = self.environment
+        at = environment.reset(count, weight, generator)
+        for _ in range(environment.n_steps):
+            action = torch.randn(count, environment.d_action, generator=generator)
+            at = environment.step(at, action)
+        with torch.no_grad():
+            x = environment.decode(at)
+        return Candidates(x, environment.judge(x, weight), at.z - at.start, {})
+
+
+class GradientProposer:
+    """Adam on z along the smooth reward, from latents of training rows (M5).
+
+    x^ is the decoder's mean, as in the paper.
+
+    Args:
+        environment: a :class:`generation.environment.LatentEnvironment`.
+    """
+
+    def __init__(self, environment, **_):
+        self.environment = environment
+
+    def propose(self, count, weight, generator):
+        """``count`` candidates in an episode of weight gamma^episode."""
+        environment = self.environment
+        cvae = environment.cvae
+        at = environment.reset(count, weight, generator)
+        with torch.no_grad():
+            mean, log_variance = cvae.encode(at.base, at.labels)
+            # A few anomalies are drawn many times: q(z | x, 1) is sampled, or their candidates
+            # would be copies.
+            noise = torch.randn(mean.shape, generator=generator)
+            z = mean + (0.5 * log_variance).exp() * noise  # (B, d_latent)
+        z.requires_grad_(True)
+        optimiser = torch.optim.Adam([z], lr=GRADIENT_RATE)
+        for _ in range(GRADIENT_STEPS):
+            x = cvae.decode(z, at.labels).clamp(-BOUND, BOUND)
+            z.grad = -environment.slope(x, weight, z)
+            optimiser.step()
+        z = z.detach()
+        with torch.no_grad():
+            x = cvae.decode(z, at.labels).clamp(-BOUND, BOUND)
+        reward = environment.judge(x, weight)
+        return Candidates(x, reward, z - at.start, {}, use_coverage=False)
+
+
+PROPOSERS = {"rl": PolicyProposer, "search": SearchProposer, "gradient": GradientProposer}
+
+
+def noise_rows(environment, generator):
+    """Normal rows moved in a random direction on a random share of their features, (B, d)."""
+    at = environment.reset(N_CANDIDATES, 1.0, generator, anomaly_share=0.0)
+    return environment.decode(at)  # no action was taken: the row, plus its random direction
+
+
+def cvae_rows(environment, generator):
+    """Means of p(x | z, 1) for z from the prior, (B, d)."""
+    z = torch.randn(N_CANDIDATES, environment.d_latent, generator=generator)
+    return environment.cvae.decode(z, torch.ones(len(z))).clamp(-BOUND, BOUND)
+
+
+def uniform_rows(environment, generator):
+    """Uniform in the box of the training rows, (B, d)."""
+    low, high = environment.X.min(0).values, environment.X.max(0).values
+    return low + (high - low) * torch.rand(N_CANDIDATES, len(low), generator=generator)
+
+
+DRAWN = {"noise": noise_rows, "cvae": cvae_rows, "uniform": uniform_rows}
 
 
 @torch.no_grad()
-def draw_filtered(environment, kind, wanted, generator, most_rounds=20):
-    """Rows of the rungs that learn nothing: drawn until enough of them pass the filter."""
-    kept, drawn = environment.X[:0], 0
-    for _ in range(most_rounds):
-        if kind == "noise":
-            environment.anomaly_share = 0.0
-            environment.reset(N_CANDIDATES, 1.0, generator)
-            x = environment.decode()  # no action was taken: the row, plus its random direction
-        elif kind == "uniform":
-            low, high = environment.X.min(0).values, environment.X.max(0).values
-            x = low + (high - low) * torch.rand(N_CANDIDATES, len(low), generator=generator)
-        else:
-            z = torch.randn(N_CANDIDATES, environment.d_latent, generator=generator)
-            x = environment.cvae.decode(z, torch.ones(len(z))).clamp(-5.0, 5.0)
+def draw_filtered(environment, kind, wanted, generator):
+    """Rows of a rung that learns nothing: drawn until enough of them pass the filter (M7).
+
+    Args:
+        environment: a :class:`generation.environment.LatentEnvironment`.
+        kind: a key of ``DRAWN``.
+        wanted: rows.
+        generator: torch Generator.
+
+    Returns:
+        At most ``wanted`` rows, and how many were drawn for them.
+    """
+    kept = environment.X[:0]
+    drawn = 0
+    for _ in range(MOST_ROUNDS):
+        x = DRAWN[kind](environment, generator)
         drawn += len(x)
-        kept = torch.cat([kept, x[torch.from_numpy(environment.feasible(x))]])[:wanted]
+        feasible = torch.from_numpy(environment.reward.feasible(x))
+        kept = torch.cat([kept, x[feasible]])[:wanted]
         if len(kept) == wanted:
             break
-    rank = effective_rank(kept) if len(kept) > 1 else 0.0
-    return Generated(
-        kept, [{"episode": 0, "drawn": drawn, "accepted": len(kept), "effective_rank": rank}]
-    )
+    return kept, drawn
 
 
-def copied(X, y, kind, wanted, seed, generator):
-    """Rows of the rungs that stay among the known anomalies."""
+def oversample_rows(X, y, wanted, seed, generator):
+    """Copies of known anomalies, (wanted, d)."""
     known = X[y == 1]
-    if kind == "oversample" or len(known) == 1:  # SMOTE between one row and itself is a copy
-        rows = known[torch.randint(len(known), (wanted,), generator=generator)]
-    else:
-        try:
-            from imblearn.over_sampling import SMOTE
-        except ImportError:
-            raise InputError(
-                "generator 'smote' needs imbalanced-learn: pip install imbalanced-learn"
-            ) from None
-        smote = SMOTE(
-            sampling_strategy={1: len(known) + wanted},
-            k_neighbors=min(5, len(known) - 1),
-            random_state=seed,
-        )
-        rows = torch.from_numpy(
-            smote.fit_resample(X.numpy(), y.numpy())[0][len(X) :]
-        )  # new rows come last
-    return Generated(
-        rows, [{"episode": 0, "accepted": len(rows), "effective_rank": effective_rank(rows)}]
-    )
+    return known[torch.randint(len(known), (wanted,), generator=generator)]
 
 
-def random_rollout(environment, count, weight, generator):
-    """Random actions within the policy's bounds: random search, the control arm of M6. Returns x^,
-    Reward.
+def smote_rows(X, y, wanted, seed, generator):
+    """SMOTE's rows between known anomalies, (wanted, d); of a single one, copies.
+
+    Raises:
+        InputError: with the pip line where imbalanced-learn is missing.
     """
-    environment.reset(count, weight, generator)
-    for _ in range(environment.n_steps):
-        environment.step(torch.randn(count, environment.d_action, generator=generator))
-    with torch.no_grad():
-        x = environment.decode()
-    return x, environment.reward(x)
+    known = int((y == 1).sum())
+    if known == 1:  # between one row and itself is a copy
+        return oversample_rows(X, y, wanted, seed, generator)
+    try:
+        from imblearn.over_sampling import SMOTE
+    except ImportError:
+        raise InputError(
+            "generator 'smote' needs imbalanced-learn: pip install imbalanced-learn"
+        ) from None
+    smote = SMOTE(
+        sampling_strategy={1: known + wanted},
+        k_neighbors=min(5, known - 1),
+        random_state=seed,
+    )
+    rows = smote.fit_resample(X.numpy(), y.numpy())[0]
+    return torch.from_numpy(rows[len(X) :])  # new rows come last
+
+
+COPIED = {"smote": smote_rows, "oversample": oversample_rows}
+GENERATORS = (
+    "rl",
+    "gradient",
+    "cvae",
+    "noise",
+    "none",
+    "search",
+    "uniform",
+    "smote",
+    "oversample",
+)

@@ -1,5 +1,4 @@
-"""The agent that generates anomalies: reward (M4), feasible action (M5), PPO (M6), filter and top-l
-selection (M7).
+"""Rollouts in the C-VAE's latent space: start, observation, bounded step, decoding (M4).
 
 A rollout starts at a training row, its latent z = E[z | x, y = 1], a temperature tau and a sparsity
 rho. In each of a few steps the policy moves all of them by a bounded amount. At the end the row is
@@ -8,183 +7,205 @@ decoded:
     x^ = x + p(x | z', 1) - p(x | z, 1) + tau * s(x) * direction
 
 with a random direction on a share rho of the features, and s(x) the row's own distance to its five
-nearest normals. The last term samples the decoder instead of taking its mean. # DIFF(paper): the
-paper decodes the mean of p(x | z', 1) from labelled anomalies only. A mean lies on the data's
-manifold, and a set made of means spans few directions; starts at normals and samples around the row
-restore coverage.
+nearest normals. The last term samples the decoder instead of taking its mean.
 
-Reward of a rollout, given once at its end (M4):
+# DIFF(paper): the paper decodes the mean of p(x | z', 1) from labelled anomalies only. A mean lies
+on the data's manifold, and a set made of means spans few directions; starts at normals and samples
+around the row restore coverage.
 
-    R = gamma^episode * weight * H - log W(x^) - penalty * [infeasible]        H = (novelty +
-    coverage) / 2
-
-novelty is -log p_KDE(x^), bounded; coverage is the marginal gain of x^ in the log-determinant of
-the kernel matrix of data and candidates: what x^ adds to the entropy of the set that all the others
-have not. # DIFF(paper): the paper names H(D u {x^}) without an estimator; without the coverage term
-a policy collapses onto a few directions.
+Shapes: B rollouts, d features.
 """
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from swift_hydra.generation.reward import MAX_REFERENCE, Coverage, Feasibility, Novelty, Reward
+from swift_hydra.generation.reward import (
+    MAX_REFERENCE,
+    Coverage,
+    Feasibility,
+    Novelty,
+    RewardFunction,
+)
 
-STEP = {
-    "z": 1.0,
-    "log_tau": 0.7,
-    "logit_rho": 1.0,
-}  # largest change of one step in each part of the state
-CEILING = 4.0  # of -log W: a candidate the detector is sure to miss is worth no more than this
+# Largest change of one step in each part of the state.
+STEP_Z = 1.0
+STEP_LOG_TAU = 0.7
+STEP_LOGIT_RHO = 1.0
+BOUND = 5.0  # of decoded values, as of standardised ones
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Where B rollouts are, and what was drawn for them at their start."""
+
+    base: torch.Tensor  # (B, d) the rows they start at
+    scale: torch.Tensor  # (B,) s(x)
+    labels: torch.Tensor  # (B,) ones: decoded as anomalies
+    start: torch.Tensor  # (B, d_latent) z of the base
+    decoded_start: torch.Tensor  # (B, d)
+    ticket: torch.Tensor  # (B, d) a feature moves when its ticket is below rho
+    noise: torch.Tensor  # (B, d)
+    weight: float  # gamma^episode
+    z: torch.Tensor  # (B, d_latent)
+    log_tau: torch.Tensor  # (B,)
+    logit_rho: torch.Tensor  # (B,)
+    t: int = 0  # steps done
 
 
 class LatentEnvironment:
-    """Rollouts in the C-VAE's latent space: state, bounded step, decoding and reward (M4).
+    """Rollouts from training rows, and the reward of what they decode to (M4).
+
+    The C-VAE and the detector are refreshed between episodes: they are attributes that change. The
+    detector's logit is read, nothing else of it.
 
     Args:
         X: (n, d) tensor of training rows.
         y: (n,) labels.
-        cvae, detector: trained networks; the detector's logit is read, nothing else of it.
+        networks: has ``cvae`` and ``detector``.
+        rng: numpy Generator that draws the reference rows.
         n_steps: steps of a rollout.
         anomaly_share: share of rollouts that start at a known anomaly.
-        diversity: weight of H in the reward.
-        penalty: taken from infeasible candidates.
-        quantile: bound of the filter.
-        coverage, deception: False drops that term of the reward (for ablations).
+        quantile: bound of the filter, see :class:`generation.reward.Feasibility`.
+        reward_settings: weights and switches of :class:`generation.reward.RewardFunction`.
     """
 
     def __init__(
         self,
         X,
         y,
-        cvae,
-        detector,
+        networks,
         rng,
         n_steps=2,
         anomaly_share=0.25,
-        diversity=4.0,
-        penalty=2.0,
         quantile=0.9,
-        coverage=True,
-        deception=True,
+        **reward_settings,
     ):
-        self.X, self.cvae, self.detector = X, cvae, detector
-        self.n_steps, self.diversity, self.penalty = n_steps, diversity, penalty
-        self.use_coverage, self.use_deception = coverage, deception
-        normal, anomaly = np.flatnonzero(y.numpy() == 0), np.flatnonzero(y.numpy() == 1)
+        self.X = X
+        self.cvae = networks.cvae
+        self.detector = networks.detector
+        self.n_steps = n_steps
+        self.anomaly_share = anomaly_share
+        rows = X.numpy()
+        normal, anomaly = (np.flatnonzero(y.numpy() == label) for label in (0, 1))
         self.normals = np.sort(rng.permutation(normal)[: 8 * MAX_REFERENCE])
         self.anomalies = anomaly
-        self.anomaly_share = anomaly_share
-        self.feasible = Feasibility(X.numpy()[self.normals], quantile)
-        self.scales = {
-            0: self.feasible.distance(X.numpy()[self.normals], np.arange(len(self.normals))),
-            1: self.feasible.distance(X.numpy()[anomaly]),
-        }
+        feasible = Feasibility(rows[self.normals], quantile)
+        own = np.arange(len(self.normals))
+        scales = [feasible.distance(rows[self.normals], own), feasible.distance(rows[anomaly])]
         # A row on top of its neighbours (duplicates) still has to move: the table's typical scale
         # is its floor.
-        floor = 0.1 * float(np.median(self.scales[0])) + 1e-3
-        self.scales = {label: np.maximum(scale, floor) for label, scale in self.scales.items()}
-        keep = np.sort(rng.permutation(len(X))[:MAX_REFERENCE])
-        self.novelty = Novelty(X[torch.from_numpy(keep)])
-        self.covered = Coverage(
-            X[torch.from_numpy(np.sort(rng.permutation(len(X))[: MAX_REFERENCE // 4]))]
+        floor = 0.1 * float(np.median(scales[0])) + 1e-3
+        self.scales = [np.maximum(scale, floor) for scale in scales]
+        reference = np.sort(rng.permutation(len(X))[:MAX_REFERENCE])
+        covered = np.sort(rng.permutation(len(X))[: MAX_REFERENCE // 4])
+        self.reward = RewardFunction(
+            Novelty(X[torch.from_numpy(reference)]),
+            Coverage(X[torch.from_numpy(covered)]),
+            feasible,
+            **reward_settings,
         )
-        self.d_latent = cvae.d_latent
-        self.d_state, self.d_action = self.d_latent + 5, self.d_latent + 2
-
-    def reset(self, count, weight, generator):
-        """Start ``count`` rollouts; ``weight`` is gamma^episode, which the policy sees."""
-        n_anomalous = round(count * self.anomaly_share)
-        pick = torch.randint(len(self.normals), (count - n_anomalous,), generator=generator).numpy()
-        pick_a = torch.randint(len(self.anomalies), (n_anomalous,), generator=generator).numpy()
-        rows = np.concatenate([self.normals[pick], self.anomalies[pick_a]])
-        scale = np.concatenate([self.scales[0][pick], self.scales[1][pick_a]])
-        self.base = self.X[torch.from_numpy(rows)]  # (B, d)
-        self.scale = torch.from_numpy(scale).float()  # (B,)
-        self.labels = torch.ones(count)
-        with torch.no_grad():
-            self.start = self.cvae.encode(self.base, self.labels)[0]  # (B, d_latent)
-            self.decoded_start = self.cvae.decode(self.start, self.labels)  # (B, d)
-        self.z = self.start.clone()
-        self.log_tau = torch.rand(count, generator=generator) * math.log(8.0)
-        self.logit_rho = torch.logit(torch.rand(count, generator=generator), eps=1e-3)
-        self.ticket = torch.rand(
-            self.base.shape, generator=generator
-        )  # a feature moves when its ticket is below rho
-        self.noise = torch.randn(self.base.shape, generator=generator)
-        self.weight, self.t = weight, 0
-        return self.state()
-
-    def state(self):
-        """(B, d_latent + 5): z, log tau, logit rho, log s(x), gamma^episode, share of the steps
-        done.
-        """
-        rest = [
-            self.log_tau,
-            self.logit_rho / 3,
-            self.scale.log(),
-            torch.full_like(self.log_tau, self.weight),
-            torch.full_like(self.log_tau, self.t / self.n_steps),
-        ]
-        return torch.cat([self.z, torch.stack(rest, 1)], dim=1)
-
-    def step(self, action):
-        """Move by a bounded amount. Returns the next state; :meth:`reward` follows the last step."""
-        bounded = torch.tanh(action)
-        self.z = self.z + STEP["z"] * bounded[:, : self.d_latent]
-        self.log_tau = self.log_tau + STEP["log_tau"] * bounded[:, self.d_latent]
-        self.logit_rho = self.logit_rho + STEP["logit_rho"] * bounded[:, self.d_latent + 1]
-        self.t += 1
-        return self.state()
-
-    def decode(self, z=None):
-        """Candidates x^ (B, d) of the current state; differentiable in ``z``."""
-        z = self.z if z is None else z
-        rho = torch.sigmoid(self.logit_rho)[:, None]
-        moved = self.ticket <= torch.maximum(
-            rho, self.ticket.min(1, keepdim=True).values
-        )  # at least one feature
-        direction = self.noise * moved
-        direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        sampled = (self.log_tau.exp() * self.scale)[:, None] * direction
-        return (self.base + self.cvae.decode(z, self.labels) - self.decoded_start + sampled).clamp(
-            -5.0, 5.0
-        )
-
-    def differentiable_reward(self, x):
-        """The smooth part of R, for the gradient: no coverage (it belongs to the set), no hard
-        filter.
-        """
-        reward = self.weight * self.diversity * 0.5 * self.novelty(x)
-        if self.use_deception:
-            reward = reward + F.softplus(-self.detector(x).logit).clamp(max=CEILING)
-        return reward
+        self.d_latent = self.cvae.d_latent
+        self.d_state = self.d_latent + 5
+        self.d_action = self.d_latent + 2
 
     @torch.no_grad()
-    def reward(self, x):
-        """R of candidates (B, d) as one set (M4)."""
-        novelty = self.novelty(x)
-        coverage = self.covered.leave_one_out(x) if self.use_coverage else torch.zeros(len(x))
-        deception = F.softplus(-self.detector.score(x)).clamp(max=CEILING)
-        feasible = torch.from_numpy(self.feasible(x))
-        total = (
-            self.weight * self.diversity * 0.5 * (novelty + coverage)
-            - self.penalty * (~feasible).float()
-        )
-        if self.use_deception:
-            total = total + deception
-        return Reward(total, novelty, coverage, deception, feasible)
+    def reset(self, count, weight, generator, anomaly_share=None):
+        """Start rollouts.
 
-    def gradient_action(self):
-        """One step to a feasible action (M5): ascend R in z; temperature and sparsity stay. Returns
-        (B, d_action).
+        Args:
+            count: B.
+            weight: gamma^episode, which the policy sees.
+            generator: torch Generator.
+            anomaly_share: None takes the environment's.
+
+        Returns:
+            A :class:`Rollout`.
         """
-        z = self.z.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(self.differentiable_reward(self.decode(z)).sum(), z)
+        share = self.anomaly_share if anomaly_share is None else anomaly_share
+        n_anomalous = round(count * share)
+        counts = (count - n_anomalous, n_anomalous)
+        groups = (self.normals, self.anomalies)
+        picks = [
+            torch.randint(len(group), (n,), generator=generator).numpy()
+            for group, n in zip(groups, counts, strict=True)
+        ]
+        rows = np.concatenate([group[pick] for group, pick in zip(groups, picks, strict=True)])
+        scale = np.concatenate([s[pick] for s, pick in zip(self.scales, picks, strict=True)])
+        base = self.X[torch.from_numpy(rows)]  # (B, d)
+        labels = torch.ones(count)
+        start = self.cvae.encode(base, labels)[0]  # (B, d_latent)
+        log_tau = torch.rand(count, generator=generator) * math.log(8.0)
+        logit_rho = torch.logit(torch.rand(count, generator=generator), eps=1e-3)
+        return Rollout(
+            base=base,
+            scale=torch.from_numpy(scale).float(),
+            labels=labels,
+            start=start,
+            decoded_start=self.cvae.decode(start, labels),
+            ticket=torch.rand(base.shape, generator=generator),
+            noise=torch.randn(base.shape, generator=generator),
+            weight=weight,
+            z=start.clone(),
+            log_tau=log_tau,
+            logit_rho=logit_rho,
+        )
+
+    def observation(self, at):
+        """What the policy sees of a rollout, (B, d_latent + 5).
+
+        z, log tau, logit rho, log s(x), gamma^episode, share of the steps done.
+        """
+        rest = [
+            at.log_tau,
+            at.logit_rho / 3,
+            at.scale.log(),
+            torch.full_like(at.log_tau, at.weight),
+            torch.full_like(at.log_tau, at.t / self.n_steps),
+        ]
+        return torch.cat([at.z, torch.stack(rest, 1)], dim=1)
+
+    def step(self, at, action):
+        """The rollout after an action (B, d_latent + 2), which moves it by a bounded amount."""
+        bounded = torch.tanh(action)
+        return replace(
+            at,
+            z=at.z + STEP_Z * bounded[:, : self.d_latent],
+            log_tau=at.log_tau + STEP_LOG_TAU * bounded[:, self.d_latent],
+            logit_rho=at.logit_rho + STEP_LOGIT_RHO * bounded[:, self.d_latent + 1],
+            t=at.t + 1,
+        )
+
+    def decode(self, at):
+        """Candidates x^ (B, d) of a rollout; differentiable in its ``z``."""
+        rho = torch.sigmoid(at.logit_rho)[:, None]
+        least = at.ticket.min(1, keepdim=True).values
+        moved = at.ticket <= torch.maximum(rho, least)  # (B, d), at least one feature
+        direction = at.noise * moved
+        direction = direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        sampled = (at.log_tau.exp() * at.scale)[:, None] * direction
+        decoded = self.cvae.decode(at.z, at.labels)
+        return (at.base + decoded - at.decoded_start + sampled).clamp(-BOUND, BOUND)
+
+    def judge(self, x, weight):
+        """The :class:`generation.reward.Reward` of candidates (B, d) as one set."""
+        return self.reward(x, self.detector, weight)
+
+    def slope(self, x, weight, z):
+        """Gradient in z of the smooth part of R, summed over candidates x (B, d) of z."""
+        (slope,) = torch.autograd.grad(self.reward.smooth(x, self.detector, weight).sum(), z)
+        return slope
+
+    def gradient_action(self, at):
+        """One step to a feasible action (M5): ascend R in z; temperature and sparsity stay.
+
+        Returns (B, d_latent + 2).
+        """
+        z = at.z.detach().requires_grad_(True)
+        slope = self.slope(self.decode(replace(at, z=z)), at.weight, z)
         unit = slope / slope.norm(dim=1, keepdim=True).clamp(min=1e-8)
-        # The longest coordinate of the step becomes .9 of the bound; atanh undoes the environment's
-        # tanh.
+        # The longest coordinate of the step becomes .9 of the bound; atanh undoes the tanh of step.
         bounded = 0.9 * unit / unit.abs().amax(1, keepdim=True).clamp(min=1e-8)
         return torch.cat([torch.atanh(bounded), torch.zeros(len(z), 2)], dim=1)

@@ -1,27 +1,18 @@
-"""The agent that generates anomalies: reward (M4), feasible action (M5), PPO (M6), filter and top-l
-selection (M7).
+"""The reward of generated anomalies (M4), the filter and the selection (M7).
 
-A rollout starts at a training row, its latent z = E[z | x, y = 1], a temperature tau and a sparsity
-rho. In each of a few steps the policy moves all of them by a bounded amount. At the end the row is
-decoded:
+R of a rollout is given once, at its end:
 
-    x^ = x + p(x | z', 1) - p(x | z, 1) + tau * s(x) * direction
+    R = gamma^episode * diversity * H - log W(x^) - penalty * [infeasible]
+    H = (novelty + coverage) / 2
 
-with a random direction on a share rho of the features, and s(x) the row's own distance to its five
-nearest normals. The last term samples the decoder instead of taking its mean. # DIFF(paper): the
-paper decodes the mean of p(x | z', 1) from labelled anomalies only. A mean lies on the data's
-manifold, and a set made of means spans few directions; starts at normals and samples around the row
-restore coverage.
-
-Reward of a rollout, given once at its end (M4):
-
-    R = gamma^episode * weight * H - log W(x^) - penalty * [infeasible]        H = (novelty +
-    coverage) / 2
-
-novelty is -log p_KDE(x^), bounded; coverage is the marginal gain of x^ in the log-determinant of
+Novelty is -log p_KDE(x^), bounded; coverage is the marginal gain of x^ in the log-determinant of
 the kernel matrix of data and candidates: what x^ adds to the entropy of the set that all the others
-have not. # DIFF(paper): the paper names H(D u {x^}) without an estimator; without the coverage term
-a policy collapses onto a few directions.
+have not.
+
+# DIFF(paper): the paper names H(D u {x^}) without an estimator; without the coverage term a policy
+collapses onto a few directions.
+
+Shapes: B candidates, d features, m reference rows.
 """
 
 import math
@@ -29,23 +20,33 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from swift_hydra.geometry import Neighbours
 
 MAX_REFERENCE = 1024  # rows of the KDE and of the kernel matrix: bounds an n^2 term
+CEILING = 4.0  # of -log W: a candidate the detector is sure to miss is worth no more than this
 
 
 class Reward(NamedTuple):
+    """Rewards of a set of candidates, part by part."""
+
     total: torch.Tensor  # (B,)
+    without_coverage: torch.Tensor  # (B,) what greedy selection adds its own marginal gains to
     novelty: torch.Tensor  # (B,) in [0, 1]
     coverage: torch.Tensor  # (B,) in [0, 1]
     deception: torch.Tensor  # (B,) -log W, in [0, CEILING]
     feasible: torch.Tensor  # (B,) bool
+    coverage_weight: float  # of the coverage term in the total
 
 
 class Novelty:
-    """-log p_KDE of a row under the training rows, standardised by their own leave-one-out values,
-    in [0, 1] (M4).
+    """-log p_KDE of a row under the reference rows, in [0, 1] (M4).
+
+    Standardised by the reference rows' own leave-one-out values.
+
+    Args:
+        reference: (m, d) tensor.
     """
 
     def __init__(self, reference):
@@ -55,83 +56,101 @@ class Novelty:
         self.width = float(nearest.mean(1).median().clamp(min=1e-3))
         logs = -distance.square() / (2 * self.width**2)
         own = -torch.logsumexp(logs.fill_diagonal_(-torch.inf), dim=1)
-        self.centre, self.spread = float(own.median()), float(own.std().clamp(min=1.0))
+        self.centre = float(own.median())
+        self.spread = float(own.std().clamp(min=1.0))
 
     def __call__(self, x):
+        """(B, d) to (B,); differentiable."""
         logs = -torch.cdist(x, self.reference).square() / (2 * self.width**2)
-        return 0.5 + 0.5 * torch.tanh(
-            (-torch.logsumexp(logs, dim=1) - self.centre) / (2 * self.spread)
-        )
+        surprise = -torch.logsumexp(logs, dim=1)
+        return 0.5 + 0.5 * torch.tanh((surprise - self.centre) / (2 * self.spread))
 
 
 class Coverage:
-    """Marginal gains in log det(K + jitter I), K an RBF kernel as wide as the data's median
-    distance (M4, M7).
+    """Marginal gains in log det(K + jitter I), K an RBF kernel (M4, M7).
+
+    Args:
+        data: (m, d) tensor of rows that are covered already.
+        width: of the kernel; None takes the median distance of the data.
     """
 
     JITTER = 1e-2
 
-    def __init__(self, data):
+    def __init__(self, data, width=None):
         self.data = data
-        self.width = float(torch.pdist(data).median().clamp(min=1e-3)) if len(data) > 1 else 1.0
+        if width is None:
+            width = float(torch.pdist(data).median().clamp(min=1e-3)) if len(data) > 1 else 1.0
+        self.width = width
 
     def kernel(self, a, b):
+        """RBF kernel of rows a (n, d) with rows b (m, d): (n, m)."""
         return torch.exp(-torch.cdist(a, b).square() / (2 * self.width**2))
 
     def scale(self, variance):
-        """Conditional variance in [jitter, 1 + jitter] to [0, 1]: 0 says the others know all of it,
-        1 none of it.
+        """Conditional variance in [jitter, 1 + jitter] to [0, 1].
+
+        0 says that the others know all of a row, 1 none of it.
         """
-        return (1.0 - variance.clamp(self.JITTER, 1.0).log() / math.log(self.JITTER)).clamp(
-            0.0, 1.0
-        )
+        share = variance.clamp(self.JITTER, 1.0).log() / math.log(self.JITTER)
+        return (1.0 - share).clamp(0.0, 1.0)
 
     def leave_one_out(self, x):
-        """What each row adds beyond data and all other rows: log det K - log det K without it. (B,)
-        in [0, 1].
+        """What each of the rows x (B, d) adds beyond data and all other rows: (B,) in [0, 1].
+
+        That is log det K - log det K without the row, scaled.
         """
         rows = torch.cat([x, self.data])
-        K = self.kernel(
-            rows, rows
-        )  # the jitter bounds its condition: float32 is enough, and twice as fast
+        K = self.kernel(rows, rows)  # the jitter bounds its condition: float32 is enough
         K.diagonal().add_(self.JITTER)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(K))
         return self.scale(1.0 / inverse.diagonal()[: len(x)])
 
     def select(self, x, score, count, weight):
-        """Greedy top-l: repeatedly the largest score + weight * marginal gain given all chosen so
-        far (M7).
+        """Greedy top-l: repeatedly the largest score + weight * marginal gain (M7).
 
-        Pivoted Cholesky: one column of the factor per choice, O(len(x) * count) in all. Returns row
-        numbers.
+        The gain is what a row adds given all that were chosen so far. Pivoted Cholesky: one column
+        of the factor per choice, O(B * count) in all.
+
+        Args:
+            x: (B, d) candidates.
+            score: (B,) of each by itself.
+            count: rows wanted.
+            weight: of the marginal gain.
+
+        Returns:
+            Row numbers, (min(count, B),).
         """
-        K_dd = self.kernel(self.data, self.data).double()
-        K_dd.diagonal().add_(self.JITTER)
-        factor = torch.linalg.solve_triangular(
-            torch.linalg.cholesky(K_dd), self.kernel(self.data, x).double(), upper=False
-        )  # (m, B)
-        x64 = x.double()
+        K = self.kernel(self.data, self.data).double()
+        K.diagonal().add_(self.JITTER)
+        cross = self.kernel(self.data, x).double()
+        factor = torch.linalg.solve_triangular(torch.linalg.cholesky(K), cross, upper=False)
         variance = 1.0 + self.JITTER - factor.square().sum(0)  # (B,) given the data
-        columns, chosen = [factor.T], []  # rows of the Cholesky factor so far
-        open_ = torch.ones(len(x), dtype=torch.bool)
+        given = factor.T  # (B, m) rows of the Cholesky factor so far, and in basis the new ones
         basis = torch.zeros(len(x), count, dtype=torch.float64)
+        x = x.double()
+        open_ = torch.ones(len(x), dtype=torch.bool)
+        chosen = []
         for t in range(min(count, len(x))):
             gain = score.double() + weight * self.scale(variance)
             best = int(gain.masked_fill(~open_, -torch.inf).argmax())
             chosen.append(best)
             open_[best] = False
-            k = torch.exp(-(x64 - x64[best]).square().sum(1) / (2 * self.width**2))  # (B,)
-            k = k - columns[0] @ columns[0][best] - basis[:, :t] @ basis[best, :t]
+            k = torch.exp(-(x - x[best]).square().sum(1) / (2 * self.width**2))  # (B,)
+            k = k - given @ given[best] - basis[:, :t] @ basis[best, :t]
             basis[:, t] = k / variance[best].clamp(min=self.JITTER).sqrt()
             variance = (variance - basis[:, t].square()).clamp(min=self.JITTER)
         return torch.tensor(chosen, dtype=torch.long)
 
 
 class Feasibility:
-    """Rejects a candidate as near to the normals as normals are to each other: a mislabelled normal
-    (M7).
+    """Rejects a candidate as near to the normals as normals are to each other (M7).
 
-    The bound is the ``quantile`` of the normals' leave-one-out mean distance to five other normals.
+    Such a candidate is a mislabelled normal, no anomaly.
+
+    Args:
+        normals: (m, d) array.
+        quantile: the bound is this quantile of the normals' leave-one-out mean distance to five
+            other normals.
     """
 
     def __init__(self, normals, quantile=0.9):
@@ -140,10 +159,89 @@ class Feasibility:
         self.bound = float(np.quantile(own.mean(1), quantile))
 
     def distance(self, x, own=None):
-        """Mean distance to the five nearest normals, (B,); ``own`` as in
-        :meth:`evidence.Neighbours.query`.
+        """Mean distance to the five nearest normals, (B,).
+
+        Args:
+            x: (B, d) array.
+            own: as in :meth:`geometry.Neighbours.query`.
         """
         return self.neighbours.query(x, 5, own)[0].mean(1)
 
     def __call__(self, x):
+        """(B, d) tensor to (B,) bool array."""
         return self.distance(x.cpu().numpy()) > self.bound
+
+
+class RewardFunction:
+    """R of candidates (M4): the one place of its weights.
+
+    Args:
+        novelty: a :class:`Novelty`.
+        covered: a :class:`Coverage` of training rows.
+        feasible: a :class:`Feasibility`.
+        diversity: weight of H.
+        penalty: taken from infeasible candidates.
+        coverage: False drops the coverage term (for ablations).
+        deception: False drops -log W.
+    """
+
+    def __init__(
+        self,
+        novelty,
+        covered,
+        feasible,
+        diversity=4.0,
+        penalty=2.0,
+        coverage=True,
+        deception=True,
+    ):
+        self.novelty = novelty
+        self.covered = covered
+        self.feasible = feasible
+        self.diversity = diversity
+        self.penalty = penalty
+        self.use_coverage = coverage
+        self.use_deception = deception
+
+    def half(self, weight):
+        """Weight of novelty and of coverage, either half of H, in an episode."""
+        return weight * self.diversity * 0.5
+
+    def smooth(self, x, detector, weight):
+        """The differentiable part of R: no coverage (it belongs to the set), no hard filter.
+
+        Args:
+            x: (B, d).
+            detector: W, a network whose output has ``logit``.
+            weight: gamma^episode.
+        """
+        reward = self.half(weight) * self.novelty(x)
+        if self.use_deception:
+            reward = reward + F.softplus(-detector(x).logit).clamp(max=CEILING)
+        return reward
+
+    @torch.no_grad()
+    def __call__(self, x, detector, weight):
+        """R of candidates x (B, d) as one set: a :class:`Reward`."""
+        half, novelty = self.half(weight), self.novelty(x)
+        coverage = self.covered.leave_one_out(x) if self.use_coverage else torch.zeros(len(x))
+        deception = F.softplus(-detector.score(x)).clamp(max=CEILING)
+        feasible = torch.from_numpy(self.feasible(x))
+        total = half * (novelty + coverage) - self.penalty * (~feasible).float()
+        if self.use_deception:
+            total = total + deception
+        without_coverage = total - half * coverage
+        coverage_weight = half if self.use_coverage else 0.0
+        return Reward(
+            total, without_coverage, novelty, coverage, deception, feasible, coverage_weight
+        )
+
+
+class Candidates(NamedTuple):
+    """What a proposer proposes in an episode."""
+
+    x: torch.Tensor  # (B, d) standardised
+    reward: Reward
+    moved: torch.Tensor  # (B, d_latent) the way of z
+    notes: dict  # numbers for the log
+    use_coverage: bool = True  # select with marginal gains of coverage

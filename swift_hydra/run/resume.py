@@ -1,5 +1,4 @@
-"""What a run that was cut off had finished, for ``--resume``: one file in its folder, one entry for
-every stage.
+"""What a run that was cut off had finished, for ``--resume``: one file in its folder.
 
 A stage is fully determined by rows, settings and seed, so that an entry of the same rows and
 settings can stand for the stage, whichever entries the moment of the end has left. The file is gone
@@ -10,21 +9,33 @@ import copy
 import json
 import time
 import zipfile
+from typing import NamedTuple
 
 import numpy as np
 
 from swift_hydra.files import load_checkpoint, write_torch
-from swift_hydra.journal import NoStore
 from swift_hydra.settings import InputError
 
-BETWEEN_STAGES, WITHIN_STAGES = 2.0, 20.0  # seconds from one write to the next, at least
-LARGEST_SHARE = (
-    0.03  # of the run's time that writing may take: a slow disk is written to less often
-)
+
+class Pace(NamedTuple):
+    """How often a run writes what it keeps.
+
+    Attributes:
+        between: seconds from one write to the next, at least, at the end of a stage.
+        within: the same within a long stage.
+        share: of the run's time that writing may take: a slow disk is written to less often.
+    """
+
+    between: float = 2.0
+    within: float = 20.0
+    share: float = 0.03
 
 
-class Store(NoStore):
-    """The store of one run, see :class:`training.NoStore`.
+PACE = Pace()
+
+
+class Store:
+    """Finished stages of one run, see :class:`journal.Journal`.
 
     Args:
         path: the file.
@@ -33,16 +44,21 @@ class Store(NoStore):
         resume: take what is there; otherwise the run starts anew, and its first write replaces the
             file.
         say: a callable that gets a line for the reader.
+        pace: a :class:`Pace`.
 
     Raises:
         InputError: with ``resume``, if the file is damaged or was left by a run on other rows or
-        settings.
+            settings.
     """
 
-    def __init__(self, path, rows, settings, resume, say):
-        self.path, self.stamp = path, {"kind": "resume", "fingerprint": rows, "settings": settings}
-        self.entries, self.resumed_after = {}, None
-        self.written, self.took = time.monotonic(), 0.0
+    def __init__(self, path, rows, settings, resume, say, pace=PACE):
+        self.path = path
+        self.stamp = {"kind": "resume", "fingerprint": rows, "settings": settings}
+        self.pace = pace
+        self.entries = {}
+        self.resumed_after = None
+        self.written = time.monotonic()
+        self.took = 0.0
         if not path.exists():
             return
         if not resume:
@@ -51,8 +67,8 @@ class Store(NoStore):
         saved = load_checkpoint(path, "resume", "delete it or run without --resume")
         if saved["fingerprint"] != rows:
             raise InputError(
-                f"{path}: was left by a run on other rows: give the dataset it was started with, or run "
-                "without --resume to start anew"
+                f"{path}: was left by a run on other rows: give the dataset it was started with, "
+                "or run without --resume to start anew"
             )
         other = [
             f"{name}={value!r} (now {settings.get(name)!r})"
@@ -64,16 +80,19 @@ class Store(NoStore):
                 f"{path}: was left by a run with {', '.join(other)}: give the same, or run without "
                 "--resume to start anew"
             )
-        self.entries, self.resumed_after = saved["entries"], saved["last"]
+        self.entries = saved["entries"]
+        self.resumed_after = saved["last"]
         say(f"resuming after {self.resumed_after}")
 
     def get(self, stage):
+        """What :meth:`put` was last given for a stage, or None."""
         return copy.deepcopy(self.entries.get(stage))
 
     def put(self, stage, content, n_done, n_steps):
+        """Keep ``content`` (tensors and plain values) of a stage after a step."""
         self.entries[stage] = copy.deepcopy(content)  # networks go on learning in place
         last = f"{stage} {n_done}/{n_steps}"
-        if self._pause() >= max(BETWEEN_STAGES, self.took / LARGEST_SHARE):
+        if self._pause() >= max(self.pace.between, self.took / self.pace.share):
             start = time.monotonic()
             try:
                 write_torch(self.path, {**self.stamp, "last": last, "entries": self.entries})
@@ -85,7 +104,8 @@ class Store(NoStore):
             self.took = self.written - start
 
     def due(self):
-        return self._pause() >= max(WITHIN_STAGES, self.took / LARGEST_SHARE)
+        """Is it time to write within a long stage?"""
+        return self._pause() >= max(self.pace.within, self.took / self.pace.share)
 
     def _pause(self):
         return time.monotonic() - self.written
@@ -97,8 +117,9 @@ class Store(NoStore):
 
 
 def finished_run(folder, prints, settings):
-    """y_test and score of the run that ``folder`` holds, or None if it is not done, or of other
-    rows or settings.
+    """y_test and score of the run that ``folder`` holds.
+
+    None if it is not done, or of other rows or settings.
 
     Args:
         folder: a RunFolder.

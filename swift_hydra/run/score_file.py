@@ -1,6 +1,6 @@
 """Score a table of any length with a trained detector: ``python SwiftHydra.py score``.
 
-    python SwiftHydra.py score --checkpoint results/47_yeast/seen/seed0/checkpoint.pt --data new.csv --out scores.csv
+    python SwiftHydra.py score --checkpoint results/47_yeast/seen/seed0/checkpoint.pt --data new.csv
     python SwiftHydra.py score --checkpoint C --data new.csv --id-column customer --explain 3
 
 Rows are read, scored and written block by block: memory is that of one block. The output has one
@@ -24,12 +24,14 @@ from swift_hydra.data.files import stream_table
 from swift_hydra.files import write_file
 from swift_hydra.settings import InputError, check_range, parse_config, setting
 
-SHOWN = 5  # drifting columns that are named
+NAMED = 5  # drifting columns that are named
 DRIFT = 0.01  # share of rows outside the training range that is worth a warning
 
 
 @dataclass
-class ScoreConfig:
+class ScoreOptions:
+    """Settings of the command."""
+
     checkpoint: str = setting(
         None, "checkpoint.pt of a run of SwiftHydra.py, or what SwiftHydra.save wrote"
     )
@@ -42,8 +44,84 @@ class ScoreConfig:
     quiet: bool = setting(False, "print only warnings and errors")
 
 
+class Drift:
+    """How many rows lie outside the training rows' range, column by column.
+
+    Args:
+        columns: a :class:`data.rows.Columns`.
+    """
+
+    def __init__(self, columns):
+        self.columns = columns
+        self.outside = np.zeros(columns.n_features, dtype=np.int64)
+        self.n_rows = 0
+
+    def add(self, table, X):
+        """Count a block: rows as given and prepared (n, d')."""
+        self.outside += self.columns.outside(table, X).sum(0)
+        self.n_rows += len(X)
+
+    def warnings(self):
+        """A line for every column, at most five, where many rows lie outside."""
+        for j in np.argsort(-self.outside, kind="stable")[:NAMED]:
+            if self.outside[j] > max(DRIFT * self.n_rows, 3):
+                share = 100 * self.outside[j] / self.n_rows
+                yield (
+                    f"warning: drift: {share:.1f} % of the rows are outside the training range of "
+                    f"column {self.columns.names[j]!r} ({self.columns.range_of(j)})"
+                )
+
+
+class Counts:
+    """Rows so far, and those above the threshold."""
+
+    def __init__(self):
+        self.n_rows = 0
+        self.n_above = 0
+
+
+def scored_lines(detector, blocks, explain, drift, counts):
+    """Score blocks of rows; yields for each the cells of its lines.
+
+    Args:
+        detector: a fitted estimator.
+        blocks: pairs of a Table and its rows' ids.
+        explain: features to name for every row above the threshold.
+        drift: a :class:`Drift` that counts the rows.
+        counts: :class:`Counts`.
+    """
+    blank = [""] * (2 * explain)
+    for table, ids in blocks:
+        X = detector.columns_.prepare(table)
+        drift.add(table, X)
+        score = detector.score_prepared(X)
+        above = np.flatnonzero(score > detector.threshold_)
+        flags = np.zeros(len(score), dtype=int)
+        flags[above] = 1
+        lines = [
+            [i, f"{value:.9g}", flag, *blank]
+            for i, value, flag in zip(ids, score.tolist(), flags.tolist(), strict=True)
+        ]
+        if explain and len(above):
+            features, raised = detector.explain(table.take(above), explain)
+            for row, names, values in zip(above, features, raised, strict=True):
+                pairs = zip(names, values, strict=True)
+                lines[row][3:] = [cell for name, value in pairs for cell in (name, f"{value:.4g}")]
+        counts.n_rows += len(lines)
+        counts.n_above += len(above)
+        yield lines
+
+
 def main(argv, load):
-    config = parse_config(ScoreConfig, __doc__.splitlines()[0], argv, prog="SwiftHydra.py score")
+    """The command.
+
+    Args:
+        argv: arguments after ``score``.
+        load: a function from a checkpoint's path to a fitted estimator.
+    """
+    (config,) = parse_config(
+        [ScoreOptions], __doc__.splitlines()[0], argv, prog="SwiftHydra.py score"
+    )
     for name in ("checkpoint", "data"):
         if getattr(config, name) is None:
             raise InputError(
@@ -51,61 +129,29 @@ def main(argv, load):
             )
     detector = load(config.checkpoint)
     check_range("explain", config.explain, 0, detector.n_features_in_)
-    preparation, (low, high) = detector.preparation_, detector.range_
-    slack = 1e-4 * (high - low)  # a text file's rounding is no drift
-    first = np.searchsorted(
-        preparation.groups, np.arange(detector.n_features_in_)
-    )  # of the columns made from one
-    drift, n_rows, n_above = np.zeros(detector.n_features_in_, dtype=np.int64), 0, 0
+    columns = detector.columns_
+    drift, counts = Drift(columns), Counts()
+    blocks = stream_table(
+        config.data,
+        columns.given_names,
+        columns.n_features,
+        columns.texts,
+        config.id_column,
+        detector.default_chunk_rows(),
+    )
     start = time.perf_counter()
 
     def write(file):
-        nonlocal n_rows, n_above, drift
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        table = csv.writer(text)
-        named = [
-            name
-            for i in range(config.explain)
-            for name in (f"feature_{i + 1}", f"raises_score_by_{i + 1}")
-        ]
-        table.writerow([config.id_column or "row", "score", "anomaly", *named])
-        blocks = stream_table(
-            config.data,
-            preparation.columns,
-            detector.n_features_in_,
-            preparation.texts,
-            config.id_column,
-            detector.chunk_rows(),
-        )
-        with tqdm(unit=" rows", unit_scale=True, disable=True if config.quiet else None) as bar:
-            for rows, ids in blocks:
-                X = preparation.transform(rows)
-                score = detector.score_prepared(X)
-                above = score > detector.threshold_
-                outside = (X < low - slack) | (X > high + slack)
-                drift += (
-                    np.logical_or.reduceat(outside, first, axis=1) | preparation.unknown(rows)
-                ).sum(0)
-                blank = [""] * len(named)
-                lines = [
-                    [i, f"{s:.9g}", int(a), *blank]
-                    for i, s, a in zip(ids, score.tolist(), above.tolist(), strict=True)
-                ]
-                if config.explain and above.any():
-                    features, raised = detector.explain(
-                        rows.take(np.flatnonzero(above)), config.explain
-                    )
-                    for row, names, values in zip(
-                        np.flatnonzero(above), features, raised, strict=True
-                    ):
-                        lines[row][3:] = [
-                            cell
-                            for pair in zip(names, values, strict=True)
-                            for cell in (pair[0], f"{pair[1]:.4g}")
-                        ]
-                table.writerows(lines)
-                n_rows, n_above = n_rows + len(X), n_above + int(above.sum())
-                bar.update(len(X))
+        output = csv.writer(text)
+        numbers = range(1, config.explain + 1)
+        named = [name for i in numbers for name in (f"feature_{i}", f"raises_score_by_{i}")]
+        output.writerow([config.id_column or "row", "score", "anomaly", *named])
+        hide = True if config.quiet else None
+        with tqdm(unit=" rows", unit_scale=True, disable=hide) as bar:
+            for lines in scored_lines(detector, blocks, config.explain, drift, counts):
+                output.writerows(lines)
+                bar.update(len(lines))
         text.flush()
         text.detach()
 
@@ -114,22 +160,10 @@ def main(argv, load):
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
     with contextlib.suppress(BrokenPipeError):
         write_file(out, write)
-    for j in np.argsort(-drift, kind="stable")[:SHOWN]:
-        if drift[j] > max(DRIFT * n_rows, 3):
-            share, name = 100 * drift[j] / n_rows, detector.feature_names()[j]
-            known = (
-                f"{len(preparation.texts[j])} texts"
-                if j in preparation.texts
-                else (f"{low[first[j]]:.4g} to {high[first[j]]:.4g}")
-            )
-            print(
-                f"warning: drift: {share:.1f} % of the rows are outside the training range of column {name!r} "
-                f"({known})",
-                file=sys.stderr,
-            )
+    for line in drift.warnings():
+        print(line, file=sys.stderr)
     if not config.quiet:
-        seconds = time.perf_counter() - start
         print(
-            f"{n_rows} rows scored in {seconds:.1f} s, {n_above} above the threshold {detector.threshold_:.4g}; "
-            f"written to {out}"
+            f"{counts.n_rows} rows scored in {time.perf_counter() - start:.1f} s, "
+            f"{counts.n_above} above the threshold {detector.threshold_:.4g}; written to {out}"
         )

@@ -1,38 +1,141 @@
-"""The two training loops: the Beta C-VAE (M2) and the detector (M3, M8, M9).
+"""All batches of a training, drawn before its first step.
 
-Both draw the classes in equal parts, so that a handful of anomalies is in every batch, and both are
-fully determined by their seed: every stage has its own generators (see :func:`stage_seed`), nothing
-reads or moves the global stream. Settings follow what was measured to suffice on small tables:
-AdamW, one-cycle, a few hundred steps, mixup.
+Both classes fill half of a batch each, so that a handful of anomalies is in every one. Drawing
+little by little would cost more than a small step.
+
+Shapes: n real rows, m generated ones, S steps, B rows of a batch, E experts, F folds.
 """
+
+from typing import NamedTuple
 
 import torch
 
 
+class Examples(NamedTuple):
+    """What a detector learns from.
+
+    Attributes:
+        X: (n, d) float32 tensor.
+        y: (n,) int64, 1 for the known anomalies.
+        synthetic: (m, d) generated anomalies; m may be 0.
+        folds: (n,) int64 or None. With folds, expert j never learns from a row of fold j mod F,
+            which makes its logits on those rows honest.
+    """
+
+    X: torch.Tensor
+    y: torch.Tensor
+    synthetic: torch.Tensor
+    folds: torch.Tensor | None = None
+
+    def to(self, device):
+        """The same examples on a device; the folds stay where they are."""
+        X, y, synthetic = (part.to(device) for part in self[:3])
+        return Examples(X, y, synthetic, self.folds)
+
+
 def half_and_half(normal, anomaly, steps, size, generator):
-    """Row numbers of all batches, as many anomalies as normals in each, drawn with replacement:
-    (steps, size).
+    """Row numbers of all batches, as many anomalies as normals, with replacement: (S, B).
+
+    Args:
+        normal: row numbers of the normals.
+        anomaly: of the anomalies.
+        steps: S.
+        size: B.
+        generator: torch Generator.
     """
     half = size // 2
-    return torch.cat(
-        [
-            normal[torch.randint(len(normal), (steps, size - half), generator=generator)],
-            anomaly[torch.randint(len(anomaly), (steps, half), generator=generator)],
-        ],
-        dim=1,
-    )
+    normals = normal[torch.randint(len(normal), (steps, size - half), generator=generator)]
+    anomalies = anomaly[torch.randint(len(anomaly), (steps, half), generator=generator)]
+    return torch.cat([normals, anomalies], dim=1)
 
 
 def partners(fold, generator):
-    """For every row of every batch another row of the same fold (itself when it is alone): (steps,
-    B) like ``fold``.
+    """For every row of every batch another row of its fold (itself when alone): (S, B).
+
+    Args:
+        fold: (S, B) fold numbers of the rows.
+        generator: torch Generator.
     """
-    key = fold.double() + 0.999 * torch.rand(fold.shape, generator=generator, dtype=torch.float64)
+    noise = torch.rand(fold.shape, generator=generator, dtype=torch.float64)
+    key = fold.double() + 0.999 * noise
     order = torch.argsort(key, dim=1)  # rows of a fold are neighbours, in random order within it
     ordered = fold.gather(1, order)
     first = torch.searchsorted(ordered, ordered)  # where this row's fold begins
     following = torch.arange(1, fold.shape[1] + 1).clamp(max=fold.shape[1] - 1)
     same = ordered[:, following] == ordered
     same[:, -1] = False
-    partner = torch.empty_like(order)
-    return partner.scatter(1, order, order.gather(1, torch.where(same, following, first)))
+    partner = order.gather(1, torch.where(same, following, first))
+    return torch.empty_like(order).scatter(1, order, partner)
+
+
+class BatchPlan:
+    """The batches of a detector's training: rows, mix-up and what each expert may see.
+
+    Mix-up joins rows of one fold only, and generated rows are dealt out over the folds by their
+    number, so that no expert meets a row that it must not learn from, not even in a mixture.
+
+    Args:
+        examples: :class:`Examples`.
+        n_experts: E.
+        recipe: has ``steps``, ``batch``, ``mixup`` and ``synthetic_share``, see
+            :class:`pretrain.Recipe`.
+        generator: torch Generator of the batches.
+        rng: numpy Generator of the mix-up's weights.
+
+    Attributes:
+        target: (S, B) labels after mix-up.
+        share: (S, E, 1 or B) weight of every row in every expert's own loss; sums to 1.
+    """
+
+    def __init__(self, examples, n_experts, recipe, generator, rng):
+        X, y, synthetic, folds = examples
+        steps, batch, device = recipe.steps, recipe.batch, X.device
+        normal, anomaly = ((y == label).nonzero().squeeze(1).cpu() for label in (0, 1))
+        rows = half_and_half(normal, anomaly, steps, batch, generator)  # (S, B)
+        n_fake = round(batch // 2 * recipe.synthetic_share) if len(synthetic) else 0
+        self.source = torch.cat([X, synthetic]) if n_fake else X  # (n + m, d)
+        if n_fake:
+            drawn = torch.randint(len(synthetic), (steps, n_fake), generator=generator)
+            rows[:, batch - n_fake :] = len(X) + drawn
+        target = torch.cat([torch.zeros(batch - batch // 2), torch.ones(batch // 2)])
+        target = target.expand(steps, batch)
+        fold = torch.zeros(len(self.source), dtype=torch.long)
+        n_folds = 1
+        if folds is not None:
+            n_folds = int(max(folds)) + 1
+            dealt = torch.arange(len(self.source) - len(X)) % n_folds
+            fold = torch.cat([torch.as_tensor(folds), dealt])
+        fold = fold[rows]  # (S, B)
+        self._allow(fold, n_folds, n_experts, device)
+        self._partner = None
+        if recipe.mixup > 0:
+            weight = rng.beta(recipe.mixup, recipe.mixup, size=(steps, batch)).astype("float32")
+            weight = torch.from_numpy(weight)
+            partner = partners(fold, generator)
+            target = torch.lerp(target.gather(1, partner), target, weight)
+            self._partner = rows.gather(1, partner).to(device)
+            self._weight = weight[..., None].to(device)  # (S, B, 1)
+        self._rows = rows.to(device)
+        self.target = target.to(device)
+
+    def _allow(self, fold, n_folds, n_experts, device):
+        steps, batch = fold.shape
+        even = torch.full((n_experts, 1), 1.0 / (n_experts * batch), device=device)
+        self.share = even.expand(steps, n_experts, 1)
+        self._allowed = None
+        if n_folds > 1:
+            allowed = fold[..., None] != torch.arange(n_experts) % n_folds
+            self._allowed = allowed.to(device)  # (S, B, E)
+            total = self._allowed.sum((1, 2), keepdim=True)
+            self.share = (self._allowed / total).transpose(1, 2)  # (S, E, B)
+
+    def inputs(self, step):
+        """The rows of a batch, (B, d)."""
+        rows = self.source[self._rows[step]]
+        if self._partner is None:
+            return rows
+        return torch.lerp(self.source[self._partner[step]], rows, self._weight[step])
+
+    def allowed(self, step):
+        """Which experts may see which row, (B, E) bool, or None for all."""
+        return None if self._allowed is None else self._allowed[step]

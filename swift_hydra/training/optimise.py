@@ -1,23 +1,10 @@
-"""The two training loops: the Beta C-VAE (M2) and the detector (M3, M8, M9).
-
-Both draw the classes in equal parts, so that a handful of anomalies is in every batch, and both are
-fully determined by their seed: every stage has its own generators (see :func:`stage_seed`), nothing
-reads or moves the global stream. Settings follow what was measured to suffice on small tables:
-AdamW, one-cycle, a few hundred steps, mixup.
-"""
+"""What both training loops have in common: the optimiser, and a training that can be resumed."""
 
 import math
 
 import torch
 
 from swift_hydra.snapshot import pack_network
-
-
-def check_finite(loss, stage, step, **parts):
-    """Refuse a loss that is not finite. All values are plain numbers."""
-    if not math.isfinite(loss):
-        named = ", ".join(f"{name}={value:.4g}" for name, value in parts.items())
-        raise FloatingPointError(f"{stage}: the loss is {loss} at step {step} ({named})")
 
 
 class Optimiser:
@@ -29,84 +16,129 @@ class Optimiser:
 
     Args:
         network: what is trained.
+        lr: the cycle's largest rate.
+        weight_decay: of AdamW.
+        steps: length of the cycle.
         free: parameters whose name has one of these parts are not decayed.
     """
 
     CLIP = 5.0  # of the gradient's norm
 
     def __init__(self, network, lr, weight_decay, steps, free=()):
-        named = sorted(
-            network.named_parameters(), key=lambda item: any(part in item[0] for part in free)
-        )
+        def is_free(name):
+            return any(part in name for part in free)
+
+        named = sorted(network.named_parameters(), key=lambda item: is_free(item[0]))
         self.parameters = [p for _, p in named]
-        n_decayed = sum(p.numel() for name, p in named if not any(part in name for part in free))
+        n_decayed = sum(p.numel() for name, p in named if not is_free(name))
         flat = torch.cat([p.detach().flatten() for p in self.parameters])
-        self.grad, start = torch.zeros_like(flat), 0
+        self.grad = torch.zeros_like(flat)
+        start = 0
         for p in self.parameters:
             part = slice(start, start + p.numel())
-            p.data, p.grad = flat[part].view_as(p), self.grad[part].view_as(p)
+            p.data = flat[part].view_as(p)
+            p.grad = self.grad[part].view_as(p)
             start = part.stop
-        groups = [
-            {"params": [flat[:n_decayed]], "weight_decay": weight_decay},
-            {"params": [flat[n_decayed:]], "weight_decay": 0.0},
-        ]
-        for group, part in zip(groups, (self.grad[:n_decayed], self.grad[n_decayed:]), strict=True):
-            group["params"][0].grad = part
-        self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"][0].numel()], lr=lr, fused=True
-        )
+        groups = []
+        for part, decay in ((slice(n_decayed), weight_decay), (slice(n_decayed, None), 0.0)):
+            view = flat[part]
+            view.grad = self.grad[part]
+            if view.numel():
+                groups.append({"params": [view], "weight_decay": decay})
+        self.adamw = torch.optim.AdamW(groups, lr=lr, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.adamw, max_lr=lr, total_steps=steps
         )
 
     def step(self, loss):
+        """One step down the gradient of a loss."""
         self.grad.zero_()
         loss.backward()
         self.grad.mul_((self.CLIP / (self.grad.norm() + 1e-6)).clamp(max=1.0))
         self.adamw.step()
         self.schedule.step()
 
-    def state(self):
+    def snapshot(self):
+        """Moments and rates."""
         return self.adamw.state_dict()
 
-    def load_state(self, state, step):
-        self.adamw.load_state_dict(state)
-        self.schedule.last_epoch = (
-            step  # all else that the rate depends on is in the optimiser's groups
-        )
+    def go_on(self, snapshot, step):
+        """Take up a training after ``step`` steps."""
+        self.adamw.load_state_dict(snapshot)
+        self.schedule.last_epoch = step  # all else that the rate depends on is in the groups
 
     def release(self):
+        """Give every parameter memory of its own."""
         for p in self.parameters:
-            p.data, p.grad = p.data.clone(), None
+            p.data = p.data.clone()
+            p.grad = None
 
 
-def steps_left(stage, steps, network, optimiser, history, generator, store):
-    """Yield the numbers of the steps that are left, and keep in the store how far the training is.
+class Training:
+    """One training of a network under a journal.
 
-    The loop's body appends one entry to ``history`` per step. A stage that is finished has no step
-    left: its network, generators and history are put in place, and the body never runs.
+    ``for step in training:`` yields the numbers of the steps that are left; the body calls
+    :meth:`learn` once. A stage that is finished has no step left: its network, generators and
+    history are put in place, and the body never runs.
+
+    Args:
+        stage: its name in the journal.
+        network: what learns.
+        optimiser: an :class:`Optimiser` of it.
+        steps: training steps in all.
+        generator: the stage's torch Generator.
+        journal: a :class:`journal.Journal`.
     """
-    saved = store.get(stage)
-    if saved is not None:
-        history += saved["history"]
-        network.load_state_dict(saved["network"])
-        generator.set_state(saved["generator"])
+
+    def __init__(self, stage, network, optimiser, steps, generator, journal):
+        self.stage = stage
+        self.network = network
+        self.optimiser = optimiser
+        self.steps = steps
+        self.generator = generator
+        self.journal = journal
+        self.history = []
+
+    def __iter__(self):
+        saved = self.journal.saved(self.stage)
+        if saved is not None:
+            self._take_up(saved)
+        for step in range(len(self.history), self.steps):
+            yield step
+            finished = step + 1 == self.steps
+            if finished or self.journal.due():
+                self.journal.keep(self.stage, self._content(finished), step + 1, self.steps)
+        self.optimiser.release()
+        self.journal.add_history(self.stage, self.history)
+
+    def learn(self, loss, **parts):
+        """One optimiser step; ``parts`` are what the log calls the loss's parts, plain numbers.
+
+        Raises:
+            FloatingPointError: naming the step and the parts when the loss is not finite.
+        """
+        step = len(self.history)
+        value = loss.item()
+        if not math.isfinite(value):
+            named = ", ".join(f"{name}={part:.4g}" for name, part in parts.items())
+            raise FloatingPointError(f"{self.stage}: the loss is {value} at step {step} ({named})")
+        self.history.append(parts)
+        self.optimiser.step(loss)
+        self.journal.step(self.stage, step + 1, self.steps, **parts)
+
+    def _content(self, finished):
+        return {
+            "network": pack_network(self.network)["state"],
+            "optimiser": None if finished else self.optimiser.snapshot(),
+            "generator": self.generator.get_state(),
+            "global_generator": torch.get_rng_state(),
+            "history": self.history,
+        }
+
+    def _take_up(self, saved):
+        self.history = saved["history"]
+        self.network.load_state_dict(saved["network"])
+        self.generator.set_state(saved["generator"])
         torch.set_rng_state(saved["global_generator"])
-        if len(history) < steps:
-            optimiser.load_state(saved["optimiser"], len(history))
-    for step in range(len(history), steps):
-        yield step
-        finished = step + 1 == steps
-        if finished or store.due():
-            store.put(
-                stage,
-                {
-                    "network": pack_network(network)["state"],
-                    "optimiser": None if finished else optimiser.state(),
-                    "generator": generator.get_state(),
-                    "global_generator": torch.get_rng_state(),
-                    "history": history,
-                },
-                step + 1,
-                steps,
-            )
+        if len(self.history) < self.steps:
+            self.optimiser.go_on(saved["optimiser"], len(self.history))

@@ -1,9 +1,7 @@
-"""The two training loops: the Beta C-VAE (M2) and the detector (M3, M8, M9).
+"""A random stream of its own for every named stage of a run.
 
-Both draw the classes in equal parts, so that a handful of anomalies is in every batch, and both are
-fully determined by their seed: every stage has its own generators (see :func:`stage_seed`), nothing
-reads or moves the global stream. Settings follow what was measured to suffice on small tables:
-AdamW, one-cycle, a few hundred steps, mixup.
+Nothing reads or moves the global streams: the same seed gives the same stage to the bit, whatever
+ran before it.
 """
 
 import zlib
@@ -14,20 +12,23 @@ import torch
 
 
 def stage_seed(seed, stage):
-    """A seed for one named stage of a run: stages do not disturb each other when one of them draws
-    more.
-    """
-    return int(np.random.SeedSequence([int(seed), zlib.crc32(stage.encode())]).generate_state(1)[0])
+    """A seed for one stage: stages do not disturb each other when one of them draws more."""
+    sequence = np.random.SeedSequence([int(seed), zlib.crc32(stage.encode())])
+    return int(sequence.generate_state(1)[0])
+
+
+def stage_rng(seed, stage):
+    """numpy's Generator of one stage."""
+    return np.random.default_rng(stage_seed(seed, stage))
 
 
 @contextmanager
 def seeded(seed, stage):
-    """Initialise and train inside a stream of its own; yields a generator and leaves the global
-    stream as it was.
+    """Initialise and train inside a stream of its own; yields a torch Generator.
+
+    The global stream is afterwards as it was: module initialisers and dropout read no other.
     """
     value = stage_seed(seed, stage)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # module initialisers and dropout can only read the global stream
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(value)
         yield torch.Generator().manual_seed(value)

@@ -1,0 +1,175 @@
+"""Training rows, prepared and standardised once, and what they say about the columns (M1).
+
+Shapes: n rows, d columns of the table, d' prepared ones.
+"""
+
+from functools import cached_property
+
+import numpy as np
+
+from swift_hydra.data.columns import Preparation, Standardizer
+from swift_hydra.data.labels import check_labels, encode_labels
+from swift_hydra.data.table import as_table, fingerprint
+from swift_hydra.settings import InputError
+
+MIN_NORMALS = 5  # fewer cannot be split into folds that say what normal looks like
+
+
+class Columns:
+    """How the columns of a table are prepared, standardised, and compared with the training's.
+
+    Args:
+        preparation: a fitted :class:`data.columns.Preparation`.
+        scaler: a fitted :class:`data.columns.Standardizer` of the prepared columns.
+        centre: (d',) a typical normal row, prepared.
+        low: (d',) smallest prepared values of the training rows.
+        high: (d',) largest.
+    """
+
+    def __init__(self, preparation, scaler, centre, low, high):
+        self.preparation = preparation
+        self.scaler = scaler
+        self.centre = centre
+        self.low = low
+        self.high = high
+
+    @property
+    def n_features(self):
+        """d, the columns of the table as given."""
+        return self.preparation.d
+
+    @property
+    def given_names(self):
+        """d names, or None where the training table had none."""
+        return self.preparation.columns
+
+    @property
+    def names(self):
+        """d names: those of the training table, or x0, x1, ..."""
+        return list(self.given_names or (f"x{j}" for j in range(self.n_features)))
+
+    @property
+    def texts(self):
+        """{column number: its texts} of the text columns."""
+        return self.preparation.texts
+
+    def prepare(self, table):
+        """Gaps filled and texts encoded: float32 (n, d'), finite."""
+        return self.preparation.transform(table)
+
+    def standardise(self, X):
+        """Prepared rows (n, d') as the networks read them: float32 (n, d')."""
+        return self.scaler.transform(X)
+
+    def in_units(self, Z):
+        """Standardised rows (n, d') in the units of the prepared columns."""
+        return self.scaler.inverse_transform(Z)
+
+    def without(self, X, j):
+        """Prepared rows X (n, d') with column j of the table at its typical value."""
+        return np.where(self.preparation.groups == j, self.centre, X)
+
+    def outside(self, table, X):
+        """(n, d) True where a row lies outside the training rows' range of a column.
+
+        Args:
+            table: n rows as given.
+            X: (n, d') the same rows, prepared.
+        """
+        slack = 1e-4 * (self.high - self.low)  # a text file's rounding is no drift
+        beyond = (X < self.low - slack) | (X > self.high + slack)
+        first = np.searchsorted(self.preparation.groups, np.arange(self.n_features))
+        return np.logical_or.reduceat(beyond, first, axis=1) | self.preparation.unknown(table)
+
+    def range_of(self, j):
+        """What the training rows held in column j of the table, in words."""
+        if j in self.texts:
+            return f"{len(self.texts[j])} texts"
+        at = int(np.searchsorted(self.preparation.groups, j))
+        return f"{self.low[at]:.4g} to {self.high[at]:.4g}"
+
+    def snapshot(self):
+        """Arrays and plain values."""
+        return {
+            "preparation": self.preparation.snapshot(),
+            "scaler": self.scaler.snapshot(),
+            "centre": self.centre,
+            "low": self.low,
+            "high": self.high,
+        }
+
+    @classmethod
+    def from_snapshot(cls, saved, n_features):
+        """Rebuild from :meth:`snapshot`.
+
+        Raises:
+            ValueError: for what no fit on ``n_features`` columns leaves.
+        """
+        preparation = Preparation.from_snapshot(saved["preparation"])
+        preparation.check(n_features)
+        d = len(preparation.names)
+        for name in ("centre", "low", "high"):
+            if saved[name].shape != (d,) or not np.isfinite(saved[name]).all():
+                raise ValueError(f"{name} is not finite or its shape is not {(d,)}")
+        scaler = Standardizer.from_snapshot(saved["scaler"])
+        return cls(preparation, scaler, saved["centre"], saved["low"], saved["high"])
+
+
+class TrainingRows:
+    """Training rows with their labels, read and checked; see :meth:`read`.
+
+    Args:
+        columns: a :class:`Columns` that was learned from these rows.
+        X: (n, d') prepared rows, float32.
+        y: (n,) int64, 1 for known anomalies.
+        classes: (2,) the labels that were given for normal and anomaly.
+
+    Attributes:
+        Z: (n, d') the rows standardised, float32.
+    """
+
+    def __init__(self, columns, X, y, classes):
+        self.columns = columns
+        self.X = X
+        self.y = y
+        self.classes = classes
+        self.Z = columns.standardise(X)
+
+    @classmethod
+    def read(cls, X, y, settings):
+        """Check and prepare rows.
+
+        Args:
+            X: (n, d) array-like, data frame or Table.
+            y: (n,) labels.
+            settings: has ``impute`` and ``categorical``, see :class:`data.columns.ColumnSettings`.
+
+        Raises:
+            InputError: for whatever is wrong with the rows or the labels.
+        """
+        table = as_table(X, settings.categorical != "refuse" or ())
+        preparation = Preparation(settings.impute, settings.categorical).fit(table)
+        X = preparation.transform(table)
+        if len(X) < 2:
+            raise InputError(
+                f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an "
+                "anomaly"
+            )
+        y, classes = encode_labels(y)
+        y = check_labels(y, least=1)
+        if len(X) != len(y):
+            raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
+        n_normals = int((y == 0).sum())
+        if n_normals < MIN_NORMALS:
+            raise InputError(
+                f"y marks only {n_normals} rows as normal (0): at least {MIN_NORMALS} are needed"
+            )
+        centre = preparation.centre(X[y == 0])
+        scaler = Standardizer().fit(X)
+        columns = Columns(preparation, scaler, centre, X.min(axis=0), X.max(axis=0))
+        return cls(columns, X, y, classes)
+
+    @cached_property
+    def fingerprint(self):
+        """SHA256 of the prepared rows and labels: tells what was trained on them."""
+        return fingerprint(self.X, self.y)

@@ -1,0 +1,233 @@
+"""What any fitted detector of table rows does: score, explain, predict, save and load.
+
+:class:`TableDetector` has scikit-learn's conventions. What trains stands in SwiftHydra.py.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import ClassifierTags
+
+from swift_hydra.data.rows import Columns
+from swift_hydra.data.table import as_table
+from swift_hydra.files import content_of, load_checkpoint, write_torch
+from swift_hydra.settings import InputError, check_range
+from swift_hydra.snapshot import to_arrays, to_tensors
+
+KIND = "SwiftHydra"  # of a checkpoint
+CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
+CHUNK_ROWS = 65536  # rows scored at a time at most
+
+
+class NotFitted(InputError, NotFittedError):
+    """scikit-learn's error for an estimator without a fit, one line on the command line."""
+
+
+class TableDetector(BaseEstimator):
+    """The fitted half of :class:`SwiftHydra.SwiftHydra`.
+
+    ``fit`` leaves ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (scores standardised
+    rows), ``decision_scores_`` of the training rows, ``synthetic_``, ``classes_``,
+    ``n_features_in_``, ``n_experts_`` and ``effective_rank_``.
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        # Two labels; otherwise no classifier: scores matter.
+        tags.classifier_tags = ClassifierTags(multi_class=False)
+        return tags
+
+    # --- scores -----------------------------------------------------------------------------------
+
+    def decision_function(self, X, chunk_rows=None):
+        """Scores of rows; higher is more anomalous.
+
+        Args:
+            X: (n, d) array-like, data frame or Table.
+            chunk_rows: rows scored at a time, which bounds the memory; None takes 65,536, fewer of
+                a wide table.
+
+        Returns:
+            (n,) float64.
+
+        Raises:
+            InputError: for NaN, infinity, text, another number of columns, or before ``fit``.
+        """
+        parts = [self.score_prepared(rows) for rows in self._prepared(self._table(X), chunk_rows)]
+        return np.concatenate(parts)
+
+    def default_chunk_rows(self):
+        """Rows that are scored at a time: fewer of a wide table, so that memory is the same."""
+        return min(CHUNK_ROWS, CHUNK_NUMBERS // self.n_features_in_ + 1)
+
+    def score_prepared(self, X):
+        """(n,) scores of rows (n, d') that ``columns_`` has prepared.
+
+        Raises:
+            FloatingPointError: for scores that are not finite.
+        """
+        chunk = self.default_chunk_rows()
+        starts = range(0, max(len(X), 1), chunk)
+        parts = [self.detector_.score(self.columns_.standardise(X[i : i + chunk])) for i in starts]
+        scores = np.concatenate(parts)
+        if not np.isfinite(scores).all():
+            n_bad = int((~np.isfinite(scores)).sum())
+            raise FloatingPointError(f"{n_bad} of {len(scores)} scores are not finite")
+        return scores
+
+    def _prepared(self, table, chunk_rows=None):
+        """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""
+        chunk = chunk_rows or self.default_chunk_rows()
+        for start in range(0, max(len(table), 1), chunk):
+            yield self.columns_.prepare(table.take(slice(start, start + chunk)))
+
+    def _table(self, X):
+        """X as a table of the training's columns."""
+        if not hasattr(self, "detector_"):
+            raise NotFitted(
+                "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
+            )
+        table = as_table(X, self.columns_.texts)
+        if table.X.shape[1] != self.n_features_in_:
+            raise InputError(
+                f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "
+                f"{self.n_features_in_} features as input: give the columns it was trained on"
+            )
+        return replace(table, columns=table.columns or self.columns_.given_names)
+
+    def explain(self, X, k=3):
+        """The features that raise the score of each row most, by occlusion.
+
+        A feature's share is how much the score falls when its value is replaced by the training
+        normals' median (most frequent text) and the other features stay. Costs d further scorings
+        of X.
+
+        Args:
+            X: (n, d) rows.
+            k: features to name, at most d.
+
+        Returns:
+            Names (n, k), the largest share first, and the shares (n, k) in units of the score.
+        """
+        table = self._table(X)
+        k = min(k, self.n_features_in_)
+        first, shares = [], []
+        for rows in self._prepared(table):
+            score = self.score_prepared(rows)
+            raised = np.empty((len(rows), self.n_features_in_))
+            for j in range(self.n_features_in_):
+                raised[:, j] = score - self.score_prepared(self.columns_.without(rows, j))
+            order = np.argsort(-raised, axis=1, kind="stable")[:, :k]
+            first.append(order)
+            shares.append(np.take_along_axis(raised, order, axis=1))
+        names = np.array(self.columns_.names, dtype=object)
+        return names[np.concatenate(first)], np.concatenate(shares)
+
+    def predict_score(self, X):
+        """ADBench's name for :meth:`decision_function`."""
+        return self.decision_function(X)
+
+    def predict_proba(self, X):
+        """(n, 2): probability of normal and anomaly if both were equally frequent."""
+        anomaly = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
+        return np.column_stack([1 - anomaly, anomaly])
+
+    def predict(self, X):
+        """(n,) labels of ``classes_``: the second, 1, for scores above ``threshold_``."""
+        above = self.decision_function(X) > self.threshold_
+        return self.classes_[above.astype(np.int64)]
+
+    def set_contamination(self, contamination):
+        """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
+
+        Args:
+            contamination: share of the training rows above the threshold, 0 to .99.
+        """
+        check_range("contamination", contamination, 0, 0.99, whole=False)
+        self.contamination = contamination
+        self.threshold_ = float(np.quantile(self.decision_scores_, 1 - contamination))
+        self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
+        return self
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def checkpoint(self, fingerprint=None):
+        """The fitted detector as tensors and plain values.
+
+        Args:
+            fingerprint: of the training rows, or None.
+        """
+        parameters = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self.get_params().items()
+            if name != "progress"
+        }
+        return {
+            "kind": KIND,
+            "fingerprint": fingerprint,
+            "parameters": parameters,
+            "columns": to_tensors(self.columns_.snapshot()),
+            "classes": self.classes_.tolist(),
+            "n_features": self.n_features_in_,
+            "n_experts": self.n_experts_,
+            "effective_rank": self.effective_rank_,
+            "synthetic": torch.from_numpy(self.synthetic_),
+            "detector": to_tensors(self.detector_.snapshot()),
+            "decision_scores": torch.from_numpy(self.decision_scores_),
+        }
+
+    def save(self, path):
+        """Write the fitted detector to one file, atomically."""
+        write_torch(path, self.checkpoint())
+
+    @classmethod
+    def load(cls, path):
+        """Read a detector that :meth:`save` or a run wrote.
+
+        It scores on the CPU, bit-equal to the saved one there.
+
+        Raises:
+            InputError: if the file is missing, damaged or of another kind.
+        """
+        return cls.from_checkpoint(load_checkpoint(path, KIND), path)
+
+    @classmethod
+    def from_checkpoint(cls, saved, path):
+        """The detector of a checkpoint that was read from ``path``.
+
+        Raises:
+            InputError: if its content does not fit together.
+        """
+        with content_of(path):
+            self = cls(**saved["parameters"])
+            self.device_ = torch.device("cpu")
+            self.n_features_in_ = saved["n_features"]
+            self.columns_ = Columns.from_snapshot(to_arrays(saved["columns"]), self.n_features_in_)
+            self.classes_ = np.array(saved["classes"])
+            self.n_experts_ = saved["n_experts"]
+            self.effective_rank_ = saved["effective_rank"]
+            self.synthetic_ = saved["synthetic"].numpy()
+            self.decision_scores_ = saved["decision_scores"].numpy()
+            self.detector_ = self.detector_from(to_arrays(saved["detector"]))
+            self.set_contamination(self.contamination)
+            self._check_rebuilt()
+            return self
+
+    def _check_rebuilt(self):
+        """Shapes and values, then a few rows are scored: what does not fit shows now."""
+        columns, rows, scores = self.columns_, self.synthetic_, self.decision_scores_
+        d = len(columns.centre)
+        wanted = {
+            "classes": (self.classes_, (2,)),
+            "synthetic": (rows, (*rows.shape[:1], d)),
+            "decision_scores": (scores, scores.shape[:1]),
+        }
+        for name, (value, shape) in wanted.items():
+            if value.shape != shape or not np.isfinite(value).all():
+                raise ValueError(f"{name} is not finite or its shape is {value.shape}, not {shape}")
+        known = np.stack([columns.centre, columns.low, columns.high])
+        self.score_prepared(np.concatenate([known, rows[:32]]))

@@ -1,0 +1,98 @@
+"""What a finished run says of itself: report.json, the log, the arrays, the figures."""
+
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from swift_hydra.run.figures import Run, draw_run
+from swift_hydra.run.record import environment_report, peak_memory_mib
+
+
+def result_line(y, score):
+    """The last line of a run."""
+    return f"AUC-ROC {roc_auc_score(y, score):.4f}  AUC-PR {average_precision_score(y, score):.4f}"
+
+
+def report_of_start(rows, which, config, resumed_after):
+    """What report.json says before the work.
+
+    Args:
+        rows: a :class:`dataloader.Rows`.
+        which: its :class:`dataloader.RowOptions`.
+        config: {flag: value} of the command.
+        resumed_after: the last stage that ``--resume`` took over, or None.
+    """
+    y, y_test = rows.train.y, rows.y_test
+    return {
+        "dataset": rows.data.name,
+        "protocol": which.protocol,
+        "seed": which.seed,
+        "config": config,
+        **rows.fingerprints,
+        "resumed_after": resumed_after,
+        **environment_report(),
+        "n_train": len(y),
+        "n_train_anomalies": int(y.sum()),
+        "n_test": len(y_test),
+        "n_test_anomalies": int(y_test.sum()),
+        "n_features": len(rows.data.columns),
+    }
+
+
+def report_of_end(detector, rows, score, device, backend, seconds):
+    """What report.json says of a run that did not fail.
+
+    Args:
+        detector: the fitted estimator.
+        rows: a :class:`dataloader.Rows`.
+        score: (m,) of the test rows.
+        device: where the mixture ran.
+        backend: with which Mamba.
+        seconds: of every stage.
+    """
+    return {
+        "device": str(device),
+        "mamba_backend": backend,
+        "n_experts": detector.n_experts_,
+        "effective_rank": round(detector.effective_rank_, 2),
+        "n_synthetic": len(detector.synthetic_),
+        "auc_roc": float(roc_auc_score(rows.y_test, score)),
+        "auc_pr": float(average_precision_score(rows.y_test, score)),
+        "seconds": seconds,
+        "peak_memory_mib": peak_memory_mib(),
+        "failed": None,
+    }
+
+
+def arrays_of(rows, score):
+    """What scores.npz holds."""
+    return {
+        "y_test": rows.y_test,
+        "score": score,
+        "test_index": rows.split.test,
+        "train_index": rows.split.train,
+    }
+
+
+def figures_of(detector, rows, score, log, report):
+    """The figures of a run: {file name: bytes}.
+
+    Args:
+        detector: the fitted estimator.
+        rows: a :class:`dataloader.Rows`.
+        score: (m,) of the test rows.
+        log: the entries of log.jsonl.
+        report: the whole report.
+    """
+    columns = detector.columns_
+    run = Run(
+        y_train=rows.train.y,
+        train_score=detector.decision_scores_,
+        Z_train=rows.train.Z,
+        y_test=rows.y_test,
+        score=score,
+        Z_test=columns.standardise(rows.X_test),
+        synthetic=columns.standardise(detector.synthetic_),
+        log=log,
+        n_experts=detector.n_experts_,
+        expert_usage=detector.detector_.expert_usage,
+    )
+    return draw_run(run, report)

@@ -63,6 +63,7 @@ from swift_hydra.run.resume import PACE, Store, finished_run
 from swift_hydra.scan.backends import choose_backend
 from swift_hydra.settings import (
     InputError,
+    check_choice,
     check_settings,
     flag_values,
     parse_config,
@@ -282,6 +283,7 @@ def generate(Z, y, networks, seed, settings, journal=None):
     """
     journal = journal or Journal()
     kind = settings.generator
+    check_choice("generator", kind, GENERATORS)
     saved = journal.saved("episodes")
     if kind == "none":
         return Generated(Z[:0], [])

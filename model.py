@@ -447,10 +447,10 @@ class Router(nn.Module):
         )
         balance = _cv_squared(gates.sum(0))
         if deviation is not None:
-            balance = balance + _cv_squared(self._smooth_load(logits, noisy, deviation, top))
+            balance = balance + _cv_squared(self.smooth_load(logits, noisy, deviation, top))
         return RouterOutput(gates, load, balance)
 
-    def _smooth_load(self, logits, noisy, deviation, top):
+    def smooth_load(self, logits, noisy, deviation, top):
         """Expected load: P(expert stays among the k) if its own noise were drawn again, summed over
         the rows.
         """

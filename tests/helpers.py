@@ -7,6 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from swift_hydra.data.columns import Standardizer
+from swift_hydra.journal import Journal
+from swift_hydra.model import MoEDetector
+from swift_hydra.pretrain import Recipe, new_cvae, train_cvae, train_detector
+from swift_hydra.training.batches import Examples
 
 ROOT = Path(__file__).resolve().parents[1]
 # Where ADBench's own files may be: a folder of the user's, what was downloaded, a folder beside the
@@ -50,3 +57,37 @@ def run_script(*arguments, cwd=None, env=None):
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
     )
+
+
+def standardised(X, y):
+    """Tensors of the rows and labels as networks get them."""
+    return torch.from_numpy(Standardizer().fit(X).transform(X)), torch.from_numpy(y)
+
+
+def trained_cvae(X, y, seed=0, stage="cvae", steps=200, beta=0.2, journal=None):
+    """A Beta C-VAE on tensors X (n, d), y (n,)."""
+    journal = journal or Journal()
+    return train_cvae(lambda: new_cvae(X.shape[1], beta), X, y, seed, stage, steps, journal)
+
+
+def trained_mixture(X, y, seed=0, journal=None, folds=None, synthetic=None, mixture=None, **recipe):
+    """A mixture on tensors X (n, d), y (n,); ``mixture`` holds MoEDetector's arguments."""
+    settings = {"n_experts": 4, "k": 2, **(mixture or {})}
+    examples = Examples(X, y, X[:0] if synthetic is None else synthetic, folds)
+    recipe = Recipe(**recipe)
+
+    def make():
+        return MoEDetector(X.shape[1], **settings)
+
+    return train_detector(make, examples, recipe, seed, "detector", journal or Journal())
+
+
+class Losses(Journal):
+    """A journal that remembers the losses of every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def step(self, stage, n_done, n_steps, **losses):
+        self.steps.append(losses)

@@ -1,6 +1,4 @@
-"""Evidence is left-out on training rows, the same after a reload, and M12 does what its formula
-says.
-"""
+"""Evidence is left-out on training rows; M12 does what its formula says."""
 
 import numpy as np
 import pytest
@@ -27,8 +25,12 @@ def fitted():
     y = (np.arange(500) < 40).astype(np.int64)
     X[y == 1] += 2.0
     folds = rng.integers(0, 4, 500)
-    evidence = Evidence(residuals())
-    return X, y, evidence, evidence.fit_transform(X, y, folds, folds % 2, np.random.default_rng(1))
+    return X, y, *fit(X, y, folds, residuals())
+
+
+def fit(X, y, folds, functions):
+    rng = np.random.default_rng(1)
+    return Evidence.fit(X, y, folds, functions, folds % 2, rng, max_normals=4096)
 
 
 def test_neighbours_leave_the_row_itself_out():
@@ -58,9 +60,7 @@ def test_columns_are_standardised_by_the_normals_and_see_anomalies(fitted):
 
 
 def test_training_rows_look_like_new_rows(fitted):
-    """Left-out columns of training normals are distributed as those of fresh normals; in-sample
-    ones are not.
-    """
+    """Left-out columns of training normals are as those of fresh ones; in-sample ones are not."""
     X, y, evidence, _ = fitted
     fresh = evidence.transform(np.random.default_rng(9).normal(size=(2000, 5)).astype(np.float32))
     assert np.abs(fresh.mean(0)).max() < 0.25
@@ -73,34 +73,34 @@ def test_a_row_is_scored_by_the_residual_function_that_did_not_see_it(fitted):
     fold = np.arange(500) % 2
     asked = [[], []]
     spies = [lambda Z, i=i: asked[i].append(len(Z)) or np.ones(len(Z)) * (i + 1) for i in (0, 1)]
-    columns = Evidence(spies).fit_transform(X, y, fold, fold, np.random.default_rng(0))
+    _, columns = fit(X, y, fold, spies)
     cvae = columns[:, column_index(["cvae"])[0]]
     assert len(np.unique(cvae[fold == 0])) == len(np.unique(cvae[fold == 1])) == 1
     assert cvae[0] < cvae[1]
 
 
-def test_state_round_trip_is_equal_to_the_bit(fitted):
+def test_a_snapshot_round_trip_is_equal_to_the_bit(fitted):
     X, _, evidence, _ = fitted
-    again = Evidence.from_state(evidence.state(), residuals())
+    again = Evidence.from_snapshot(evidence.snapshot(), residuals())
     assert np.array_equal(evidence.transform(X), again.transform(X))
 
 
 def test_p_values_are_uniform_on_normals_and_fall_beyond_them():
     rng = np.random.default_rng(0)
-    tail = TailPValue(rng.normal(size=4000))
+    tail = TailPValue.fit(rng.normal(size=4000))
     p = np.exp(-tail(rng.normal(size=4000)))
     assert abs(p.mean() - 0.5) < 0.03
     assert abs((p < 0.05).mean() - 0.05) < 0.015
     assert (np.diff(tail(np.linspace(-3, 20, 200))) >= 0).all()
     assert np.isfinite(tail(np.array([1e6]))).all()
-    constant = TailPValue(np.zeros(50))
+    constant = TailPValue.fit(np.zeros(50))
     assert np.isfinite(constant(np.array([-1.0, 0.0, 1.0]))).all()
 
 
 def test_merged_p_value_round_trip():
     scores = np.random.default_rng(0).normal(size=(300, 3))
-    merged = MergedPValue().fit(scores)
-    again = MergedPValue.from_state(merged.state())
+    merged = MergedPValue.fit(scores)
+    again = MergedPValue.from_snapshot(merged.snapshot())
     assert np.array_equal(merged.minus_log_p(scores * 2), again.minus_log_p(scores * 2))
 
 
@@ -124,9 +124,8 @@ def test_the_shape_is_estimated_and_shrunk():
     rng = np.random.default_rng(0)
     assert shrunken_shape(rng.exponential(1 / 0.5, 5000)) == pytest.approx(0.5, abs=0.03)
     assert shrunken_shape([]) == pytest.approx(0.2)
-    assert (
-        shrunken_shape(np.full(100, 0.1)) == 0.95
-    )  # anomalies that look more normal than normals: the side fades
+    # Anomalies that look more normal than normals: the side fades.
+    assert shrunken_shape(np.full(100, 0.1)) == 0.95
     assert shrunken_shape([50.0]) < 0.2 < shrunken_shape([0.0])
 
 

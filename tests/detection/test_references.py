@@ -53,18 +53,19 @@ def test_the_frozen_model_scores_as_it_did(frozen, loaded, threads, backend, n_t
     if backend == "numba" and not fused.available():
         pytest.skip("numba is not installed")
     threads(n_threads)
-    for mixture in (loaded.detector_.mixture, loaded.detector_.one_class):
-        mixture.experts.backend = backend
+    for side in (loaded.detector_.known, loaded.detector_.unlike):
+        side.mixture.network.backend = backend
     assert difference(loaded, frozen) < (LOADED if made_here(frozen) else LOADED_ELSEWHERE)
 
 
 def parts(detector):
-    yield "mixture", detector.mixture.experts.head_weight.data
-    yield "scan", detector.mixture.experts.mamba["A_log"].data
-    yield "router", detector.mixture.router.clean.weight.data
-    yield "one-class", detector.one_class.experts.out_weight.data
-    yield "C-VAE", detector.half_cvaes[0].decoder[0].weight.data
-    yield "kernel", detector.kernels[1].alpha
+    mixture, one_class = (side.mixture.network for side in (detector.known, detector.unlike))
+    yield "mixture", mixture.experts.head_weight.data
+    yield "scan", mixture.experts.mamba["A_log"].data
+    yield "router", mixture.router.clean.weight.data
+    yield "one-class", one_class.experts.out_weight.data
+    yield "C-VAE", detector.cvaes[0].decoder[0].weight.data
+    yield "kernel", detector.known.kernels[1].alpha
     yield "evidence", detector.evidence.scale
 
 

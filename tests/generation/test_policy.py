@@ -1,37 +1,41 @@
-"""Reward, feasible action, PPO, filter, selection and the episodes: what the released code's bugs
-would have broken.
-"""
+"""Reward, feasible action, PPO, filter, selection, episodes: what the released code breaks."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers import made_table
+from helpers import made_table, standardised
 
-from swift_hydra.data.columns import Standardizer
 from swift_hydra.generation.agent import LatentAgent, gae, ppo_loss
 from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.reward import Coverage, Feasibility, Novelty
 from swift_hydra.geometry import effective_rank
-from swift_hydra.pretrain import pretrain
-from swift_hydra.SwiftHydra import generate_anomalies
+from swift_hydra.pretrain import PretrainSettings, pretrain
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra, generate
 
 
 @pytest.fixture(scope="module")
 def trained():
-    X, y = made_table(n=300, n_anomalies=30)
-    Z, labels = torch.from_numpy(Standardizer().fit(X).transform(X)), torch.from_numpy(y)
-    return Z, labels, pretrain(Z, labels, 0, cvae_steps=150, detector_steps=60)
+    Z, y = standardised(*made_table(n=300, n_anomalies=30))
+    return Z, y, pretrain(Z, y, 0, PretrainSettings(cvae_steps=150, detector_steps=60))
 
 
 @pytest.fixture
 def environment(trained):
     Z, y, networks = trained
-    return LatentEnvironment(Z, y, networks.cvae, networks.detector, np.random.default_rng(0))
+    return LatentEnvironment(Z, y, networks, np.random.default_rng(0))
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def made(trained, kind, **settings):
+    Z, y, networks = trained
+    return generate(Z, y, networks, 0, SwiftHydra(generator=kind, **settings))
 
 
 # --- reward (M4) ----------------------------------------------------------------------------------
@@ -108,35 +112,48 @@ def test_the_filter_rejects_what_lies_among_normals():
 
 
 def test_a_step_moves_the_latent_by_a_bounded_amount(environment):
-    environment.reset(50, 1.0, generator())
-    before = environment.z.clone()
-    environment.step(torch.full((50, environment.d_action), 100.0))
-    torch.testing.assert_close(environment.z - before, torch.ones_like(before))
+    at = environment.reset(50, 1.0, generator())
+    after = environment.step(at, torch.full((50, environment.d_action), 100.0))
+    torch.testing.assert_close(after.z - at.z, torch.ones_like(at.z))
+    assert (at.t, after.t) == (0, 1)
 
 
 def test_no_action_leaves_only_the_random_direction(environment):
-    environment.reset(50, 1.0, generator())
-    distance = (environment.decode() - environment.base).norm(dim=1)
-    wanted = environment.log_tau.exp() * environment.scale
-    inside = environment.decode().abs().amax(1) < 5.0  # not clipped
+    at = environment.reset(50, 1.0, generator())
+    x = environment.decode(at)
+    distance = (x - at.base).norm(dim=1)
+    wanted = at.log_tau.exp() * at.scale
+    inside = x.abs().amax(1) < 5.0  # not clipped
     torch.testing.assert_close(distance[inside], wanted[inside], rtol=1e-3, atol=1e-4)
 
 
 def test_the_gradient_action_moves_z_and_raises_the_reward(environment):
     """The released code detaches z, so that its 'one step to feasible actions' never moves it."""
-    environment.reset(200, 1.0, generator())
-    start, before = (
-        environment.z.clone(),
-        environment.differentiable_reward(environment.decode()).detach(),
-    )
+
+    def reward(at):
+        x = environment.decode(at)
+        return environment.reward.smooth(x, environment.detector, at.weight).detach()
+
+    start = at = environment.reset(200, 1.0, generator())
     for _ in range(environment.n_steps):
-        environment.step(environment.gradient_action())
-    after = environment.differentiable_reward(environment.decode()).detach()
-    moved = (environment.z - start).norm(
-        dim=1
-    ) > 0.1  # where the reward is saturated there is no slope to follow
-    assert moved.float().mean() > 0.9
-    assert after.mean() > before.mean() + 0.05
+        at = environment.step(at, environment.gradient_action(at))
+    moved = (at.z - start.z).norm(dim=1) > 0.1
+    assert moved.float().mean() > 0.9  # where the reward is saturated there is no slope to follow
+    assert reward(at).mean() > reward(start).mean() + 0.05
+
+
+def test_the_reward_is_the_sum_of_its_parts(environment):
+    at = environment.reset(64, 0.6, generator())
+    with torch.no_grad():
+        x = environment.decode(replace(at, log_tau=at.log_tau + 1.0))
+    r = environment.judge(x, 0.6)
+    half = environment.reward.half(0.6)
+    assert half == r.coverage_weight == pytest.approx(0.6 * 4.0 / 2)
+    outside = 2.0 * (~r.feasible).float()
+    torch.testing.assert_close(
+        r.total, half * r.novelty + half * r.coverage + r.deception - outside
+    )
+    torch.testing.assert_close(r.without_coverage, r.total - half * r.coverage)
 
 
 # --- PPO (M6) -------------------------------------------------------------------------------------
@@ -177,7 +194,7 @@ def test_ppo_learns_and_moves_policy_and_value(environment):
     }
     before, g, rewards = {n: p.detach().clone() for n, p in nets.items()}, generator(), []
     for _ in range(15):
-        _, reward, batch = agent.rollout(environment, 512, 1.0, 0.0, g)
+        _, _, reward, batch = agent.play(environment, 512, 1.0, 0.0, g)
         rewards.append(float(reward.total.mean()))
         agent.update(batch, g)
     assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.1
@@ -191,73 +208,56 @@ def test_ppo_learns_and_moves_policy_and_value(environment):
 def test_generators_deliver_feasible_finite_rows(trained, kind):
     if kind == "smote":
         pytest.importorskip("imblearn", reason="generator 'smote' needs imbalanced-learn")
-    Z, y, networks = trained
-    made = generate_anomalies(
-        Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=120, n_episodes=3
-    )
+    Z, y, _ = trained
+    rows = made(trained, kind, n_synthetic=120, n_episodes=3).rows
     if kind == "none":
-        assert len(made.rows) == 0
+        assert len(rows) == 0
         return
-    assert 0 < len(made.rows) <= 120
-    assert torch.isfinite(made.rows).all()
-    assert made.rows.abs().max() <= 5.0
+    assert 0 < len(rows) <= 120
+    assert torch.isfinite(rows).all()
+    assert rows.abs().max() <= 5.0
     known = Z[y == 1]
     if kind == "oversample":
-        assert (made.rows[:, None] == known).all(2).any(1).all()
+        assert (rows[:, None] == known).all(2).any(1).all()
     elif kind == "smote":  # on a segment between two known anomalies: inside their box
-        assert (made.rows >= known.amin(0) - 1e-5).all() and (
-            made.rows <= known.amax(0) + 1e-5
-        ).all()
-        assert (torch.cdist(made.rows, known).amin(1) > 1e-3).float().mean() > 0.9
+        assert (rows >= known.amin(0) - 1e-5).all()
+        assert (rows <= known.amax(0) + 1e-5).all()
+        assert (torch.cdist(rows, known).amin(1) > 1e-3).float().mean() > 0.9
     else:
-        assert Feasibility(Z[y == 0].numpy())(made.rows).all()
-        assert len(torch.unique(made.rows, dim=0)) == len(made.rows)
-    again = generate_anomalies(
-        Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=120, n_episodes=3
-    )
-    assert torch.equal(made.rows, again.rows)
+        assert Feasibility(Z[y == 0].numpy())(rows).all()
+        assert len(torch.unique(rows, dim=0)) == len(rows)
+    assert torch.equal(rows, made(trained, kind, n_synthetic=120, n_episodes=3).rows)
 
 
 def test_rl_moves_the_latent_and_logs_its_losses(trained):
-    Z, y, networks = trained
-    made = generate_anomalies(
-        Z, y, networks.cvae, networks.detector, 0, "rl", n_synthetic=150, n_episodes=3
-    )
-    assert len(made.rows) == 150
-    assert [entry["episode"] for entry in made.log] == [0, 1, 2]
-    for entry in made.log:
+    rows, log = made(trained, "rl", n_synthetic=150, n_episodes=3)
+    assert len(rows) == 150
+    assert [entry["episode"] for entry in log] == [0, 1, 2]
+    for entry in log:
         assert entry["latent_step"] > 0.05
         assert {"policy_loss", "value_loss", "policy_entropy", "approx_kl"} <= set(entry)
         assert all(np.isfinite(value) for value in entry.values())
-    weights = [entry["diversity_weight"] for entry in made.log]
+    weights = [entry["diversity_weight"] for entry in log]
     assert weights == sorted(weights, reverse=True)  # diversity first, deception later
 
 
 def test_coverage_keeps_the_policys_set_wide(trained):
     """Against the gradient on z, whose set of decoder means spans few directions (M4)."""
-    Z, y, networks = trained
     ranks = {
-        kind: effective_rank(
-            generate_anomalies(
-                Z, y, networks.cvae, networks.detector, 0, kind, n_synthetic=150
-            ).rows
-        )
+        kind: effective_rank(made(trained, kind, n_synthetic=150).rows)
         for kind in ("rl", "gradient")
     }
     assert ranks["rl"] > ranks["gradient"]
 
 
 def test_the_pretrained_networks_stay_as_they_are(trained):
-    Z, y, networks = trained
+    Z, _, networks = trained
     before = networks.cvae.residual(Z), networks.detector.score(Z)
-    generate_anomalies(
-        Z, y, networks.cvae, networks.detector, 0, "rl", n_synthetic=50, n_episodes=2
-    )
+    made(trained, "rl", n_synthetic=50, n_episodes=2)
     assert torch.equal(before[0], networks.cvae.residual(Z))
     assert torch.equal(before[1], networks.detector.score(Z))
 
 
 def test_unknown_generator_is_refused(trained):
-    Z, y, networks = trained
-    with pytest.raises(ValueError, match="generator must be one of"):
-        generate_anomalies(Z, y, networks.cvae, networks.detector, 0, "magic")
+    with pytest.raises(InputError, match="generator='magic' is unknown"):
+        made(trained, "magic")

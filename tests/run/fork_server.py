@@ -1,5 +1,4 @@
-"""Runs of the scripts as children forked from one process that has done its imports: a run without
-their seconds.
+"""Runs of the scripts as children forked from one process that has done its imports.
 
 ``python fork_server.py`` reads JSON lines: ``{"script", "arguments", "streams", "limits"}`` starts
 a run and answers with its process number, ``{"wait": number}`` answers with its exit code (-9 for
@@ -14,27 +13,34 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import numpy as np
 import torch
 from helpers import SHORT, made_table
 
-import swift_hydra.pretrain as pretrain
-import SwiftHydra as SwiftHydra
-from swift_hydra.run import resume as resume
+from swift_hydra import pretrain
+from swift_hydra.run.resume import Pace
 from swift_hydra.settings import run_main
+from swift_hydra.SwiftHydra import main as swift_hydra_main
 
-SCRIPTS = {"SwiftHydra": SwiftHydra.main, "pretrain": pretrain.main}
+SCRIPTS = {"SwiftHydra": swift_hydra_main, "pretrain": pretrain.main}
 
 
 def run(script, arguments, streams, limits):
-    """In the child. limits: max_bytes of a file it writes; nobody: without root's rights; between:
-    writes, seconds.
+    """In the child.
+
+    Args:
+        script: a key of ``SCRIPTS``.
+        arguments: of its command line.
+        streams: files for stdout and stderr.
+        limits: max_bytes of a file it writes; nobody: without root's rights; between: seconds
+            from one write to the next.
     """
     for number, name in enumerate(streams, 1):
         os.dup2(os.open(name, os.O_WRONLY), number)
-    resume.BETWEEN_STAGES = limits.get("between", 0.0)
+    pace = Pace(between=limits.get("between", 0.0), within=0.01, share=0.5)
     if "max_bytes" in limits:
         import resource
 
@@ -43,7 +49,7 @@ def run(script, arguments, streams, limits):
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
-    run_main(lambda: SCRIPTS[script](arguments))
+    run_main(lambda: SCRIPTS[script](arguments, pace))
 
 
 def child(**request):
@@ -65,13 +71,12 @@ def child(**request):
 def main():
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    resume.WITHIN_STAGES, resume.LARGEST_SHARE = 0.01, 0.5
     # A run of its own, whose result line says that it is ready: what is loaded at first use is
     # there for the children.
     with tempfile.TemporaryDirectory() as folder:
         X, y = made_table(n=100)
         np.savez(Path(folder) / "made.npz", X=X, y=y)
-        SwiftHydra.main([f"{folder}/made.npz", "--out", folder, "--quiet", *SHORT])
+        swift_hydra_main([f"{folder}/made.npz", "--out", folder, "--quiet", *SHORT])
     sys.stdout.flush()
     for line in sys.stdin:
         request = json.loads(line)

@@ -22,16 +22,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SHORT, made_table, run_script
+from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_mixture
 
-import SwiftHydra as SwiftHydra
 from swift_hydra.detection.mixture import stratified_folds
 from swift_hydra.files import load_checkpoint
-from swift_hydra.journal import NoStore
-from swift_hydra.pretrain import train_cvae, train_detector
-from swift_hydra.run import resume as resume
+from swift_hydra.journal import Journal
 from swift_hydra.run.folder import RunFolder
+from swift_hydra.run.resume import Store
 from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra, main
 
 POSIX = pytest.mark.skipif(
     os.name != "posix", reason="forks, signals, limits and permissions of POSIX"
@@ -41,16 +40,14 @@ STEPS = [*SHORT, "--n-synthetic", "100"]
 
 
 class Runs:
-    """Short runs on a made table below one folder that every user may read, started by
-    ``fork_server.py``.
-    """
+    """Short runs on a made table below a folder that all may read, by ``fork_server.py``."""
 
     def __init__(self, where):
         self.where = Path(where)
         X, y = made_table(n=300, n_anomalies=30)
         np.savez(self.where / "made.npz", X=X, y=y)
         self.server = subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "fork_server.py"],
+            [sys.executable, ROOT / "tests" / "run" / "fork_server.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -203,9 +200,10 @@ def test_ctrl_c_names_the_way_on(base):
     assert np.array_equal(scores(base.folder("ctrl-c")), base.scores)
 
 
-class Interrupting(NoStore):
-    """Ends the run at the first thing it is given that it has not met before, every tenth step of a
-    training too.
+class Interrupting:
+    """Ends the run at the first thing it is given that it has not met before.
+
+    Every tenth step of a training is such a thing too.
     """
 
     def __init__(self):
@@ -228,56 +226,57 @@ class Interrupting(NoStore):
 
 
 def interrupted(work):
-    """The result of ``work(store)``, interrupted again and again; and what was met on the way."""
+    """The result of ``work(journal)``, interrupted again and again; and what was met on the way."""
     store = Interrupting()
     while True:
         with contextlib.suppress(KeyboardInterrupt):
-            return work(store), store.met
+            return work(Journal(store=store)), store.met
 
 
 @pytest.mark.parametrize(
     "preset, generator", [("full", "rl"), ("paper", "search"), ("paper", "gradient")]
 )
 def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator, table):
-    def fit(store):
-        model = SwiftHydra.SwiftHydra(
+    def fit(journal):
+        model = SwiftHydra(
             preset=preset,
             generator=generator,
             cvae_steps=12,
             detector_steps=12,
-            mixture_steps=12,
+            mixture_steps=24,
             n_episodes=3,
             n_synthetic=50,
         )
-        return model.fit(*table, store=store)
+        return model.fit(*table, journal=journal), journal.log
 
-    model, met = interrupted(fit)
-    whole = fit(NoStore())
+    (model, log), met = interrupted(fit)
+    whole, whole_log = fit(Journal())
     assert np.array_equal(model.synthetic_, whole.synthetic_)
     assert np.array_equal(model.decision_scores_, whole.decision_scores_)
     assert np.array_equal(model.decision_function(table[0]), whole.decision_function(table[0]))
     assert model.episode_log_ == whole.episode_log_
-    assert model.detector_.log_ == whole.detector_.log_
+    assert log == whole_log
+    assert {entry["stage"] for entry in log} >= {"episodes", "mixture"}
     more = {"cvae-half0", "cvae-half1", "one-class"} if preset == "full" else set()
     assert {stage for stage, _ in met} == {"cvae", "detector", "episodes", "mixture"} | more
 
 
 def test_cut_off_within_a_training_the_network_is_the_same(table):
     X, y = torch.from_numpy(table[0]), torch.from_numpy(table[1])
-    folds, synthetic = stratified_folds(table[1], 4, 0), X[:20] + 1
+    folds = stratified_folds(table[1], 4, 0)
 
-    def train(store):
-        return [
-            train_cvae(X, y, 0, steps=35, store=store),
-            train_detector(
-                X, y, 0, steps=35, n_experts=4, k=2, folds=folds, synthetic=synthetic, store=store
-            ),
-        ]
+    def train(journal):
+        cvae = trained_cvae(X, y, steps=35, journal=journal)
+        mixture = trained_mixture(
+            X, y, steps=35, folds=folds, synthetic=X[:20] + 1, journal=journal
+        )
+        return (cvae, mixture), journal.log
 
-    results, met = interrupted(train)
+    (networks, log), met = interrupted(train)
     assert len(met) >= 8
-    for (network, history), (whole, whole_history) in zip(results, train(NoStore()), strict=True):
-        assert history == whole_history
+    wholes, whole_log = train(Journal())
+    assert log == whole_log
+    for network, whole in zip(networks, wholes, strict=True):
         for name, value in whole.state_dict().items():
             assert torch.equal(network.state_dict()[name], value), name
 
@@ -371,7 +370,7 @@ def test_every_damage_to_a_checkpoint_is_noticed(base, tmp_path):
     good, rng = (base.folder("out") / "checkpoint.pt").read_bytes(), random.Random(1)
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(good)
-    model = SwiftHydra.SwiftHydra.load(path)
+    model = SwiftHydra.load(path)
     assert (
         torch.load(path, weights_only=True)["kind"] == "SwiftHydra"
     )  # an ordinary file of torch for other programs
@@ -385,7 +384,7 @@ def test_every_damage_to_a_checkpoint_is_noticed(base, tmp_path):
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(InputError, match="not a readable checkpoint"):
-            SwiftHydra.SwiftHydra.load(path)
+            SwiftHydra.load(path)
 
 
 @POSIX
@@ -400,7 +399,7 @@ def test_a_resume_file_that_does_not_fit_is_refused(base):
         "without --resume",
     )
     with pytest.raises(InputError, match=r"other rows.*without --resume"):
-        resume.Store(path / "resume.pt", "other", {}, True, print)
+        Store(path / "resume.pt", "other", {}, True, print)
     rng = random.Random(2)
     for name, content in good.items():
         flipped = bytearray(content)
@@ -466,7 +465,7 @@ def test_reading_needs_no_lock_and_a_lock_leaves_nothing(base, capsys):
     with RunFolder(base.where / "out", "made", "seen", 0).locked() as held:
         with pytest.raises(InputError, match="another run"), held.locked():
             pass
-        SwiftHydra.main(
+        main(
             [
                 str(base.where / "made.npz"),
                 "--eval-only",

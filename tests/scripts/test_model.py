@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from helpers import made_table
+from helpers import Losses, made_table, standardised, trained_cvae, trained_mixture
 
-from swift_hydra.data.columns import Standardizer
 from swift_hydra.detection.mixture import out_of_fold, stratified_folds
 from swift_hydra.generation.agent import GaussianPolicy
 from swift_hydra.model import (
@@ -17,14 +16,13 @@ from swift_hydra.model import (
     choose_n_experts,
     mamba_mixer,
 )
-from swift_hydra.pretrain import train_cvae, train_detector
+from swift_hydra.pretrain import new_cvae
 from swift_hydra.training.seeds import seeded
 
 
 @pytest.fixture
 def rows():
-    X, y = made_table()
-    return torch.from_numpy(Standardizer().fit(X).transform(X)), torch.from_numpy(y)
+    return standardised(*made_table())
 
 
 def moved(before, after):
@@ -47,21 +45,23 @@ def test_cvae_loss_is_finite_and_kl_not_negative_on_extreme_rows():
 def test_cvae_learns_and_all_its_parameters_move(rows):
     X, y = rows
     with seeded(0, "cvae"):
-        untrained = BetaCVAE(X.shape[1], d_latent=min(16, X.shape[1]))
-    cvae, history = train_cvae(X, y, 0, steps=250)
+        untrained = new_cvae(X.shape[1], 0.2)
+    losses = Losses()
+    cvae = trained_cvae(X, y, steps=250, journal=losses)
     assert not moved(dict(untrained.named_parameters()), dict(cvae.named_parameters()))
-    start, end = np.mean([sum(h) for h in history[:10]]), np.mean([sum(h) for h in history[-10:]])
-    assert end < 0.7 * start
+    sums = [sum(step.values()) for step in losses.steps]
+    assert np.mean(sums[-10:]) < 0.7 * np.mean(sums[:10])
     z = torch.zeros(1, cvae.d_latent)
     as_normal, as_anomaly = cvae.decode(z, torch.zeros(1)), cvae.decode(z, torch.ones(1))
     assert (as_normal - as_anomaly).norm() > 0.3  # the label reaches the decoder
 
 
 def test_beta_weighs_the_kl_term(rows):
-    kl = [
-        np.mean([k for _, k in train_cvae(*rows, 0, steps=100, beta=beta)[1][-10:]])
-        for beta in (0.01, 4.0)
-    ]
+    kl = []
+    for beta in (0.01, 4.0):
+        losses = Losses()
+        trained_cvae(*rows, steps=100, beta=beta, journal=losses)
+        kl.append(np.mean([step["kl"] for step in losses.steps[-10:]]))
     assert kl[1] < 0.5 * kl[0]
 
 
@@ -82,16 +82,14 @@ def test_gates_and_load(E, k, train):
 
 
 def test_smooth_load_agrees_with_the_load():
-    """Shazeer's estimate must add up to about k rows per row; comparing noisy with soft-maxed
-    values breaks that.
-    """
+    """Shazeer's estimate adds up to about k per row; soft-maxed values would break that."""
     torch.manual_seed(0)
     router, x = Router(6, 8, 2).train(), torch.randn(4000, 6)
     torch.nn.init.normal_(router.clean.weight)
     logits = router.clean(x)
     deviation = torch.full_like(logits, 0.7)
     noisy = logits + torch.randn(logits.shape) * deviation
-    smooth = router._smooth_load(logits, noisy, deviation, noisy.topk(3, dim=1).values)
+    smooth = router.smooth_load(logits, noisy, deviation, noisy.topk(3, dim=1).values)
     assert abs(smooth.sum().item() - 2 * 4000) < 0.03 * 2 * 4000
 
 
@@ -144,20 +142,21 @@ def test_every_expert_and_the_router_learn(rows):
     X, y = rows
     with seeded(0, "detector"):
         untrained = MoEDetector(X.shape[1], n_experts=4, k=2)
-    mixture, history = train_detector(X, y, 0, n_experts=4, k=2, steps=60)
+    losses = Losses()
+    mixture = trained_mixture(X, y, steps=60, journal=losses)
     before, after = dict(untrained.named_parameters()), dict(mixture.named_parameters())
     assert not moved(before, after)
     for name in before:
         if name.startswith("experts."):
             change = (before[name] - after[name]).flatten(1).abs().amax(1)  # (E,)
             assert (change > 0).all(), f"{name}: an expert stood still"
-    assert np.mean([h[0] for h in history[-10:]]) < 0.8 * np.mean([h[0] for h in history[:10]])
+    loss = [step["detector_loss"] for step in losses.steps]
+    assert np.mean(loss[-10:]) < 0.8 * np.mean(loss[:10])
     load = mixture.router(X).load
     assert (load > 0.02 * load.sum()).all()  # no winner takes all
     block = Mamba(16, d_state=4)
-    block.load_state_dict(
-        mixture.experts.expert_block(2)
-    )  # an expert's weights are a plain Mamba block's
+    # An expert's weights are a plain Mamba block's.
+    block.load_state_dict(mixture.experts.expert_block(2))
     tokens = torch.randn(3, 4, 16)
     stacked = {name.replace("/", "."): value[2:3] for name, value in mixture.experts.mamba.items()}
     torch.testing.assert_close(
@@ -166,13 +165,9 @@ def test_every_expert_and_the_router_learn(rows):
 
 
 def test_training_leaves_every_parameter_memory_of_its_own(rows):
-    """While it trains, parameters are views of one flat tensor; a saved network must not carry that
-    along.
-    """
-    for network, _ in (
-        train_cvae(*rows, 0, steps=2),
-        train_detector(*rows, 0, n_experts=2, k=1, steps=2),
-    ):
+    """While it trains, parameters are views of one flat tensor, which no file shall carry along."""
+    mixture = trained_mixture(*rows, steps=2, mixture={"n_experts": 2, "k": 1})
+    for network in (trained_cvae(*rows, steps=2), mixture):
         parameters = list(network.parameters())
         assert len({p.untyped_storage().data_ptr() for p in parameters}) == len(parameters)
         assert all(p.untyped_storage().nbytes() == p.numel() * p.element_size() for p in parameters)
@@ -180,22 +175,21 @@ def test_training_leaves_every_parameter_memory_of_its_own(rows):
 
 
 def test_experts_differ(rows):
-    mixture, _ = train_detector(*rows, 0, n_experts=4, k=2, steps=60)
+    mixture = trained_mixture(*rows, steps=60)
     logits = mixture(rows[0]).expert_logits.detach()
     correlation = torch.corrcoef(logits)
     assert (correlation[~torch.eye(4, dtype=torch.bool)] < 0.999).all()
 
 
 def test_an_expert_never_learns_from_its_left_out_fold(rows):
-    """With folds, an expert's weights must not change when labels of its own fold are turned round."""
+    """With folds, an expert's weights must not change with the rows of its own fold."""
     X, y = rows
     folds = torch.from_numpy(stratified_folds(y, 4, 0))
     twisted = X.clone()
     twisted[folds == 1] *= -3.0
-    one, _ = train_detector(X, y, 0, n_experts=4, k=2, folds=folds, steps=5, balance_weight=0.0)
-    two, _ = train_detector(
-        twisted, y, 0, n_experts=4, k=2, folds=folds, steps=5, balance_weight=0.0
-    )
+    quick = {"folds": folds, "steps": 5, "balance_weight": 0.0}
+    one = trained_mixture(X, y, **quick)
+    two = trained_mixture(twisted, y, **quick)
     first, second = one.experts.token_weight, two.experts.token_weight
     # The shared router sees all rows and the gradient is clipped as a whole, so equality is up to
     # those two couplings.
@@ -203,32 +197,30 @@ def test_an_expert_never_learns_from_its_left_out_fold(rows):
     logits = out_of_fold(one, X, folds)
     assert torch.isfinite(logits).all()
     with pytest.raises(ValueError, match="at most"):
-        out_of_fold(train_detector(X, y, 0, n_experts=2, k=1, steps=2)[0], X, folds)
+        out_of_fold(trained_mixture(X, y, steps=2, mixture={"n_experts": 2, "k": 1}), X, folds)
 
 
 def test_training_is_deterministic_and_leaves_the_global_stream_alone(rows):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    a, _ = train_detector(*rows, 7, n_experts=4, k=2, steps=10)
+    a = trained_mixture(*rows, 7, steps=10)
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(99)
-    b, _ = train_detector(*rows, 7, n_experts=4, k=2, steps=10)
+    b = trained_mixture(*rows, 7, steps=10)
     assert torch.equal(a.score(rows[0]), b.score(rows[0]))
-    c, _ = train_detector(*rows, 8, n_experts=4, k=2, steps=10)
+    c = trained_mixture(*rows, 8, steps=10)
     assert not torch.equal(a.score(rows[0]), c.score(rows[0]))
 
 
 def test_a_diverged_loss_names_stage_and_step(rows):
     X, y = rows
     with pytest.raises(FloatingPointError, match="detector: the loss is nan at step 0"):
-        train_detector(X * torch.nan, y, 0, steps=3)
+        trained_mixture(X * torch.nan, y, steps=3, mixture={"n_experts": 1, "k": 1})
 
 
 def test_n_experts_rule():
-    """4 up to effective rank 16, 8 up to 64, 16 beyond; never more than one expert per 64 rows, at
-    least 4.
-    """
+    """4 up to effective rank 16, 8 up to 64, 16 beyond; at most one per 64 rows, at least 4."""
     rng = np.random.default_rng(0)
     assert choose_n_experts(rng.normal(size=(4000, 8)))[0] == 4
     assert choose_n_experts(rng.normal(size=(4000, 40)))[0] == 8
@@ -262,7 +254,7 @@ def test_mlp_experts_are_of_equal_size_and_learn(d):
     torch.manual_seed(0)
     X = torch.randn(400, d)
     y = (X[:, 0] > 1).long()
-    mixture, _ = train_detector(X, y, 0, n_experts=4, k=2, steps=80, block="mlp")
+    mixture = trained_mixture(X, y, steps=80, mixture={"block": "mlp"})
     score = mixture.score(X)
     assert score[y == 1].mean() > score[y == 0].mean() + 1
     torch.testing.assert_close(score, mixture(X).logit, rtol=1e-4, atol=1e-5)

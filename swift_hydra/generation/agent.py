@@ -294,8 +294,6 @@ class PolicyProposer:
         warm_up: give early rollouts gradient actions (M5).
     """
 
-    learns = True
-
     def __init__(self, environment, warm_up=True):
         self.environment = environment
         self.agent = LatentAgent(environment)

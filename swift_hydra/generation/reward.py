@@ -245,3 +245,15 @@ class Candidates(NamedTuple):
     moved: torch.Tensor  # (B, d_latent) the way of z
     notes: dict  # numbers for the log
     use_coverage: bool = True  # select with marginal gains of coverage
+
+    def numbers(self):
+        """What the log says of them: means over the candidates."""
+        reward = self.reward
+        return {
+            "reward": float(reward.total.mean()),
+            "novelty": float(reward.novelty.mean()),
+            "coverage": float(reward.coverage.mean()),
+            "deception": float(reward.deception.mean()),
+            "feasible": float(reward.feasible.float().mean()),
+            "latent_step": float(self.moved.norm(dim=1).mean()),
+        }

@@ -77,7 +77,8 @@ DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the comm
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
 LATEST = 256  # accepted rows that selection keeps new ones away from
-FEWEST, MOST = 400, 1000  # generated rows where their number is not given
+FEWEST = 400
+MOST = 1000  # generated rows where their number is not given
 
 
 # --- the class ------------------------------------------------------------------------------------
@@ -194,7 +195,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         rows = X if isinstance(X, TrainingRows) else self._read(X, y)
         journal = journal or Journal(self.progress)
         seed = int(self.random_state)
-        Z, labels = torch.from_numpy(rows.Z), torch.from_numpy(rows.y)
+        Z = torch.from_numpy(rows.Z)
+        labels = torch.from_numpy(rows.y)
         if pretrained is None:
             with journal.stage("pretrain"):
                 pretrained = pretrain(Z, labels, seed, self, journal)
@@ -225,7 +227,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def check_settings(self):
         """Refuse unknown option values before any work. Raises :class:`settings.InputError`."""
         check_settings(self)
-        auto, number = self.n_experts == "auto", str(self.n_experts)
+        auto = self.n_experts == "auto"
+        number = str(self.n_experts)
         if not auto and (not number.isdigit() or int(number) < 1):
             raise InputError(
                 f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1"
@@ -334,10 +337,12 @@ def run_episodes(episodes, environment, proposer, generator, journal):
     Returns:
         The accepted rows (m, d), and a dict of numbers for every episode.
     """
-    accepted, log = environment.X[:0], []
+    accepted = environment.X[:0]
+    log = []
     saved = journal.saved("episodes")
     if saved is not None:
-        accepted, log = saved["accepted"], saved["log"]
+        accepted = saved["accepted"]
+        log = saved["log"]
         environment.go_on(saved)
         proposer.go_on(saved["agent"])
         generator.set_state(saved["generator"])
@@ -452,7 +457,8 @@ def _run(folder, rows, detector, which, options, work):
             say(f"nothing is left to do: {folder.path} is done")
             print(run_report.result_line(*finished))
             return
-    path, print_ = folder.path / "resume.pt", rows.train.fingerprint
+    path = folder.path / "resume.pt"
+    print_ = rows.train.fingerprint
     store = Store(path, print_, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
     device = resolve_device(detector.device)

@@ -113,7 +113,8 @@ def cvae_rows(environment, generator):
 
 def uniform_rows(environment, generator):
     """Uniform in the box of the training rows, (B, d)."""
-    low, high = environment.X.min(0).values, environment.X.max(0).values
+    low = environment.X.min(0).values
+    high = environment.X.max(0).values
     return low + (high - low) * torch.rand(N_CANDIDATES, len(low), generator=generator)
 
 

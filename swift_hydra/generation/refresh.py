@@ -27,7 +27,8 @@ def refresh(environment, y, accepted, seed, stage):
         seed: of the run.
         stage: names the random streams.
     """
-    cvae, detector = environment.cvae, environment.detector
+    cvae = environment.cvae
+    detector = environment.detector
     rows = torch.cat([environment.X, accepted])
     labels = torch.cat([y, torch.ones(len(accepted), dtype=y.dtype)])
     environment.cvae = train_cvae(
@@ -58,8 +59,10 @@ def detector_loss(environment, y, accepted):
         y: (n,) labels of its training rows.
         accepted: (m, d) generated anomalies so far.
     """
-    X, detector = environment.X, environment.detector
-    normal, anomaly = X[y == 0], torch.cat([X[y == 1], accepted])
+    X = environment.X
+    detector = environment.detector
+    normal = X[y == 0]
+    anomaly = torch.cat([X[y == 1], accepted])
     normal = normal[:: math.ceil(len(normal) / LOSS_ROWS)]
     on_anomalies = F.softplus(-detector.score(anomaly)).mean()
     on_normals = F.softplus(detector.score(normal)).mean()

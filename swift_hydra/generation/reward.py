@@ -223,7 +223,8 @@ class RewardFunction:
     @torch.no_grad()
     def __call__(self, x, detector, weight):
         """R of candidates x (B, d) as one set: a :class:`Reward`."""
-        half, novelty = self.half(weight), self.novelty(x)
+        half = self.half(weight)
+        novelty = self.novelty(x)
         coverage = self.covered.leave_one_out(x) if self.use_coverage else torch.zeros(len(x))
         deception = F.softplus(-detector.score(x)).clamp(max=CEILING)
         feasible = torch.from_numpy(self.feasible(x))

@@ -10,6 +10,7 @@ from collections import defaultdict
 import numpy as np
 from scipy.stats import rankdata
 
+from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
 from swift_hydra.bench.places import PAGES, RESULTS, SPEED
 from swift_hydra.bench.records import load_records
@@ -23,11 +24,6 @@ SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
 TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
 FIVE_SEEDS = {0, 1, 2, 3, 4}
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
-
-
-def row_of(*cells):
-    """One row of a Markdown table; an empty string is an empty cell."""
-    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
 
 
 def _title(method):
@@ -68,9 +64,7 @@ def headline(records, protocol, methods, seeds):
     if SWIFT_HYDRA not in scores.complete:
         return []
     ours = scores.per_set(SWIFT_HYDRA)
-    against = {
-        m: paired(ours, scores.per_set(m)) for m in scores.best_first() if m != SWIFT_HYDRA
-    }
+    against = {m: paired(ours, scores.per_set(m)) for m in scores.best_first() if m != SWIFT_HYDRA}
     adjusted = dict(zip(against, holm([r.p for r in against.values()]), strict=True))
     lines = [
         f"## {protocol}: {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}",
@@ -81,7 +75,7 @@ def headline(records, protocol, methods, seeds):
         "",
         "| method | AUC-ROC | AUC-PR | mean rank | difference | 95 % | p (Holm) | wins / losses "
         "| fit s | score s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        rule_of(9),
     ]
     for m, rank in _mean_ranks(scores).items():
         compared = ("", "", "", "")
@@ -152,7 +146,7 @@ def overview(records, methods, seeds):
     heads = [f"*{p}*, {len(s.sets)} sets" for p, s in protocols.items()]
     lines = [
         "| mean AUC-ROC (AUC-PR) | " + " | ".join(heads) + " |",
-        "|---|" + "---:|" * len(protocols),
+        rule_of(len(protocols)),
     ]
 
     def place(method):
@@ -217,7 +211,7 @@ def ladder(records, protocol, base, methods, seeds, text):
         "",
         f"| method | AUC-ROC | AUC-PR | `{base}` minus it | p | wins / losses | rank "
         "| fit s | score s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        rule_of(8),
     ]
     for m in scores.best_first():
         compared = ("", "", "")
@@ -262,7 +256,7 @@ def per_dataset(records, protocol, methods, seeds):
         f"## {protocol}, every set: AUC-ROC, mean ± standard deviation over seeds",
         "",
         "| set | " + " | ".join(map(_title, order)) + " |",
-        "|---|" + "---:|" * len(order),
+        rule_of(len(order)),
     ]
     for dataset in scores.sets:
         row = []
@@ -286,7 +280,7 @@ def script_table(records):
         "with import and saving.",
         "",
         "| set | training rows | features | AUC-ROC | AUC-PR | seconds | peak MiB |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        rule_of(6),
     ]
     for cell in cells:
         name = f"{cell['dataset']} ({cell['protocol']}, seed {cell['seed']})"
@@ -395,9 +389,7 @@ def _diagrams(records):
         import pandas
         import scikit_posthocs
     except ImportError as error:
-        raise InputError(
-            f"figures need the package {error.name}: pip install '.[bench]'"
-        ) from None
+        raise InputError(f"figures need the package {error.name}: pip install '.[bench]'") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -127,7 +127,7 @@ def load_records(folder):
 
 
 def merge_records(folder):
-    """Take the working files into the merged ones; a record that is there already stays as it is."""
+    """Take the working files into the merged ones; a record that is there stays as it is."""
     with _merge_lock(folder):
         _merge(folder)
 

@@ -3,7 +3,7 @@ named.
 """
 
 import contextlib
-import json
+import multiprocessing
 import os
 import secrets
 import shutil
@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from helpers import ROOT, made_table
 
-from swift_hydra.bench import backends as clusters
-from swift_hydra.bench import cell as cells
-from swift_hydra.bench.cell import Cell
+from swift_hydra.bench.backends import Idle, spread
+from swift_hydra.bench.cell import Cell, run_cell
+from swift_hydra.bench.records import load_records
 from swift_hydra.settings import InputError
 
 SLOW = pytest.mark.skipif(
@@ -39,23 +39,27 @@ def folder(tmp_path):
 
 
 def command(folder, backend):
-    return [
-        "benchmark.py",
-        "--datasets",
-        folder,
-        "--records",
-        folder / "records",
-        "--backend",
-        backend,
-        "--methods",
-        "kNN,LogisticRegression,ExtraTrees",
-        "--seeds",
-        ",".join(map(str, range(SEEDS))),
-    ]
+    words = ["benchmark.py", "--backend", backend, "--datasets", folder]
+    words += ["--records", folder / "records"]
+    words += ["--methods", "kNN,LogisticRegression,ExtraTrees"]
+    return [*words, "--seeds", ",".join(map(str, range(SEEDS)))]
 
 
-def records(folder):
-    return list((folder / "records").rglob("*-seed*.json"))
+def cell_of(folder):
+    return Cell(
+        records=str(folder / "records"),
+        path=str(folder / "a.npz"),
+        method="kNN",
+        protocol="seen",
+        seed=0,
+        max_rows=0,
+        time_limit=600,
+        memory_limit=4.0,
+    )
+
+
+def recorded(folder):
+    return load_records(folder / "records")
 
 
 def sweep_with_a_kill(folder, backend, environment, kill):
@@ -68,19 +72,18 @@ def sweep_with_a_kill(folder, backend, environment, kill):
         stdout=subprocess.PIPE,
     )
     try:
-        end = time.monotonic() + 120
-        while len(records(folder)) < 4:
+        end = time.monotonic() + 600
+        while len(recorded(folder)) < 4:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.1)
         kill()
-        assert len(records(folder)) < 2 * 3 * SEEDS, "the sweep was over before the kill"
-        stdout, _ = process.communicate(timeout=180)
+        assert len(recorded(folder)) < 2 * 3 * SEEDS, "the sweep was over before the kill"
+        stdout, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 0
     assert f"{2 * 3 * SEEDS} computed, 0 failed" in stdout
-    assert len(records(folder)) == 2 * 3 * SEEDS
-    assert all(json.loads(path.read_text())["failed"] is None for path in records(folder))
+    assert [record["failed"] for record in recorded(folder)] == [None] * (2 * 3 * SEEDS)
 
 
 def free_port():
@@ -104,11 +107,9 @@ def processes_of(text):
 @SLOW
 def test_a_ray_node_is_killed_midway(folder):
     pytest.importorskip("ray")
-    ray, port, home = (
-        Path(sys.executable).parent / "ray",
-        free_port(),
-        Path(tempfile.mkdtemp(prefix="ray", dir="/tmp")),
-    )
+    ray = Path(sys.executable).parent / "ray"
+    port = free_port()
+    home = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     address = f"127.0.0.1:{port}"
     environment = {
         "RAY_AUTH_MODE": "token",
@@ -116,21 +117,10 @@ def test_a_ray_node_is_killed_midway(folder):
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     start = [ray, "start", "--node-ip-address", "127.0.0.1", "--num-cpus", "1"]
+    head = ["--head", "--port", str(port), "--include-dashboard=false", "--temp-dir", home]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
     try:
-        subprocess.run(
-            [
-                *start,
-                "--head",
-                "--port",
-                str(port),
-                "--include-dashboard=false",
-                "--temp-dir",
-                home,
-            ],
-            env={**os.environ, **environment},
-            **quiet,
-        )
+        subprocess.run([*start, *head], env={**os.environ, **environment}, **quiet)
         first = {pid for pid, line in processes_of(str(home)) if "raylet/raylet" in line}
         environment["RAY_ADDRESS"] = address
         subprocess.run([*start, "--address", address], env={**os.environ, **environment}, **quiet)
@@ -147,7 +137,8 @@ def test_a_ray_node_is_killed_midway(folder):
 @SLOW
 def test_a_dask_worker_is_killed_midway(folder):
     pytest.importorskip("distributed")
-    dask, port = Path(sys.executable).parent / "dask", free_port()
+    dask = Path(sys.executable).parent / "dask"
+    port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     environment = {"DASK_SCHEDULER_ADDRESS": address, "PYTHONPATH": str(ROOT)}
     commands = [
@@ -181,50 +172,49 @@ def test_a_dask_worker_is_killed_midway(folder):
 def test_a_cluster_that_does_not_answer_is_named(folder, backend, name, address, monkeypatch):
     pytest.importorskip({"ray": "ray", "dask": "distributed"}[backend])
     monkeypatch.setenv(name, address)
-    monkeypatch.setattr(clusters, "CONNECT", 1.0)
-    cell = Cell(str(folder / "records"), str(folder / "a.npz"), "kNN", "seen", 0, 0, 60, 4.0)
     with pytest.raises(InputError, match=f"{name}={address}: no "):
-        list(clusters.spread([cell], backend, 1))
+        list(spread([cell_of(folder)], backend, 1, connect=1.0))
 
 
-def test_a_cluster_without_processors_ends_the_sweep(monkeypatch):
-    monkeypatch.setattr(clusters, "PATIENCE", 0.05)
-    idle = clusters._Idle(lambda: 0)
+def test_a_cluster_without_processors_ends_the_sweep():
+    seconds = [0.0]
+    idle = Idle(lambda: 0, patience=300.0, clock=lambda: seconds[0])
     idle.check([])
-    time.sleep(0.1)
+    seconds[0] = 301.0
     idle.check(["a result"])
-    time.sleep(0.1)
+    seconds[0] = 602.0
     with pytest.raises(InputError, match="the same command again"):
         idle.check([])
-    busy = clusters._Idle(lambda: 2)
-    time.sleep(0.1)
+    busy = Idle(lambda: 2, patience=300.0, clock=lambda: seconds[0])
+    seconds[0] = 1000.0
     busy.check([])
 
 
-def test_a_worker_that_may_start_no_process_says_so(folder, monkeypatch):
-    class Daemon:
-        daemon = True
+def test_a_worker_that_may_start_no_process_says_so(folder):
+    """As under a Dask nanny: its workers are daemons."""
+    context = multiprocessing.get_context("fork")
+    said = context.SimpleQueue()
 
-    monkeypatch.setattr(cells.multiprocessing, "current_process", Daemon)
-    with pytest.raises(InputError, match="--no-nanny"):
-        cells.run_cell(
-            Cell(str(folder / "records"), str(folder / "a.npz"), "kNN", "seen", 0, 0, 60, 4.0)
-        )
+    def work():
+        try:
+            run_cell(cell_of(folder))
+        except InputError as error:
+            said.put(str(error))
+        else:
+            said.put("nothing")
+
+    process = context.Process(target=work, daemon=True)
+    process.start()
+    assert "--no-nanny" in said.get()
+    process.join()
 
 
 def test_a_job_array_shares_the_records(folder):
     """As Slurm starts it: several sweeps at once, here with overlapping seeds, on one folder of
     records.
     """
-    words = [
-        "benchmark.py",
-        "--datasets",
-        folder / "a.npz",
-        "--records",
-        folder / "records",
-        "--methods",
-        "kNN",
-    ]
+    words = ["benchmark.py", "--datasets", folder / "a.npz", "--records", folder / "records"]
+    words += ["--methods", "kNN"]
     started = [
         subprocess.Popen(
             [sys.executable, *map(str, words), "--seeds", seeds],
@@ -234,7 +224,7 @@ def test_a_job_array_shares_the_records(folder):
         )
         for seeds in ("0,1", "1,0")
     ]
-    out = [process.communicate(timeout=120)[0] for process in started]
+    out = [process.communicate(timeout=600)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     assert all(" 0 failed" in text for text in out)
-    assert len(records(folder)) == 2
+    assert [record["seed"] for record in recorded(folder)] == [0, 1]

@@ -86,13 +86,16 @@ def _aliases(stem):
     return {stem.casefold(), re.sub(r"^\d+_", "", stem).casefold()}
 
 
-def read_catalogue(path=None):
+def read_catalogue(listing=None):
     """The rows of ``datasets.csv``, dicts of strings; ``files`` is a tuple of ``folder/file.npz``.
 
+    Args:
+        listing: the file; None takes the project's own.
+
     Raises:
-        InputError: the table is missing.
+        InputError: the file is missing.
     """
-    path = Path(path or DATASET_DIR / "datasets.csv")
+    path = Path(listing or DATASET_DIR / "datasets.csv")
     try:
         with open(path, newline="", encoding="utf-8") as handle:
             return [row | {"files": tuple(row["files"].split())} for row in csv.DictReader(handle)]
@@ -102,13 +105,13 @@ def read_catalogue(path=None):
         ) from error
 
 
-def catalogue():
+def catalogue(listing=None):
     """ADBench's names with their files: ``{"yeast": ("Classical/47_yeast.npz",), ...}``.
 
-    Names are in lower case.
+    Names are in lower case; ``listing`` is that of :func:`read_catalogue`.
     """
     names = {}
-    for row in read_catalogue():
+    for row in read_catalogue(listing):
         for key in (row["name"], f"{row['number']}_{row['name']}"):
             names[key.casefold()] = row["files"]
         for file in row["files"]:

@@ -229,14 +229,16 @@ class Standardizer:
         clip: bound of the standardised values, in standard deviations.
         mean: (d,) float64, or None before :meth:`fit`.
         scale: (d,) float64.
+        block_rows: rows that are held in float64 at once.
     """
 
-    def __init__(self, clip=CLIP, mean=None, scale=None):
+    def __init__(self, clip=CLIP, mean=None, scale=None, block_rows=BLOCK_ROWS):
         if not clip > 0:
             raise InputError(f"clip={clip!r} must be above 0")
         self.clip = float(clip)
         self.mean = mean
         self.scale = scale
+        self.block_rows = block_rows
 
     def fit(self, X):
         """Take mean and scale of the training rows X (n, d); returns itself."""
@@ -245,7 +247,8 @@ class Standardizer:
             raise InputError(
                 f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row"
             )
-        blocks = [slice(i, i + BLOCK_ROWS) for i in range(0, len(X), BLOCK_ROWS)]
+        size = self.block_rows
+        blocks = [slice(i, i + size) for i in range(0, len(X), size)]
         self.mean = sum(X[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(X)
         std = np.sqrt(sum(np.square(X[b] - self.mean).sum(axis=0) for b in blocks) / len(X))
         # A constant such as 0.1 written with other last digits differs by a step of float32 at
@@ -258,11 +261,12 @@ class Standardizer:
         """Standardise X (n, d); returns float32 (n, d) within [-clip, clip]."""
         X = self._checked(X)
         out = np.empty(X.shape, dtype=np.float32)
-        for i in range(0, len(X), BLOCK_ROWS):
-            block = X[i : i + BLOCK_ROWS].astype(np.float64)
+        for i in range(0, len(X), self.block_rows):
+            rows = slice(i, i + self.block_rows)
+            block = X[rows].astype(np.float64)
             block -= self.mean
             block /= self.scale
-            np.clip(block, -self.clip, self.clip, out=out[i : i + BLOCK_ROWS], casting="same_kind")
+            np.clip(block, -self.clip, self.clip, out=out[rows], casting="same_kind")
         return out
 
     def inverse_transform(self, Z):

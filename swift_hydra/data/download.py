@@ -32,7 +32,7 @@ BLOCK = 1 << 14  # bytes; an interruption costs the block under way
 EMBEDDED = {"47_yeast.npz": "cfc8cef4d4d32c47d23fefd5994e2cd8cba51f5fde10f5a5e2efc8b778cc8279"}
 
 
-def download(names, source=None, folder=DATASET_DIR):
+def download(names, source=None, folder=DATASET_DIR, listing=None, embedded=EMBEDDED):
     """Fetch data sets; those already there with the right sum are skipped.
 
     Args:
@@ -40,6 +40,8 @@ def download(names, source=None, folder=DATASET_DIR):
         source: a mirror's URL, files are taken from ``source/<file>.npz``; None takes ADBench's own
             repository.
         folder: where the files go.
+        listing: the file with names and sums, see :func:`data.catalogue.read_catalogue`.
+        embedded: {file name: SHA256} of files that stand for the published ones.
 
     Returns:
         The paths of the files, in the order asked for.
@@ -48,7 +50,7 @@ def download(names, source=None, folder=DATASET_DIR):
         InputError: pooch is missing, a name is unknown, or, once all others are done, files that
         failed and why.
     """
-    files = _files(names)
+    files = _files(names, listing)
     if source is not None and not source.lower().startswith(("http://", "https://")):
         raise InputError(f"source={source!r} is no HTTP address: give http://... or https://...")
     try:
@@ -56,14 +58,16 @@ def download(names, source=None, folder=DATASET_DIR):
     except ImportError as error:
         raise InputError("downloading needs the package pooch: pip install pooch") from error
     folder = Path(folder)
-    known = {Path(row["files"][0]).name: row["sha256"] for row in read_catalogue() if row["sha256"]}
+    rows = [row for row in read_catalogue(listing) if row["sha256"]]
+    known = {Path(row["files"][0]).name: row["sha256"] for row in rows}
     paths = []
     failures = []
     for file in files:
         name = Path(file).name
         url = f"{source.rstrip('/')}/{name}" if source else f"{DEFAULT_SOURCE}/{file}"
         try:
-            paths.append(_fetch(pooch, url, name, known.get(name), folder))
+            good = {known.get(name), embedded.get(name)} - {None}
+            paths.append(_fetch(pooch, url, folder / name, known.get(name), good))
         except InputError as error:
             if len(files) == 1:
                 raise
@@ -77,12 +81,12 @@ def download(names, source=None, folder=DATASET_DIR):
     return paths
 
 
-def _files(names):
+def _files(names, listing):
     names = names.split(",") if isinstance(names, str) else list(names)
     names = [n.strip() for n in names if n.strip()]
     if [n.casefold() for n in names] == ["all"]:
-        return [file for row in read_catalogue() for file in row["files"]]
-    known = catalogue()
+        return [file for row in read_catalogue(listing) for file in row["files"]]
+    known = catalogue(listing)
     files = {}
     for name in names:
         key = name.casefold().removesuffix(".npz")
@@ -98,12 +102,21 @@ def _files(names):
     return list(files)
 
 
-def _fetch(pooch, url, name, sha256, folder):
-    """One file, unless it is there already; returns its path."""
-    target = folder / name
+def _fetch(pooch, url, target, sha256, good):
+    """One file, unless it is there already; returns its path.
+
+    Args:
+        pooch: the module.
+        url: where it comes from.
+        target: where it goes.
+        sha256: its published sum, or None.
+        good: sums with which a file that is there may stay.
+    """
+    name = target.name
+    folder = target.parent
     wanted = sha256 or _read_local(folder).get(name)
     if target.is_file():
-        if _is_good(target, wanted):
+        if _is_good(target, wanted, good):
             return target
         print(
             f"{name}: the file there is damaged or of another version, it is fetched again",
@@ -129,10 +142,10 @@ def _fetch(pooch, url, name, sha256, folder):
     return target
 
 
-def _is_good(target, wanted):
+def _is_good(target, wanted, good):
     """Is the file there what is wanted? Says so."""
     found = sha256_of(target)
-    if found in (wanted, EMBEDDED.get(target.name)):
+    if found == wanted or found in good:
         print(f"{target.name}: already there, SHA256 as recorded", flush=True)
         return True
     if wanted is None and _intact(target):

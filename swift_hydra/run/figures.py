@@ -96,7 +96,7 @@ def draw_run(run, report):
     return files | {"report.html": page(report, pictures).encode()}
 
 
-def _map(plt, run):
+def map_of_rows(plt, run):
     """All kinds of rows in one picture per method: the same rows, colours and markers in every
     panel.
     """
@@ -395,7 +395,7 @@ FIGURES = (
     ),
     (
         "map.png",
-        _map,
+        map_of_rows,
         "Real and generated rows",
         f"At most {MAP_ROWS} rows of each kind: generated anomalies (plus signs) belong beside the normals, where test "
         "anomalies (crosses) may turn up; distances between far groups mean little in t-SNE and UMAP.",

@@ -1,6 +1,4 @@
-"""The downloader against a small server on this machine: good, damaged, missing, interrupted and
-resumed files.
-"""
+"""The downloader against a small server: good, damaged, missing, interrupted, resumed files."""
 
 import hashlib
 import http.server
@@ -9,22 +7,21 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from swift_hydra.data import download as module
-from swift_hydra.data.download import LOCAL_SUMS, download
+from swift_hydra.data import download as download_module
+from swift_hydra.data.download import LOCAL_SUMS
 from swift_hydra.settings import InputError
 
 pytest.importorskip("pooch", reason="the downloader needs pooch: pip install pooch")
 
-ROOT = Path(__file__).resolve().parent.parent
-GLASS, UNKNOWN = (
-    "14_glass.npz",
-    "18_Ionosphere.npz",
-)  # with and without a sum in the made table below
+# With and without a sum in the made table below.
+GLASS = "14_glass.npz"
+UNKNOWN = "18_Ionosphere.npz"
 
 
 def made(seed, rows=3000):
@@ -84,7 +81,8 @@ def server(monkeypatch):
 
 def write_table(path):
     rows = [
-        "number,name,rows,features,anomalies,anomaly_percent,category,duplicates,constant_columns,sha256,files"
+        "number,name,rows,features,anomalies,anomaly_percent,category,duplicates,"
+        "constant_columns,sha256,files"
     ]
     for name in FILES:
         number, title = name[:-4].split("_")
@@ -93,18 +91,23 @@ def write_table(path):
     path.write_text("\n".join(rows) + "\n")
 
 
-@pytest.fixture(autouse=True)
-def small_table(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("table")
-    write_table(folder / "datasets.csv")
-    monkeypatch.setattr(module, "DATASET_DIR", folder)
+@pytest.fixture(scope="module")
+def listing(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "datasets.csv"
+    write_table(path)
+    return path
+
+
+@pytest.fixture
+def download(listing):
+    return partial(download_module.download, listing=listing)
 
 
 def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_good_file_is_fetched_once(server, tmp_path, capsys):
+def test_good_file_is_fetched_once(server, tmp_path, capsys, download):
     for name in ("glass", "14_GLASS", "14_glass.npz"):
         assert download(name, server.url, tmp_path) == [tmp_path / GLASS]
     assert (tmp_path / GLASS).read_bytes() == FILES[GLASS] and names(tmp_path) == [GLASS]
@@ -116,14 +119,14 @@ def test_good_file_is_fetched_once(server, tmp_path, capsys):
     )
 
 
-def test_damaged_file_is_refused_and_removed(server, tmp_path):
+def test_damaged_file_is_refused_and_removed(server, tmp_path, download):
     server.files[GLASS] = FILES[GLASS][:-1] + b"x"
     with pytest.raises(InputError, match=r"another SHA256 than recorded.*refused and removed"):
         download("glass", server.url, tmp_path)
     assert names(tmp_path) == []
 
 
-def test_what_is_there_survives_a_damaged_download(server, tmp_path):
+def test_what_is_there_survives_a_damaged_download(server, tmp_path, download):
     (tmp_path / GLASS).write_bytes(b"my own version")
     server.files[GLASS] = b"worse"
     with pytest.raises(InputError, match="refused and removed"):
@@ -134,7 +137,7 @@ def test_what_is_there_survives_a_damaged_download(server, tmp_path):
     assert (tmp_path / GLASS).read_bytes() == FILES[GLASS]
 
 
-def test_missing_file(server, tmp_path):
+def test_missing_file(server, tmp_path, download):
     del server.files[GLASS]
     with pytest.raises(
         InputError, match=r"14_glass.npz: there is no such file \(HTTP 404 at http://127.*--source"
@@ -143,7 +146,7 @@ def test_missing_file(server, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_interrupted_download_goes_on(server, tmp_path, capsys):
+def test_interrupted_download_goes_on(server, tmp_path, capsys, download):
     server.cut = 20_000
     with pytest.raises(InputError, match=r"with 16384 bytes on disk: the same command goes on"):
         download("glass", server.url, tmp_path)
@@ -154,7 +157,7 @@ def test_interrupted_download_goes_on(server, tmp_path, capsys):
     assert "goes on at byte 16384" in capsys.readouterr().out
 
 
-def test_without_ranges_it_starts_again(server, tmp_path):
+def test_without_ranges_it_starts_again(server, tmp_path, download):
     server.ranges = False
     (tmp_path / f"{GLASS}.part").write_bytes(b"a wrong beginning")
     download("glass", server.url, tmp_path)
@@ -162,7 +165,7 @@ def test_without_ranges_it_starts_again(server, tmp_path):
 
 
 @pytest.mark.parametrize("part", [b"a wrong beginning", FILES[GLASS], FILES[GLASS] + b"too long"])
-def test_a_useless_part_file_costs_a_second_try_only(server, tmp_path, part):
+def test_a_useless_part_file_costs_a_second_try_only(server, tmp_path, part, download):
     (tmp_path / f"{GLASS}.part").write_bytes(part)
     download("glass", server.url, tmp_path)
     assert (
@@ -172,7 +175,7 @@ def test_a_useless_part_file_costs_a_second_try_only(server, tmp_path, part):
     )
 
 
-def test_unknown_sum_is_recorded_then_checked(server, tmp_path, capsys):
+def test_unknown_sum_is_recorded_then_checked(server, tmp_path, capsys, download):
     download("Ionosphere", server.url, tmp_path)
     sha = hashlib.sha256(FILES[UNKNOWN]).hexdigest()
     assert (tmp_path / LOCAL_SUMS).read_text() == f"{sha}  {UNKNOWN}\n" and names(tmp_path) == [
@@ -192,14 +195,14 @@ def test_unknown_sum_is_recorded_then_checked(server, tmp_path, capsys):
     assert names(tmp_path) == [LOCAL_SUMS]
 
 
-def test_an_error_page_is_not_recorded_as_data(server, tmp_path):
+def test_an_error_page_is_not_recorded_as_data(server, tmp_path, download):
     server.files[UNKNOWN] = b"<html>please log in</html>"
     with pytest.raises(InputError, match="sent no npz archive: refused and removed"):
         download("Ionosphere", server.url, tmp_path)
     assert names(tmp_path) == []
 
 
-def test_file_of_unknown_sum_already_there(server, tmp_path):
+def test_file_of_unknown_sum_already_there(server, tmp_path, download):
     (tmp_path / UNKNOWN).write_bytes(FILES[UNKNOWN])
     download("Ionosphere", server.url, tmp_path)
     assert server.log == [] and names(tmp_path) == [UNKNOWN, LOCAL_SUMS]
@@ -209,7 +212,7 @@ def test_file_of_unknown_sum_already_there(server, tmp_path):
     assert (tmp_path / UNKNOWN).read_bytes() == FILES[UNKNOWN]
 
 
-def test_all_goes_on_after_a_failure(server, tmp_path, capsys):
+def test_all_goes_on_after_a_failure(server, tmp_path, capsys, download):
     del server.files[GLASS]
     with pytest.raises(
         InputError, match=r"1 of 3 files failed: 14_glass.npz: see the lines"
@@ -225,16 +228,14 @@ def test_all_goes_on_after_a_failure(server, tmp_path, capsys):
     assert len(server.log) == 4
 
 
-def test_embedded_file_counts_as_there(server, tmp_path, monkeypatch):
+def test_embedded_file_counts_as_there(server, tmp_path, download):
     (tmp_path / GLASS).write_bytes(b"the same table in other bytes")
-    monkeypatch.setitem(
-        module.EMBEDDED, GLASS, hashlib.sha256(b"the same table in other bytes").hexdigest()
-    )
-    download("glass", server.url, tmp_path)
+    embedded = {GLASS: hashlib.sha256(b"the same table in other bytes").hexdigest()}
+    download("glass", server.url, tmp_path, embedded=embedded)
     assert server.log == []
 
 
-def test_mistakes_in_the_arguments(server, tmp_path, monkeypatch):
+def test_mistakes_in_the_arguments(server, tmp_path, monkeypatch, download):
     with pytest.raises(InputError, match="'nosuch' is no ADBench name"):
         download("glass,nosuch", server.url, tmp_path)
     with pytest.raises(InputError, match="there is no name"):
@@ -254,15 +255,10 @@ def test_mistakes_in_the_arguments(server, tmp_path, monkeypatch):
 
 def test_at_the_shell(server, tmp_path):
     """In a copy of the scripts, since the command writes beside them."""
-    for script in (
-        "config.py",
-        "dataloader.py",
-        "tables.py",
-        "preparation.py",
-        "splits.py",
-        "download.py",
-    ):
+    for script in ("dataloader.py", "SwiftHydra.py"):
         shutil.copy(ROOT / script, tmp_path)
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "swift_hydra", tmp_path / "swift_hydra", ignore=without)
     (tmp_path / "ADBenchDatasets").mkdir()
     write_table(tmp_path / "ADBenchDatasets" / "datasets.csv")
 

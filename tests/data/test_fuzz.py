@@ -1,6 +1,4 @@
-"""Whatever is in a file, its reader returns something usable or raises InputError: one line that
-names the file.
-"""
+"""Whatever is in a file, its reader returns something usable or raises one line that names it."""
 
 import io
 import math
@@ -15,12 +13,14 @@ from helpers import made_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swift_hydra.data.columns import Preparation, Standardizer
+from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import stream_table
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table, fingerprint
 from swift_hydra.dataloader import Dataset, load_dataset
 from swift_hydra.files import load_checkpoint
-from swift_hydra.pretrain import load_pretrained, pretrain, save_pretrained
+from swift_hydra.journal import Journal
+from swift_hydra.pretrain import PretrainSettings, load_pretrained, pretrain, save_pretrained
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -253,9 +253,12 @@ def saved(tmp_path_factory):
     saved = tmp_path_factory.mktemp("saved")
     for preset in ("full", "paper"):
         SwiftHydra(preset=preset, **TINY).fit(X, Y).save(saved / f"{preset}.pt")
-    scaler = Standardizer().fit(X)
-    pretrained = pretrain(torch.from_numpy(scaler.transform(X)), torch.from_numpy(Y), 0, 20, 20)
-    save_pretrained(saved / "pretrained.pt", pretrained, scaler, MARK, 0)
+    rows = TrainingRows.read(X, Y, ColumnSettings())
+    settings = PretrainSettings(cvae_steps=20, detector_steps=20)
+    journal = Journal()
+    Z, labels = torch.from_numpy(rows.Z), torch.from_numpy(rows.y)
+    networks = pretrain(Z, labels, 0, settings, journal)
+    save_pretrained(saved / "pretrained.pt", networks, rows, 0, settings, journal.log)
     return saved
 
 

@@ -1,18 +1,15 @@
 """Which rows train and test under each protocol, and the scaler between them."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from swift_hydra.data import columns as splits
 from swift_hydra.data.columns import Standardizer
 from swift_hydra.data.splits import PROTOCOLS, make_split
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
 
-REAL = Path(__file__).resolve().parent.parent / ".." / "shared" / "ADBenchDatasets"
 SOME_REAL = ["4_breastw", "6_cardio", "26_optdigits", "31_satimage-2", "39_vertebral", "45_wine"]
 
 
@@ -246,15 +243,13 @@ def test_scaler_of_constant_columns():
     )
 
 
-def test_scaler_in_chunks_and_of_bytes(monkeypatch):
-    X = (
-        np.random.RandomState(0).randint(0, 256, (1000, 3)).astype(np.uint8)
-    )  # uint8 arithmetic would wrap
+def test_scaler_in_blocks_and_of_bytes():
+    # uint8 arithmetic would wrap.
+    X = np.random.RandomState(0).randint(0, 256, (1000, 3)).astype(np.uint8)
     whole = Standardizer().fit(X)
     np.testing.assert_allclose(whole.mean, X.mean(axis=0))
     np.testing.assert_allclose(whole.scale, X.std(axis=0))
-    monkeypatch.setattr(splits, "CHUNK", 64)
-    chunked = Standardizer().fit(X)
+    chunked = Standardizer(block_rows=64).fit(X)
     np.testing.assert_allclose(chunked.mean, whole.mean)
     np.testing.assert_allclose(chunked.transform(X), whole.transform(X), atol=1e-6)
 
@@ -263,22 +258,22 @@ def test_scaler_state_round_trip_is_bit_equal(tmp_path):
     data = load_dataset("yeast")
     split = make_split(data.X, data.y, "seen", 0)
     scaler = Standardizer(clip=4).fit(data.X[split.train])
-    np.savez(tmp_path / "state.npz", **scaler.state())
+    np.savez(tmp_path / "state.npz", **scaler.snapshot())
     with np.load(tmp_path / "state.npz", allow_pickle=False) as stored:
-        again = Standardizer.from_state(dict(stored))
+        again = Standardizer.from_snapshot(dict(stored))
     assert (
         again.clip == 4 and again.transform(data.X).tobytes() == scaler.transform(data.X).tobytes()
     )
-    scaler.state()["mean"][:] = 0  # a copy: the scaler does not change with it
+    scaler.snapshot()["mean"][:] = 0  # a copy: the scaler does not change with it
     assert again.transform(data.X).tobytes() == scaler.transform(data.X).tobytes()
 
 
 def test_scaler_sees_train_only():
     X, y = table(300)
     split = make_split(X, y, "seen", 0)
-    before = Standardizer().fit(X[split.train]).state()
+    before = Standardizer().fit(X[split.train]).snapshot()
     X[split.test] += 1000
-    after = Standardizer().fit(X[split.train]).state()
+    after = Standardizer().fit(X[split.train]).snapshot()
     assert all((before[k] == after[k]).all() for k in before)
     unseen = make_split(X, y, "seen", 0)
     assert (unseen.train == split.train).all()
@@ -290,7 +285,7 @@ SMALL = np.arange(12.0).reshape(6, 2)
 def test_scaler_mistakes():
     for act, message in [
         (lambda: Standardizer().transform(SMALL), "not fitted"),
-        (lambda: Standardizer().state(), "not fitted"),
+        (lambda: Standardizer().snapshot(), "not fitted"),
         (lambda: Standardizer(clip=0), "clip=0 must be above 0"),
         (lambda: Standardizer().fit(SMALL[:0]), "at least one row"),
         (lambda: Standardizer().fit(SMALL).transform(SMALL[:, :1]), "was fitted on 2 features"),

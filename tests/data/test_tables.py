@@ -117,13 +117,13 @@ def test_a_table_with_gaps_and_texts_trains_and_scores(trained, tmp_path):
         "customer",
     )
     model = SwiftHydra.load(folder / "checkpoint.pt")
-    assert model.preparation_.columns == ["age", "colour", "income", "constant", "age.1", "debt"]
-    assert model.preparation_.names[1:4] == ["colour=green", "colour=red", "colour=violet"]
+    assert model.columns_.given_names == ["age", "colour", "income", "constant", "age.1", "debt"]
+    assert model.columns_.preparation.names[1:4] == ["colour=green", "colour=red", "colour=violet"]
     assert model.synthetic_.shape[1] == 8
     # Training rows alone made the fills: the checkpoint's median is theirs, to the bit.
     train = np.load(folder / "scores.npz")["train_index"]
     ages = np.array([np.nan if rows[i][1] in ("", "NA", "?") else float(rows[i][1]) for i in train])
-    assert model.preparation_.fill[0] == np.float32(np.nanmedian(ages))
+    assert model.columns_.preparation.fill[0] == np.float32(np.nanmedian(ages))
     # New rows: columns in another order, a new colour, one row without any value.
     new = [[row[6], row[1], row[5], row[4], row[3], row[2], row[0]] for row in rows]
     new[0][5] = "ultraviolet"
@@ -196,7 +196,7 @@ def test_parquet_is_read_as_the_csv_is(trained, tmp_path):
     np.testing.assert_array_equal(one.X, two.X)
     np.testing.assert_array_equal(one.y, two.y)
     model = SwiftHydra.load(base / "mixed" / "seen" / "seed0" / "checkpoint.pt")
-    arguments = model.preparation_.columns, 6, model.preparation_.texts, "customer"
+    arguments = model.columns_.given_names, 6, model.columns_.texts, "customer"
     pieces = [list(stream_table(file, *arguments, size=128)) for file in (base / "mixed.csv", path)]
     assert [len(piece) for piece, _ in pieces[1]] == [128, 128, 44]
     for (csv_rows, csv_ids), (parquet_rows, parquet_ids) in zip(*pieces, strict=True):
@@ -213,7 +213,7 @@ def test_ordinal_texts_and_new_ones():
     new = as_table([["green", 5.0], ["blue", 1]], preparation.texts)
     np.testing.assert_array_equal(preparation.transform(new), [[-1, 5], [0, 1]])
     np.testing.assert_array_equal(preparation.unknown(new), [[True, False], [False, False]])
-    again = Preparation.from_state(preparation.state())
+    again = Preparation.from_snapshot(preparation.snapshot())
     np.testing.assert_array_equal(again.transform(new), preparation.transform(new))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from swift_hydra.data import download as download
-from swift_hydra.data.catalogue import DATASET_DIR
+from swift_hydra.data import download
+from swift_hydra.data.catalogue import DATASET_DIR, read_catalogue
 from swift_hydra.dataloader import describe, load_dataset
 
 SHARED = Path(__file__).resolve().parent.parent / ".." / "shared" / "ADBenchDatasets"
@@ -71,11 +71,11 @@ def test_rebuilding_refuses_other_data(tmp_path):
 
 
 def test_the_downloader_knows_the_embedded_file():
-    assert download._sha256(DATASET_DIR / "47_yeast.npz") == download.EMBEDDED["47_yeast.npz"]
+    assert download.sha256_of(DATASET_DIR / "47_yeast.npz") == download.EMBEDDED["47_yeast.npz"]
 
 
 def test_table_lists_all_57_sets():
-    rows = download.read_table()
+    rows = read_catalogue()
     assert [int(row["number"]) for row in rows] == list(range(1, 58))
     files = [file for row in rows for file in row["files"]]
     assert len(files) == len(set(files)) == 121
@@ -90,10 +90,10 @@ def test_table_lists_all_57_sets():
 def test_table_agrees_with_the_files_at_hand():
     if not SHARED.is_dir():
         pytest.skip("ADBench's files are not at hand beside the project")
-    for row in download.read_table():
+    for row in read_catalogue():
         path = SHARED / Path(row["files"][0]).name
         if path.is_file():
-            assert download._sha256(path) == row["sha256"]
+            assert download.sha256_of(path) == row["sha256"]
             if int(row["rows"]) < 10_000:
                 data = load_dataset(path)
                 assert {

@@ -1,6 +1,4 @@
-"""--plot writes readable figures and one page with all of them; what is missing is named before any
-work.
-"""
+"""--plot writes readable figures and one page; what is missing is named before any work."""
 
 import base64
 import json
@@ -11,16 +9,14 @@ import types
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT, made_table, run_script
+from helpers import SHORT, made_table, run_script, standardised
 from sklearn.metrics import log_loss
 
-import SwiftHydra as SwiftHydra
-from swift_hydra.data.columns import Standardizer
-from swift_hydra.pretrain import pretrain
+from swift_hydra.pretrain import PretrainSettings, pretrain
 from swift_hydra.run import figures as plots
 from swift_hydra.run.page import page
 from swift_hydra.settings import InputError
-from swift_hydra.SwiftHydra import generate_anomalies
+from swift_hydra.SwiftHydra import SwiftHydra, generate, main
 
 FIGURES = {name for name, *_ in plots.FIGURES}
 
@@ -28,7 +24,7 @@ FIGURES = {name for name, *_ in plots.FIGURES}
 def run_main(path, out, *more):
     """The command in this process. Returns the run's folder, its figures' names and the page."""
     pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install matplotlib")
-    SwiftHydra.main([str(path), "--plot", "--quiet", "--out", str(out), *SHORT, *more])
+    main([str(path), "--plot", "--quiet", "--out", str(out), *SHORT, *more])
     folder = out / path.stem / "seen" / "seed0"
     figures = {figure.name: figure.read_bytes() for figure in folder.glob("*.png")}
     for data in figures.values():
@@ -87,13 +83,13 @@ def test_one_feature_a_constant_one_and_two_test_anomalies(tmp_path, columns):
 @pytest.mark.parametrize("preset", ["paper", "full"])
 def test_expert_usage_counts_every_row_and_its_experts_are_those_that_score(preset):
     X, y = made_table()
-    model = SwiftHydra.SwiftHydra(
+    model = SwiftHydra(
         preset=preset, n_episodes=1, mixture_steps=30, detector_steps=20, cvae_steps=20
     )
     model.fit(X, y)
     usage, mixture = (
-        model.detector_.expert_usage(model.scaler_.transform(X)),
-        model.detector_.mixture,
+        model.detector_.expert_usage(model.columns_.standardise(X)),
+        (model.detector_ if preset == "paper" else model.detector_.known).mixture.network,
     )
     assert usage.shape == (len(X), 2)
     assert (usage[:, 0] != usage[:, 1]).all()
@@ -115,11 +111,9 @@ def test_expert_usage_counts_every_row_and_its_experts_are_those_that_score(pres
 
 def test_detector_loss_is_logged_for_every_episode():
     X, y = made_table()
-    Z, labels = torch.from_numpy(Standardizer().fit(X).transform(X)), torch.from_numpy(y)
-    networks = pretrain(Z, labels, 0, 20, 20)
-    made = generate_anomalies(
-        Z, labels, networks.cvae, networks.detector, 0, n_synthetic=60, n_episodes=3
-    )
+    Z, labels = standardised(X, y)
+    networks = pretrain(Z, labels, 0, PretrainSettings(cvae_steps=20, detector_steps=20))
+    made = generate(Z, labels, networks, 0, SwiftHydra(n_synthetic=60, n_episodes=3))
     losses = [entry["detector_loss"] for entry in made.log]
     probability = torch.sigmoid(networks.detector.score(Z)).numpy()
     expected = log_loss(
@@ -145,7 +139,7 @@ def test_umap_is_a_third_panel_where_it_is_installed(monkeypatch):
     run = plots.Run(y[:99], y[:99], X[:99], y[99:], y[99:], X[99:], X[:0], [], 1, None)
     for module, panels in ((types.SimpleNamespace(UMAP=UMAP), 3), (None, 2)):
         monkeypatch.setitem(sys.modules, "umap", module)
-        figure = plots._map(pyplot, run)
+        figure = plots.map_of_rows(pyplot, run)
         assert [len(axis.collections) for axis in figure.axes] == [4] * panels
         pyplot.close(figure)
     assert seen[0]["random_state"] == 0
@@ -191,5 +185,5 @@ def test_missing_matplotlib_is_named_first(npz, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="pip install matplotlib"):
         plots.require_matplotlib()
     with pytest.raises(InputError, match="pip install matplotlib"):
-        SwiftHydra.main([str(npz), "--plot", "--out", str(tmp_path / "out")])
+        main([str(npz), "--plot", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 import swift_hydra.dataloader as dataloader
-from swift_hydra.data import files as tables
 from swift_hydra.data.catalogue import resolve_dataset
+from swift_hydra.data.files import read_table
 from swift_hydra.data.labels import check_labels
 from swift_hydra.data.table import check_features, fingerprint
 from swift_hydra.dataloader import describe, load_dataset
 from swift_hydra.settings import InputError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def save(path, **arrays):
@@ -105,15 +104,15 @@ def test_csv_label_column_in_front(tmp_path):
     )
 
 
-def test_csv_of_several_chunks_names_the_right_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "CHUNK", 7)
+def test_csv_of_several_pieces_names_the_right_line(tmp_path):
     lines = [f"{i},{i % 2}" for i in range(50)]
     (tmp_path / "t.csv").write_text("a,y\n" + "\n".join(lines) + "\n")
-    assert load_dataset(tmp_path / "t.csv").X[:, 0].tolist() == list(range(50))
+    table, _ = read_table(tmp_path / "t.csv", size=7)
+    assert table.X[:, 0].tolist() == list(range(50))
     lines[33] = "oops,1"
     (tmp_path / "t.csv").write_text("a,y\n" + "\n".join(lines) + "\n")
     with pytest.raises(InputError, match=r"'a' holds text, first 'oops' in line 35"):
-        load_dataset(tmp_path / "t.csv")
+        read_table(tmp_path / "t.csv", size=7)
 
 
 # ---- messages ------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ last. :class:`SwiftHydra` is the same method for your own code, with scikit-lear
 :func:`generate` and :func:`run_episodes` are the paper's loop.
 """
 
-import copy
 import importlib
 import math
 import sys
@@ -23,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.rows import TrainingRows
@@ -41,18 +39,16 @@ from swift_hydra.generation.controls import (
     draw_filtered,
 )
 from swift_hydra.generation.environment import LatentEnvironment
+from swift_hydra.generation.refresh import detector_loss, refresh
 from swift_hydra.generation.reward import Coverage
 from swift_hydra.geometry import effective_rank
 from swift_hydra.journal import Journal, Progress
-from swift_hydra.model import BetaCVAE, MoEDetector, choose_n_experts
+from swift_hydra.model import choose_n_experts
 from swift_hydra.pretrain import (
     OutputOptions,
     PretrainSettings,
-    Recipe,
     pretrain,
     reuse_or_pretrain,
-    train_cvae,
-    train_detector,
 )
 from swift_hydra.run import report as run_report
 from swift_hydra.run import score_file
@@ -71,8 +67,6 @@ from swift_hydra.settings import (
     run_main,
     setting,
 )
-from swift_hydra.snapshot import pack_network, read_network
-from swift_hydra.training.batches import Examples
 from swift_hydra.training.seeds import seeded, stage_rng
 
 if __name__ == "SwiftHydra":
@@ -82,11 +76,9 @@ if __name__ == "SwiftHydra":
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
-REFRESH_STEPS = 40  # of both networks between two episodes
-REFRESH_RATE = 1e-3  # of the detector's refresh
 LATEST = 256  # accepted rows that selection keeps new ones away from
-LOSS_ROWS = 4096  # most normals of the logged detector loss
-FEWEST, MOST = 400, 1000  # generated rows where their number is not given
+FEWEST = 400
+MOST = 1000  # generated rows where their number is not given
 
 
 # --- the class ------------------------------------------------------------------------------------
@@ -203,7 +195,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         rows = X if isinstance(X, TrainingRows) else self._read(X, y)
         journal = journal or Journal(self.progress)
         seed = int(self.random_state)
-        Z, labels = torch.from_numpy(rows.Z), torch.from_numpy(rows.y)
+        Z = torch.from_numpy(rows.Z)
+        labels = torch.from_numpy(rows.y)
         if pretrained is None:
             with journal.stage("pretrain"):
                 pretrained = pretrain(Z, labels, seed, self, journal)
@@ -234,7 +227,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def check_settings(self):
         """Refuse unknown option values before any work. Raises :class:`settings.InputError`."""
         check_settings(self)
-        auto, number = self.n_experts == "auto", str(self.n_experts)
+        auto = self.n_experts == "auto"
+        number = str(self.n_experts)
         if not auto and (not number.isdigit() or int(number) < 1):
             raise InputError(
                 f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1"
@@ -343,25 +337,32 @@ def run_episodes(episodes, environment, proposer, generator, journal):
     Returns:
         The accepted rows (m, d), and a dict of numbers for every episode.
     """
-    accepted, log = environment.X[:0], []
+    accepted = environment.X[:0]
+    log = []
     saved = journal.saved("episodes")
     if saved is not None:
-        accepted, log = saved["accepted"], saved["log"]
-        _take_up(saved, environment, proposer, generator)
+        accepted = saved["accepted"]
+        log = saved["log"]
+        environment.go_on(saved)
+        proposer.go_on(saved["agent"])
+        generator.set_state(saved["generator"])
     for episode in range(len(log), episodes.n):
         weight = GAMMA**episode  # diversity first, deception later
-        loss = _detector_loss(environment, episodes.y, accepted)
+        loss = detector_loss(environment, episodes.y, accepted)
         candidates = proposer.propose(N_CANDIDATES, weight, generator)
         share = math.ceil((episodes.wanted - len(accepted)) / (episodes.n - episode))
         accepted = _with_best(accepted, candidates, share, environment)
-        log.append({"episode": episode, "diversity_weight": weight})
-        log[-1] |= _numbers(candidates, accepted, loss) | candidates.notes
+        entry = {"episode": episode, "diversity_weight": weight, **candidates.numbers()}
+        entry |= {"detector_loss": loss, "accepted": len(accepted)}
+        log.append(entry | {"effective_rank": _rank(accepted), **candidates.notes})
         journal.step("episodes", episode + 1, episodes.n, **_shown(log[-1]))
         finished = len(accepted) >= episodes.wanted or episode == episodes.n - 1
         if not finished:
-            _refresh(environment, episodes, accepted, episode)
+            stage = f"{episodes.kind}/{episode}"
+            refresh(environment, episodes.y, accepted, episodes.seed, stage)
         content = {"finished": finished, "accepted": accepted, "log": log}
-        content |= _state(environment, proposer, generator)
+        content |= {"generator": generator.get_state(), **environment.snapshot()}
+        content["agent"] = proposer.snapshot()
         journal.keep("episodes", content, episode + 1, episodes.n)
         if finished:
             break
@@ -382,85 +383,10 @@ def _with_best(accepted, candidates, share, environment):
     return torch.cat([accepted, x[best]])
 
 
-def _numbers(candidates, accepted, detector_loss):
-    """What the log says of an episode."""
-    reward = candidates.reward
-    return {
-        "reward": float(reward.total.mean()),
-        "novelty": float(reward.novelty.mean()),
-        "coverage": float(reward.coverage.mean()),
-        "deception": float(reward.deception.mean()),
-        "feasible": float(reward.feasible.float().mean()),
-        "detector_loss": detector_loss,
-        "latent_step": float(candidates.moved.norm(dim=1).mean()),
-        "accepted": len(accepted),
-        "effective_rank": _rank(accepted),
-    }
-
-
 def _shown(entry):
     """What of an episode is shown while it runs."""
     names = ("reward", "novelty", "coverage", "deception", "feasible", "effective_rank")
     return {name: entry[name] for name in names}
-
-
-@torch.no_grad()
-def _detector_loss(environment, y, accepted):
-    """Cross-entropy of W on what it has learned from so far, both classes half: nats."""
-    X = environment.X
-    normal, anomaly = X[y == 0], torch.cat([X[y == 1], accepted])
-    normal = normal[:: math.ceil(len(normal) / LOSS_ROWS)]
-    on_anomalies = F.softplus(-environment.detector.score(anomaly)).mean()
-    on_normals = F.softplus(environment.detector.score(normal)).mean()
-    return float(on_anomalies + on_normals) / 2
-
-
-def _refresh(environment, episodes, accepted, episode):
-    """Both networks learn from what was accepted before the next episode (M8).
-
-    Copies of them do: the pretrained ones stay as they are.
-    """
-    X, y = environment.X, episodes.y
-    rows = torch.cat([X, accepted])
-    labels = torch.cat([y, torch.ones(len(accepted), dtype=y.dtype)])
-    stage = f"{episodes.kind}/{episode}"
-    cvae, detector = environment.cvae, environment.detector
-    environment.cvae = train_cvae(
-        lambda: copy.deepcopy(cvae),
-        rows,
-        labels,
-        episodes.seed,
-        f"refresh-cvae/{stage}",
-        REFRESH_STEPS,
-        Journal(),
-    )
-    environment.detector = train_detector(
-        lambda: copy.deepcopy(detector),
-        Examples(X, y, accepted),
-        Recipe(steps=REFRESH_STEPS, lr=REFRESH_RATE),
-        episodes.seed,
-        f"refresh-detector/{stage}",
-        Journal(),
-    )
-
-
-def _state(environment, proposer, generator):
-    """All that an episode leaves to the next one, beside rows and log."""
-    return {
-        "cvae": pack_network(environment.cvae),
-        "detector": pack_network(environment.detector),
-        "agent": proposer.snapshot() if hasattr(proposer, "snapshot") else None,
-        "generator": generator.get_state(),
-    }
-
-
-def _take_up(saved, environment, proposer, generator):
-    """Go on after the episode that left ``saved``."""
-    environment.cvae = read_network(BetaCVAE, saved["cvae"])
-    environment.detector = read_network(MoEDetector, saved["detector"])
-    if saved["agent"] is not None:
-        proposer.go_on(saved["agent"])
-    generator.set_state(saved["generator"])
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -531,7 +457,8 @@ def _run(folder, rows, detector, which, options, work):
             say(f"nothing is left to do: {folder.path} is done")
             print(run_report.result_line(*finished))
             return
-    path, print_ = folder.path / "resume.pt", rows.train.fingerprint
+    path = folder.path / "resume.pt"
+    print_ = rows.train.fingerprint
     store = Store(path, print_, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
     device = resolve_device(detector.device)

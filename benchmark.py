@@ -1,17 +1,17 @@
-"""Measure methods on many datasets, seeds and protocols; one record per cell, tables from the
-records alone.
+"""Measure methods on many datasets, seeds and protocols; tables come from the records alone.
 
-    python benchmark.py --datasets DIR --seeds 0,1,2,3,4 --protocols seen,few,unseen --methods ours,peers --jobs 2
-    python benchmark.py --datasets DIR --seeds 0,1 --protocols unseen --methods ladder --jobs 2
-    python benchmark.py --datasets DIR --seeds 0 --methods script --max-rows 0    # the main script, whole tables
-    python benchmark.py --report                                                  # tables, from the records
-    python benchmark.py --speed --datasets DIR                                    # times, see speed.py
+    python benchmark.py --datasets DIR --methods ours,peers --seeds 0,1,2,3,4 --jobs 2
+    python benchmark.py --datasets DIR --methods ladder --protocols seen,unseen --jobs 2
+    python benchmark.py --datasets DIR --methods script --max-rows 0    # the main script
+    python benchmark.py --report                  # tables, from the records
+    python benchmark.py --speed --datasets DIR    # times, see swift_hydra/bench/speed.py
 
 A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``, such as
 ``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``, or a group of methods: ours, peers,
-foundation, ladder, ablations. ``script`` runs ``python SwiftHydra.py`` in a process of its own. A
-cell is done when its record is there: an interrupted sweep goes on where it was, a failed cell is
-recorded with its reason and does not stop the others (``--retry-failed`` tries again).
+foundation, ladder, ablations. ``script`` runs ``python SwiftHydra.py`` in a process of its own, on
+whole tables with ``--max-rows 0``. A cell is done when its record is there: an interrupted sweep
+goes on where it was, a failed cell is recorded with its reason and does not stop the others
+(``--retry-failed`` tries again).
 """
 
 import os
@@ -24,9 +24,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from swift_hydra.bench.backends import BACKENDS, spread
-from swift_hydra.bench.cell import ROOT, Cell
+from swift_hydra.bench.cell import Cell
 from swift_hydra.bench.methods import GROUPS, check_method
 from swift_hydra.bench.pages import write_report
+from swift_hydra.bench.places import RECORDS, ROOT, SPEED
+from swift_hydra.bench.records import key_of, load_records, merge_records, remove_records
 from swift_hydra.data.catalogue import DATASET_DIR, resolve_dataset
 from swift_hydra.data.splits import PROTOCOLS
 from swift_hydra.settings import (
@@ -37,8 +39,6 @@ from swift_hydra.settings import (
     run_main,
     setting,
 )
-
-RECORDS, SPEED = ROOT / "results" / "records", ROOT / "results" / "speed"
 
 
 @dataclass
@@ -55,8 +55,8 @@ class BenchmarkConfig:
     jobs: int = setting(1, "cells computed at the same time on this machine, one thread each")
     backend: str = setting(
         "loky",
-        "what computes the cells (see clusters.py): processes of this machine, or the "
-        "cluster at RAY_ADDRESS or DASK_SCHEDULER_ADDRESS",
+        "what computes the cells (see swift_hydra/bench/backends.py): processes of this machine, "
+        "or the cluster at RAY_ADDRESS or DASK_SCHEDULER_ADDRESS",
         choices=tuple(BACKENDS),
     )
     time_limit: float = setting(
@@ -66,76 +66,52 @@ class BenchmarkConfig:
     retry_failed: bool = setting(False, "compute failed cells again")
     records: str = setting(str(RECORDS), "folder of the records")
     speed: bool = setting(
-        False, "measure times in place of scores, into results/speed, and stop (see speed.py)"
+        False,
+        "measure times in place of scores, into results/speed, and stop "
+        "(see swift_hydra/bench/speed.py)",
     )
     parts: str = setting(
         "scan,step,experts,score,fit,run,scale,bounds", "with --speed: what to measure; also gpu"
     )
     report: bool = setting(
-        False, "write the tables of results/README.md and README.md from the records and stop"
+        False,
+        "write the tables of results/README.md, README.md and docs/ from the records and stop",
     )
     figures: bool = setting(False, "with --report: draw the critical-difference diagrams too")
 
 
 def main(argv=None):
     config = parse_config(BenchmarkConfig, __doc__.splitlines()[0], argv)
-    if config.report:
-        for path in write_report(config.records, config.figures):
-            print(f"written: {path}")
-        return
-    if config.speed:
-        for path in _measure_speed(config):
+    if config.report or config.speed:
+        report = config.report
+        written = write_report(config.records, config.figures) if report else _timed(config)
+        for path in written:
             print(f"written: {path}")
         return
     cells = list_cells(config)
-    try:
-        Path(config.records).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=config.records):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{config.records}: cannot write there ({error.strerror}): choose another --records"
-        ) from None
-    todo = [cell for cell in cells if _open(cell, config.retry_failed)]
+    todo = _open_cells(cells, config)
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already")
     # In a random order the cells so far are a fair sample of the rest, and the progress bar's
     # estimate an honest one.
     random.Random(0).shuffle(todo)
-    for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
-        os.environ[f"{name}_NUM_THREADS"] = "1"  # of the workers and the cells, which inherit it
-    failed, lost = 0, 0
-    for record in tqdm(
-        spread(todo, config.backend, config.jobs),
-        total=len(todo),
-        disable=None,
-        unit="cell",
-        smoothing=0,
-    ):
-        if "lost" in record:
-            lost, outcome = lost + 1, f"not computed ({record['lost']})"
-        else:
-            failed += record["failed"] is not None
-            outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"
-        tqdm.write(
-            f"{record['dataset']} {record['protocol']} seed {record['seed']} {record['method']}: {outcome}"
-        )
+    _prepare_environment()
+    failed, lost = _sweep(todo, config)
     print(f"{len(todo) - failed - lost} computed, {failed} failed (see the records)")
     if lost:
         sys.exit(f"{lost} cells were lost with their machines: the same command computes them")
 
 
-def _measure_speed(config):
-    from swift_hydra.bench.speed import PARTS, measure
-
-    parts = config.parts.split(",")
-    for part in parts:
-        check_choice("parts", part, tuple(PARTS))
-    return measure(parts, config.datasets, SPEED)
-
-
 def list_cells(config):
-    """All cells that a command line asks for. Raises :class:`config.InputError` for what cannot be
-    computed.
+    """All cells that a command line asks for.
+
+    Args:
+        config: a :class:`BenchmarkConfig`.
+
+    Returns:
+        A list of :class:`cell.Cell`.
+
+    Raises:
+        InputError: for what cannot be computed.
     """
     check_range("jobs", config.jobs, 1, 1024)
     check_range("time_limit", config.time_limit, 1e-3, 1e9, whole=False)
@@ -154,26 +130,17 @@ def list_cells(config):
         raise InputError(
             f"seeds={config.seeds!r} is not usable: give integers separated by commas"
         ) from None
-    folder = Path(config.datasets)
-    paths = (
-        sorted(folder.glob("*.npz"))
-        if folder.is_dir()
-        else [resolve_dataset(n) for n in config.datasets.split(",")]
-    )
-    if not paths:
-        raise InputError(
-            f"{folder}: holds no .npz file: give another folder or names with --datasets"
-        )
+    paths = _dataset_paths(config.datasets)
     return [
         Cell(
-            str(Path(config.records).absolute()),
-            str(Path(path).absolute()),
-            method,
-            protocol,
-            seed,
-            config.max_rows,
-            config.time_limit,
-            config.memory_limit,
+            records=str(Path(config.records).absolute()),
+            path=str(Path(path).absolute()),
+            method=method,
+            protocol=protocol,
+            seed=seed,
+            max_rows=config.max_rows,
+            time_limit=config.time_limit,
+            memory_limit=config.memory_limit,
         )
         for protocol in protocols
         for seed in seeds
@@ -182,14 +149,79 @@ def list_cells(config):
     ]
 
 
-def _open(cell, retry_failed):
-    """Is this cell still to be computed?"""
-    if not cell.record.exists():
-        return True
-    if retry_failed and '"failed": null' not in cell.record.read_text():
-        cell.record.unlink()
-        return True
-    return False
+def _dataset_paths(datasets):
+    folder = Path(datasets)
+    if not folder.is_dir():
+        return [resolve_dataset(name) for name in datasets.split(",")]
+    paths = sorted(folder.glob("*.npz"))
+    if not paths:
+        raise InputError(
+            f"{folder}: holds no .npz file: give another folder or names with --datasets"
+        )
+    return paths
+
+
+def _open_cells(cells, config):
+    """The cells that are still to be computed; failed ones are forgotten where that is wanted."""
+    try:
+        Path(config.records).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.records):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{config.records}: cannot write there ({error.strerror}): choose another --records"
+        ) from None
+    merge_records(config.records)  # what an interrupted sweep left
+    known = {key_of(record): record for record in load_records(config.records)}
+    if config.retry_failed:
+        asked = {cell.key for cell in cells} & known.keys()
+        failed = {key for key in asked if known[key]["failed"] is not None}
+        remove_records(config.records, failed)
+        return [cell for cell in cells if cell.key not in known or cell.key in failed]
+    return [cell for cell in cells if cell.key not in known]
+
+
+def _prepare_environment():
+    """Set what the workers and the cells inherit: one thread each, and where this project is."""
+    for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
+        os.environ[f"{name}_NUM_THREADS"] = "1"
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), str(ROOT)])
+
+
+def _sweep(todo, config):
+    """Compute cells and merge their records; returns how many failed and how many were lost."""
+    failed = 0
+    lost = 0
+    progress = tqdm(
+        spread(todo, config.backend, config.jobs),
+        total=len(todo),
+        disable=None,
+        unit="cell",
+        smoothing=0,
+    )
+    for record in progress:
+        if "lost" in record:
+            lost += 1
+            outcome = f"not computed ({record['lost']})"
+        else:
+            merge_records(config.records)
+            failed += record["failed"] is not None
+            outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"
+        where = f"{record['dataset']} {record['protocol']} seed {record['seed']}"
+        tqdm.write(f"{where} {record['method']}: {outcome}")
+    merge_records(config.records)  # a shared file system may show a record late
+    return failed, lost
+
+
+def _timed(config):
+    """Measure the parts that were asked for; returns the paths of their records."""
+    from swift_hydra.bench.speed import PARTS, measure
+
+    parts = config.parts.split(",")
+    for part in parts:
+        check_choice("parts", part, tuple(PARTS))
+    return measure(parts, config.datasets, SPEED)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,8 @@ def main(argv=None):
     data = load_dataset(
         file.dataset, file.label_column, settings.impute, settings.categorical, file.drop_columns
     )
-    X, table = data.X, data.table.X
+    X = data.X
+    table = data.table.X
     facts = describe(X, data.y)
     percent = 100 * facts["anomalies"] / facts["rows"]
     n_missing = int(np.isnan(table).sum()) if table.dtype.kind == "f" else 0

@@ -39,8 +39,7 @@ class CVAELoss(NamedTuple):
 
 
 class BetaCVAE(nn.Module):
-    """Conditional VAE with the label concatenated to encoder and decoder input (M2; beta weighs the
-    KL term).
+    """Conditional VAE with the label beside encoder and decoder input (M2; beta weighs the KL).
 
     Args:
         d_features: number of features d.
@@ -52,10 +51,8 @@ class BetaCVAE(nn.Module):
         ValueError: if a size is not positive or beta is negative.
     """
 
-    LOG_VARIANCE = (
-        -8.0,
-        4.0,
-    )  # exp() of anything outside overflows or stops the gradient on unusual rows
+    # exp() of anything outside overflows or stops the gradient on unusual rows.
+    LOG_VARIANCE = (-8.0, 4.0)
 
     def __init__(self, d_features, d_latent=16, d_hidden=64, beta=0.2):
         super().__init__()
@@ -70,14 +67,13 @@ class BetaCVAE(nn.Module):
             "d_hidden": d_hidden,
             "beta": beta,
         }
-        self.d_latent, self.beta = d_latent, beta
+        self.d_latent = d_latent
+        self.beta = beta
         self.encoder = nn.Sequential(
             nn.Linear(d_features + 1, d_hidden), nn.SiLU(), nn.Linear(d_hidden, d_hidden), nn.SiLU()
         )
-        self.to_mean, self.to_log_variance = (
-            nn.Linear(d_hidden, d_latent),
-            nn.Linear(d_hidden, d_latent),
-        )
+        self.to_mean = nn.Linear(d_hidden, d_latent)
+        self.to_log_variance = nn.Linear(d_hidden, d_latent)
         self.decoder = nn.Sequential(
             nn.Linear(d_latent + 1, d_hidden),
             nn.SiLU(),
@@ -87,9 +83,7 @@ class BetaCVAE(nn.Module):
         )
 
     def encode(self, x, y):
-        """Mean and clamped log-variance of q(z | x, y), each (B, d_latent), from x (B, d) and y
-        (B,).
-        """
+        """Mean and clamped log-variance of q(z | x, y), (B, d_latent) each; x (B, d), y (B,)."""
         h = self.encoder(torch.cat([x, y[:, None].to(x.dtype)], dim=1))  # (B, d_hidden)
         return self.to_mean(h), self.to_log_variance(h).clamp(*self.LOG_VARIANCE)
 
@@ -98,21 +92,28 @@ class BetaCVAE(nn.Module):
         return self.decoder(torch.cat([z, y[:, None].to(z.dtype)], dim=1))
 
     def loss(self, x, y, generator=None):
-        """Squared error plus beta times KL, each averaged over the rows. Returns a
-        :class:`CVAELoss`.
+        """Squared error plus beta times KL, each averaged over the rows.
+
+        Args:
+            x: (B, d).
+            y: (B,) labels.
+            generator: source of the noise; None takes the global stream.
+
+        Returns:
+            A :class:`CVAELoss`.
         """
         mean, log_variance = self.encode(x, y)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-        reconstruction = (
-            (x - self.decode(mean + noise * (0.5 * log_variance).exp(), y)).square().sum(1).mean()
-        )
+        z = mean + noise * (0.5 * log_variance).exp()  # (B, d_latent)
+        reconstruction = (x - self.decode(z, y)).square().sum(1).mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(1).mean()
         return CVAELoss(reconstruction + self.beta * kl, reconstruction, kl)
 
     @torch.no_grad()
     def residual(self, x):
-        """Distance of every row to its reconstruction as a normal row, ||x - p(x | E[z | x, 0],
-        0)||: (B,).
+        """Distance of every row to its reconstruction as a normal row: (B,).
+
+        That is ||x - p(x | E[z | x, 0], 0)||.
         """
         y = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         return (x - self.decode(self.encode(x, y)[0], y)).norm(dim=1)
@@ -131,12 +132,12 @@ def mamba_mixer(p, x, backend="auto"):
     """
     G, rows, L, _ = x.shape
     backend = choose_backend(backend, x.device)
-    N, rank = p["A_log"].shape[-1], p["dt_proj.weight"].shape[-1]
+    N = p["A_log"].shape[-1]
+    rank = p["dt_proj.weight"].shape[-1]
 
     def linear(t, name):
-        out = torch.matmul(
-            t.reshape(G, rows * L, -1), p[f"{name}.weight"].transpose(1, 2)
-        )  # (G, B * L, out)
+        weight = p[f"{name}.weight"].transpose(1, 2)
+        out = torch.matmul(t.reshape(G, rows * L, -1), weight)  # (G, B * L, out)
         if f"{name}.bias" in p:
             out = out + p[f"{name}.bias"][:, None]
         return out.view(G, rows, L, -1)
@@ -148,16 +149,14 @@ def mamba_mixer(p, x, backend="auto"):
     taps = p["conv1d.weight"].shape[-1]
     padded = F.pad(u, (0, 0, taps - 1, 0))  # causal: token t sees t - taps + 1 .. t
     weight = p["conv1d.weight"][:, :, 0]  # (G, d_inner, taps)
-    conv = sum(
-        padded[:, :, j : j + L] * weight[:, None, None, :, j] for j in range(taps)
-    )  # shifted adds beat Conv1d
+    # Shifted adds beat Conv1d.
+    conv = sum(padded[:, :, j : j + L] * weight[:, None, None, :, j] for j in range(taps))
     if "conv1d.bias" in p:
         conv = conv + p["conv1d.bias"][:, None, None]
     u = F.silu(conv)  # (G, B, L, d_inner)
     dt, B, C = linear(u, "x_proj").split([rank, N, N], dim=-1)
-    delta = torch.matmul(
-        dt.reshape(G, rows * L, rank), p["dt_proj.weight"].transpose(1, 2)
-    ).view_as(u)
+    to_delta = p["dt_proj.weight"].transpose(1, 2)
+    delta = torch.matmul(dt.reshape(G, rows * L, rank), to_delta).view_as(u)
     delta = F.softplus(delta + p["dt_proj.bias"][:, None, None])  # (G, B, L, d_inner)
     scan = official_scan if backend == "official" else selective_scan
     y = scan(u, delta, -torch.exp(p["A_log"].float()), B, C, p["D"].float())
@@ -165,8 +164,7 @@ def mamba_mixer(p, x, backend="auto"):
 
 
 class Mamba(nn.Module):
-    """Drop-in for ``mamba_ssm.Mamba``: same constructor arguments, same state_dict keys, runs on
-    any device.
+    """Drop-in for ``mamba_ssm.Mamba``: the same arguments and state_dict keys, on any device.
 
     Shape: (B, L, d_model) -> (B, L, d_model). ``use_fast_path`` allows compiled kernels where they
     can run; ``layer_idx`` is kept for compatibility (it only matters for step-by-step decoding,
@@ -197,10 +195,14 @@ class Mamba(nn.Module):
     ):
         super().__init__()
         kw = {"device": device, "dtype": dtype}
-        self.d_model, self.d_state, self.d_conv, self.expand = d_model, d_state, d_conv, expand
+        self.d_model = d_model
+        self.d_state = d_state
+        self.d_conv = d_conv
+        self.expand = expand
         self.d_inner = int(expand * d_model)
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
-        self.use_fast_path, self.layer_idx = use_fast_path, layer_idx
+        self.use_fast_path = use_fast_path
+        self.layer_idx = layer_idx
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, **kw)
         self.conv1d = nn.Conv1d(
             self.d_inner,
@@ -253,8 +255,7 @@ DENSE = (
 
 
 class MambaExperts(nn.Module):
-    """E small Mamba detectors with stacked parameters, evaluated together as one batched
-    computation.
+    """E small Mamba detectors with stacked parameters, computed together.
 
     A row is cut into T tokens of neighbouring features (each expert has its own order of the
     features, which makes them differ), Mamba scans the tokens, and all tokens together, not their
@@ -264,7 +265,8 @@ class MambaExperts(nn.Module):
         d_features: features of a row.
         n_experts: E.
         n_tokens: most tokens of a row (at least two features a token).
-        d_model, d_state: Mamba's.
+        d_model: Mamba's.
+        d_state: Mamba's.
         d_head: width of the head.
         dropout: in the head, while training.
     """
@@ -273,20 +275,18 @@ class MambaExperts(nn.Module):
         self, d_features, n_experts, n_tokens=8, d_model=16, d_state=4, d_head=64, dropout=0.1
     ):
         super().__init__()
-        self.n_experts, self.dropout, self.backend = n_experts, dropout, "auto"
+        self.n_experts = n_experts
+        self.dropout = dropout
+        self.backend = "auto"
         width = max(1, math.ceil(d_features / n_tokens), min(2, d_features))
         self.n_tokens = tokens = math.ceil(d_features / width)
         order = []
         for _ in range(n_experts):  # index d_features points at a column of zeros
-            order.append(
-                F.pad(
-                    torch.randperm(d_features), (0, tokens * width - d_features), value=d_features
-                )
-            )
+            padding = (0, tokens * width - d_features)
+            order.append(F.pad(torch.randperm(d_features), padding, value=d_features))
         self.register_buffer("order", torch.stack(order))  # (E, T * width)
-        self.token_weight = nn.Parameter(
-            torch.randn(n_experts, tokens, width, d_model) * width**-0.5
-        )
+        weight = torch.randn(n_experts, tokens, width, d_model) * width**-0.5
+        self.token_weight = nn.Parameter(weight)
         self.token_bias = nn.Parameter(torch.randn(n_experts, tokens, 1, d_model) * 0.1)
         self.norm_weight = nn.Parameter(torch.ones(n_experts, d_model))
         blocks = [Mamba(d_model, d_state=d_state) for _ in range(n_experts)]
@@ -305,41 +305,38 @@ class MambaExperts(nn.Module):
         self.out_bias = stacked([layer.bias[None] for layer in last])
 
     def forward(self, x, experts=None):
-        """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts,
-        (len, B).
-        """
+        """Logits (E, B) of the rows x (B, d); of ``experts`` (a slice) alone where given."""
 
         def of(value):
             return value if experts is None else value[experts]
 
         order = of(self.order)  # (G, T * width)
-        G, T = len(order), self.n_tokens
+        G = len(order)
+        T = self.n_tokens
         if experts is not None and x.shape[1] <= DENSE:
             tokens = self._embed_dense(x, order, of(self.token_weight), of(self.token_bias))
         else:
             padded = F.pad(x, (0, 1))  # (B, d + 1), the last column is zero
-            groups = (
-                padded[:, order.reshape(-1)].view(len(x), G * T, -1).transpose(0, 1)
-            )  # (G * T, B, width)
-            tokens = torch.matmul(
-                groups, of(self.token_weight).flatten(0, 1)
-            )  # (G * T, B, d_model)
+            groups = padded[:, order.reshape(-1)].view(len(x), G * T, -1)
+            groups = groups.transpose(0, 1)  # (G * T, B, width)
+            weight = of(self.token_weight).flatten(0, 1)
+            tokens = torch.matmul(groups, weight)  # (G * T, B, d_model)
             tokens = tokens.view(G, T, len(x), -1) + of(self.token_bias)
             tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
         scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
         normed = tokens * scale * of(self.norm_weight)[:, None, None]
         block = {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
         tokens = tokens + mamba_mixer(block, normed, self.backend)  # (G, B, T, d_model)
-        h = F.silu(
-            torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight))
-        )  # (G, B, d_head)
+        h = torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight))
+        h = F.silu(h)  # (G, B, d_head)
         h = F.dropout(h, self.dropout, self.training)
         return torch.baddbmm(of(self.out_bias), h, of(self.out_weight)).squeeze(-1)  # (G, B)
 
     @staticmethod
     def _embed_dense(x, order, weight, bias):
-        """The tokens (G, B, T, d_model) as one product with a mostly empty matrix: gathering
-        features costs more.
+        """The tokens (G, B, T, d_model) as one product with a mostly empty matrix.
+
+        Gathering features costs more.
         """
         G, T, width, d_model = weight.shape
         token = torch.arange(T, device=x.device).repeat_interleave(width)  # (T * width,)
@@ -357,13 +354,16 @@ class MambaExperts(nn.Module):
 
 
 class MLPExperts(nn.Module):
-    """The control arm of :class:`MambaExperts`: as many parameters per expert in a plain MLP of two
-    hidden layers.
+    """The control arm of :class:`MambaExperts`: plain MLPs of as many parameters.
+
+    Two hidden layers each.
     """
 
     def __init__(self, d_features, n_experts, dropout=0.1, **mamba_settings):
         super().__init__()
-        self.n_experts, self.dropout, self.backend = n_experts, dropout, "auto"
+        self.n_experts = n_experts
+        self.dropout = dropout
+        self.backend = "auto"
         like = MambaExperts(d_features, 1, dropout=dropout, **mamba_settings)
         budget = sum(p.numel() for p in like.parameters())
         # Parameters of a width h: h (d + 1) + h (h + 1) + h + 1 = h^2 + (d + 3) h + 1.
@@ -378,9 +378,7 @@ class MLPExperts(nn.Module):
         )
 
     def forward(self, x, experts=None):
-        """Logits (E, B) of the rows x (B, d); with ``experts`` (a slice) only of those experts,
-        (len, B).
-        """
+        """Logits (E, B) of the rows x (B, d); of ``experts`` (a slice) alone where given."""
         pick = slice(None) if experts is None else experts
         h = x.expand(len(self.biases[0][pick]), *x.shape)  # (G, B, d)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -414,9 +412,8 @@ class Router(nn.Module):
         self.k = k
         self.clean = nn.Linear(d_features, n_experts, bias=False)
         self.noise = nn.Linear(d_features, n_experts, bias=False)
-        nn.init.normal_(
-            self.clean.weight, std=0.1 * d_features**-0.5
-        )  # zeros would let the first k win every tie
+        # Zeros would let the first k win every tie.
+        nn.init.normal_(self.clean.weight, std=0.1 * d_features**-0.5)
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x, allowed=None, generator=None):
@@ -433,46 +430,44 @@ class Router(nn.Module):
             logits = logits.masked_fill(~allowed, -torch.inf)
         if self.training and self.k < E:
             deviation = F.softplus(self.noise(x)) + 1e-2  # (B, E)
-            noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype).to(
-                logits.device
-            )
-            noisy = logits + noise * deviation
+            noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
+            noisy = logits + noise.to(logits.device) * deviation
         else:
-            noisy, deviation = logits, None
+            noisy = logits
+            deviation = None
         top, index = noisy.topk(min(self.k + 1, E), dim=1)  # (B, k + 1)
         kept = index[:, : self.k]
         gates = torch.zeros_like(logits).scatter(1, kept, top[:, : self.k].softmax(1))  # (B, E)
-        load = torch.zeros(E, device=x.device).index_add_(
-            0, kept.reshape(-1), torch.ones(kept.numel(), device=x.device)
-        )
+        ones = torch.ones(kept.numel(), device=x.device)
+        load = torch.zeros(E, device=x.device).index_add_(0, kept.reshape(-1), ones)
         balance = _cv_squared(gates.sum(0))
         if deviation is not None:
             balance = balance + _cv_squared(self.smooth_load(logits, noisy, deviation, top))
         return RouterOutput(gates, load, balance)
 
     def smooth_load(self, logits, noisy, deviation, top):
-        """Expected load: P(expert stays among the k) if its own noise were drawn again, summed over
-        the rows.
+        """Expected load: P(expert stays among the k) if its noise were drawn again, (E,).
+
+        Args:
+            logits: (B, E), -inf where an expert is forbidden.
+            noisy: (B, E) logits with noise.
+            deviation: (B, E) of the noise.
+            top: (B, k + 1) largest noisy logits, descending.
         """
-        inside = (
-            noisy >= top[:, self.k - 1 : self.k]
-        )  # the threshold to stay is the (k+1)-th value, to enter the k-th
-        threshold = torch.where(
-            inside, top[:, self.k : self.k + 1], top[:, self.k - 1 : self.k]
-        )  # (B, E)
+        last = top[:, self.k - 1 : self.k]
+        inside = noisy >= last
+        # The threshold to stay is the (k+1)-th value, to enter the k-th.
+        threshold = torch.where(inside, top[:, self.k : self.k + 1], last)  # (B, E)
         usable = torch.isfinite(logits) & torch.isfinite(threshold)
         gap = torch.where(usable, logits, 0.0) - torch.where(usable, threshold, 0.0)
         probability = 0.5 * (1.0 + torch.erf(gap / deviation / math.sqrt(2.0)))
         # An allowed expert without a finite rival always stays, a forbidden one never enters.
-        return torch.where(
-            usable, probability, (torch.isfinite(logits) & inside).to(probability.dtype)
-        ).sum(0)
+        certain = (torch.isfinite(logits) & inside).to(probability.dtype)
+        return torch.where(usable, probability, certain).sum(0)
 
 
 def _cv_squared(values):
-    """Squared coefficient of variation: 0 when all experts carry the same (scalar, also for one
-    expert).
-    """
+    """Squared coefficient of variation: 0 when all experts carry the same (scalar)."""
     return values.var(unbiased=False) / (values.mean().square() + 1e-8)
 
 
@@ -505,7 +500,8 @@ class MoEDetector(nn.Module):
             "block": block,
             **expert_settings,
         }
-        self.d_features, self.n_experts = d_features, n_experts
+        self.d_features = d_features
+        self.n_experts = n_experts
         self.experts = EXPERTS[block](d_features, n_experts, **expert_settings)
         self.router = Router(d_features, n_experts, min(k, n_experts))
         self.backend = backend
@@ -541,10 +537,13 @@ class MoEDetector(nn.Module):
 
     @torch.no_grad()
     def route(self, x):
-        """Gates and numbers of the experts that run for the rows x (B, d), the largest gate first:
-        (B, k) each.
+        """Gates and numbers of the experts that run for rows x (B, d): (B, k) each.
+
+        The largest gate comes first.
         """
-        open_, top, chosen = self.router.clean(x), [], []
+        open_ = self.router.clean(x)
+        top = []
+        chosen = []
         for _ in range(self.router.k):  # topk takes three times as long for two of 64
             value, index = open_.max(dim=1, keepdim=True)
             open_.scatter_(1, index, -torch.inf)
@@ -554,11 +553,12 @@ class MoEDetector(nn.Module):
 
     def _score_chunk(self, x):
         gates, expert = (part.flatten() for part in self.route(x))  # (B * k,)
-        by_expert = torch.argsort(
-            expert.to(torch.int16), stable=True
-        )  # a short type sorts seven times as fast
-        rows, gates = by_expert // self.router.k, gates[by_expert]
-        score, start = x.new_zeros(len(x)), 0
+        # A short type sorts seven times as fast.
+        by_expert = torch.argsort(expert.to(torch.int16), stable=True)
+        rows = by_expert // self.router.k
+        gates = gates[by_expert]
+        score = x.new_zeros(len(x))
+        start = 0
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
             if count:  # an expert nobody chose costs nothing
                 mine = slice(start, start + count)

@@ -214,7 +214,8 @@ def pretrain(Z, y, seed, settings, journal=None):
     """
     journal = journal or Journal()
     device = resolve_device(settings.device)
-    Z, y = Z.to(device), y.to(device)
+    Z = Z.to(device)
+    y = y.to(device)
     d = Z.shape[1]
 
     def make_cvae():
@@ -306,10 +307,12 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
         A :class:`Pretrained`.
     """
     stamp = {"seed": seed, **_decisive(settings)}
-    path, say = folder.path / "pretrain-resume.pt", journal.progress.say
+    path = folder.path / "pretrain-resume.pt"
+    say = journal.progress.say
     store = Store(path, rows.fingerprint, stamp, options.resume, say, pace)
     own = Journal(journal.progress, store)
-    Z, y = torch.from_numpy(rows.Z), torch.from_numpy(rows.y)
+    Z = torch.from_numpy(rows.Z)
+    y = torch.from_numpy(rows.y)
     pretrained = pretrain(Z, y, seed, settings, own)
     save_pretrained(folder.path / "pretrained.pt", pretrained, rows, seed, settings, own.log)
     journal.log += own.log

@@ -115,7 +115,8 @@ class TableDetector(BaseEstimator):
         """
         table = self._table(X)
         k = min(k, self.n_features_in_)
-        first, shares = [], []
+        first = []
+        shares = []
         for rows in self._prepared(table):
             score = self.score_prepared(rows)
             raised = np.empty((len(rows), self.n_features_in_))
@@ -219,7 +220,9 @@ class TableDetector(BaseEstimator):
 
     def _check_rebuilt(self):
         """Shapes and values, then a few rows are scored: what does not fit shows now."""
-        columns, rows, scores = self.columns_, self.synthetic_, self.decision_scores_
+        columns = self.columns_
+        rows = self.synthetic_
+        scores = self.decision_scores_
         d = len(columns.centre)
         wanted = {
             "classes": (self.classes_, (2,)),

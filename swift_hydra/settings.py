@@ -102,7 +102,8 @@ def _flagged(cls):
 
 
 def _add_argument(parser, field, default):
-    short, name = field.metadata["short"], "--" + field.name.replace("_", "-")
+    short = field.metadata["short"]
+    name = "--" + field.name.replace("_", "-")
     names = [short, name] if short else [name]
     options = {"default": default, "help": field.metadata["help"]}
     if field.metadata["positional"]:
@@ -127,7 +128,8 @@ def check_settings(config):
         InputError: naming the setting, the value and what is allowed.
     """
     for field in dataclasses.fields(config):
-        value, bounds = getattr(config, field.name), field.metadata
+        value = getattr(config, field.name)
+        bounds = field.metadata
         if bounds["choices"] is not None:
             check_choice(field.name, value, bounds["choices"])
         if bounds["low"] is not None and not (value is None and field.default is None):

@@ -1,10 +1,13 @@
-"""Spread the cells of a sweep: over the processes of this machine, or over a Ray or Dask cluster.
+"""Spread the cells of a sweep: over this machine's processes, or over a Ray or Dask cluster.
 
 Every backend is a generator that yields the cells' records as they are finished. A worker or a
 machine that is lost costs time and nothing else: what it was computing is computed again elsewhere.
 Ray and Dask are used without joblib, whose Ray pool goes on giving cells to workers that are gone.
+The workers write working files into the folder of the records (see ``records.py``); only the sweep
+merges them.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -20,47 +23,47 @@ CONNECT = 10.0  # seconds to reach a cluster
 PATIENCE = 300.0  # seconds a cluster may be without any processor
 
 
-def spread(cells, backend, jobs):
-    """Compute cells; yields for each its record (see :func:`cells.run_cell`), or why there is none
-    under ``lost``.
+def spread(cells, backend, jobs, connect=CONNECT):
+    """Compute cells and yield their records as they are finished.
 
     Args:
-        cells: a list of :class:`cells.Cell`.
+        cells: a list of :class:`cell.Cell`.
         backend: a name of ``BACKENDS``.
         jobs: cells at the same time on this machine; a cluster that is running takes as many as it
             has processors.
+        connect: seconds to reach a cluster.
+
+    Yields:
+        For each cell its record (see :func:`cell.run_cell`), or a dict that names the cell and says
+        why there is none under ``lost``.
 
     Raises:
         InputError: if the package is missing, or no cluster answers, or none of its machines is
-        left.
+            left.
     """
     try:
-        yield from BACKENDS[backend](cells, jobs)
+        yield from BACKENDS[backend](cells, jobs, connect)
     except ImportError as error:
         raise InputError(
             f"backend={backend!r} needs the package {error.name}: pip install {PACKAGES[backend]}"
         ) from None
 
 
-def _loky(cells, jobs):
-    yield from Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")(
-        delayed(run_cell)(cell, os.getpid()) for cell in cells
-    )
+def _loky(cells, jobs, _):
+    pool = Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")
+    yield from pool(delayed(run_cell)(cell, os.getpid()) for cell in cells)
 
 
-def _ray(cells, jobs):
-    """On the cluster at RAY_ADDRESS, on the one that ``ray start`` started here, or on one of this
-    sweep's own.
-    """
+@contextlib.contextmanager
+def _ray_cluster(jobs, connect):
+    """The one at RAY_ADDRESS, or that ``ray start`` started here, or one of this sweep's own."""
     import ray
 
-    address, quiet = (
-        os.environ.get("RAY_ADDRESS"),
-        {"log_to_driver": False, "logging_level": "error"},
-    )
+    address = os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address:
-            _knock(address)  # Ray itself would knock for minutes
+            _knock(address, connect)  # Ray itself would knock for minutes
             ray.init(address, **quiet)
         else:
             try:
@@ -73,9 +76,16 @@ def _ray(cells, jobs):
             f"RAY_ADDRESS={address}: no Ray cluster can be used there ({reason}): ray start --head"
         ) from None
     try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _ray(cells, jobs, connect):
+    with _ray_cluster(jobs, connect) as ray:
         compute = ray.remote(run_cell).options(num_cpus=1, max_retries=RETRIES)
         waiting = {compute.remote(cell, os.getpid()): cell for cell in cells}
-        idle = _Idle(lambda: ray.cluster_resources().get("CPU", 0))
+        idle = Idle(lambda: ray.cluster_resources().get("CPU", 0))
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=POLL)
             idle.check(done)
@@ -85,36 +95,35 @@ def _ray(cells, jobs):
                     yield ray.get(task)
                 except ray.exceptions.RayError as error:
                     yield _lost(cell, error)
-    finally:
-        ray.shutdown()
 
 
-def _dask(cells, jobs):
-    """On the cluster at DASK_SCHEDULER_ADDRESS, or on one of this sweep's own."""
-    from distributed import Client, wait
+def _dask_client(jobs, connect):
+    """Of the cluster at DASK_SCHEDULER_ADDRESS, or of one of this sweep's own."""
+    from distributed import Client
 
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     # Threads suffice on one machine: every cell has a process of its own anyway.
-    local = (
-        {}
-        if address
-        else {
-            "processes": False,
-            "n_workers": jobs,
-            "threads_per_worker": 1,
-            "dashboard_address": None,
-        }
-    )
+    local = {
+        "processes": False,
+        "n_workers": jobs,
+        "threads_per_worker": 1,
+        "dashboard_address": None,
+    }
     try:
-        client = Client(address, timeout=CONNECT, **local)
+        return Client(address, timeout=connect, **({} if address else local))
     except OSError:
         raise InputError(
             f"DASK_SCHEDULER_ADDRESS={address}: no scheduler answers there: run dask scheduler"
         ) from None
-    with client:
+
+
+def _dask(cells, jobs, connect):
+    from distributed import wait
+
+    with _dask_client(jobs, connect) as client:
         tasks = client.map(run_cell, cells, sweep=os.getpid(), pure=False, retries=RETRIES)
         waiting = dict(zip(tasks, cells, strict=True))
-        idle = _Idle(lambda: sum(client.ncores().values()))
+        idle = Idle(lambda: sum(client.ncores().values()))
         while waiting:
             try:
                 done = wait(list(waiting), POLL, return_when="FIRST_COMPLETED").done
@@ -123,39 +132,55 @@ def _dask(cells, jobs):
             idle.check(done)
             for task in done:
                 cell = waiting.pop(task)
-                if isinstance(
-                    task.exception(), InputError
-                ):  # of a worker that can compute no cell at all
-                    raise task.exception()
-                yield task.result() if task.status == "finished" else _lost(cell, task.exception())
+                error = task.exception()
+                if isinstance(error, InputError):  # of a worker that can compute no cell at all
+                    raise error
+                yield task.result() if task.status == "finished" else _lost(cell, error)
 
 
-def _knock(address):
-    """Raises OSError where nothing listens at ``host:port`` (``ray://`` before it, or a name such
-    as ``auto``).
+def _knock(address, connect):
+    """See that something listens at ``host:port``.
+
+    ``ray://`` may stand before it; a name such as ``auto`` is let through.
+
+    Raises:
+        OSError: where nothing listens.
     """
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if port.isdigit():
-        socket.create_connection((host, int(port)), CONNECT).close()
+        socket.create_connection((host, int(port)), connect).close()
 
 
-class _Idle:
+class Idle:
     """Ends a sweep on a cluster whose machines are all gone: it would wait for ever.
 
     Args:
         processors: a function that counts those of the cluster.
+        patience: seconds that the cluster may be without any.
+        clock: a function that gives the seconds.
     """
 
-    def __init__(self, processors):
-        self.processors, self.alive = processors, time.monotonic()
+    def __init__(self, processors, patience=PATIENCE, clock=time.monotonic):
+        self.processors = processors
+        self.patience = patience
+        self.clock = clock
+        self.alive = clock()
 
     def check(self, done):
+        """To be called at every look at the cluster.
+
+        Args:
+            done: what was finished since the last look.
+
+        Raises:
+            InputError: when there has been no processor, and nothing finished, for too long.
+        """
         if done or self.processors():
-            self.alive = time.monotonic()
-        elif time.monotonic() - self.alive > PATIENCE:
+            self.alive = self.clock()
+        elif self.clock() - self.alive > self.patience:
             raise InputError(
-                f"backend: the cluster has had no processor for {PATIENCE:g} s: start machines and run the same "
-                "command again, it goes on from here"
+                f"backend: the cluster has had no processor for {self.patience:g} s: "
+                "start machines and run the same command again, it goes on from here"
             )
 
 

@@ -1,11 +1,13 @@
-"""One cell of the benchmark: one method on one split of one dataset, computed in a process of its
-own.
+"""One cell of the benchmark: one method on one split of one dataset, in a process of its own.
 
 A cell's process has one thread, a limit on its memory and one on its time; whatever happens in it,
 the sweep goes on. A record is written once, whole, and never rewritten. Two file locks per cell see
 to it: the worker's keeps two sweeps from computing the same cell; the child's keeps the child of a
 killed worker, in the moment until it notices, from writing beside the child of the sweep that
 follows.
+
+A failure is recorded only when it is the cell's own: a child that was ended from outside, or that
+left because its worker or its fork server was gone, is started again.
 """
 
 import contextlib
@@ -25,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from swift_hydra.bench.methods import make_method
-from swift_hydra.data.catalogue import PACKAGE
-from swift_hydra.files import file_lock, write_bytes
+from swift_hydra.bench.places import ROOT
+from swift_hydra.bench.records import RecordKey, find_record, lock_record, write_record
 from swift_hydra.run.record import environment_report, peak_memory_mib
 from swift_hydra.settings import InputError
 
@@ -36,21 +38,48 @@ except ImportError:  # Windows: no memory limit there
     resource = None
 
 
-ROOT = PACKAGE.parent  # of the clone
 POLL_SECONDS = 0.5
+ORPHANED = 75  # exit code of a process that left because its parent was gone
+SERVER_GONE = 255  # what multiprocessing says of a child whose fork server was killed
+LOST_CHILDREN = 10  # so many may be lost like that before it counts as the cell's end
 # Forked from a clean process with the imports done: milliseconds, where a new interpreter takes
 # seconds.
 START = "forkserver" if resource else "spawn"
-PRELOAD = [
-    "sklearn.ensemble",
-    "SwiftHydra",
-    "peers",
-]  # imported once per worker, shared by its cells
+# Imported once per worker, shared by its cells.
+PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.cell"]
+# What a record of the method "script" takes over from the run's report.json.
+REPORTED = (
+    "n_train",
+    "n_train_anomalies",
+    "n_test",
+    "n_test_anomalies",
+    "n_features",
+    "n_synthetic",
+    "n_experts",
+    "auc_roc",
+    "auc_pr",
+    "seconds",
+    "peak_memory_mib",
+    "device",
+    "threads",
+    "versions",
+)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is to be computed, and within which limits."""
+    """What is to be computed, and within which limits.
+
+    Args:
+        records: folder of the records.
+        path: the dataset's file.
+        method: a name that :func:`methods.make_method` knows, or ``script``.
+        protocol: a name of ``splits.PROTOCOLS``.
+        seed: of the split and of the method.
+        max_rows: stratified subsample of larger tables, 0 for all rows.
+        time_limit: seconds, wall-clock.
+        memory_limit: GiB, 0 for no limit.
+    """
 
     records: str
     path: str
@@ -58,38 +87,51 @@ class Cell:
     protocol: str
     seed: int
     max_rows: int
-    time_limit: float  # seconds
-    memory_limit: float  # GiB
+    time_limit: float
+    memory_limit: float
 
     @property
     def dataset(self):
         return Path(self.path).stem
 
     @property
-    def record(self):
-        return record_path(self.records, self.method, self.protocol, self.dataset, self.seed)
+    def key(self):
+        return RecordKey(self.method, self.protocol, self.dataset, self.seed)
 
     def named(self):
-        return {
-            "method": self.method,
-            "protocol": self.protocol,
-            "dataset": self.dataset,
-            "seed": self.seed,
-            "max_rows": self.max_rows,
-        }
+        """The part of the cell's record that is known before it is computed."""
+        return {**self.key._asdict(), "max_rows": self.max_rows}
+
+    def find(self):
+        """The cell's record, or None."""
+        return find_record(self.records, self.key)
+
+    def write(self, content):
+        """Write the cell's record: what names it, and ``content``."""
+        write_record(self.records, self.named() | content)
+
+    def lock(self, holder):
+        """Hold the cell's lock of its ``worker`` or its ``child``."""
+        return lock_record(self.records, self.key, holder)
 
 
-def record_path(records, method, protocol, dataset, seed):
-    """Where a cell's record is."""
-    return Path(records) / method.replace("/", "-") / protocol / f"{dataset}-seed{seed}.json"
+def run_cell(cell, sweep=None, start=START, make=make_method):
+    """Compute a cell in a child process unless its record is there.
 
+    A child that ended without a record is started once more (the machine may have been out of
+    memory for another's sake); the second time its end is the record.
 
-def run_cell(cell, sweep=None):
-    """Compute a cell in a child process unless its record is there; returns the record.
+    Args:
+        cell: the :class:`Cell`.
+        sweep: process number of the sweep; a worker of its own ends when the sweep does.
+        start: how the child is started, a method of multiprocessing.
+        make: a function of a method's name and a seed that gives an unfitted detector.
 
-    ``sweep`` is the process number of the sweep: a worker of its own ends when the sweep does. A
-    child that a signal killed is started once more (the machine may have been out of memory for
-    another's sake); the second time its end is the record.
+    Returns:
+        The record.
+
+    Raises:
+        InputError: if this process may not start others.
     """
     if sweep not in (None, os.getpid()):
         _die_with_parent()
@@ -97,70 +139,66 @@ def run_cell(cell, sweep=None):
         raise InputError(
             "this worker may not start processes, every cell needs one: dask worker --no-nanny"
         )
-    with _lock(cell, "worker"):
-        for last in (False, True):
-            if cell.record.exists():
-                break
-            context = multiprocessing.get_context(START)
-            if START == "forkserver":
-                context.set_forkserver_preload(PRELOAD)
-            child = context.Process(target=_child, args=(cell,))
-            child.start()
-            child.join(cell.time_limit)
-            if child.is_alive():
-                child.kill()
-                child.join()
-                write_record(
-                    cell, {"failed": f"TimeLimit: not finished after {cell.time_limit:g} s"}
-                )
-            elif not cell.record.exists() and last:
-                write_record(
-                    cell, {"failed": f"Crash: the process ended with code {child.exitcode}"}
-                )
-        return json.loads(cell.record.read_text())
+    with cell.lock("worker"):
+        crashes = 0
+        lost = 0
+        while (record := cell.find()) is None:
+            code = _run_child(cell, start, make)
+            if cell.find() is not None:
+                continue  # whatever came after it was written
+            if code is None:
+                cell.write({"failed": f"TimeLimit: not finished after {cell.time_limit:g} s"})
+            elif code in (ORPHANED, SERVER_GONE) and lost < LOST_CHILDREN:
+                lost += 1
+            elif not crashes:
+                crashes += 1
+            else:
+                # What killed the child may be about to kill this process too: then it is no crash.
+                time.sleep(2 * POLL_SECONDS)
+                cell.write({"failed": f"Crash: the process ended with code {code}"})
+    return record
 
 
-def write_record(cell, content):
-    cell.record.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(cell.named() | content, indent=1) + "\n"
-    write_bytes(cell.record, text.encode())
-
-
-@contextlib.contextmanager
-def _lock(cell, holder):
-    """Held by a cell's worker or child while the cell is computed; the system lets go of it when
-    its process dies.
-    """
-    folder = Path(cell.records) / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder / "-".join([*cell.record.with_suffix("").parts[-3:], holder])):
-        yield
+def _run_child(cell, start, make):
+    """The exit code of one child, or None if its time was up."""
+    context = multiprocessing.get_context(start)
+    if start == "forkserver":
+        context.set_forkserver_preload(PRELOAD)
+    child = context.Process(target=_child, args=(cell, make))
+    child.start()
+    child.join(cell.time_limit)
+    if child.is_alive():
+        child.kill()
+        child.join()
+        return None
+    return child.exitcode
 
 
 def _die_with_parent():
     """Leave when the process that started this one is gone, such as a sweep killed by SIGKILL."""
     if getattr(_die_with_parent, "watched", None) == os.getpid():
         return
-    _die_with_parent.watched, parent = os.getpid(), os.getppid()
+    _die_with_parent.watched = os.getpid()
+    parent = os.getppid()
 
     def watch():
         while os.getppid() == parent:
             time.sleep(POLL_SECONDS)
-        os._exit(1)
+        os._exit(ORPHANED)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _child(cell):
+def _child(cell, make):
     """One record, unless the child of a killed worker has just written it."""
     _die_with_parent()
-    with _lock(cell, "child"):
-        if not cell.record.exists():
-            _compute(cell)
+    with cell.lock("child"):
+        if cell.find() is None:
+            cell.write(_computed(cell, make))
 
 
-def _compute(cell):
-    """One thread, limited memory, one record."""
+def _computed(cell, make):
+    """What a cell's record says: one thread, limited memory, a failure as its reason."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -174,16 +212,16 @@ def _compute(cell):
     start = time.perf_counter()
     try:
         with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
-            content |= _script(cell) if cell.method == "script" else _scores(cell)
+            content |= _script(cell) if cell.method == "script" else _scores(cell, make)
     except MemoryError:
         content["failed"] = f"MemoryLimit: more than {cell.memory_limit:g} GiB were asked for"
     except Exception as error:
         content["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
     content["seconds_in_all"] = round(time.perf_counter() - start, 2)
-    write_record(cell, content)
+    return content
 
 
-def _scores(cell):
+def _scores(cell, make):
     """Fit on the split's training rows, score its test rows."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -196,7 +234,7 @@ def _scores(cell):
     )
     X, y = data.X[split.train], data.y[split.train]
     X_test, y_test = data.X[split.test], data.y[split.test]
-    model = make_method(cell.method, cell.seed)
+    model = make(cell.method, cell.seed)
     start = time.perf_counter()
     model.fit(X, y)
     fitted = time.perf_counter()
@@ -223,7 +261,7 @@ def _scores(cell):
         content |= {
             "n_synthetic": len(model.synthetic_),
             "n_experts": model.n_experts_,
-            "effective_rank": round(last.get("effective_rank", 0.0), 2),
+            "rank_of_generated": round(last.get("effective_rank", 0.0), 2),
         }
     return content
 
@@ -233,42 +271,18 @@ def _script(cell):
     environment = {
         name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")
     }
+    command = [sys.executable, str(ROOT / "SwiftHydra.py"), cell.path, "--quiet"]
+    command += ["--protocol", cell.protocol, "--seed", str(cell.seed)]
+    if cell.max_rows:
+        command += ["--max-rows", str(cell.max_rows)]
     with tempfile.TemporaryDirectory() as out:
-        command = [
-            sys.executable,
-            str(ROOT / "SwiftHydra.py"),
-            cell.path,
-            "--protocol",
-            cell.protocol,
-            "--seed",
-            str(cell.seed),
-            "--out",
-            out,
-            "--quiet",
-            *(["--max-rows", str(cell.max_rows)] if cell.max_rows else []),
-        ]
         start = time.perf_counter()
-        process = subprocess.run(command, capture_output=True, text=True, env=environment)
+        process = subprocess.run(
+            [*command, "--out", out], capture_output=True, text=True, env=environment
+        )
         seconds = time.perf_counter() - start
         if process.returncode:
-            raise RuntimeError(
-                f"exit code {process.returncode}: {process.stderr.strip().splitlines()[-1]}"
-            )
+            last_line = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise RuntimeError(f"exit code {process.returncode}: {last_line}")
         report = json.loads(next(Path(out).rglob("report.json")).read_text())
-    keep = (
-        "n_train",
-        "n_train_anomalies",
-        "n_test",
-        "n_test_anomalies",
-        "n_features",
-        "n_synthetic",
-        "n_experts",
-        "auc_roc",
-        "auc_pr",
-        "seconds",
-        "peak_memory_mib",
-        "device",
-        "threads",
-        "versions",
-    )
-    return {name: report[name] for name in keep} | {"wall_seconds": round(seconds, 1)}
+    return {name: report[name] for name in REPORTED} | {"wall_seconds": round(seconds, 1)}

@@ -1,28 +1,14 @@
-"""Measure methods on many datasets, seeds and protocols; one record per cell, tables from the
-records alone.
-
-    python benchmark.py --datasets DIR --seeds 0,1,2,3,4 --protocols seen,few,unseen --methods ours,peers --jobs 2
-    python benchmark.py --datasets DIR --seeds 0,1 --protocols unseen --methods ladder --jobs 2
-    python benchmark.py --datasets DIR --seeds 0 --methods script --max-rows 0    # the main script, whole tables
-    python benchmark.py --report                                                  # tables, from the records
-    python benchmark.py --speed --datasets DIR                                    # times, see speed.py
+"""The methods that the benchmark knows by name: what a name makes, and the groups of names.
 
 A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``, such as
-``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``, or a group of methods: ours, peers,
-foundation, ladder, ablations. ``script`` runs ``python SwiftHydra.py`` in a process of its own. A
-cell is done when its record is there: an interrupted sweep goes on where it was, a failed cell is
-recorded with its reason and does not stop the others (``--retry-failed`` tries again).
+``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``. ``script`` is known too: it is no detector of
+this process, but ``python SwiftHydra.py``.
 """
 
-from swift_hydra.bench.peers import FOUNDATION, PEERS
+from swift_hydra.bench.peers import FOUNDATION, PEERS, Peer
 from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.settings import InputError
-
-try:
-    import resource
-except ImportError:  # Windows: no memory limit there
-    resource = None
-
+from swift_hydra.SwiftHydra import PRESETS, SwiftHydra
 
 # What each part gives: the same run with that part taken out or replaced (arguments of SwiftHydra).
 ABLATIONS = {
@@ -59,24 +45,25 @@ GROUPS = {
 
 
 def make_method(method, seed):
-    """An unfitted detector: a peer's name, or ``preset/generator[/ablation]``."""
-    from swift_hydra.bench.peers import PEERS, Peer
+    """An unfitted detector.
 
+    Args:
+        method: a peer's name, or ``preset/generator[/ablation]``.
+        seed: its random state.
+    """
     if method in PEERS:
         return Peer(method, seed)
-    from swift_hydra.SwiftHydra import SwiftHydra
-
     preset, generator, *ablation = method.split("/")
     settings = ABLATIONS[ablation[0]] if ablation else {}
     return SwiftHydra(random_state=seed, preset=preset, generator=generator, **settings)
 
 
 def check_method(method):
-    """Refuse a method that :func:`make_method` does not know. Raises :class:`config.InputError`."""
-    from swift_hydra.bench.peers import PEERS
-    from swift_hydra.generation.controls import GENERATORS
-    from swift_hydra.SwiftHydra import PRESETS
+    """Refuse a method that :func:`make_method` does not know.
 
+    Raises:
+        InputError: with the names that are known.
+    """
     if method in PEERS or method == "script":
         return
     preset, generator, ablation = [*method.split("/"), None, None][:3]
@@ -87,7 +74,7 @@ def check_method(method):
         or (ablation is not None and ablation not in ABLATIONS)
     ):
         raise InputError(
-            f"methods: {method!r} is unknown: give a group, script, a peer ({', '.join(PEERS)}), or preset/generator "
-            f"with one of {', '.join(PRESETS)} and one of {', '.join(GENERATORS)} and, after another /, one of "
-            f"{', '.join(ABLATIONS)}"
+            f"methods: {method!r} is unknown: give a group, script, a peer ({', '.join(PEERS)}), "
+            f"or preset/generator with one of {', '.join(PRESETS)} and one of "
+            f"{', '.join(GENERATORS)} and, after another /, one of {', '.join(ABLATIONS)}"
         )

@@ -5,7 +5,7 @@ regression 2,000 iterations. Methods that compare distances or sizes get the sam
 clipped rows as this project's detector, trees get the rows as they are. Detectors that take no
 labels learn from the training rows labelled normal, which is the stronger use of them.
 
-Every package is imported when its peer is used: ``pip install -r requirements-bench.txt``.
+Every package is imported when its peer is used: ``pip install ".[bench]"``.
 """
 
 import os
@@ -108,8 +108,9 @@ def _tabpfn(seed):
 
 
 class NormalNeighbours:
-    """Mean distance to the five nearest training normals: DTE's non-parametric form (Livernoche et
-    al., ICLR 2024).
+    """Mean distance to the five nearest training normals.
+
+    DTE's non-parametric form (Livernoche et al., ICLR 2024).
     """
 
     def fit(self, X, y=None):
@@ -126,12 +127,19 @@ class NormalNeighbours:
 class DevNet:
     """Deviation network (Pang, Shen and van den Hengel, KDD 2019), in its authors' settings.
 
-    One hidden layer of 20 units; a normal row's score shall deviate little from 5,000 draws of N(0,
-    1), an anomaly's by five standard deviations at least. PyOD carries a version too; it scored .07
-    where logistic regression has .98 (cardio, *seen*), so that it would be no fair peer.
+    One hidden layer of 20 units; a normal row's score shall deviate little from 5,000 draws of
+    N(0, 1), an anomaly's by five standard deviations at least. PyOD carries a version too; it
+    scored .07 where logistic regression has .98 (cardio, *seen*), so that it would be no fair peer.
+
+    Args:
+        seed: of the weights and the batches.
     """
 
-    MARGIN, HIDDEN, BATCH, EPOCHS, BATCHES = 5.0, 20, 512, 50, 20
+    MARGIN = 5.0
+    HIDDEN = 20
+    BATCH = 512
+    EPOCHS = 50
+    BATCHES = 20  # of an epoch
 
     def __init__(self, seed):
         self.seed = seed
@@ -147,11 +155,14 @@ class DevNet:
                 torch.nn.ReLU(),
                 torch.nn.Linear(self.HIDDEN, 1),
             )
-            X, half = torch.from_numpy(X), self.BATCH // 2
+            X = torch.from_numpy(X)  # (n, d)
+            half = self.BATCH // 2  # normals first, anomalies after them
             groups = [torch.from_numpy(np.flatnonzero(y == label)) for label in (0, 1)]
             optimiser = torch.optim.RMSprop(self.net.parameters(), lr=1e-3, weight_decay=0.01)
             for _ in range(self.EPOCHS * self.BATCHES):
-                rows = torch.cat([group[torch.randint(len(group), (half,))] for group in groups])
+                rows = torch.cat(
+                    [group[torch.randint(len(group), (half,))] for group in groups]
+                )  # (B,)
                 reference = torch.randn(5000)
                 deviation = (self.net(X[rows])[:, 0] - reference.mean()) / reference.std()  # (B,)
                 loss = deviation[:half].abs().mean() + F.relu(self.MARGIN - deviation[half:]).mean()
@@ -187,36 +198,47 @@ PEERS = {
     "IsolationForest": (_isolation_forest, "scaled", "normals"),
     "ECOD": (_ecod, "scaled", "normals"),
 }
-FOUNDATION = (
-    "TabICL",
-    "TabPFN",
-)  # need weights that no package carries: not part of the default group
+# These need weights that no package carries: not part of the default group.
+FOUNDATION = ("TabICL", "TabPFN")
 SKLEARN_SIGN = ("LOF", "IsolationForest")  # scikit-learn's outlier detectors score normals higher
 
 
 class Peer:
-    """One detector of ``PEERS`` with this project's conventions: 1 marks anomalies, higher is more
-    anomalous.
+    """One detector of ``PEERS`` with this project's conventions.
+
+    1 marks anomalies, and a higher score is more anomalous.
 
     Args:
         name: a key of ``PEERS``.
         seed: its random state.
 
     Raises:
-        InputError: for an unknown name, and from ``fit`` with the pip line when its package is
-        missing or with a plain
-            word when the weights of a foundation model are not on this machine.
+        InputError: for an unknown name.
     """
 
     def __init__(self, name, seed=0):
         if name not in PEERS:
             raise InputError(f"peer {name!r} is unknown: choose one of {', '.join(PEERS)}")
-        self.name, self.seed = name, seed
+        self.name = name
+        self.seed = seed
 
     def fit(self, X, y):
-        """Train on rows X (n, d) with labels y (n,) of 0 and 1; returns itself."""
+        """Train on labelled rows.
+
+        Args:
+            X: rows (n, d).
+            y: labels (n,) of 0 and 1.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: with the pip line when its package is missing, or with a plain word when
+                the weights of a foundation model are not on this machine.
+        """
         factory, rows, learns_from = PEERS[self.name]
-        X, y = np.asarray(X, dtype=np.float32), np.asarray(y)
+        X = np.asarray(X, dtype=np.float32)
+        y = np.asarray(y)
         self.scaler = Standardizer().fit(X) if rows == "scaled" else None
         X = self._rows(X)
         try:
@@ -227,15 +249,16 @@ class Peer:
                 self.model.fit(X, y)
         except ImportError as error:
             raise InputError(
-                f"{self.name} needs the package {error.name}: pip install -r requirements-bench.txt"
+                f"{self.name} needs the package {error.name}: pip install '.[bench]'"
                 + (f", and pip install {error.name}" if self.name in FOUNDATION else "")
             ) from None
         except Exception as error:
             if self.name not in FOUNDATION:
                 raise
+            reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"{self.name}: its weights are not on this machine, or it does not run here "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): download them once, see its own page"
+                f"({type(error).__name__}: {reason}): download them once, see its own page"
             ) from None
         return self
 
@@ -243,9 +266,8 @@ class Peer:
         """Scores (n,) of rows X (n, d)."""
         X = self._rows(np.asarray(X, dtype=np.float32))
         if hasattr(self.model, "decision_function"):
-            score = np.asarray(self.model.decision_function(X), dtype=np.float64).reshape(
-                len(X), -1
-            )[:, -1]
+            score = np.asarray(self.model.decision_function(X), dtype=np.float64)
+            score = score.reshape(len(X), -1)[:, -1]  # (n,); some give a column, some two
             return -score if self.name in SKLEARN_SIGN else score
         return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
 

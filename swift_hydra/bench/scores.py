@@ -1,14 +1,12 @@
-"""The benchmark's tables and figures, from the records alone: the same records give the same bytes.
+"""Statistics of the benchmark: records arranged for comparison, and the tests between methods.
 
-Tables go into ``results/README.md`` (all of them) and, between their markers, into ``README.md``.
 Means are over sets of the mean over seeds, so that every set weighs the same. A set counts for a
-protocol when the protocol is defined on it for every seed; all methods of a table are compared on
-the same cells.
+protocol when the protocol is defined on it for every seed; all methods of a comparison are compared
+on the same cells.
 """
 
-import json
 from collections import defaultdict
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import wilcoxon
@@ -17,33 +15,33 @@ UNDEFINED = "is undefined for this data set"
 RESAMPLES = 10000
 
 
-def load_records(records):
-    """All records of a folder, sorted by method, protocol, dataset and seed."""
-    cells = [
-        json.loads(path.read_text()) for path in sorted(Path(records).glob("*/*/*-seed*.json"))
-    ]
-    return sorted(cells, key=lambda c: (c["method"], c["protocol"], c["dataset"], c["seed"]))
-
-
 class Scores:
     """The records of one protocol, arranged for comparison.
 
     Args:
         records: dicts.
         protocol: its name.
-        seeds: those that a set must have.
+        seeds: those that a set must have, None for all.
         methods: None for all.
+
+    Attributes:
+        cells: {method: {(dataset, seed): record}} of what did not fail.
+        keys: the (dataset, seed) that count, sorted.
+        complete: the methods that have all of them.
+        incomplete: {method: (cells that it has, cells that failed)} of the others.
+        failed: {method: cells that failed}.
+        sets: the datasets of the keys, sorted.
+        seeds: the seeds of the keys, sorted.
     """
 
     def __init__(self, records, protocol, seeds=None, methods=None):
-        self.cells, failed = defaultdict(dict), defaultdict(dict)
+        self.cells = defaultdict(dict)
+        failed = defaultdict(dict)
         undefined = set()
         for r in records:
-            if (
-                r["protocol"] != protocol
-                or r["method"] == "script"
-                or (seeds is not None and r["seed"] not in seeds)
-            ):
+            if r["protocol"] != protocol or r["method"] == "script":
+                continue
+            if seeds is not None and r["seed"] not in seeds:
                 continue
             if methods is not None and r["method"] not in methods:
                 continue
@@ -78,36 +76,67 @@ class Scores:
         """(mean, standard deviation over seeds) of the mean over the sets."""
         cells = self.cells[method]
         each = [np.mean([cells[k][name] for k in self.keys if k[1] == s]) for s in self.seeds]
-        return float(np.mean(self.per_set(method, name))), float(np.std(each, ddof=1)) if len(
-            each
-        ) > 1 else 0.0
+        spread = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+        return float(np.mean(self.per_set(method, name))), spread
+
+    def per_cell(self, method, name):
+        """Mean over all cells, such as of ``fit_seconds``."""
+        return np.mean([self.cells[method][k][name] for k in self.keys])
+
+    def rank_of_generated(self, method):
+        """Effective rank of the generated rows, mean over all cells; 0 for a method without any."""
+        # Older records have it under the second name.
+        names = ("rank_of_generated", "effective_rank")
+        cells = [self.cells[method][k] for k in self.keys]
+        return np.mean([next((c[n] for n in names if n in c), 0.0) for c in cells])
+
+    def best_first(self):
+        """The complete methods, by their mean AUC-ROC."""
+        return sorted(self.complete, key=lambda m: -self.per_set(m).mean())
 
 
 def holm(p_values):
     """Holm's step-down correction: adjusted p-values in the order given."""
     p = np.asarray(p_values, dtype=float)
-    order, adjusted, running = np.argsort(p), np.empty(len(p)), 0.0
-    for rank, i in enumerate(order):
+    adjusted = np.empty(len(p))
+    running = 0.0
+    for rank, i in enumerate(np.argsort(p)):
         running = max(running, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = running
     return adjusted
 
 
+class Paired(NamedTuple):
+    """A comparison of two methods over the same sets; ``difference`` is the mean of a - b."""
+
+    difference: float
+    error: float  # its standard error
+    low: float  # of the bootstrap's 95 % interval
+    high: float
+    p: float  # of Wilcoxon's signed-rank test
+    wins: int  # of a
+    losses: int
+
+
 def paired(a, b):
-    """Mean of a - b over sets, its standard error, bootstrap 95 % interval (two), Wilcoxon p, wins,
-    losses of a.
+    """Compare two methods' values on the same sets.
+
+    Args:
+        a: one method's, (n_sets,).
+        b: the other's, (n_sets,).
+
+    Returns:
+        A :class:`Paired`.
     """
     d = np.round(a - b, 9)
     rows = np.random.default_rng(0).integers(0, len(d), size=(RESAMPLES, len(d)))
     low, high = np.quantile(d[rows].mean(1), [0.025, 0.975])
-    p = float(wilcoxon(d).pvalue) if np.count_nonzero(d) >= 2 else 1.0
-    error = float(d.std(ddof=1) / len(d) ** 0.5) if len(d) > 1 else 0.0
-    return (
-        float(d.mean()),
-        error,
-        float(low),
-        float(high),
-        p,
-        int((d > 0).sum()),
-        int((d < 0).sum()),
+    return Paired(
+        difference=float(d.mean()),
+        error=float(d.std(ddof=1) / len(d) ** 0.5) if len(d) > 1 else 0.0,
+        low=float(low),
+        high=float(high),
+        p=float(wilcoxon(d).pvalue) if np.count_nonzero(d) >= 2 else 1.0,
+        wins=int((d > 0).sum()),
+        losses=int((d < 0).sum()),
     )

@@ -5,21 +5,22 @@
     python benchmark.py --speed --parts gpu         # on a machine with an NVIDIA GPU
 
 Machines are noisy and differ: what is compared runs in one process, one after the other in turns,
-and what is recorded is the median and, where it matters, the median of the ratios. One thread
-unless the part says otherwise. Records go to ``results/speed/<part>.json``; ``python benchmark.py
---report`` makes the README's speed page from them.
+and what is recorded is the median. One thread unless the part says otherwise. Records go to
+``results/speed/<part>.json``; ``python benchmark.py --report`` makes the speed page from them.
 
-Parts
-    scan      forward and backward of the selective scan, against mambapy's parallel scan
-    step      forward and backward of four Mamba blocks: plain PyTorch, torch.compile, numba
-    experts   rows scored per second by a mixture of 1 to 64 experts, and against one detector of
-    all their parameters score     rows scored per second, against ExtraTrees, kNN and a Transformer
-    of the released code's size fit       seconds of a fit on every set, against CatBoost with
-    defaults run       ``python SwiftHydra.py`` on the embedded set, whole process, one and two
-    threads scale     seconds and memory of fit and score from 10,000 to 1,000,000 rows, and 500
-    columns bounds    AUC-ROC under other bounds on the rows that stand for a large table; needs
-    large sets gpu       scan and training step on the GPU, backends side by side, and the scores'
-    parity with the CPU's
+Parts:
+    scan: forward and backward of the selective scan, against mambapy's parallel scan.
+    step: forward and backward of four Mamba blocks: plain PyTorch, torch.compile, numba.
+    experts: rows scored per second by a mixture of 1 to 64 experts, and against one detector of all
+        their parameters.
+    score: rows scored per second, against ExtraTrees, kNN and a Transformer of the released code's
+        size.
+    fit: seconds of a fit on every set, against CatBoost with defaults.
+    run: ``python SwiftHydra.py`` on the embedded set, whole process, one and two threads.
+    scale: seconds and memory of fit and score from 10,000 to 1,000,000 rows, and 500 columns.
+    bounds: AUC-ROC under other bounds on the rows that stand for a large table; needs large sets.
+    gpu: scan and training step on the GPU, backends side by side, and the scores' parity with the
+        CPU's.
 """
 
 import importlib.metadata
@@ -41,36 +42,34 @@ from torch import nn
 from tqdm import tqdm
 
 from swift_hydra.bench.peers import Peer
-from swift_hydra.data.catalogue import PACKAGE
+from swift_hydra.bench.places import ROOT
+from swift_hydra.bench.speed_kernels import gpu, scan, step
+from swift_hydra.bench.stopwatch import Sizes, in_turns, made_table
 from swift_hydra.data.splits import make_split
 from swift_hydra.dataloader import load_dataset
-from swift_hydra.detection import evidence, kernel_expert
 from swift_hydra.files import write_bytes
-from swift_hydra.model import MoEDetector, mamba_mixer
-from swift_hydra.run.record import environment_report
+from swift_hydra.model import MoEDetector
+from swift_hydra.run.record import environment_report, peak_memory_mib
 from swift_hydra.scan import numba_kernels
-from swift_hydra.scan.backends import choose_backend, has_mamba_kernels, official_scan
-from swift_hydra.scan.torch_scan import selective_scan
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
-ROOT = PACKAGE.parent  # of the clone
-SCAN_SHAPES = (
-    (128, 8, 64, 16),
-    (128, 32, 64, 16),
-    (128, 64, 64, 16),
-    (1024, 32, 64, 16),
-)  # (B, L, D, N)
-EXPERTS = (1, 2, 4, 16, 64)
-SCALE = ((10_000, 30), (100_000, 30), (1_000_000, 30), (100_000, 500))  # (rows, columns)
-SINGLE = ((8, 4), (30, 4), (60, 8), (200, 16))  # (columns, experts)
-N_SCORED = 131072
-LARGE = 50_000  # rows from which on a set shows what a bound does
 
+def measure(parts, datasets, out, repeats=7, sizes=None):
+    """Measure the named parts and write their records.
 
-def measure(parts, datasets, out, repeats=7):
-    """Measure the named parts and write their records into the folder ``out``; returns the records'
-    paths.
+    Args:
+        parts: keys of ``PARTS``.
+        datasets: a folder of .npz sets, for the parts that need some.
+        out: the folder of the records.
+        repeats: turns; a part may take more or fewer for its own sake.
+        sizes: a :class:`stopwatch.Sizes`, None for the published ones.
+
+    Returns:
+        The records' paths.
+
+    Raises:
+        InputError: for a part that cannot be measured here.
     """
     paths = []
     for part in parts:
@@ -78,7 +77,7 @@ def measure(parts, datasets, out, repeats=7):
             before = torch.get_num_threads()
             torch.set_num_threads(1)
             try:
-                content = PARTS[part](datasets, repeats)
+                content = PARTS[part](datasets, repeats, sizes or Sizes())
             finally:
                 torch.set_num_threads(before)
         environment = environment_report()
@@ -99,119 +98,63 @@ def measure(parts, datasets, out, repeats=7):
     return paths
 
 
-def in_turns(functions, repeats, synchronise=None, warm_up=True):
-    """Median seconds of every function {name: callable}, run in turns, after one warm-up each where
-    wanted.
+def experts(_, repeats, sizes):
+    """The part ``experts``.
+
+    One width of table for all; rows are standard normal, the router is as it is before training.
     """
-    seconds = {name: [] for name in functions}
-    for turn in range(0 if warm_up else 1, repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if synchronise is not None:
-                synchronise()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def _scan_inputs(B, L, D, N, device="cpu"):
-    g = torch.Generator().manual_seed(0)
-    u, b, c = (torch.randn(1, B, L, width, generator=g) for width in (D, N, N))
-    delta, A = 0.1 * torch.rand(1, B, L, D, generator=g), -4 * torch.rand(1, D, N, generator=g)
-    return [t.to(device).requires_grad_() for t in (u, delta, A, b, c, torch.ones(1, D))]
-
-
-def _with_gradients(scan, tensors):
-    def run():
-        torch.autograd.grad(scan(*tensors).sum(), tensors)
-
-    return run
-
-
-def _mambapy_scan(u, delta, A, B, C, D):
-    """mambapy's parallel scan (Blelloch), called as its own Mamba block calls it: one group, (B, L,
-    D, N) tensors.
-    """
-    from mambapy.pscan import pscan
-
-    decay = torch.exp(delta[0].unsqueeze(-1) * A[0])  # (B, L, D, N)
-    inputs = delta[0].unsqueeze(-1) * B[0].unsqueeze(2) * u[0].unsqueeze(-1)
-    states = pscan(decay, inputs)
-    return (states @ C[0].unsqueeze(-1)).squeeze(3) + D[0] * u[0]
-
-
-def scan(_, repeats):
-    try:
-        import mambapy.pscan  # noqa: F401
-    except ImportError:
-        raise InputError("parts: scan compares with mambapy: pip install mambapy==1.2.0") from None
+    d = 30
+    X = torch.randn(sizes.n_scored, d, generator=torch.Generator().manual_seed(0))  # (n, d)
     rows = []
-    for shape in tqdm(SCAN_SHAPES, desc="scan", disable=None):
-        tensors = _scan_inputs(*shape)
-        ways = {"torch": selective_scan, "mambapy": _mambapy_scan}
-        if numba_kernels.available():
-            ways["numba"] = numba_kernels.selective_scan
-        seconds = in_turns(
-            {name: _with_gradients(way, tensors) for name, way in ways.items()}, repeats
-        )
-        rows.append({"shape": list(shape), "seconds": seconds})
-    return {"rows": rows}
-
-
-def experts(_, repeats):
-    """One width of table for all; rows are standard normal, the router is as it is before training."""
-    X, rows = torch.randn(N_SCORED, 30, generator=torch.Generator().manual_seed(0)), []
     for k in (1, 2):
         functions = {}
-        for E in EXPERTS:
+        for E in sizes.experts:
             if k <= E:
                 torch.manual_seed(0)
-                mixture = MoEDetector(30, E, k)
+                mixture = MoEDetector(d, E, k)
                 functions[E] = lambda mixture=mixture: mixture.score(X)
         seconds = in_turns(functions, repeats)
         rows += [
             {"k": k, "n_experts": E, "rows_per_second": len(X) / s} for E, s in seconds.items()
         ]
-    return {
-        "rows": rows,
-        "n_rows": len(X),
-        "n_features": 30,
-        "single": _against_one_detector(repeats),
-    }
+    single = _against_one_detector(repeats, sizes)
+    return {"rows": rows, "n_rows": len(X), "n_features": d, "single": single}
 
 
-def _against_one_detector(repeats):
-    """A mixture of which two experts run, and one detector with the parameters of all of them
-    (widths times root E).
+def _against_one_detector(repeats, sizes):
+    """A mixture of which two experts run, and one detector with the parameters of all of them.
+
+    The one detector's widths are those of an expert times the root of their number.
     """
     rows = []
-    for d, E in SINGLE:
-        X = torch.randn(min(6000, N_SCORED), d, generator=torch.Generator().manual_seed(0))
-        for backend in ("torch", *(["numba"] if numba_kernels.available() else [])):
+    for d, E in sizes.singles:
+        n = min(6000, sizes.n_scored)
+        X = torch.randn(n, d, generator=torch.Generator().manual_seed(0))  # (n, d)
+        wide = {"d_model": round(16 * E**0.5), "d_head": round(64 * E**0.5)}
+        for backend in _cpu_backends():
             torch.manual_seed(0)
-            single = MoEDetector(d, 1, 1, d_model=round(16 * E**0.5), d_head=round(64 * E**0.5))
-            models = {"mixture": MoEDetector(d, E, 2), "single": single}
-            for model in models.values():
-                model.experts.backend = backend
-            seconds = in_turns(
-                {name: lambda m=m, X=X: m.score(X) for name, m in models.items()}, repeats
-            )
-            rows.append(
-                {
-                    "n_features": d,
-                    "n_experts": E,
-                    "backend": backend,
-                    "n_rows": len(X),
-                    "seconds": seconds,
-                }
-            )
+            single = MoEDetector(d, 1, 1, backend=backend, **wide)
+            mixture = MoEDetector(d, E, 2, backend=backend)
+            functions = {
+                "mixture": lambda model=mixture, X=X: model.score(X),
+                "single": lambda model=single, X=X: model.score(X),
+            }
+            row = {"n_features": d, "n_experts": E, "backend": backend, "n_rows": len(X)}
+            rows.append({**row, "seconds": in_turns(functions, repeats)})
     return rows
 
 
+def _cpu_backends():
+    return ["torch", *(["numba"] if numba_kernels.available() else [])]
+
+
 class ReleasedTransformer(nn.Module):
-    """A detector of the size that the authors' repository releases: one token per row, two layers
-    of width 128.
+    """A detector of the size that the authors' repository releases.
+
+    One token per row, two layers of width 128.
+
+    Args:
+        d: columns.
     """
 
     def __init__(self, d):
@@ -223,35 +166,24 @@ class ReleasedTransformer(nn.Module):
 
     @torch.no_grad()
     def score(self, x):
+        """Logits (n,) of the rows x (n, d)."""
         parts = [self.head(self.encoder(self.embed(rows)[:, None])[:, 0]) for rows in x.split(4096)]
         return torch.cat(parts).squeeze(1)
 
 
-def _table(n, d, seed=0, share=0.01):
-    """Correlated normals and shifted anomalies: (n, d) float32 and labels (n,)."""
-    rng = np.random.default_rng(seed)
-    mixing = rng.normal(size=(d, d)).astype(np.float32) / d**0.5
-    X = np.empty((n, d), dtype=np.float32)
-    for start in range(0, n, 65536):  # piece by piece: the measured memory is to be the method's
-        part = X[start : start + 65536]
-        part[:] = rng.standard_normal(part.shape, dtype=np.float32) @ mixing
-    y = np.zeros(n, dtype=np.int64)
-    y[rng.choice(n, max(20, round(n * share)), replace=False)] = 1
-    X[np.flatnonzero(y)[:, None], rng.integers(0, d, size=3)] += 3.0
-    return X, y
-
-
-def score(_, repeats):
-    X, y = _table(10_000, 30, share=0.05)
-    new = _table(N_SCORED, 30, seed=1)[0]
+def score(_, repeats, sizes):
+    """The part ``score``: detectors trained on one table score another."""
+    d = 30
+    X, y = made_table(sizes.n_train, d, share=0.05)
+    new, _ = made_table(sizes.n_scored, d, seed=1)
     functions = {}
     for preset in ("paper", "full"):
-        model = SwiftHydra(random_state=0, preset=preset).fit(X, y)
+        model = SwiftHydra(random_state=0, preset=preset, **sizes.settings).fit(X, y)
         functions[f"Swift Hydra ({preset})"] = lambda model=model: model.decision_function(new)
     for name in ("ExtraTrees", "kNN"):
         peer = Peer(name, 0).fit(X, y)
         functions[name] = lambda peer=peer: peer.decision_function(new)
-    transformer = ReleasedTransformer(30).eval()
+    transformer = ReleasedTransformer(d).eval()
     functions["Transformer of the released code's size"] = lambda: transformer.score(
         torch.from_numpy(new)
     )
@@ -259,19 +191,21 @@ def score(_, repeats):
     return {
         "n_train": len(X),
         "n_rows": len(new),
-        "n_features": 30,
+        "n_features": d,
         "rows_per_second": {name: len(new) / s for name, s in seconds.items()},
     }
 
 
-def fit(datasets, repeats):
-    """Every set once per turn, the two methods one after the other; the first turn's first set
-    warms up.
+def fit(datasets, repeats, sizes):
+    """The part ``fit``: every set once per turn, the two methods one after the other.
+
+    The first turn's first set warms up.
     """
     paths = sorted(Path(datasets).glob("*.npz"))
     if len(paths) < 2:
         raise InputError(
-            f"{datasets}: the part fit needs a folder of several .npz sets: give one with --datasets"
+            f"{datasets}: the part fit needs a folder of several .npz sets: "
+            "give one with --datasets"
         )
     rows = []
     for path in tqdm(paths, desc="fit", disable=None):
@@ -279,7 +213,7 @@ def fit(datasets, repeats):
         split = make_split(data.X, data.y, "seen", 0, max_rows=10_000, least=1)
         X, y = data.X[split.train], data.y[split.train]
         functions = {
-            "SwiftHydra": lambda X=X, y=y: SwiftHydra(random_state=0).fit(X, y),
+            "SwiftHydra": lambda X=X, y=y: SwiftHydra(random_state=0, **sizes.settings).fit(X, y),
             "CatBoost": lambda X=X, y=y: Peer("CatBoost", 0).fit(X, y),
         }
         seconds = in_turns(functions, max(1, repeats // 3), warm_up=not rows)
@@ -290,200 +224,116 @@ def fit(datasets, repeats):
     return {"rows": rows, "total_seconds": total, "ratio": total["SwiftHydra"] / total["CatBoost"]}
 
 
-def run(_, repeats):
-    backends = ["torch", *(["numba"] if numba_kernels.available() else [])]
-    seconds = {f"{backend}, {threads}": [] for backend in backends for threads in (1, 2)}
+def run(_, repeats, sizes):
+    """The part ``run``: whole processes of the main script, in turns."""
+    seconds = {f"{backend}, {threads}": [] for backend in _cpu_backends() for threads in (1, 2)}
     for _ in range(max(3, repeats // 2)):
         for name, each in seconds.items():
             backend, threads = name.split(", ")
             environment = os.environ | {"OMP_NUM_THREADS": threads}
             for other in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
                 environment.pop(other, None)
+            command = [sys.executable, str(ROOT / "SwiftHydra.py"), "--quiet", "--mamba", backend]
             with tempfile.TemporaryDirectory() as out:
-                command = [
-                    sys.executable,
-                    str(ROOT / "SwiftHydra.py"),
-                    "--quiet",
-                    "--out",
-                    out,
-                    "--mamba",
-                    backend,
-                ]
                 start = time.perf_counter()
-                subprocess.run(command, check=True, capture_output=True, env=environment)
+                subprocess.run(
+                    [*command, "--out", out], check=True, capture_output=True, env=environment
+                )
                 each.append(time.perf_counter() - start)
     return {"seconds": {name: statistics.median(each) for name, each in seconds.items()}}
 
 
-SCALE_CODE = """
-import json, sys, time
-import torch
-torch.set_num_threads(1)
-from threadpoolctl import threadpool_limits
-from swift_hydra.run.record import peak_memory_mib
-from swift_hydra.bench.speed import _table
-from swift_hydra.SwiftHydra import SwiftHydra
-
-n, d = int(sys.argv[1]), int(sys.argv[2])
-with threadpool_limits(1):
-    warm = _table(500, 5, share=.1)
-    SwiftHydra(cvae_steps=2, detector_steps=2, mixture_steps=2).fit(*warm).decision_function(warm[0])
-    X, y = _table(n, d)
-    before = peak_memory_mib()
-    start = time.perf_counter()
-    model = SwiftHydra(random_state=0).fit(X, y)
-    fitted = time.perf_counter()
-    fit_peak = peak_memory_mib()
-    model.decision_function(X)
-    print(json.dumps({"fit_seconds": fitted - start, "score_seconds": time.perf_counter() - fitted,
-                      "data_mib": X.nbytes / 2**20, "before_mib": before, "fit_peak_mib": fit_peak,
-                      "peak_mib": peak_memory_mib(), "stages": model.seconds_}))
-"""
-
-
-def scale(_, repeats):
-    """Every size in a process of its own: its peak memory is then its own."""
+def scale(_, repeats, sizes):
+    """The part ``scale``: every size in a process of its own, whose peak memory is then its own."""
     rows = []
-    for n, d in tqdm(SCALE, desc="scale", disable=None):
-        command = [sys.executable, "-c", SCALE_CODE, str(n), str(d)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for n, d in tqdm(sizes.tables, desc="scale", disable=None):
+        command = [sys.executable, "-m", "swift_hydra.bench.speed", "scale", str(n), str(d)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, check=True, capture_output=True, text=True, env=environment, cwd=ROOT
+            [*command, json.dumps(sizes.settings)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         )
         rows.append({"n_rows": n, "n_features": d, **json.loads(done.stdout)})
-    narrow = [row for row in rows if row["n_features"] == SCALE[0][1]]
-    slope = np.polyfit(
-        *(np.log([row[name] for row in narrow]) for name in ("n_rows", "fit_seconds")), 1
-    )[0]
+    narrow = [row for row in rows if row["n_features"] == sizes.tables[0][1]]
+    log_rows, log_seconds = (
+        np.log([row[name] for row in narrow]) for name in ("n_rows", "fit_seconds")
+    )
+    slope = np.polyfit(log_rows, log_seconds, 1)[0]
     return {"rows": rows, "slope": float(slope)}
 
 
-def gpu(_, repeats):
-    if not torch.cuda.is_available():
-        raise InputError(
-            "parts: gpu needs an NVIDIA GPU and a torch that can use it; none is at hand here"
-        )
-    synchronise, rows = torch.cuda.synchronize, []
-    for shape in SCAN_SHAPES:
-        tensors = _scan_inputs(*shape, device="cuda")
-        ways = {"torch": selective_scan}
-        if has_mamba_kernels():
-            ways["official"] = official_scan
-        seconds = in_turns(
-            {name: _with_gradients(way, tensors) for name, way in ways.items()},
-            3 * repeats,
-            synchronise,
-        )
-        rows.append({"shape": list(shape), "seconds": seconds})
-    steps = [_training_step(L, repeats, "cuda") for L in (8, 32, 128)]
-    X, y = _table(4000, 16, share=0.1)
-    model = SwiftHydra(random_state=0, preset="paper", device="cuda").fit(X, y)
-    on_gpu = model.decision_function(X)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save(Path(folder) / "model.pt")
-        on_cpu = SwiftHydra.load(Path(folder) / "model.pt").decision_function(X)
-    return {
-        "device": torch.cuda.get_device_name(),
-        "backend": choose_backend("auto", "cuda"),
-        "scan": rows,
-        "step": steps,
-        "largest_difference_of_scores": float(np.abs(on_gpu - on_cpu).max()),
-        "spread_of_scores": float(on_cpu.std()),
-    }
+def scale_of(n, d, settings=None):
+    """Seconds and memory of one fit and of scoring its rows, in this process.
 
+    ``python -m swift_hydra.bench.speed scale N D [SETTINGS]`` prints it as JSON.
 
-def step(_, repeats):
-    """One training step of four experts' Mamba blocks on the CPU: plain, compiled by torch, by
-    numba.
+    Args:
+        n: rows of a made table.
+        d: its columns.
+        settings: further arguments of Swift Hydra.
+
+    Returns:
+        A dict of seconds and of MiB.
     """
-    return {"rows": [_training_step(L, repeats) for L in (8, 32)]}
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        X, y = made_table(500, 5, share=0.1)
+        quick = SwiftHydra(cvae_steps=2, detector_steps=2, mixture_steps=2)
+        quick.fit(X, y).decision_function(X)  # imports and kernels are ready
+        X, y = made_table(n, d)
+        before = peak_memory_mib()
+        start = time.perf_counter()
+        model = SwiftHydra(random_state=0, **(settings or {})).fit(X, y)
+        fitted = time.perf_counter()
+        fit_peak = peak_memory_mib()
+        model.decision_function(X)
+        return {
+            "fit_seconds": fitted - start,
+            "score_seconds": time.perf_counter() - fitted,
+            "data_mib": X.nbytes / 2**20,
+            "before_mib": before,
+            "fit_peak_mib": fit_peak,
+            "peak_mib": peak_memory_mib(),
+            "stages": model.seconds_,
+        }
 
 
-def _training_step(L, repeats, device="cpu"):
-    """Forward and backward of a Mamba block over L tokens: eager, compiled, with kernels, on a GPU
-    as a CUDA graph.
-    """
-    torch.manual_seed(0)
-    experts = MoEDetector(2 * L, 4, n_tokens=L).experts.to(device)
-    p = {name.replace("/", "."): value for name, value in experts.mamba.items()}
-    x, cuda = torch.randn(4, 64, L, 16, device=device), device == "cuda"
-    synchronise = torch.cuda.synchronize if cuda else None
-
-    def whole(mixer, backend="torch"):
-        return lambda: torch.autograd.grad(mixer(p, x, backend).square().mean(), list(p.values()))
-
-    functions, failed, kernels = {"eager": whole(mamba_mixer)}, None, choose_backend("auto", device)
-    if kernels != "torch":
-        functions[kernels] = whole(mamba_mixer, kernels)
-    try:
-        functions["compiled"] = whole(torch.compile(mamba_mixer))
-        functions["compiled"]()
-    except Exception as error:  # a missing compiler is named in the record
-        functions.pop("compiled", None)
-        failed = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if cuda:
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                functions["eager"]()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            functions["eager"]()
-        functions["graph"] = graph.replay
-    seconds = in_turns(functions, 3 * repeats, synchronise)
-    return {
-        "tokens": L,
-        "rows": len(x[0]),
-        "n_experts": 4,
-        "seconds": seconds,
-        "compile_failed": failed,
-    }
-
-
-# Reference normals, kernel centres.
-BOUNDS = ((4096, 1600), (2048, 1600), (8192, 1600), (32768, 1600), (4096, 800), (4096, 3200))
-
-
-def bounds(datasets, repeats):
-    """AUC-ROC and seconds under other bounds on the rows that stand for a large table; the first
-    are the defaults.
-    """
-    rows, before = (
-        [],
-        (evidence.MAX_NORMALS, kernel_expert.MAX_CENTRES, kernel_expert.MAX_ANOMALIES),
-    )
+def bounds(datasets, repeats, sizes):
+    """The part ``bounds``: other bounds on the rows that stand for a large table."""
+    rows = []
     for path in tqdm(sorted(Path(datasets).glob("*.npz")), desc="bounds", disable=None):
         data = load_dataset(path)
-        if len(data.y) < LARGE:
+        if len(data.y) < sizes.large:
             continue
-        split = make_split(data.X, data.y, "seen", 10, max_rows=LARGE, least=1)
-        for normals, centres in BOUNDS:
-            try:
-                evidence.MAX_NORMALS = normals
-                kernel_expert.MAX_CENTRES, kernel_expert.MAX_ANOMALIES = centres, centres // 2
-                start = time.perf_counter()
-                model = SwiftHydra(random_state=10).fit(data.X[split.train], data.y[split.train])
-                fitted = time.perf_counter()
-                score = model.decision_function(data.X[split.test])
-            finally:
-                evidence.MAX_NORMALS, kernel_expert.MAX_CENTRES, kernel_expert.MAX_ANOMALIES = (
-                    before
-                )
+        split = make_split(data.X, data.y, "seen", 10, max_rows=sizes.large, least=1)
+        for normals, centres in sizes.bounds:
+            model = SwiftHydra(
+                random_state=10, max_normals=normals, max_centres=centres, **sizes.settings
+            )
+            start = time.perf_counter()
+            model.fit(data.X[split.train], data.y[split.train])
+            fitted = time.perf_counter()
+            scores = model.decision_function(data.X[split.test])
+            scored = time.perf_counter()
             rows.append(
                 {
                     "dataset": data.name,
                     "n_train": len(split.train),
                     "normals": normals,
                     "centres": centres,
-                    "auc_roc": roc_auc_score(data.y[split.test], score),
+                    "auc_roc": roc_auc_score(data.y[split.test], scores),
                     "fit_seconds": fitted - start,
-                    "score_seconds": time.perf_counter() - fitted,
+                    "score_seconds": scored - fitted,
                 }
             )
     if not rows:
         raise InputError(
-            f"{datasets}: the part bounds needs sets of at least {LARGE} rows: give one with --datasets"
+            f"{datasets}: the part bounds needs sets of at least {sizes.large} rows: "
+            "give one with --datasets"
         )
     return {"rows": rows}
 
@@ -509,3 +359,15 @@ def _versions(*packages):
 
 
 PARTS = {f.__name__: f for f in (scan, step, experts, score, fit, run, scale, bounds, gpu)}
+
+
+def _command(arguments):
+    """One size of the part ``scale``, in a process of its own."""
+    if len(arguments) not in (3, 4) or arguments[0] != "scale":
+        sys.exit("usage: python -m swift_hydra.bench.speed scale N D [SETTINGS as JSON]")
+    n, d = map(int, arguments[1:3])
+    print(json.dumps(scale_of(n, d, *map(json.loads, arguments[3:]))))
+
+
+if __name__ == "__main__":
+    _command(sys.argv[1:])

@@ -124,9 +124,7 @@ class Preparation:
         return fill
 
     def _encoded(self, table):
-        """(n, d) with the numbers of this preparation's texts, -1 for a new one, NaN where a value
-        is missing.
-        """
+        """(n, d) with the numbers of the known texts, -1 for a new one, NaN for a missing one."""
         if not self.texts:
             return table.X
         X = np.array(table.X, dtype=np.float64)
@@ -164,9 +162,7 @@ class Preparation:
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def centre(self, X):
-        """A typical row (d',) of prepared rows: medians, and for a text column its most frequent
-        text.
-        """
+        """A typical row (d',) of prepared rows: medians, of texts the most frequent."""
         centre = np.median(X, axis=0)
         for j in self.texts:
             of = self.groups == j
@@ -176,7 +172,8 @@ class Preparation:
 
     def unknown(self, table):
         """(n, d) True where a text column holds a text that no training row held."""
-        out, texts = np.zeros((len(table), self.d), dtype=bool), list(self.texts)
+        out = np.zeros((len(table), self.d), dtype=bool)
+        texts = list(self.texts)
         if texts:
             out[:, texts] = self._encoded(table)[:, texts] == -1
         return out

@@ -140,7 +140,8 @@ class Evidence:
             The Evidence, and the cross-fitted columns of the training rows: (n, c) float32,
             standardised by the training normals, not clipped.
         """
-        normal, anomaly = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
+        normal = np.flatnonzero(y == 0)
+        anomaly = np.flatnonzero(y == 1)
         normals = np.sort(rng.permutation(normal)[:max_normals])
         anomalies = np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES])
         reference = Neighbours(X[normals])
@@ -160,7 +161,8 @@ class Evidence:
 
     def _left_out(self, X, y, normals, anomalies, folds, residual_fold):
         """Raw columns of the training rows, each without its row: (n, c)."""
-        own_normal, own_anomaly = np.full(len(X), -1), np.full(len(X), -1)
+        own_normal = np.full(len(X), -1)
+        own_anomaly = np.full(len(X), -1)
         own_normal[normals] = np.arange(len(normals))
         own_anomaly[anomalies] = np.arange(len(anomalies))
         is_normal = y == 0

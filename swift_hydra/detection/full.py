@@ -206,7 +206,8 @@ class Judgement:
     def fit(cls, experts, one_class, y, weight):
         """From left-out scores (n, ..) of both sides and labels (n,)."""
         normal = y == 0
-        sides, shapes = [], []
+        sides = []
+        shapes = []
         for scores in (experts, one_class):
             side = MergedPValue.fit(scores[normal])
             sides.append(side)
@@ -304,7 +305,9 @@ class FullDetector:
 
 def _gather(Z, y, synthetic, settings, journal):
     """The C-VAEs on half of the rows each, the evidence, and the rows as both sides see them."""
-    seed, X, labels = settings.random_state, Z.numpy(), y.numpy()
+    seed = settings.random_state
+    X = Z.numpy()
+    labels = y.numpy()
     folds = stratified_folds(labels, N_FOLDS, seed)
     half = folds % 2
     cvaes = []

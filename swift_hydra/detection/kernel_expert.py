@@ -1,5 +1,4 @@
-"""Closed-form experts beside the Mamba experts (M11): kernel ridge regression on balanced +-1
-targets.
+"""Closed-form experts beside the Mamba experts (M11): kernel ridge on balanced +-1 targets.
 
 # DIFF(paper): an addition; ``preset="paper"`` runs without them.
 

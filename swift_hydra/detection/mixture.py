@@ -76,7 +76,8 @@ def out_of_fold(detector, X, folds):
         ValueError: for fewer experts than folds.
     """
     folds = torch.as_tensor(folds)
-    n_folds, E = int(folds.max()) + 1, detector.n_experts
+    n_folds = int(folds.max()) + 1
+    E = detector.n_experts
     if n_folds > E:
         raise ValueError(f"{E} experts cannot leave out {n_folds} folds: use at most {E} folds")
     logits = torch.empty(len(X), device=X.device)

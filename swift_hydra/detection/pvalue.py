@@ -97,9 +97,11 @@ def platt(scores, y):
         scores: (n,).
         y: (n,) labels.
     """
-    scores, y = np.asarray(scores, dtype=np.float64), np.asarray(y)
+    scores = np.asarray(scores, dtype=np.float64)
+    y = np.asarray(y)
     fit = LogisticRegression(C=1.0, class_weight="balanced").fit(scores[:, None], y)
-    slope, intercept = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    slope = float(fit.coef_[0, 0])
+    intercept = float(fit.intercept_[0])
     least = LEAST_SPREAD / max(float(scores[y == 0].std()), 1e-6)
     # A few left-out anomalies can look more normal than the normals: the order must not turn over.
     if slope < least:

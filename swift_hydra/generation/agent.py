@@ -201,7 +201,10 @@ class LatentAgent:
         """
         at = environment.reset(count, weight, generator)
         guided = torch.rand(count, generator=generator) < gradient_share  # (B,)
-        states, actions, log_probs, values = [], [], [], []
+        states = []
+        actions = []
+        log_probs = []
+        values = []
         for _ in range(environment.n_steps):
             state = environment.observation(at)
             with torch.no_grad():
@@ -245,7 +248,8 @@ class LatentAgent:
         own = ~batch.guided
         advantage = batch.advantage.clone()
         if own.sum() > 1:
-            mean, spread = advantage[own].mean(), advantage[own].std()
+            mean = advantage[own].mean()
+            spread = advantage[own].std()
             advantage[own] = (advantage[own] - mean) / (spread + 1e-6)
         loss = None
         for _ in range(self.epochs):
@@ -293,8 +297,6 @@ class PolicyProposer:
         environment: a LatentEnvironment.
         warm_up: give early rollouts gradient actions (M5).
     """
-
-    learns = True
 
     def __init__(self, environment, warm_up=True):
         self.environment = environment

@@ -31,15 +31,25 @@ GRADIENT_RATE = 0.15
 MOST_ROUNDS = 20  # of drawing, where few candidates pass the filter
 
 
-class SearchProposer:
+class Proposer:
+    """A proposer that learns nothing: it leaves nothing to the next episode."""
+
+    def __init__(self, environment, **_):
+        self.environment = environment
+
+    def snapshot(self):
+        """What it has learned: None."""
+
+    def go_on(self, snapshot):
+        """Take up learning: there is none."""
+
+
+class SearchProposer(Proposer):
     """Random actions within the policy's bounds: random search, the control arm of M6.
 
     Args:
         environment: a :class:`generation.environment.LatentEnvironment`.
     """
-
-    def __init__(self, environment, **_):
-        self.environment = environment
 
     def propose(self, count, weight, generator):
         """``count`` candidates in an episode of weight gamma^episode."""
@@ -53,7 +63,7 @@ class SearchProposer:
         return Candidates(x, environment.judge(x, weight), at.z - at.start, {})
 
 
-class GradientProposer:
+class GradientProposer(Proposer):
     """Adam on z along the smooth reward, from latents of training rows (M5).
 
     x^ is the decoder's mean, as in the paper.
@@ -61,9 +71,6 @@ class GradientProposer:
     Args:
         environment: a :class:`generation.environment.LatentEnvironment`.
     """
-
-    def __init__(self, environment, **_):
-        self.environment = environment
 
     def propose(self, count, weight, generator):
         """``count`` candidates in an episode of weight gamma^episode."""
@@ -106,7 +113,8 @@ def cvae_rows(environment, generator):
 
 def uniform_rows(environment, generator):
     """Uniform in the box of the training rows, (B, d)."""
-    low, high = environment.X.min(0).values, environment.X.max(0).values
+    low = environment.X.min(0).values
+    high = environment.X.max(0).values
     return low + (high - low) * torch.rand(N_CANDIDATES, len(low), generator=generator)
 
 

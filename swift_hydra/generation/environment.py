@@ -29,6 +29,8 @@ from swift_hydra.generation.reward import (
     Novelty,
     RewardFunction,
 )
+from swift_hydra.model import BetaCVAE, MoEDetector
+from swift_hydra.snapshot import pack_network, read_network
 
 # Largest change of one step in each part of the state.
 STEP_Z = 1.0
@@ -209,3 +211,12 @@ class LatentEnvironment:
         # The longest coordinate of the step becomes .9 of the bound; atanh undoes the tanh of step.
         bounded = 0.9 * unit / unit.abs().amax(1, keepdim=True).clamp(min=1e-8)
         return torch.cat([torch.atanh(bounded), torch.zeros(len(z), 2)], dim=1)
+
+    def snapshot(self):
+        """Its networks as tensors and plain values."""
+        return {"cvae": pack_network(self.cvae), "detector": pack_network(self.detector)}
+
+    def go_on(self, saved):
+        """Take up the networks of :meth:`snapshot`."""
+        self.cvae = read_network(BetaCVAE, saved["cvae"])
+        self.detector = read_network(MoEDetector, saved["detector"])

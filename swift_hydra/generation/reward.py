@@ -223,7 +223,8 @@ class RewardFunction:
     @torch.no_grad()
     def __call__(self, x, detector, weight):
         """R of candidates x (B, d) as one set: a :class:`Reward`."""
-        half, novelty = self.half(weight), self.novelty(x)
+        half = self.half(weight)
+        novelty = self.novelty(x)
         coverage = self.covered.leave_one_out(x) if self.use_coverage else torch.zeros(len(x))
         deception = F.softplus(-detector.score(x)).clamp(max=CEILING)
         feasible = torch.from_numpy(self.feasible(x))
@@ -245,3 +246,15 @@ class Candidates(NamedTuple):
     moved: torch.Tensor  # (B, d_latent) the way of z
     notes: dict  # numbers for the log
     use_coverage: bool = True  # select with marginal gains of coverage
+
+    def numbers(self):
+        """What the log says of them: means over the candidates."""
+        reward = self.reward
+        return {
+            "reward": float(reward.total.mean()),
+            "novelty": float(reward.novelty.mean()),
+            "coverage": float(reward.coverage.mean()),
+            "deception": float(reward.deception.mean()),
+            "feasible": float(reward.feasible.float().mean()),
+            "latent_step": float(self.moved.norm(dim=1).mean()),
+        }

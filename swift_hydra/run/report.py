@@ -20,7 +20,8 @@ def report_of_start(rows, which, config, resumed_after):
         config: {flag: value} of the command.
         resumed_after: the last stage that ``--resume`` took over, or None.
     """
-    y, y_test = rows.train.y, rows.y_test
+    y = rows.train.y
+    y_test = rows.y_test
     return {
         "dataset": rows.data.name,
         "protocol": which.protocol,

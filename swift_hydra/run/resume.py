@@ -134,7 +134,8 @@ def finished_run(folder, prints, settings):
     path = folder.path / "report.json"
     try:
         report = json.loads(path.read_text())
-        found, wanted = report | report["config"], prints | settings
+        found = report | report["config"]
+        wanted = prints | settings
         if any(found.get(name) != value for name, value in wanted.items()):
             return None
         path = folder.path / "scores.npz"

@@ -130,7 +130,8 @@ def main(argv, load):
     detector = load(config.checkpoint)
     check_range("explain", config.explain, 0, detector.n_features_in_)
     columns = detector.columns_
-    drift, counts = Drift(columns), Counts()
+    drift = Drift(columns)
+    counts = Counts()
     blocks = stream_table(
         config.data,
         columns.given_names,

@@ -89,7 +89,9 @@ class BatchPlan:
 
     def __init__(self, examples, n_experts, recipe, generator, rng):
         X, y, synthetic, folds = examples
-        steps, batch, device = recipe.steps, recipe.batch, X.device
+        steps = recipe.steps
+        batch = recipe.batch
+        device = X.device
         normal, anomaly = ((y == label).nonzero().squeeze(1).cpu() for label in (0, 1))
         rows = half_and_half(normal, anomaly, steps, batch, generator)  # (S, B)
         n_fake = round(batch // 2 * recipe.synthetic_share) if len(synthetic) else 0

@@ -1,9 +1,9 @@
-"""The sweep computes every cell once, whatever happens to it; every cell has its limits; bad
-arguments are refused.
+"""The sweep computes every cell once, whatever happens to it, and keeps every limit; bad arguments
+are refused.
 """
 
 import dataclasses
-import json
+import multiprocessing
 import os
 import random
 import signal
@@ -11,16 +11,29 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import ROOT, made_table, run_script
 
 import swift_hydra.benchmark as benchmark
-from swift_hydra.bench import cell as cells
-from swift_hydra.bench.cell import Cell, record_path, run_cell
-from swift_hydra.bench.scores import load_records
+from swift_hydra.bench.cell import Cell, run_cell
+from swift_hydra.bench.methods import GROUPS, check_method
+from swift_hydra.bench.records import (
+    RecordKey,
+    as_line,
+    key_of,
+    load_records,
+    merged_path,
+    read_records,
+    remove_records,
+)
 from swift_hydra.settings import InputError
+
+PACKAGES = {"ray": "ray", "dask": "distributed"}
+AGES = 600  # seconds: a limit that is there for what hangs, and far from what a busy machine needs
 
 
 @pytest.fixture
@@ -31,21 +44,29 @@ def folder(tmp_path):
     return tmp_path
 
 
-def sweep(folder, *more):
-    return run_script(
-        "benchmark.py",
-        "--datasets",
-        folder,
-        "--records",
-        folder / "records",
-        "--seeds",
-        "0",
-        "--methods",
-        "LogisticRegression,script",
-        "--jobs",
-        "2",
-        *more,
+def cell_of(folder, method, time_limit=AGES, memory_limit=4.0):
+    return Cell(
+        records=str(folder / "records"),
+        path=str(folder / "good.npz"),
+        method=method,
+        protocol="seen",
+        seed=0,
+        max_rows=0,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
     )
+
+
+def sweep(folder, *more):
+    words = ["--datasets", folder, "--records", folder / "records", "--seeds", "0", "--jobs", "2"]
+    return run_script("benchmark.py", *words, "--methods", "LogisticRegression,script", *more)
+
+
+def wait_until(condition, what):
+    end = time.monotonic() + AGES
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
 
 
 def test_a_sweep_resumes_and_records_failures(folder):
@@ -61,87 +82,113 @@ def test_a_sweep_resumes_and_records_failures(folder):
     ]
     assert "broken.npz" in records[0]["failed"]
     assert records[3]["peak_memory_mib"] > 50
-    kept = record_path(folder / "records", "LogisticRegression", "seen", "good", 0)
-    before = kept.stat().st_mtime_ns
-    record_path(folder / "records", "script", "seen", "good", 0).unlink()
+    assert not list((folder / "records" / ".cells").glob("*.json"))  # all of it is merged
+    remove_records(folder / "records", [RecordKey("LogisticRegression", "seen", "good", 0)])
     second = sweep(folder)
     assert "4 cells, 3 of them recorded already" in second.stdout
     assert "1 computed, 0 failed" in second.stdout
-    assert kept.stat().st_mtime_ns == before
+    again = load_records(folder / "records")
+    assert [again[i] for i in (0, 2, 3)] == [records[i] for i in (0, 2, 3)]
     third = sweep(folder, "--retry-failed")
     assert "4 cells, 2 of them recorded already" in third.stdout
     assert "0 computed, 2 failed" in third.stdout
+    assert len(load_records(folder / "records")) == 4
 
 
 def finished(folder):
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in (folder / "records").rglob("*-seed*.json")
-    }
+    """{key: record}, after a look at every merged file: sorted, whole, and nothing twice."""
+    for path in (folder / "records").glob("*.jsonl"):
+        records = read_records(path)
+        assert path.read_text() == "".join(as_line(records[key]) for key in sorted(records))
+    return {key_of(record): record for record in load_records(folder / "records")}
+
+
+def wait_for_records(folder, process, number):
+    wait_until(
+        lambda: process.poll() is not None or len(finished(folder)) >= number,
+        "nothing is recorded",
+    )
 
 
 def test_sigkill_at_ten_random_moments_damages_nothing(tmp_path):
     X, y = made_table(n=100, d=4, n_anomalies=20)
     for name in "ab":
         np.savez(tmp_path / f"{name}.npz", X=X, y=y)
-    command = [
-        sys.executable,
-        ROOT / "benchmark.py",
-        "--datasets",
-        tmp_path,
-        "--records",
-        tmp_path / "records",
-        "--seeds",
-        ",".join(map(str, range(20))),
-        "--methods",
-        "kNN,ExtraTrees,DevNet",
-        "--jobs",
-        "2",
-    ]
-    rng, before = random.Random(0), {}
+    command = [sys.executable, ROOT / "benchmark.py", "--jobs", "2"]
+    command += ["--datasets", tmp_path, "--records", tmp_path / "records"]
+    command += ["--seeds", ",".join(map(str, range(20)))]
+    command += ["--methods", "kNN,ExtraTrees,DevNet"]
+    rng = random.Random(0)
+    before = {}
     for kill in range(10):
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        time.sleep(rng.uniform(0.5, 7.0))
+        # Any moment will do: while it starts, or soon after its first or second record.
+        more = kill % 3
+        wait_for_records(tmp_path, process, len(before) + more)
+        time.sleep(rng.uniform(0.0, 0.3 if more else 3.0))
         # Every second time the sweep alone dies, and its workers have to notice.
         os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
         process.wait()
         now = finished(tmp_path)
-        assert all(
-            now[path] == content for path, content in before.items()
-        )  # nothing was written again
-        assert all(json.loads(content)["failed"] is None for _, content in now.values())
+        assert all(now[key] == record for key, record in before.items())  # not computed again
+        assert [record["failed"] for record in now.values()] == [None] * len(now)
         before = now
-    last = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    last = subprocess.run(command, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     now = finished(tmp_path)
     assert len(now) == 2 * 20 * 3
-    assert all(now[path] == content for path, content in before.items())
-    assert all(np.isfinite(json.loads(content)["auc_roc"]) for _, content in now.values())
+    assert all(now[key] == record for key, record in before.items())
+    assert [record["failed"] for record in now.values()] == [None] * len(now)
+    assert all(np.isfinite(record["auc_roc"]) for record in now.values())
+
+
+class Watched(Cell):
+    """A cell that shows which of its locks were asked for."""
+
+    def asked(self, holder):
+        return Path(self.path).with_suffix(f".{holder}")
+
+    def lock(self, holder):
+        self.asked(holder).touch()
+        return super().lock(holder)
+
+
+def _hold(cell, held, go_on):
+    with cell.lock("child"):
+        held.set()
+        go_on.wait()
+        cell.write({"failed": None, "by": "the first"})
 
 
 def test_the_child_of_a_killed_worker_is_not_written_over(folder):
-    cell = Cell(str(folder / "records"), str(folder / "good.npz"), "kNN", "seen", 0, 0, 60, 4.0)
-    with cells._lock(cell, "child"):  # what such a child holds while it computes
-        late = threading.Thread(target=run_cell, args=(cell,))
-        late.start()
-        time.sleep(3.0)
-        assert not cell.record.exists()  # the next sweep's child waits
-        cells.write_record(cell, {"failed": None, "by": "the first"})
+    cell = Watched(**dataclasses.asdict(cell_of(folder, "kNN")))
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    go_on = context.Event()
+    left = context.Process(target=_hold, args=(cell_of(folder, "kNN"), held, go_on))
+    left.start()
+    assert held.wait(AGES)
+    late = threading.Thread(target=run_cell, args=(cell,), kwargs={"start": "fork"})
+    late.start()
+    wait_until(cell.asked("child").exists, "the next sweep starts no child")
+    assert cell.find() is None  # the next sweep's child waits
+    go_on.set()
+    left.join()
     late.join()
-    assert json.loads(cell.record.read_text())["by"] == "the first"
+    assert cell.find()["by"] == "the first"
 
 
 class Slow:
     """A method that never ends, asks for too much, dies, or scores NaN."""
 
-    def __init__(self, what):
+    def __init__(self, what, seed):
         self.what = what
 
     def fit(self, X, y):
         if self.what == "slow":
-            time.sleep(60)
+            time.sleep(AGES)
         elif self.what == "large":
             self.block = np.ones((3 * 2**30,), dtype=np.uint8)
         elif self.what == "dead":
@@ -152,32 +199,59 @@ class Slow:
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"),
+    ("what", "time_limit", "reason"),
     [
-        ("slow", "TimeLimit: not finished after 2 s"),
-        ("large", "MemoryLimit: more than 1.5 GiB were asked for"),
-        ("dead", "Crash: the process ended with code -9"),
-        ("nan", "FloatingPointError: 60 of 60 scores are not finite"),
+        ("slow", 2, "TimeLimit: not finished after 2 s"),
+        ("large", AGES, "MemoryLimit: more than 1.5 GiB were asked for"),
+        ("dead", AGES, "Crash: the process ended with code -9"),
+        ("nan", AGES, "FloatingPointError: 60 of 60 scores are not finite"),
     ],
 )
-def test_limits_and_crashes_become_records(folder, what, reason, monkeypatch):
-    # A forked child sees the replaced method; the sweep's own clean process would not.
-    monkeypatch.setattr(cells, "make_method", lambda method, seed: Slow(method))
-    monkeypatch.setattr(cells, "START", "fork")
-    monkeypatch.setattr(cells, "_die_with_parent", lambda: None)
-    record = run_cell(
-        Cell(str(folder / "records"), str(folder / "good.npz"), what, "seen", 0, 0, 2, 1.5)
-    )
+def test_limits_and_crashes_become_records(folder, what, time_limit, reason):
+    # A forked child knows the class above; the sweep's own clean process would not.
+    cell = cell_of(folder, what, time_limit, memory_limit=1.5)
+    record = run_cell(cell, start="fork", make=Slow)
     assert record["failed"] == reason
-    assert (
-        json.loads(record_path(folder / "records", what, "seen", "good", 0).read_text()) == record
-    )
+    assert load_records(folder / "records") == [record]
+
+
+class Orphan(Slow):
+    """Its process leaves, the first time, as one does whose parent was killed."""
+
+    def fit(self, X, y):
+        try:
+            os.mkdir(self.what)
+        except FileExistsError:
+            return
+        os._exit(75)
+
+    def decision_function(self, X):
+        return X[:, 0]
+
+
+def test_a_child_that_was_killed_with_its_parent_is_no_crash(folder):
+    cell = cell_of(folder, str(folder / "left"))
+    assert run_cell(cell, start="fork", make=Orphan)["failed"] is None
+
+
+class Late(Slow):
+    """Writes its record, and does not end."""
+
+    def decision_function(self, X):
+        threading.Thread(target=time.sleep, args=(AGES,)).start()  # keeps the process alive
+        return X[:, 0]
+
+
+def test_a_record_that_is_there_is_not_replaced_when_the_time_is_up(folder):
+    # On a machine so busy that the time is up before the fit, the record says so: no verdict then.
+    record = run_cell(cell_of(folder, "late", time_limit=4), start="fork", make=Late)
+    assert record["failed"] in (None, "TimeLimit: not finished after 4 s")
 
 
 def test_groups_and_methods_are_known():
-    for methods in benchmark.GROUPS.values():
+    for methods in GROUPS.values():
         for method in methods:
-            cells.check_method(method)
+            check_method(method)
     config = benchmark.BenchmarkConfig(datasets="47_yeast", methods="ours,peers,ladder,ablations")
     listed = benchmark.list_cells(config)
     assert len(listed) == len(set(listed)) == 2 * len({cell.method for cell in listed})
@@ -198,47 +272,32 @@ def test_groups_and_methods_are_known():
     ],
 )
 def test_bad_arguments_are_refused(setting, value):
+    config = benchmark.BenchmarkConfig(datasets="47_yeast")
     with pytest.raises(InputError):
-        benchmark.list_cells(
-            dataclasses.replace(benchmark.BenchmarkConfig(datasets="47_yeast"), **{setting: value})
-        )
+        benchmark.list_cells(dataclasses.replace(config, **{setting: value}))
 
 
-@pytest.mark.parametrize("backend", ["ray", "dask"])
+@pytest.mark.parametrize("backend", list(PACKAGES))
 def test_other_backends(folder, backend):
-    pytest.importorskip(
-        {"ray": "ray", "dask": "distributed"}[backend], reason=f"{backend} is not installed"
-    )
+    pytest.importorskip(PACKAGES[backend], reason=f"{backend} is not installed")
     (folder / "broken.npz").unlink()
-    done = run_script(
-        "benchmark.py",
-        "--datasets",
-        folder,
-        "--records",
-        folder / "records",
-        "--seeds",
-        "0,1",
-        "--methods",
-        "kNN,LogisticRegression",
-        "--jobs",
-        "2",
-        "--backend",
-        backend,
-    )
+    words = ["--datasets", folder, "--records", folder / "records", "--seeds", "0,1"]
+    words += ["--methods", "kNN,LogisticRegression", "--jobs", "2", "--backend", backend]
+    done = run_script("benchmark.py", *words)
     assert done.returncode == 0, done.stderr
     assert "4 computed, 0 failed" in done.stdout
+    assert len(read_records(merged_path(folder / "records", "kNN", "seen"))) == 2
 
 
 def test_a_missing_backend_is_named(tmp_path):
-    if all(map(_installed, ("ray", "distributed"))):
+    missing = [backend for backend, module in PACKAGES.items() if find_spec(module) is None]
+    if not missing:
         pytest.skip("both are installed")
-    for backend, module in (("ray", "ray"), ("dask", "distributed")):
-        if not _installed(module):
-            done = run_script(
-                "benchmark.py", "--backend", backend, "--methods", "kNN", "--records", tmp_path
-            )
-            assert done.returncode == 2
-            assert "pip install" in done.stderr
+    for backend in missing:
+        words = ["--backend", backend, "--methods", "kNN", "--records", tmp_path]
+        done = run_script("benchmark.py", *words)
+        assert done.returncode == 2
+        assert "pip install" in done.stderr
 
 
 def test_records_that_cannot_be_written_are_named(tmp_path):
@@ -248,9 +307,3 @@ def test_records_that_cannot_be_written_are_named(tmp_path):
     )
     assert done.returncode == 2
     assert "choose another --records" in done.stderr
-
-
-def _installed(module):
-    import importlib.util
-
-    return importlib.util.find_spec(module) is not None

@@ -1,4 +1,4 @@
-"""Every peer that is installed learns, keeps its hands off the input, and scores anomalies higher."""
+"""Every peer that is installed learns, leaves the input alone, and scores anomalies higher."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ SLOW = {"XGBOD"}
 def test_a_peer_finds_shifted_anomalies(name):
     if name in MODULES:
         pytest.importorskip(
-            MODULES[name], reason=f"{MODULES[name]} is not installed: requirements-bench.txt"
+            MODULES[name], reason=f"{MODULES[name]} is not installed: pip install '.[bench]'"
         )
     if name in SLOW:
         pytest.importorskip("xgboost", reason="XGBOD needs xgboost")

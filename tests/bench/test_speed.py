@@ -10,33 +10,31 @@ import pytest
 import torch
 from helpers import made_table, run_script
 
-from swift_hydra.bench import pages as report
-from swift_hydra.bench import speed as speed
+from swift_hydra.bench import speed
+from swift_hydra.bench.speed_kernels import mambapy_scan, scan_inputs
+from swift_hydra.bench.speed_tables import speed_page
+from swift_hydra.bench.stopwatch import Sizes
+from swift_hydra.scan.torch_scan import selective_scan
 from swift_hydra.settings import InputError
+
+SMALL = Sizes(
+    scans=((4, 3, 8, 2),),
+    experts=(1, 2, 4),
+    singles=((5, 4),),
+    tables=((300, 5), (600, 5), (300, 9)),
+    n_scored=300,
+    n_train=300,
+    large=100,
+    bounds=((20, 40), (4096, 1600)),
+    settings={"cvae_steps": 2, "detector_steps": 2, "mixture_steps": 2, "n_episodes": 1},
+)
 
 
 def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch):
     for name in "ab":
         X, y = made_table(n=120, d=4)
         np.savez(tmp_path / f"{name}.npz", X=X, y=y)
-    monkeypatch.setattr(speed, "EXPERTS", (1, 2, 4))
-    monkeypatch.setattr(speed, "SINGLE", ((5, 4),))
-    monkeypatch.setattr(speed, "SCALE", ((300, 5), (600, 5), (300, 9)))
-    monkeypatch.setattr(speed, "N_SCORED", 300)
-    monkeypatch.setattr(speed, "SCAN_SHAPES", ((4, 3, 8, 2),))
-    table = speed._table
-    monkeypatch.setattr(speed, "_table", lambda n, d, **more: table(min(n, 300), d, **more))
-
-    class Quick(speed.SwiftHydra):
-        def __init__(self, **settings):
-            super().__init__(
-                cvae_steps=2, detector_steps=2, mixture_steps=2, n_episodes=1, **settings
-            )
-
-    monkeypatch.setattr(speed, "SwiftHydra", Quick)
     threads = torch.get_num_threads()
-    monkeypatch.setattr(speed, "LARGE", 100)
-    monkeypatch.setattr(speed, "BOUNDS", ((20, 40), (4096, 1600)))
 
     def no_compiler(function):
         raise RuntimeError("no compiler here")
@@ -45,37 +43,29 @@ def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch)
     parts = ["step", "experts", "score", "scale", "bounds"]
     parts += ["scan"] if find_spec("mambapy") else []
     parts += ["fit"] if find_spec("catboost") else []
-    paths = speed.measure(parts, tmp_path, tmp_path / "speed", repeats=1)
+    paths = speed.measure(parts, tmp_path, tmp_path / "speed", repeats=1, sizes=SMALL)
     assert torch.get_num_threads() == threads
     records = {path.stem: json.loads(path.read_text()) for path in paths}
-    assert {(r["k"], r["n_experts"]) for r in records["experts"]["rows"]} == {
-        (1, 1),
-        (1, 2),
-        (1, 4),
-        (2, 2),
-        (2, 4),
-    }
+    shown = [(row["k"], row["n_experts"]) for row in records["experts"]["rows"]]
+    assert shown == [(1, 1), (1, 2), (1, 4), (2, 2), (2, 4)]
     assert len(records["score"]["rows_per_second"]) == 5
     assert records["scale"]["rows"][0]["peak_mib"] > 50
     assert "no compiler here" in records["step"]["rows"][0]["compile_failed"]
     assert [row["normals"] for row in records["bounds"]["rows"]] == [20, 4096] * 2
-    assert (speed.evidence.MAX_NORMALS, speed.kernel_experts.MAX_CENTRES) == (
-        4096,
-        1600,
-    )  # as they were
     assert np.isfinite(records["scale"]["slope"])
     if "scan" in records:
         assert set(records["scan"]["rows"][0]["seconds"]) >= {"torch", "mambapy"}
     if "fit" in records:
         assert [row["dataset"] for row in records["fit"]["rows"]] == ["a", "b"]
-    page = "\n".join(report.speed_page(tmp_path / "speed"))
+    page = "\n".join(speed_page(tmp_path / "speed"))
     assert page.count("**") == 2 * len(parts)
 
 
 def test_the_scan_that_is_compared_with_computes_the_same():
     pytest.importorskip("mambapy", reason="mambapy is not installed: pip install mambapy==1.2.0")
-    tensors = speed._scan_inputs(3, 8, 5, 4)
-    ours, theirs = (f(*tensors) for f in (speed.selective_scan, speed._mambapy_scan))
+    tensors = scan_inputs(3, 8, 5, 4)
+    ours = selective_scan(*tensors)
+    theirs = mambapy_scan(*tensors)
     torch.testing.assert_close(ours[0], theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -84,11 +74,11 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
     assert done.returncode == 2
     assert "everything" in done.stderr
     with pytest.raises(InputError, match=r"several \.npz sets"):
-        speed.fit(tmp_path, 1)
+        speed.fit(tmp_path, 1, SMALL)
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="NVIDIA GPU"):
-            speed.gpu(tmp_path, 1)
+            speed.gpu(tmp_path, 1, SMALL)
 
 
 def test_a_page_without_records_says_so(tmp_path):
-    assert report.speed_page(tmp_path) == ["Nothing measured yet.", ""]
+    assert speed_page(tmp_path) == ["Nothing measured yet.", ""]

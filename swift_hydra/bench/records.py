@@ -1,0 +1,177 @@
+"""The benchmark's records: one JSON Lines file per method and protocol, the same bytes always.
+
+    results/records/full-rl.seen.jsonl      one line per cell, sorted by dataset, then seed
+    results/records/.cells/                 working files of cells that are not merged yet, locks
+
+A cell's process writes a working file of its own, whole or not at all. The sweep merges what waits
+into the ``.jsonl`` files under one lock: it writes a new file beside the old one, renames it, and
+deletes the working files last. Whatever moment a process is killed at, a record is in a working
+file, in a merged file, or in both, and the next sweep merges what was left. Whoever looks for a
+record looks at the working files first: a record moves from there to the merged file, never back.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from swift_hydra.files import file_lock, write_bytes
+from swift_hydra.settings import InputError
+
+FIRST_KEYS = ("method", "protocol", "dataset", "seed", "max_rows")  # of a line; the rest is sorted
+WORKING = ".cells"
+
+
+class RecordKey(NamedTuple):
+    """What names a record; two records with one key are one cell's."""
+
+    method: str
+    protocol: str
+    dataset: str
+    seed: int
+
+
+def key_of(record):
+    """The :class:`RecordKey` of a record (a dict)."""
+    return RecordKey(*(record[name] for name in RecordKey._fields))
+
+
+def merged_path(folder, method, protocol):
+    """The ``.jsonl`` file of a method under a protocol."""
+    return Path(folder) / f"{method.replace('/', '-')}.{protocol}.jsonl"
+
+
+def working_path(folder, key):
+    """A cell's own file, until it is merged."""
+    method = key.method.replace("/", "-")
+    name = f"{method}.{key.protocol}.{key.dataset}-seed{key.seed}.json"
+    return Path(folder) / WORKING / name
+
+
+def lock_record(folder, key, holder):
+    """Hold one of a cell's locks while it is computed.
+
+    Args:
+        folder: of the records.
+        key: the cell's :class:`RecordKey`.
+        holder: a word for each lock that a cell has.
+
+    Returns:
+        A context manager. The system lets go of the lock when its process dies.
+    """
+    path = working_path(folder, key).with_suffix(f".{holder}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return file_lock(path)
+
+
+def as_line(record):
+    """One record as its line: fixed order of keys, one style of separators."""
+    first = {name: record[name] for name in FIRST_KEYS if name in record}
+    rest = {name: record[name] for name in sorted(record.keys() - first.keys())}
+    return json.dumps(first | rest, separators=(", ", ": ")) + "\n"
+
+
+def write_record(folder, record):
+    """Write a cell's working file, whole or not at all."""
+    path = working_path(folder, key_of(record))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, as_line(record).encode())
+
+
+def read_records(path):
+    """All records of one file, working or merged.
+
+    Returns:
+        A dict from :class:`RecordKey` to record; empty where the file is not there.
+
+    Raises:
+        InputError: for a line that is no record.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:  # not written yet, or merged a moment ago
+        return {}
+    found = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            found[key_of(record)] = record
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{path}, line {number}: is not a record: take the line out, "
+                "and the same sweep computes the cell again"
+            ) from None
+    return found
+
+
+def find_record(folder, key):
+    """The record of a cell, or None."""
+    working = read_records(working_path(folder, key))
+    if key in working:
+        return working[key]
+    return read_records(merged_path(folder, key.method, key.protocol)).get(key)
+
+
+def load_records(folder):
+    """All records of a folder, merged or not.
+
+    Returns:
+        A list of dicts, sorted by method, protocol, dataset and seed.
+    """
+    found = {}
+    for path in _working_files(folder):
+        found |= read_records(path)
+    for path in sorted(Path(folder).glob("*.jsonl")):
+        found |= read_records(path)
+    return [found[key] for key in sorted(found)]
+
+
+def merge_records(folder):
+    """Take the working files into the merged ones; a record that is there stays as it is."""
+    with _merge_lock(folder):
+        _merge(folder)
+
+
+def remove_records(folder, keys):
+    """Forget records, so that their cells are open again.
+
+    Args:
+        folder: of the records.
+        keys: a collection of :class:`RecordKey`.
+    """
+    with _merge_lock(folder):
+        _merge(folder)
+        for path in {merged_path(folder, key.method, key.protocol) for key in keys}:
+            found = read_records(path)
+            _write_merged(path, {key: found[key] for key in found.keys() - set(keys)})
+
+
+def _merge_lock(folder):
+    working = Path(folder) / WORKING
+    working.mkdir(parents=True, exist_ok=True)
+    return file_lock(working / "merge.lock")
+
+
+def _working_files(folder):
+    return sorted((Path(folder) / WORKING).glob("*.json"))
+
+
+def _merge(folder):
+    """What :func:`merge_records` does, under its lock."""
+    waiting = defaultdict(dict)
+    files = _working_files(folder)
+    for path in files:
+        for key, record in read_records(path).items():
+            waiting[merged_path(folder, key.method, key.protocol)][key] = record
+    for path, records in waiting.items():
+        _write_merged(path, records | read_records(path))
+    for path in files:
+        path.unlink()
+
+
+def _write_merged(path, records):
+    if not records:
+        path.unlink(missing_ok=True)
+        return
+    lines = [as_line(records[key]) for key in sorted(records)]
+    write_bytes(path, "".join(lines).encode())

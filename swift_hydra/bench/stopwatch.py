@@ -1,0 +1,89 @@
+"""What the measured parts share: their sizes, a stopwatch that takes turns, a made table."""
+
+import statistics
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the measured parts are; the defaults are those of the published records.
+
+    Args:
+        scans: (B, L, D, N) each, rows, tokens, channels and states of a selective scan.
+        experts: numbers of experts.
+        singles: (columns, experts) each, of the mixtures that meet one detector.
+        tables: (rows, columns) each, of the part ``scale``.
+        n_scored: rows that are scored in one call.
+        n_train: rows of the table that ``score`` trains on.
+        large: rows from which on a set shows what a bound does.
+        bounds: (reference normals, kernel centres) each, the defaults first.
+        settings: further arguments of every Swift Hydra that is fitted.
+    """
+
+    scans: tuple = ((128, 8, 64, 16), (128, 32, 64, 16), (128, 64, 64, 16), (1024, 32, 64, 16))
+    experts: tuple = (1, 2, 4, 16, 64)
+    singles: tuple = ((8, 4), (30, 4), (60, 8), (200, 16))
+    tables: tuple = ((10_000, 30), (100_000, 30), (1_000_000, 30), (100_000, 500))
+    n_scored: int = 131072
+    n_train: int = 10_000
+    large: int = 50_000
+    bounds: tuple = (
+        (4096, 1600),
+        (2048, 1600),
+        (8192, 1600),
+        (32768, 1600),
+        (4096, 800),
+        (4096, 3200),
+    )
+    settings: dict = field(default_factory=dict)
+
+
+def in_turns(functions, repeats, synchronise=None, warm_up=True):
+    """Median seconds of every function, run in turns.
+
+    Args:
+        functions: {name: callable}.
+        repeats: turns that count.
+        synchronise: called after each function, such as what waits for a GPU; None for nothing.
+        warm_up: run each once before.
+
+    Returns:
+        {name: seconds}.
+    """
+    seconds = {name: [] for name in functions}
+    for turn in range(0 if warm_up else 1, repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if synchronise is not None:
+                synchronise()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def made_table(n, d, seed=0, share=0.01):
+    """Correlated normals and shifted anomalies.
+
+    Args:
+        n: rows.
+        d: columns.
+        seed: of the rows.
+        share: of anomalies; there are 20 at least.
+
+    Returns:
+        Rows (n, d) in float32, and labels (n,).
+    """
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(d, d)).astype(np.float32) / d**0.5
+    X = np.empty((n, d), dtype=np.float32)
+    for start in range(0, n, 65536):  # piece by piece: the measured memory is to be the method's
+        part = X[start : start + 65536]
+        part[:] = rng.standard_normal(part.shape, dtype=np.float32) @ mixing
+    y = np.zeros(n, dtype=np.int64)
+    y[rng.choice(n, max(20, round(n * share)), replace=False)] = 1
+    X[np.flatnonzero(y)[:, None], rng.integers(0, d, size=3)] += 3.0
+    return X, y

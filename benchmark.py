@@ -81,7 +81,7 @@ class BenchmarkConfig:
 
 
 def main(argv=None):
-    config = parse_config(BenchmarkConfig, __doc__.splitlines()[0], argv)
+    (config,) = parse_config([BenchmarkConfig], __doc__.splitlines()[0], argv)
     if config.report or config.speed:
         report = config.report
         written = write_report(config.records, config.figures) if report else _timed(config)

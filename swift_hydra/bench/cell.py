@@ -225,20 +225,23 @@ def _scores(cell, make):
     """Fit on the split's training rows, score its test rows."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    from swift_hydra.data.splits import make_split
-    from swift_hydra.dataloader import load_dataset
+    from swift_hydra.dataloader import RowOptions, load_rows
 
-    data = load_dataset(cell.path)
-    split = make_split(
-        data.X, data.y, cell.protocol, cell.seed, max_rows=cell.max_rows or None, least=1
+    which = RowOptions(
+        dataset=cell.path,
+        protocol=cell.protocol,
+        seed=cell.seed,
+        max_rows=cell.max_rows or None,
     )
-    X, y = data.X[split.train], data.y[split.train]
-    X_test, y_test = data.X[split.test], data.y[split.test]
+    rows = load_rows(which, least=1)
+    X = rows.train.X
+    y = rows.train.y
+    y_test = rows.y_test
     model = make(cell.method, cell.seed)
     start = time.perf_counter()
     model.fit(X, y)
     fitted = time.perf_counter()
-    score = model.decision_function(X_test)
+    score = model.decision_function(rows.X_test)
     scored = time.perf_counter()
     if not np.isfinite(score).all():
         raise FloatingPointError(

@@ -45,8 +45,7 @@ from swift_hydra.bench.peers import Peer
 from swift_hydra.bench.places import ROOT
 from swift_hydra.bench.speed_kernels import gpu, scan, step
 from swift_hydra.bench.stopwatch import Sizes, in_turns, made_table
-from swift_hydra.data.splits import make_split
-from swift_hydra.dataloader import load_dataset
+from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import write_bytes
 from swift_hydra.model import MoEDetector
 from swift_hydra.run.record import environment_report, peak_memory_mib
@@ -209,16 +208,17 @@ def fit(datasets, repeats, sizes):
         )
     rows = []
     for path in tqdm(paths, desc="fit", disable=None):
-        data = load_dataset(path)
-        split = make_split(data.X, data.y, "seen", 0, max_rows=10_000, least=1)
-        X, y = data.X[split.train], data.y[split.train]
+        which = RowOptions(dataset=path, max_rows=10_000)
+        train = load_rows(which, least=1).train
+        X = train.X
+        y = train.y
         functions = {
             "SwiftHydra": lambda X=X, y=y: SwiftHydra(random_state=0, **sizes.settings).fit(X, y),
             "CatBoost": lambda X=X, y=y: Peer("CatBoost", 0).fit(X, y),
         }
         seconds = in_turns(functions, max(1, repeats // 3), warm_up=not rows)
         rows.append(
-            {"dataset": data.name, "n_train": len(y), "n_features": X.shape[1], "seconds": seconds}
+            {"dataset": path.stem, "n_train": len(y), "n_features": X.shape[1], "seconds": seconds}
         )
     total = {name: sum(row["seconds"][name] for row in rows) for name in ("SwiftHydra", "CatBoost")}
     return {"rows": rows, "total_seconds": total, "ratio": total["SwiftHydra"] / total["CatBoost"]}
@@ -306,26 +306,27 @@ def bounds(datasets, repeats, sizes):
     """The part ``bounds``: other bounds on the rows that stand for a large table."""
     rows = []
     for path in tqdm(sorted(Path(datasets).glob("*.npz")), desc="bounds", disable=None):
-        data = load_dataset(path)
-        if len(data.y) < sizes.large:
+        rows_of_set = load_rows(RowOptions(dataset=path, seed=10, max_rows=sizes.large), least=1)
+        train = rows_of_set.train
+        n_used = len(train.y) + len(rows_of_set.y_test)
+        if n_used < sizes.large:
             continue
-        split = make_split(data.X, data.y, "seen", 10, max_rows=sizes.large, least=1)
         for normals, centres in sizes.bounds:
             model = SwiftHydra(
                 random_state=10, max_normals=normals, max_centres=centres, **sizes.settings
             )
             start = time.perf_counter()
-            model.fit(data.X[split.train], data.y[split.train])
+            model.fit(train.X, train.y)
             fitted = time.perf_counter()
-            scores = model.decision_function(data.X[split.test])
+            scores = model.decision_function(rows_of_set.X_test)
             scored = time.perf_counter()
             rows.append(
                 {
-                    "dataset": data.name,
-                    "n_train": len(split.train),
+                    "dataset": path.stem,
+                    "n_train": len(train.y),
                     "normals": normals,
                     "centres": centres,
-                    "auc_roc": roc_auc_score(data.y[split.test], scores),
+                    "auc_roc": roc_auc_score(rows_of_set.y_test, scores),
                     "fit_seconds": fitted - start,
                     "score_seconds": scored - fitted,
                 }

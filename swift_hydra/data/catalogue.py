@@ -1,14 +1,6 @@
-"""A file becomes a checked :class:`Dataset` (M1); the splits and the scaler of ``splits.py`` are
-offered here as well.
+"""Names of data sets: which file is meant, and what ADBench has.
 
-    python dataloader.py                                   # a summary of the embedded set
-    python dataloader.py 18_Ionosphere                     # a summary of a downloaded ADBench set
-    python dataloader.py my.csv --label-column fraud       # ... of your own table
-    python dataloader.py --download Ionosphere,Pima        # fetch ADBench sets
-    python dataloader.py --download all --source URL       # fetch all of them from a mirror: URL/<file>.npz
-
-Every mistake in a file raises :class:`config.InputError`, one line with the file, the column or
-key, the value found and what to do about it.
+ADBench's own list is ``ADBenchDatasets/datasets.csv``; files are looked for beside it.
 """
 
 import csv
@@ -47,22 +39,18 @@ def resolve_dataset(spec):
     path = Path(spec).expanduser()
     if path.is_file():
         return path
-
+    bare = len(path.parts) == 1
     stem = path.name[:-4] if path.suffix.lower() == ".npz" else path.name
-    known, bare = catalogue(), len(path.parts) == 1
     if bare:
-        local = {
-            alias: file
-            for file in sorted(DATASET_DIR.glob("*.npz"))
-            for alias in _aliases(file.stem)
-        }
+        local = _by_alias(DATASET_DIR.glob("*.npz"))
         if stem.casefold() in local:
             return local[stem.casefold()]
     if path.is_dir():
         raise InputError(f"{spec} is a directory: name one .npz, .csv or .parquet file in it")
+    known = catalogue()
     files = known.get(stem.casefold(), ())
     if len(files) > 1:
-        names = [Path(f).stem for f in files]
+        names = [Path(file).stem for file in files]
         raise InputError(
             f"dataset {spec!r} is {len(files)} files: name one of {listed(names)} "
             f"(download: python dataloader.py --download {stem})"
@@ -74,21 +62,23 @@ def resolve_dataset(spec):
         )
     if not bare or path.suffix.lower() in (".npz", ".csv", ".parquet"):
         raise InputError(f"{spec} does not exist: check the path")
-    names = {Path(f).stem for group in known.values() for f in group} | {
-        f.stem for f in DATASET_DIR.glob("*.npz")
-    }
-    folded = {alias: name for name in sorted(names) for alias in _aliases(name)}
-    close = list(
-        dict.fromkeys(
-            folded[c] for c in difflib.get_close_matches(stem.casefold(), folded, n=5, cutoff=0.6)
-        )
-    )
-    hint = (
-        f"did you mean {', '.join(close)}?"
-        if close
-        else "ADBenchDatasets/README.md lists the names"
-    )
-    raise InputError(f"dataset {spec!r} is neither a file nor a known name: {hint}")
+    raise InputError(f"dataset {spec!r} is neither a file nor a known name: {_hint(stem, known)}")
+
+
+def _by_alias(files):
+    """{alias: path} of files."""
+    return {alias: file for file in sorted(files) for alias in _aliases(file.stem)}
+
+
+def _hint(stem, known):
+    """Names that look like ``stem``, in words."""
+    names = {Path(file) for group in known.values() for file in group}
+    folded = _by_alias({Path(path.name) for path in names} | set(DATASET_DIR.glob("*.npz")))
+    matches = difflib.get_close_matches(stem.casefold(), folded, n=5, cutoff=0.6)
+    close = list(dict.fromkeys(folded[match].stem for match in matches))
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return "ADBenchDatasets/README.md lists the names"
 
 
 def _aliases(stem):
@@ -97,8 +87,7 @@ def _aliases(stem):
 
 
 def read_catalogue(path=None):
-    """The rows of ``datasets.csv`` as dicts of strings, ``files`` as a tuple of
-    ``folder/file.npz``.
+    """The rows of ``datasets.csv``, dicts of strings; ``files`` is a tuple of ``folder/file.npz``.
 
     Raises:
         InputError: the table is missing.
@@ -114,8 +103,9 @@ def read_catalogue(path=None):
 
 
 def catalogue():
-    """ADBench's names, in lower case, with their files: ``{"yeast": ("Classical/47_yeast.npz",),
-    ...}``.
+    """ADBench's names with their files: ``{"yeast": ("Classical/47_yeast.npz",), ...}``.
+
+    Names are in lower case.
     """
     names = {}
     for row in read_catalogue():

@@ -1,5 +1,4 @@
-"""Fetch ADBench sets into ``ADBenchDatasets/``: checked by SHA256, resumable, never in place of a
-good file.
+"""Fetch ADBench sets: checked by SHA256, resumable, never in place of a good file.
 
     python dataloader.py --download Ionosphere,Pima
     python dataloader.py --download all --source URL       # a mirror that has URL/<file>.npz
@@ -18,6 +17,8 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+
+from tqdm import tqdm
 
 from swift_hydra.data.catalogue import DATASET_DIR, catalogue, read_catalogue
 from swift_hydra.settings import InputError
@@ -56,7 +57,8 @@ def download(names, source=None, folder=DATASET_DIR):
         raise InputError("downloading needs the package pooch: pip install pooch") from error
     folder = Path(folder)
     known = {Path(row["files"][0]).name: row["sha256"] for row in read_catalogue() if row["sha256"]}
-    paths, failures = [], []
+    paths = []
+    failures = []
     for file in files:
         name = Path(file).name
         url = f"{source.rstrip('/')}/{name}" if source else f"{DEFAULT_SOURCE}/{file}"
@@ -69,8 +71,8 @@ def download(names, source=None, folder=DATASET_DIR):
             print(f"FAILED {error}", flush=True)
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(files)} files failed: {', '.join(failures)}: see the lines marked FAILED, "
-            "the same command tries them again"
+            f"{len(failures)} of {len(files)} files failed: {', '.join(failures)}: see the lines "
+            "marked FAILED, the same command tries them again"
         )
     return paths
 
@@ -80,7 +82,8 @@ def _files(names):
     names = [n.strip() for n in names if n.strip()]
     if [n.casefold() for n in names] == ["all"]:
         return [file for row in read_catalogue() for file in row["files"]]
-    known, files = catalogue(), {}
+    known = catalogue()
+    files = {}
     for name in names:
         key = name.casefold().removesuffix(".npz")
         if key not in known:
@@ -96,16 +99,11 @@ def _files(names):
 
 
 def _fetch(pooch, url, name, sha256, folder):
+    """One file, unless it is there already; returns its path."""
     target = folder / name
-    recorded = _read_local(folder).get(name)
-    wanted = sha256 or recorded
+    wanted = sha256 or _read_local(folder).get(name)
     if target.is_file():
-        found = _sha256(target)
-        if found in (wanted, EMBEDDED.get(name)):
-            print(f"{name}: already there, SHA256 as recorded", flush=True)
-            return target
-        if wanted is None and _intact(target):
-            _record(folder, name, found, "file already there")
+        if _is_good(target, wanted):
             return target
         print(
             f"{name}: the file there is damaged or of another version, it is fetched again",
@@ -116,29 +114,8 @@ def _fetch(pooch, url, name, sha256, folder):
     log = pooch.get_logger()
     level = log.level
     log.setLevel(logging.ERROR)  # our own lines say it
-    fetcher = _Resuming(name, folder / f"{name}.part", None if wanted else _intact)
     try:
-        for attempt in (1, 2):
-            try:
-                pooch.retrieve(url, wanted and f"sha256:{wanted}", name, folder, downloader=fetcher)
-                break
-            except InputError:
-                raise
-            except (
-                ValueError
-            ) as error:  # pooch: the sum differs; its own copy is gone, the file there untouched
-                if (
-                    attempt == 2 or not fetcher.resumed
-                ):  # a part from elsewhere is worth a second, whole try
-                    remedy = (
-                        ""
-                        if sha256
-                        else f"; if the source has a new version, delete its line in {folder / LOCAL_SUMS}"
-                    )
-                    raise InputError(
-                        f"{name}: what {url} sent has another SHA256 than recorded ({wanted[:12]}...): "
-                        f"refused and removed, try again or use another --source{remedy}"
-                    ) from error
+        _retrieve(pooch, url, target, wanted, sha256 is not None)
     except OSError as error:
         raise InputError(
             f"{name} cannot be written to {folder}: {error.strerror or error}"
@@ -146,19 +123,61 @@ def _fetch(pooch, url, name, sha256, folder):
     finally:
         log.setLevel(level)
     if wanted is None:
-        _record(folder, name, _sha256(target), "first download")
+        _record(folder, name, sha256_of(target), "first download")
     else:
         print(f"{name}: done, {target.stat().st_size} bytes, SHA256 as recorded", flush=True)
     return target
 
 
+def _is_good(target, wanted):
+    """Is the file there what is wanted? Says so."""
+    found = sha256_of(target)
+    if found in (wanted, EMBEDDED.get(target.name)):
+        print(f"{target.name}: already there, SHA256 as recorded", flush=True)
+        return True
+    if wanted is None and _intact(target):
+        _record(target.parent, target.name, found, "file already there")
+        return True
+    return False
+
+
+def _retrieve(pooch, url, target, wanted, published):
+    """Fetch a file by pooch; a part of it that another source left is worth a second, whole try."""
+    name, folder = target.name, target.parent
+    fetcher = _Resuming(name, folder / f"{name}.part", None if wanted else _intact)
+    for attempt in (1, 2):
+        try:
+            pooch.retrieve(url, wanted and f"sha256:{wanted}", name, folder, downloader=fetcher)
+            return
+        except InputError:
+            raise
+        except ValueError as error:
+            # The sum differs; pooch's own copy is gone, the file there untouched.
+            if attempt == 1 and fetcher.resumed:
+                continue
+            remedy = ""
+            if not published:
+                sums = folder / LOCAL_SUMS
+                remedy = f"; if the source has a new version, delete its line in {sums}"
+            raise InputError(
+                f"{name}: what {url} sent has another SHA256 than recorded ({wanted[:12]}...): "
+                f"refused and removed, try again or use another --source{remedy}"
+            ) from error
+
+
 class _Resuming:
-    """A downloader for pooch that keeps what it has in a part-file and asks the server for the
-    rest.
+    """A downloader for pooch that keeps what it has and asks the server for the rest.
+
+    Args:
+        name: the file's name, for messages.
+        part: path of the part-file.
+        check: a function that says whether the whole part-file can be right, or None.
     """
 
     def __init__(self, name, part, check):
-        self.name, self.part, self.check = name, part, check
+        self.name = name
+        self.part = part
+        self.check = check
         self.resumed = False
 
     def __call__(self, url, output_file, pooch_object):
@@ -169,62 +188,66 @@ class _Resuming:
         except requests.exceptions.RequestException as error:
             have = self.part.stat().st_size if self.part.exists() else 0
             raise InputError(
-                f"{self.name}: the connection to {url} failed ({type(error).__name__}) with {have} bytes on disk: "
-                "the same command goes on from there"
+                f"{self.name}: the connection to {url} failed ({type(error).__name__}) with {have} "
+                "bytes on disk: the same command goes on from there"
             ) from error
         if self.check and not self.check(self.part):
             self.part.unlink()
             raise InputError(
-                f"{self.name}: {url} sent no npz archive: refused and removed, check the address or --source"
+                f"{self.name}: {url} sent no npz archive: refused and removed, check the address "
+                "or --source"
             )
         os.replace(self.part, output_file)
 
     def _get(self, requests, url):
         have = self.part.stat().st_size if self.part.exists() else 0
         # identity: a compressed transfer would make byte positions and sums those of other bytes
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
-            start = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range", ""))
-            self.resumed = (
-                bool(have) and reply.status_code == 206 and bool(start) and int(start[1]) == have
-            )
+            self.resumed = _goes_on_at(reply, have)
             if have and reply.status_code in (206, 416) and not self.resumed:
                 self.part.unlink()  # not the rest of this file: the whole of it instead
                 return self._get(requests, url)
             if reply.status_code not in (200, 206):
                 what = "there is no such file" if reply.status_code == 404 else "the server refuses"
                 raise InputError(
-                    f"{self.name}: {what} (HTTP {reply.status_code} at {url}): check the name or --source"
+                    f"{self.name}: {what} (HTTP {reply.status_code} at {url}): check the name or "
+                    "--source"
                 )
-            have = have if self.resumed else 0
-            size = reply.headers.get("Content-Length")
-            total = have + int(size) if size and size.isdigit() else None
-            goes_on = f", goes on at byte {have}" if have else ""
-            with (
-                open(self.part, "ab" if self.resumed else "wb") as out,
-                _Progress(self.name, url, total, have, goes_on) as up,
-            ):
-                for block in reply.iter_content(BLOCK):
-                    out.write(block)
-                    up(len(block))
+            self._write(reply, url, have if self.resumed else 0)
+
+    def _write(self, reply, url, have):
+        size = reply.headers.get("Content-Length")
+        total = have + int(size) if size and size.isdigit() else None
+        with (
+            open(self.part, "ab" if self.resumed else "wb") as out,
+            _Progress(self.name, url, total, have) as up,
+        ):
+            for block in reply.iter_content(BLOCK):
+                out.write(block)
+                up(len(block))
+
+
+def _goes_on_at(reply, have):
+    """Does the server send the rest of a file of which ``have`` bytes are there?"""
+    start = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range", ""))
+    return bool(have) and reply.status_code == 206 and bool(start) and int(start[1]) == have
 
 
 class _Progress:
     """A tqdm bar on a terminal, one plain line elsewhere."""
 
-    def __init__(self, name, url, total, have, goes_on):
+    def __init__(self, name, url, total, have):
         self.bar = None
         if sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
-
-                self.bar = tqdm(
-                    total=total, initial=have, unit="B", unit_scale=True, desc=name, leave=False
-                )
-            except ImportError:
-                pass
-        if self.bar is None:
+            self.bar = tqdm(
+                total=total, initial=have, unit="B", unit_scale=True, desc=name, leave=False
+            )
+        else:
             size = f", {total} bytes" if total else ""
+            goes_on = f", goes on at byte {have}" if have else ""
             print(f"{name}: from {url}{size}{goes_on}", flush=True)
 
     def __enter__(self):
@@ -235,7 +258,8 @@ class _Progress:
             self.bar.close()
 
 
-def _sha256(path):
+def sha256_of(path):
+    """SHA256 (hex) of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):
@@ -244,9 +268,7 @@ def _sha256(path):
 
 
 def _intact(path):
-    """True for a zip archive whose members have the right checksums: an error page sent as the file
-    is not one.
-    """
+    """True for a zip archive whose members have the right checksums; an error page is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -274,6 +296,7 @@ def _record(folder, name, sha256, occasion):
         Path(temporary).unlink(missing_ok=True)
         raise
     print(
-        f"{name}: no published SHA256: that of the {occasion} is in {LOCAL_SUMS} and checked from now on",
+        f"{name}: no published SHA256: that of the {occasion} is in {LOCAL_SUMS} and checked from "
+        "now on",
         flush=True,
     )

@@ -1,13 +1,11 @@
-"""Which rows train and which test, and the scaler between them (M1): pure functions of (X, y,
-seed).
+"""Which rows train and which test: pure functions of (X, y, seed).
 
 Every method that is compared gets its rows from :func:`make_split`, so that differences are the
 methods' own.
 
     seen    stratified, 40 % train and 60 % test
     few     as seen, with only ``n_labelled`` of the training anomalies kept
-    unseen  as seen, with the anomalies of one k-means cluster in train and those of the other in
-    test
+    unseen  as seen, with the anomalies of one k-means cluster in train, the other's in test
 
 A removed anomaly is in neither part: put among the normal rows it would be a wrong label.
 """
@@ -49,7 +47,7 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2):
     """Draw the training and test rows of a protocol.
 
     Args:
-        X: (n, d) features; only ``unseen`` looks at the values.
+        X: (n, d) features; only ``unseen`` looks at the values, for the others None will do.
         y: (n,) labels, 0 or 1.
         protocol: one of ``PROTOCOLS``.
         seed: 0 to 2**32 - 1; under ``unseen`` an even seed trains on the larger cluster, an odd one
@@ -103,16 +101,19 @@ def _check_strata(y, when=""):
     few = [f"{n} of class {label}" for label, n in counts.items() if n < 2]
     if few:
         raise InputError(
-            f"too few rows to stratify{when}: {' and '.join(few)}, at least 2 of each are needed: give more rows"
+            f"too few rows to stratify{when}: {' and '.join(few)}, at least 2 of each are needed: "
+            "give more rows"
         )
 
 
 def _check_part(part, labels, protocol, seed, least):
-    n_anomalies, n_normal = int((labels == 1).sum()), int((labels == 0).sum())
+    n_anomalies = int((labels == 1).sum())
+    n_normal = int((labels == 0).sum())
     if n_anomalies < least or n_normal < 1:
         raise InputError(
-            f"protocol {protocol!r} with seed {seed} leaves {n_anomalies} anomalies and {n_normal} normal rows to "
-            f"{part} on: at least {least} and 1 are needed: give more rows (or a larger max_rows)"
+            f"protocol {protocol!r} with seed {seed} leaves {n_anomalies} anomalies and {n_normal} "
+            f"normal rows to {part} on: at least {least} and 1 are needed: give more rows (or a "
+            "larger max_rows)"
         )
 
 
@@ -123,13 +124,10 @@ def _part_anomalies(X, y, train, test, seed, least):
     # Last bits differ between platforms' float kernels; rounded, they cannot tip a row into the
     # other cluster.
     Z = np.round(Z, 5)
-    with (
-        warnings.catch_warnings(),
-        threadpool_limits(limits=1),
-    ):  # threads add up in an order of their own
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer than two distinct anomalies: refused below
+    # Threads add up in an order of their own.
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
+        # Fewer than two distinct anomalies are refused below.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         cluster = KMeans(n_clusters=2, n_init=10, random_state=seed).fit_predict(Z)
     counts = np.bincount(cluster, minlength=2)
     # The numbers of the clusters are arbitrary: the larger over all anomalies is the one meant by
@@ -144,11 +142,12 @@ def _part_anomalies(X, y, train, test, seed, least):
     if min(sizes(seen)) < 2:
         here = np.bincount(cluster[in_train], minlength=2)
         seen = int(here.argmax()) if here[0] != here[1] else larger
-    if min(sizes(seen)) < least:
+    n_train, n_test = sizes(seen)
+    if min(n_train, n_test) < least:
         raise InputError(
-            f"protocol 'unseen' is undefined for this data set (seed {seed}): k-means parts its {len(anomalies)} "
-            f"anomalies into {sizes(seen)[0]} to train and {sizes(seen)[1]} to test on, at least {least} each needed: "
-            "use protocol 'seen' or 'few'"
+            f"protocol 'unseen' is undefined for this data set (seed {seed}): k-means parts its "
+            f"{len(anomalies)} anomalies into {n_train} to train and {n_test} to test on, at least "
+            f"{least} each needed: use protocol 'seen' or 'few'"
         )
     drop = anomalies[np.where(in_train, cluster != seen, cluster == seen)]
     return train[~np.isin(train, drop)], test[~np.isin(test, drop)]

@@ -1,8 +1,7 @@
-"""Tables as people have them: an .npz, .csv or .parquet file, an array or a data frame becomes a
-:class:`Table`.
+"""Rows before they are prepared: an array, a data frame or cells of text become a :class:`Table`.
 
 A table is numbers with NaN for what is missing; a text column holds the positions of its cells'
-texts in a list. Text is refused unless it is asked for; :class:`preparation.Preparation` turns a
+texts in a list. Text is refused unless it is asked for; :class:`data.columns.Preparation` turns a
 table into what networks can read.
 
 Shapes: n rows, d columns.
@@ -17,8 +16,7 @@ import scipy.sparse
 from swift_hydra.settings import InputError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "null", "none", "?"})
-CHUNK = 65_536  # text rows held at once: Python strings take ten times the room of the numbers
-SHOWN = 10  # columns or values listed in a message
+LISTED = 10  # columns or values listed in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,8 +57,8 @@ class Table:
 def listed(values):
     """The first values, comma-separated, and how many there are if that is not all."""
     values = list(values)
-    return ", ".join(map(str, values[:SHOWN])) + (
-        f", ... ({len(values)} in all)" if len(values) > SHOWN else ""
+    return ", ".join(map(str, values[:LISTED])) + (
+        f", ... ({len(values)} in all)" if len(values) > LISTED else ""
     )
 
 
@@ -110,8 +108,9 @@ def as_table(X, texts=(), source="X", columns=None):
 
 
 def check_features(X, columns=None, source="X", lines=None, missing=False):
-    """Check a feature table and cast it to float32, before any arithmetic (M1): uint8 files would
-    wrap.
+    """Check a feature table and cast it to float32.
+
+    Before any arithmetic (M1): uint8 files would wrap.
 
     Args:
         X: (n, d) array-like.
@@ -125,7 +124,7 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
 
     Raises:
         InputError: not 2-D, no row, no column, text, another type than numbers, NaN, infinity (also
-        by overflow).
+            by overflow).
     """
     X = as_table(X, source=source, columns=columns).X
     if len(X) == 0:
@@ -134,8 +133,8 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
         )
     if X.shape[1] == 0:
         raise InputError(
-            f"{source}: 0 feature(s) (shape={X.shape}) while a minimum of 1 is required: there is no feature column "
-            "beside the labels"
+            f"{source}: 0 feature(s) (shape={X.shape}) while a minimum of 1 is required: there is "
+            "no feature column beside the labels"
         )
     names = list(columns) if columns else [f"x{j}" for j in range(X.shape[1])]
     if X.dtype.kind == "c":
@@ -152,17 +151,23 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
     nan = np.isnan(cast)
     if missing and (finite | nan).all():
         return cast
-    is_nan = nan.any() and not missing
-    bad, what = (nan, "missing values (NaN)") if is_nan else (np.isinf(cast), "infinite values")
+    if nan.any() and not missing:
+        _refuse_cells(X, nan, names, source, lines)
+    _refuse_cells(X, np.isinf(cast), names, source, lines)
+
+
+def _refuse_cells(X, bad, names, source, lines):
+    """Raise the error that names the missing or infinite values, ``bad`` (n, d)."""
     which = np.flatnonzero(bad.any(axis=0))
     row = int(np.flatnonzero(bad.any(axis=1))[0])
-    value = X[row, np.flatnonzero(bad[row])[0]]
-    found = "" if is_nan else f" ({float(value):g}; float32 ends at 3.4e38)"
-    remedy = (
-        "fill or drop them, or give --impute median (impute='median')"
-        if is_nan
-        else "fill or drop them"
-    )
+    value = float(X[row, np.flatnonzero(bad[row])[0]])
+    what = "infinite values"
+    found = f" ({value:g}; float32 ends at 3.4e38)"
+    remedy = "fill or drop them"
+    if np.isnan(value):
+        what = "missing values (NaN)"
+        found = ""
+        remedy = "fill or drop them, or give --impute median (impute='median')"
     raise InputError(
         f"{source}: {int(bad.sum())} {what} in column {listed(repr(names[j]) for j in which)}, "
         f"first in {place(row, lines)}{found}: {remedy}"
@@ -181,8 +186,10 @@ def number(cell):
 
 
 def text_columns(columns):
-    """Numbers of the columns, sequences of cells, in which some cell is neither a number nor
-    missing.
+    """Numbers of the columns in which some cell is neither a number nor missing.
+
+    Args:
+        columns: sequences of cells.
     """
     found = set()
     for j, cells in enumerate(columns):
@@ -205,12 +212,20 @@ class CellParser:
     """
 
     def __init__(self, names, source, texts=()):
-        self.names, self.source = names, source
+        self.names = names
+        self.source = source
         self.vocabulary = {j: {} for j in sorted(texts)}
 
     def __call__(self, n, columns, lines):
-        """float64 (n, d) of d columns of cells, texts or an array of numbers; ``lines`` number the
-        rows, or None.
+        """Numbers of a piece.
+
+        Args:
+            n: its rows.
+            columns: d columns of cells, texts or an array of numbers.
+            lines: n numbers of the rows, or None.
+
+        Returns:
+            (n, d) float64.
 
         Raises:
             InputError: the first cell outside the text columns that is no number.
@@ -227,15 +242,17 @@ class CellParser:
         return out
 
     def _position(self, j, cell):
-        text, known = cell.strip() if isinstance(cell, str) else f"{cell:g}", self.vocabulary[j]
+        text = cell.strip() if isinstance(cell, str) else f"{cell:g}"
+        known = self.vocabulary[j]
         return np.nan if text.casefold() in MISSING else known.setdefault(text, len(known))
 
     def _number(self, i, j, cell, lines):
         value = number(cell)
         if value is None:
             raise InputError(
-                f"{self.source}: column {self.names[j]!r} holds text, first {cell.strip()[:40]!r} in "
-                f"{place(i, lines)}: give --categorical onehot or ordinal, leave it out with --drop-columns, or mend it"
+                f"{self.source}: column {self.names[j]!r} holds text, first "
+                f"{cell.strip()[:40]!r} in {place(i, lines)}: give --categorical onehot or "
+                "ordinal, leave it out with --drop-columns, or mend it"
             )
         return value
 

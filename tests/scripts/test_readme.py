@@ -1,5 +1,8 @@
-"""The README's code runs: its Python block as it stands, its commands as far as names and flags go."""
+"""What the documents show runs: Python blocks as they stand, commands as far as names and flags go,
+the section on one's own table as typed. What they point at exists.
+"""
 
+import functools
 import re
 import shlex
 
@@ -7,40 +10,76 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHORT, made_table, run_script
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
+README = ROOT / "README.md"
+DOCS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in DOCS}
+CARDS = ["ADBenchDatasets/README.md", "results/README.md", "results/NOTES.md"]
+LINKED = TEXT | {name: (ROOT / name).read_text(encoding="utf-8") for name in CARDS}
+OTHERS = "docs/reference-code.md"  # speaks of the files of another repository
 
 
-def test_the_python_block_runs(tmp_path, monkeypatch):
+def blocks(language):
+    """The fenced blocks of a language in all documents: pairs of a document's name and the code."""
+    for name, text in TEXT.items():
+        for found, code in re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.M | re.S):
+            if found == language:
+                yield name, code
+
+
+def prose(text):
+    """A document without its fenced blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+@pytest.mark.parametrize("name,code", list(blocks("python")))
+def test_python_blocks_run(name, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     X, y = made_table(n=120, n_anomalies=16)
-    blocks = [code for language, code in BLOCKS if language == "python"]
-    assert blocks
-    for code in blocks:
-        names = {"X_train": X[::2], "y_train": y[::2], "X_test": X[1::2]}
-        exec(compile(code, "README.md", "exec"), names)
-        assert len(names["score"]) == len(names["X_test"])
+    names = {"X_train": X[::2], "y_train": y[::2], "X_test": X[1::2]}
+    exec(compile(code, name, "exec"), names)
+    assert len(names["score"]) == len(names["X_test"])
 
 
 def commands():
-    for language, code in BLOCKS:
-        if language == "":
-            text = re.sub(r"\n\s+(?=\[)", " ", code)
-            yield from (
-                line.split("#")[0].strip()
-                for line in text.splitlines()
-                if line.startswith("python ")
-            )
+    """Every ``python SCRIPT ...`` of the blocks and of the running text."""
+    found = []
+    for _, code in blocks(""):
+        joined = re.sub(r"\n\s+(?=\[)", " ", code)  # the flags of one command on several lines
+        found += [line.split("#")[0] for line in joined.splitlines()]
+    for text in TEXT.values():
+        found += re.findall(r"`([^`]+)`", prose(text))
+    for line in found:
+        for command in re.findall(r"\bpython (\w+\.py\b[^']*)", line):
+            yield " ".join(command.split())
 
 
-@pytest.mark.parametrize("command", list(commands()))
+@functools.cache
+def help_of(*words):
+    done = run_script(*words, "-h")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_documents_show_commands_of_every_script():
+    scripts = {command.split()[0] for command in commands()}
+    assert scripts == {path.name for path in ROOT.glob("*.py")} - {"model.py"}  # has no command
+
+
+@pytest.mark.parametrize("command", sorted(set(commands())))
 def test_commands_name_scripts_and_flags_that_exist(command):
     words = shlex.split(command.replace("[", " ").replace("]", " ").replace("|", " "))
-    script, flags = words[1], [word for word in words if word.startswith("--")]
-    text = run_script(script, *(["score"] if words[2] == "score" else []), "-h").stdout
-    assert flags or len(words) > 2
-    for flag in flags:
-        assert re.search(rf"{flag}\b", text), f"{script} has no {flag}"
+    text = help_of(*(words[:2] if words[1:2] == ["score"] else words[:1]))
+    for flag in [word for word in words if word.startswith("-")]:
+        assert re.search(rf"(?<![\w-]){flag}(?![\w-])", text), f"{words[0]} has no {flag}"
+
+
+def test_flags_in_the_running_text_exist():
+    shown = "".join(help_of(f"{name}.py") for name in ("SwiftHydra", "benchmark", "dataloader"))
+    shown += help_of("SwiftHydra.py", "score")
+    for name, text in TEXT.items():
+        for code in re.findall(r"`(--[^`]+)`", prose(text)):
+            for flag in re.findall(r"(?<!\S)--[\w-]+", code):
+                assert re.search(rf"{flag}(?![\w-])", shown), f"{name}: no script has {flag}"
 
 
 def test_the_own_table_section_works_as_typed(tmp_path):
@@ -63,22 +102,76 @@ def test_the_own_table_section_works_as_typed(tmp_path):
         "fraud": y,
     }
     parquet.write_table(pyarrow.table(mixed), tmp_path / "claims.parquet")
-    section = README[README.index("## Your own table") :]
-    commands = [
+    section = TEXT["README.md"].split("\n## Your own table\n")[1]
+    typed = [
         line.split("#")[0]
         for line in re.search(r"```\n(.*?)```", section, flags=re.S)[1].splitlines()
     ]
-    assert len(commands) == 3
-    for command in commands[:2]:
+    assert len(typed) == 3
+    for command in typed[:2]:
         done = run_script(*shlex.split(command)[1:], *SHORT, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1].startswith("AUC-ROC ")
-    done = run_script(*shlex.split(commands[2])[1:], cwd=tmp_path)
+    done = run_script(*shlex.split(typed[2])[1:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 301
 
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, flags=re.M):
-        assert re.search(rf"^{target}:", makefile, flags=re.M)
+    targets = set()
+    for text in TEXT.values():
+        targets |= set(re.findall(r"(?:^|`)make (\w+)", text, flags=re.M))
+    assert {"run", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.M), f"no make {target}"
+
+
+def test_extras_and_console_commands_exist():
+    project = (ROOT / "pyproject.toml").read_text()
+    whole = "".join(TEXT.values())
+    extras = set(re.findall(r"\.\[(\w+)\]", whole))
+    assert extras == {"fast", "gpu", "bench", "dev"}
+    for extra in extras:
+        assert re.search(rf"^{extra} = \[", project, flags=re.M)
+    for command in ("swift-hydra", "swift-hydra-pretrain"):
+        assert f"`{command}`" in TEXT["README.md"]
+        assert re.search(rf'^{command} = "', project, flags=re.M)
+
+
+def anchors(text):
+    """What GitHub calls the headings of a document."""
+    titles = re.findall(r"^#+ (.+)$", prose(text), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", list(LINKED))
+def test_links_and_pictures_exist(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(LINKED[name])):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.resolve().is_relative_to(ROOT) and file.exists(), f"{name}: no {target}"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{name}: no {target}"
+
+
+def test_every_document_is_linked_from_the_readme():
+    for name in [*TEXT, *CARDS]:
+        assert name == "README.md" or f"]({name}" in TEXT["README.md"]
+
+
+@pytest.mark.parametrize("name", [name for name in TEXT if name != OTHERS])
+def test_files_that_are_named_exist(name):
+    """Python files and folders in backticks, at the top or as rooms of the package."""
+    for word in re.findall(r"`([\w/-]+(?:\.py|/))`", prose(TEXT[name])):
+        # What a run writes is not there yet.
+        places = [ROOT / word, ROOT / "swift_hydra" / word]
+        assert word == "tensorboard/" or any(place.exists() for place in places), word
+
+
+def test_the_readme_is_short():
+    lines = TEXT["README.md"].splitlines()
+    assert len(lines) <= 180
+    assert all(len(line) <= 120 for line in lines)

@@ -10,19 +10,18 @@ from collections import defaultdict
 import numpy as np
 from scipy.stats import rankdata
 
+from swift_hydra.bench.diagrams import draw_diagrams
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
 from swift_hydra.bench.places import PAGES, RESULTS, SPEED
 from swift_hydra.bench.records import load_records
-from swift_hydra.bench.scores import Scores, holm, paired
+from swift_hydra.bench.scores import FIVE_SEEDS, Scores, holm, paired
 from swift_hydra.bench.speed_tables import speed_page
 from swift_hydra.data.splits import PROTOCOLS
 from swift_hydra.files import write_bytes
-from swift_hydra.settings import InputError
 
 SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
 TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
-FIVE_SEEDS = {0, 1, 2, 3, 4}
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
 
 
@@ -118,8 +117,8 @@ def _best_peer_row(scores, ours):
     wins_and_losses = f"{(ours > best).sum()} / {(ours < best).sum()}"
     difference = f"{ours.mean() - best.mean():+.4f}"
     title = "*the best peer of every set, chosen on its test rows*"
-    mean = f"{best.mean():.4f}"
-    return [row_of(title, mean, "", "", difference, "", "", wins_and_losses, "", "")]
+    cells = [title, f"{best.mean():.4f}", "", "", difference, "", "", wins_and_losses, "", ""]
+    return [row_of(*cells)]
 
 
 def overview(records, methods, seeds):
@@ -376,40 +375,4 @@ def write_report(records, figures=False):
         if page.is_file():
             write_bytes(page, filled(page.read_text(), tables).encode())
             written.append(page)
-    return written + (_diagrams(records) if figures else [])
-
-
-def _diagrams(records):
-    """Critical-difference diagrams (Demsar 2006).
-
-    Mean ranks; a bar joins methods that Wilcoxon-Holm cannot part.
-    """
-    try:
-        import matplotlib
-        import pandas
-        import scikit_posthocs
-    except ImportError as error:
-        raise InputError(f"figures need the package {error.name}: pip install '.[bench]'") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    written = []
-    for protocol in PROTOCOLS:
-        scores = Scores(records, protocol, FIVE_SEEDS, [*OURS, *GROUPS["peers"]])
-        if SWIFT_HYDRA not in scores.complete:
-            continue
-        table = pandas.DataFrame({m: scores.per_set(m) for m in scores.complete}, index=scores.sets)
-        long = table.reset_index(names="set").melt(
-            id_vars="set", var_name="method", value_name="auc"
-        )
-        p = scikit_posthocs.posthoc_wilcoxon(
-            long, "auc", "method", p_adjust="holm", zero_method="zsplit"
-        )
-        plt.figure(figsize=(9, 3.2))
-        scikit_posthocs.critical_difference_diagram(table.rank(axis=1, ascending=False).mean(), p)
-        plt.title(f"mean rank on {protocol}, {len(scores.sets)} sets (1 is best)")
-        path = RESULTS / f"critical-difference-{protocol}.png"
-        plt.savefig(path, dpi=120, bbox_inches="tight")
-        plt.close()
-        written.append(path)
-    return written
+    return written + (draw_diagrams(records, SWIFT_HYDRA) if figures else [])

@@ -1,8 +1,7 @@
-"""The folder of a run: ``<out>/<dataset>/<protocol>/seed<k>/``, written atomically, ``DONE`` last.
+"""Whole files or none, locks, and checkpoints with a sum.
 
 A file appears whole or not at all: it is written under another name beside its place and then
-renamed. A run that is cut off leaves the files of the run before it as they were. One run at a time
-has the folder.
+renamed.
 """
 
 import contextlib
@@ -28,13 +27,18 @@ except ImportError:  # Windows
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems say
 FULL = (errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else []))
-SUM_BYTES = 64  # SHA256 (hex) of all that is before it, as the comment of the zip archive that torch.save writes
+SUM_BYTES = 64  # SHA256 (hex) of all before it: the comment of the zip archive of torch.save
 
 
 @contextlib.contextmanager
 def file_lock(path, wait=True):
-    """Hold the lock of the file ``path``, which is created; the system lets go of it when this
-    process dies.
+    """Hold the lock of the file ``path``, which is created.
+
+    The system lets go of it when this process dies.
+
+    Args:
+        path: the file.
+        wait: False gives up at once.
 
     Raises:
         BlockingIOError: if another process holds it and ``wait`` is False.
@@ -55,7 +59,15 @@ def file_lock(path, wait=True):
 
 @contextlib.contextmanager
 def part(path, write):
-    """The name of a finished file beside ``path``, to be renamed to it; gone at the end otherwise."""
+    """The name of a finished file beside ``path``, to be renamed to it; gone at the end otherwise.
+
+    Args:
+        path: where it shall go.
+        write: a function that is called with an open binary file.
+
+    Raises:
+        InputError: if there is no room or no permission.
+    """
     name = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -68,7 +80,8 @@ def part(path, write):
     except OSError as error:
         remedy = "free space there" if error.errno in FULL else "make its folder writable"
         raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}): {remedy} or choose another place"
+            f"{path}: cannot be written ({error.strerror or error}): {remedy} or choose another "
+            "place"
         ) from None
     finally:
         if name is not None:
@@ -105,9 +118,7 @@ def torch_bytes(content):
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = bytearray(buffer.getbuffer())
-    data[-2:] = SUM_BYTES.to_bytes(
-        2, "little"
-    )  # the archive's last field, the length of its comment
+    data[-2:] = SUM_BYTES.to_bytes(2, "little")  # the archive's last field: its comment's length
     return bytes(data + hashlib.sha256(data).hexdigest().encode())
 
 

@@ -262,8 +262,7 @@ class CellParser:
 
 
 def fingerprint(X, y):
-    """SHA256 (hex) of shapes and values, little-endian: tells whether a checkpoint belongs to this
-    table.
+    """SHA256 (hex) of shapes and values: tells whether a checkpoint belongs to this table.
 
     Args:
         X: (n, d), taken as float32.

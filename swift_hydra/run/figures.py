@@ -97,9 +97,7 @@ def draw_run(run, report):
 
 
 def map_of_rows(plt, run):
-    """All kinds of rows in one picture per method: the same rows, colours and markers in every
-    panel.
-    """
+    """All kinds of rows, a panel per method: the same rows, colours and markers in each."""
     kinds = [
         ("train, normal", run.Z_train[run.y_train == 0], {"color": GREY, "marker": "o", "s": 6}),
         ("test, normal", run.Z_test[run.y_test == 0], {"color": SKY, "marker": "^", "s": 8}),
@@ -154,8 +152,7 @@ def _pca(rows, Z_train):
 
 
 def _directions(rows):
-    """The rows' coordinates in their principal components, and the first two of them in the scale
-    t-SNE starts from.
+    """The rows in their principal components, and the first two in the scale t-SNE starts from.
 
     A little noise parts equal rows and gives one feature a second direction: no method leaves a
     line by itself.
@@ -211,9 +208,7 @@ def _curves(plt, run):
 
 
 def _scores(plt, run):
-    """Every class in percent of its own rows, normals above and anomalies below: rare ones stay
-    visible.
-    """
+    """Every class in percent of its own rows, so that rare ones stay visible."""
     everything = np.concatenate([run.train_score, run.score])
     bins = np.histogram_bin_edges(everything, bins=40)
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.0), sharex=True)
@@ -383,41 +378,46 @@ FIGURES = (
         "curves.png",
         _curves,
         "ROC and precision-recall curves",
-        "As the threshold falls through the test rows' scores: left, the share of anomalies found against the share of "
-        "normals flagged; right, the share of flagged rows that are anomalies against the share of anomalies found.",
+        "As the threshold falls through the test rows' scores: left, the share of anomalies "
+        "found against the share of normals flagged; right, the share of flagged rows that "
+        "are anomalies against the share of anomalies found.",
     ),
     (
         "scores.png",
         _scores,
         "Scores",
-        "The less the normals' scores (above) and the anomalies' (below) overlap, the better; training rows (dashed) that "
-        "score like test rows say that little was memorised.",
+        "The less the normals' scores (above) and the anomalies' (below) overlap, the better;"
+        " training rows (dashed) that score like test rows say that little was memorised.",
     ),
     (
         "map.png",
         map_of_rows,
         "Real and generated rows",
-        f"At most {MAP_ROWS} rows of each kind: generated anomalies (plus signs) belong beside the normals, where test "
-        "anomalies (crosses) may turn up; distances between far groups mean little in t-SNE and UMAP.",
+        f"At most {MAP_ROWS} rows of each kind: generated anomalies (plus signs) belong beside"
+        " the normals, where test anomalies (crosses) may turn up; distances between far "
+        "groups mean little in t-SNE and UMAP.",
     ),
     (
         "experts.png",
         _experts,
         "Expert usage",
-        "Which expert the router puts first and second for test rows: no bar near zero in both classes means that no "
-        "expert is idle, and differing bars mean that experts have specialised.",
+        "Which expert the router puts first and second for test rows: no bar near zero in "
+        "both classes means that no expert is idle, and differing bars mean that experts have"
+        " specialised.",
     ),
     (
         "episodes.png",
         _episodes,
         "Episodes",
-        "What the generator did in each episode: diversity counts first, deception (how well the candidates fool the "
-        "detector) later; the detector's loss rises when rows join that it does not know and falls as it learns them.",
+        "What the generator did in each episode: diversity counts first, deception (how well "
+        "the candidates fool the detector) later; the detector's loss rises when rows join "
+        "that it does not know and falls as it learns them.",
     ),
     (
         "training.png",
         _training,
         "Training losses",
-        "Every 20th training step, one batch each, hence the noise: the losses should fall and level off.",
+        "Every 20th training step, one batch each, hence the noise: the losses should fall "
+        "and level off.",
     ),
 )

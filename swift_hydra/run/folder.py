@@ -18,14 +18,15 @@ import numpy as np
 from swift_hydra.files import NO_LOCKS, file_lock, part, torch_bytes
 from swift_hydra.settings import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 
 class RunFolder:
     """One run's place on disk.
+
+    Args:
+        out: folder of all runs.
+        dataset: name of the set.
+        protocol: of the split.
+        seed: of the run.
 
     Raises:
         InputError: if the folder cannot be created or written.
@@ -55,8 +56,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self):
-        """This run's alone: a second run is refused until this one ends, however it ends. Reading
-        needs no lock.
+        """This run's alone: a second run is refused until this one ends, however it ends.
+
+        Reading needs no lock.
 
         Raises:
             InputError: if another run has the folder.
@@ -70,19 +72,21 @@ class RunFolder:
                     with contextlib.suppress(FileNotFoundError):
                         if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                             break
-                    stack.close()  # its holder ended and removed it between our opening and our locking it
+                    stack.close()  # its holder ended and removed it before we locked it
             except BlockingIOError:
                 raise InputError(
-                    f"{self.path}: another run is using this folder: wait for its end, or choose another with --out"
+                    f"{self.path}: another run is using this folder: wait for its end, or choose "
+                    "another with --out"
                 ) from None
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise InputError(
-                        f"{lock}: cannot be written ({error.strerror}): delete it, or choose another "
-                        "folder with --out"
+                        f"{lock}: cannot be written ({error.strerror}): delete it, or choose "
+                        "another folder with --out"
                     ) from None
                 print(
-                    f"warning: {self.path} cannot be locked ({error.strerror}): see to it that no second run uses it",
+                    f"warning: {self.path} cannot be locked ({error.strerror}): see to it that no "
+                    "second run uses it",
                     file=sys.stderr,
                 )
             for name in self.FILES:  # what a killed run was about to write

@@ -1,21 +1,23 @@
-"""A finished run as one static web page: numbers, settings and figures in a single file that opens
-without a server.
-"""
+"""A finished run as one web page: numbers, settings and figures in a file that needs no server."""
 
 import base64
 from html import escape
 
 CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #111; max-width: 46rem; margin: 0 auto; padding: 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #111; }
+body { max-width: 46rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 .headline { font-size: 1.3rem; font-weight: 600; }
-figure { margin: 0 0 1.5rem; break-inside: avoid; } img { width: 100%; height: auto; } figcaption { color: #444; }
+figure { margin: 0 0 1.5rem; break-inside: avoid; } img { width: 100%; height: auto; }
+figcaption { color: #444; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { text-align: left; padding: .15rem 1rem .15rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
+th, td { text-align: left; padding: .15rem 1rem .15rem 0; vertical-align: top; }
+th, td { border-bottom: 1px solid #ddd; }
 th { font-weight: normal; color: #444; white-space: nowrap; } td { overflow-wrap: anywhere; }
 .wide img { min-width: 34rem; }
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; } tr { break-inside: avoid; }
+  body { max-width: none; padding: 0; font-size: 10pt; }
+  h2 { break-after: avoid; } tr { break-inside: avoid; }
   .wide { overflow: visible; } .wide img { min-width: 0; max-width: 6.5in; }
 }
 """
@@ -91,8 +93,8 @@ def _figure(title, caption, png):
 
 def _table(values):
     """Two columns; what is None is said to be the default."""
-    lines = [
-        f"<tr><th>{escape(str(name))}</th><td>{escape('default' if value is None else str(value))}</td></tr>"
-        for name, value in values.items()
-    ]
+    lines = []
+    for name, value in values.items():
+        text = "default" if value is None else str(value)
+        lines.append(f"<tr><th>{escape(str(name))}</th><td>{escape(text)}</td></tr>")
     return f'<div class="wide"><table>\n{chr(10).join(lines)}\n</table></div>'

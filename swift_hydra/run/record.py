@@ -1,9 +1,4 @@
-"""The folder of a run: ``<out>/<dataset>/<protocol>/seed<k>/``, written atomically, ``DONE`` last.
-
-A file appears whole or not at all: it is written under another name beside its place and then
-renamed. A run that is cut off leaves the files of the run before it as they were. One run at a time
-has the folder.
-"""
+"""What a run records of its surroundings: versions, memory, TensorBoard."""
 
 import platform
 import shutil
@@ -12,20 +7,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import sklearn
 import torch
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 
 def write_tensorboard(folder, log):
-    """The numbers of log.jsonl as TensorBoard scalars, a tag ``stage/key`` each, where TensorBoard
-    is installed.
+    """The numbers of log.jsonl as TensorBoard scalars, where TensorBoard is installed.
 
     Called when all is done: the import takes longer than some stages. What an earlier run wrote
     there is replaced.
+
+    Args:
+        folder: where they go.
+        log: the entries; a number's tag is ``stage/key``.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -39,20 +33,24 @@ def write_tensorboard(folder, log):
                 writer.add_scalar(f"{entry['stage']}/{key}", entry[key], step)
 
 
-def environment_report():
-    """Versions and the code's git hash, for report.json."""
-    import sklearn
-
+def git_hash():
+    """The code's commit, or None where it is no clone."""
     root = Path(__file__).resolve().parents[2]
+    # An installed package may lie inside a repository that is not this one.
+    if not (root / "SwiftHydra.py").is_file():
+        return None
     try:
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        git_hash = subprocess.run(
-            command, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        git_hash = None  # an unpacked archive, not a clone
+        return None  # an unpacked archive
+    return done.stdout.strip()
+
+
+def environment_report():
+    """Versions and the code's commit, for report.json."""
     return {
-        "git": git_hash,
+        "git": git_hash(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -65,14 +63,11 @@ def environment_report():
 
 
 def peak_memory_mib():
-    """Largest resident memory of this process so far in MiB, or None where the system does not
-    tell.
-    """
+    """Largest resident memory of this process so far in MiB, or None where nobody tells."""
     try:  # Linux: getrusage would count what the parent process held when it started this one
         lines = Path("/proc/self/status").read_text().splitlines()
-        return round(
-            next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
-        )
+        kib = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        return round(kib / 2**10)
     except (OSError, StopIteration):
         pass
     try:

@@ -374,7 +374,10 @@ def test_checkpoints_of_another_content(tmp_path, saved, data):
 def test_the_untouched_files_load(saved):
     for preset in ("full", "paper"):
         assert check_detector(saved / f"{preset}.pt") is not None
-    assert load_pretrained(saved / "pretrained.pt", MARK).log
+    networks, settings, log = load_pretrained(saved / "pretrained.pt", MARK)
+    assert networks.detector.d_features == X.shape[1]
+    assert settings["cvae_steps"] == 20
+    assert log
 
 
 @pytest.mark.parametrize("kind", ["pickle", "archive"])

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from helpers import real_set
 
 from swift_hydra.data.columns import Standardizer
 from swift_hydra.data.splits import PROTOCOLS, make_split
@@ -14,10 +15,7 @@ SOME_REAL = ["4_breastw", "6_cardio", "26_optdigits", "31_satimage-2", "39_verte
 
 
 def real(name):
-    path = REAL / f"{name}.npz"
-    if not path.is_file():
-        pytest.skip(f"{name}.npz is not at hand beside the project")
-    return load_dataset(path)
+    return load_dataset(real_set(name))
 
 
 def table(n=200, d=3, share=0.2, seed=0):

@@ -153,7 +153,7 @@ def test_a_table_with_gaps_and_texts_trains_and_scores(trained, tmp_path):
         scored = list(csv.DictReader(file))
     assert [row["customer"] for row in scored] == [row[0] for row in rows]
     assert roc_auc_score(y[2:], [float(row["score"]) for row in scored[2:]]) > 0.8
-    assert {row["feature_1"] for row in scored} <= {"", *model.feature_names()}
+    assert {row["feature_1"] for row in scored} <= {"", *model.columns_.names}
 
 
 def test_pretraining_uses_the_same_rows(trained):

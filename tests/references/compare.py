@@ -1,4 +1,6 @@
-"""Do two checkouts give the same scores to the bit? ``python tests/references/compare.py OLD NEW``.
+"""Do two checkouts give the same scores to the bit?
+
+    python tests/references/compare.py OLD NEW
 
 Runs ``SwiftHydra.py`` of both on every set, protocol and preset (seed 0, one thread) and compares
 the scores of the test rows. Only the command line and ``scores.npz`` are used, so that checkouts of
@@ -6,7 +8,7 @@ any layout can be compared. Results are kept in ``--work`` by the checkout's nam
 runs what is missing.
 
     git worktree add /tmp/before HEAD~1
-    python tests/references/compare.py /tmp/before . --sets yeast,../shared/ADBenchDatasets/6_cardio.npz
+    python tests/references/compare.py /tmp/before . --sets yeast,path/to/6_cardio.npz
 """
 
 import argparse

@@ -52,7 +52,8 @@ def rows():
 def made_with():
     """What rounding and random draws depend on, as text."""
     numba = "with numba" if numba_kernels.available() else "without numba"
-    return f"torch {torch.__version__}, {numba}, numpy {np.__version__}, {platform.system()} {platform.machine()}"
+    system = f"{platform.system()} {platform.machine()}"
+    return f"torch {torch.__version__}, {numba}, numpy {np.__version__}, {system}"
 
 
 def main():

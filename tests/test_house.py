@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -117,6 +118,13 @@ def test_the_root_shows_few_things():
     assert len(visible) <= 16
     assert sum(name.endswith(".py") for name in visible) == 5
     assert len(files) < 250
+
+
+def test_both_lists_of_requirements_say_the_same():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    wanted = [line for line in lines if not line.startswith("#")]
+    project = (ROOT / "pyproject.toml").read_text()
+    assert re.findall(r'"(.+)"', project.split("dependencies = [")[1].split("]")[0]) == wanted
 
 
 def test_the_formatter_is_rarely_switched_off():

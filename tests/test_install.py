@@ -1,4 +1,4 @@
-"""Installed or in the clone, under one import name: from any folder, beside a user's own modules."""
+"""Installed or in the clone: one import name, from any folder, beside a user's own modules."""
 
 import importlib.util
 import os

@@ -14,7 +14,7 @@ from helpers import ROOT, SHORT, made_table, real_set, run_script
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.data.columns import ColumnSettings
-from swift_hydra.dataloader import RowOptions
+from swift_hydra.dataloader import DownloadOptions, FileOptions, RowOptions
 from swift_hydra.pretrain import OutputOptions, PretrainSettings
 from swift_hydra.settings import run_main
 from swift_hydra.SwiftHydra import RunOptions, SwiftHydra, main
@@ -125,8 +125,8 @@ def test_a_bare_call_runs_on_the_embedded_set(tmp_path):
 
 
 FLAGS = {
-    "dataloader.py": (RowOptions, ColumnSettings),
-    "pretrain.py": (RowOptions, PretrainSettings, OutputOptions),
+    "dataloader.py": (FileOptions, DownloadOptions, ColumnSettings),
+    "pretrain.py": (RowOptions, ColumnSettings, PretrainSettings, OutputOptions),
     "SwiftHydra.py": (RowOptions, SwiftHydra, RunOptions),
 }
 

@@ -70,11 +70,10 @@ def room(module):
 
 def tracked():
     """Paths that git knows, from the root."""
-    try:
-        command = ["git", "ls-files"]
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
+    if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: which files belong to the project is not known")
+    command = ["git", "ls-files"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return [Path(line) for line in done.stdout.splitlines()]
 
 
@@ -149,4 +148,5 @@ def size_faults(node):
         if n_parameters > 8 and node.name != "__init__":
             yield f"{node.name} has {n_parameters} parameters"
     elif isinstance(node, ast.Call) and len(node.args) > 8:
-        yield f"a call with {len(node.args)} positional arguments"
+        if ast.unparse(node.func) != "run_script":  # a command line is one thing
+            yield f"a call with {len(node.args)} positional arguments"

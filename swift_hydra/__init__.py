@@ -26,7 +26,7 @@ class _Package(types.ModuleType):
 
     @SwiftHydra.setter
     def SwiftHydra(self, module):
-        """The import system would put the module of that name here: the class stays."""
+        """The import system offers the module of this name here: the name still means the class."""
 
 
 sys.modules[__name__].__class__ = _Package

@@ -1,14 +1,23 @@
-"""The user's own commands as subprocesses: what they print and write, and how they refuse bad
-input.
-"""
+"""The user's commands: what they print and write, and how they refuse bad input."""
 
+import dataclasses
 import json
 import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from helpers import ROOT, SHORT, made_table, real_set, run_script
+from sklearn.metrics import roc_auc_score
+
+from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.dataloader import DownloadOptions, FileOptions, RowOptions
+from swift_hydra.pretrain import OutputOptions, PretrainSettings
+from swift_hydra.settings import run_main
+from swift_hydra.SwiftHydra import RunOptions, SwiftHydra, main
 
 PRETRAIN_SHORT = SHORT[:4]
 
@@ -41,58 +50,25 @@ def test_the_two_commands(finished):
     report = json.loads((folder / "report.json").read_text())
     assert report["failed"] is None
     assert round(report["auc_roc"], 4) == auc
-    for key in (
-        "config",
-        "git",
-        "versions",
-        "device",
-        "mamba_backend",
-        "n_train",
-        "n_train_anomalies",
-        "n_test",
-        "n_test_anomalies",
-        "n_synthetic",
-        "auc_pr",
-        "seconds",
-        "peak_memory_mib",
-    ):
-        assert key in report
+    keys = "config git versions device mamba_backend seconds peak_memory_mib auc_pr n_synthetic "
+    keys += "n_train n_train_anomalies n_test n_test_anomalies"
+    assert report.keys() >= set(keys.split())
     assert report["n_synthetic"] > 0
-    assert set(report["seconds"]) >= {
-        "pretrain",
-        "episodes",
-        "evidence",
-        "mixture",
-        "kernels",
-        "one-class",
-        "score",
-    }
+    stages = "pretrain episodes evidence mixture kernels one-class score"
+    assert report["seconds"].keys() >= set(stages.split())
 
 
 def test_the_run_folder(finished):
     _, folder, _, run = finished
     names = {path.name for path in folder.iterdir()} - {"tensorboard"}  # where it is installed
-    assert names == {
-        "report.json",
-        "log.jsonl",
-        "scores.npz",
-        "checkpoint.pt",
-        "pretrained.pt",
-        "DONE",
-    }
+    files = "report.json log.jsonl scores.npz checkpoint.pt pretrained.pt DONE"
+    assert names == set(files.split())
     scores = np.load(folder / "scores.npz", allow_pickle=False)
-    from sklearn.metrics import roc_auc_score
-
     assert round(roc_auc_score(scores["y_test"], scores["score"]), 4) == result(run)
     assert not set(scores["test_index"]) & set(scores["train_index"])
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert {entry["stage"] for entry in log} >= {
-        "cvae",
-        "detector",
-        "episodes",
-        "mixture",
-        "one-class",
-    }
+    stages = {entry["stage"] for entry in log}
+    assert stages >= {"cvae", "detector", "episodes", "mixture", "one-class"}
 
 
 def test_the_checkpoint_scores_the_same_on_its_own(finished):
@@ -105,28 +81,22 @@ def test_the_checkpoint_scores_the_same_on_its_own(finished):
 
 def test_same_seed_same_scores_and_pretraining_inline_is_the_same(finished):
     base, folder, _, _ = finished
-    inline = run_script(
-        "SwiftHydra.py", base / "made.npz", "--out", base / "inline", "--quiet", *SHORT
-    )
-    result(inline)
+    command = ["SwiftHydra.py", base / "made.npz", "--out", base / "inline", "--quiet", *SHORT]
+    result(run_script(*command))
+    result(run_script(*command, "--seed", 1))
     first = np.load(folder / "scores.npz")["score"]
-    second = np.load(base / "inline" / "made" / "seen" / "seed0" / "scores.npz")["score"]
-    assert np.array_equal(first, second)
-    other = run_script(
-        "SwiftHydra.py", base / "made.npz", "--out", base / "inline", "--seed", 1, "--quiet", *SHORT
-    )
-    result(other)
-    third = np.load(base / "inline" / "made" / "seen" / "seed1" / "scores.npz")["score"]
-    assert first.shape != third.shape or not np.array_equal(first, third)
+    inline = base / "inline" / "made" / "seen"
+    assert np.array_equal(np.load(inline / "seed0" / "scores.npz")["score"], first)
+    assert not np.array_equal(np.load(inline / "seed1" / "scores.npz")["score"], first)
 
 
 def test_other_settings_pretrain_again(finished):
-    base, _, _, _ = finished
-    changed = [*SHORT]
-    changed[1] = "31"
-    run = run_script(
-        "SwiftHydra.py", base / "made.npz", "--out", base / "inline", "--preset", "paper", *changed
-    )
+    base, folder, _, _ = finished
+    other = base / "other" / "made" / "seen" / "seed0"
+    other.mkdir(parents=True)
+    shutil.copy(folder / "pretrained.pt", other)
+    command = ["SwiftHydra.py", base / "made.npz", "--out", base / "other", "--preset", "paper"]
+    run = run_script(*command, *SHORT, "--cvae-steps", 31)
     result(run)
     assert "has other settings" in run.stdout
 
@@ -138,22 +108,10 @@ def test_a_csv_and_the_protocols(tmp_path):
         *(",".join(map(str, [*row, label])) for row, label in zip(X, y, strict=True)),
     ]
     (tmp_path / "t.csv").write_text("\n".join(lines))
+    command = ["SwiftHydra.py", tmp_path / "t.csv", "--label-column", "outlier", "--quiet"]
+    command += ["--preset", "paper", "--out", tmp_path, *SHORT]
     for protocol in ("few", "unseen"):
-        run = run_script(
-            "SwiftHydra.py",
-            tmp_path / "t.csv",
-            "--label-column",
-            "outlier",
-            "--protocol",
-            protocol,
-            "--preset",
-            "paper",
-            "--out",
-            tmp_path,
-            "--quiet",
-            *SHORT,
-        )
-        result(run)
+        result(run_script(*command, "--protocol", protocol))
         assert (tmp_path / "t" / protocol / "seed0" / "DONE").exists()
 
 
@@ -166,99 +124,93 @@ def test_a_bare_call_runs_on_the_embedded_set(tmp_path):
     assert "47_yeast (seen, seed 0): 593 training rows with 203 known anomalies" in run.stdout
 
 
-@pytest.mark.parametrize("script", ["pretrain.py", "SwiftHydra.py", "dataloader.py"])
+FLAGS = {
+    "dataloader.py": (FileOptions, DownloadOptions, ColumnSettings),
+    "pretrain.py": (RowOptions, ColumnSettings, PretrainSettings, OutputOptions),
+    "SwiftHydra.py": (RowOptions, SwiftHydra, RunOptions),
+}
+
+
+def without_spaces(text):
+    """However wide the terminal is, and wherever lines are wrapped."""
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("script", FLAGS)
 def test_help_documents_every_flag(script):
-    text = run_script(script, "-h").stdout
-    for line in re.findall(r"^  --\S+", text, flags=re.M):
-        assert line.strip() in text
-    assert text.count("--") >= 3
-    if script == "SwiftHydra.py":
-        for flag in (
-            "--protocol",
-            "--device",
-            "--out",
-            "--seed",
-            "--generator",
-            "--preset",
-            "--n-experts",
-        ):
-            assert flag in text
+    text = without_spaces(run_script(script, "-h").stdout)
+    fields = [field for cls in FLAGS[script] for field in dataclasses.fields(cls)]
+    for field in fields:
+        if field.metadata["flag"] and not field.metadata["positional"]:
+            assert f"--{field.name.replace('_', '-')}" in text
+            assert without_spaces(field.metadata["help"]) in text
 
 
-def corrupt(path, keep=0.5):
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
+def half(data):
+    return data[: len(data) // 2]
 
 
-def bad_cases(tmp_path):
+def contents(folder):
+    """{name: bytes} of a folder's files."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def with_value(X, row, column, value):
+    X = X.copy()
+    X[row, column] = value
+    return X
+
+
+def only_first(y, n):
+    """Labels with the first ``n`` rows as the anomalies."""
+    return (np.arange(len(y)) < n).astype(int)
+
+
+# {case: (arrays of the .npz from a made table's X and y, what the message names)}
+BAD_ARRAYS = {
+    "pickled npz": (lambda X, y: {"X": X.astype(object), "y": y}, "pickle"),
+    "missing key": (lambda X, y: {"X": X, "label": y}, "label"),
+    "nan": (lambda X, y: {"X": with_value(X, 3, 2, np.nan), "y": y}, "x2"),
+    "infinity": (lambda X, y: {"X": with_value(X, 4, 1, np.inf), "y": y}, "x1"),
+    "labels not 0/1": (lambda X, y: {"X": X, "y": y + 1}, "1, 2"),
+    "one class": (lambda X, y: {"X": X, "y": 0 * y}, "no anomaly"),
+    "one training anomaly": (lambda X, y: {"X": X, "y": only_first(y, 2)}, "anomal"),
+    "lengths": (lambda X, y: {"X": X, "y": y[:-1]}, "239"),
+    "zero rows": (lambda X, y: {"X": X[:0], "y": y[:0]}, "row"),
+    "zero columns": (lambda X, y: {"X": X[:, :0], "y": y}, "column"),
+}
+
+# {case: (arguments, what the message names)}; good.npz is a table that can be read.
+BAD_ARGUMENTS = {
+    "missing file": (["gone.npz"], "gone.npz"),
+    "not an npz": (["not.npz"], "not.npz"),
+    "text column": (["text.csv"], "red"),
+    "unknown name": (["47_yeats"], "yeast"),
+    "unwritable out": (["good.npz", "--out", "file/x"], "--out"),
+    "unknown option value": (["good.npz", "--protocol", "often"], "often"),
+    "unknown flag": (["good.npz", "--speed"], "--speed"),
+    "experts": (["good.npz", "--n-experts", "lots"], "lots"),
+    "device": (["good.npz", "--device", "abacus"], "abacus"),
+    "steps": (["good.npz", "--mixture-steps", "0"], "mixture_steps=0"),
+    "pretraining steps": (["good.npz", "--cvae-steps", "-3"], "cvae_steps=-3"),
+    "batchless": (["good.npz", "--n-synthetic", "-5"], "n_synthetic=-5"),
+    "no checkpoint": (["good.npz", "--eval-only", "no.pt"], "no.pt"),
+    "quiet and verbose": (["good.npz", "--quiet", "-v"], "--verbose"),
+}
+
+
+def bad_input(case, folder):
+    """Arguments that a command refuses, and what its message names; their files are in folder."""
     X, y = made_table()
-
-    def saved(name, **arrays):
-        np.savez(tmp_path / name, **arrays)
-        return str(tmp_path / name)
-
-    nan, inf = X.copy(), X.copy()
-    nan[3, 2], inf[4, 1] = np.nan, np.inf
-    (tmp_path / "not.npz").write_text("hello")
-    (tmp_path / "text.csv").write_text("a,b,y\n1,red,0\n2,blue,1\n3,red,1\n4,red,0\n")
-    few = np.zeros(len(y), dtype=int)
-    few[:2] = 1
-    (tmp_path / "file").write_text("")
-    good = saved("good.npz", X=X, y=y)
-    return {
-        "missing file": ([str(tmp_path / "gone.npz")], "gone.npz"),
-        "not an npz": ([str(tmp_path / "not.npz")], "not.npz"),
-        "pickled npz": ([saved("pickled.npz", X=X.astype(object), y=y)], "pickle"),
-        "missing key": ([saved("key.npz", X=X, label=y)], "label"),
-        "nan": ([saved("nan.npz", X=nan, y=y)], "x2"),
-        "infinity": ([saved("inf.npz", X=inf, y=y)], "x1"),
-        "text column": ([str(tmp_path / "text.csv")], "red"),
-        "labels not 0/1": ([saved("labels.npz", X=X, y=y + 1)], "1, 2"),
-        "one class": ([saved("one.npz", X=X, y=np.zeros_like(y))], "no anomaly"),
-        "one training anomaly": ([saved("few.npz", X=X, y=few)], "anomal"),
-        "lengths": ([saved("len.npz", X=X, y=y[:-1])], "239"),
-        "zero rows": ([saved("rows.npz", X=X[:0], y=y[:0])], "row"),
-        "zero columns": ([saved("cols.npz", X=X[:, :0], y=y)], "column"),
-        "unknown name": (["47_yeats"], "yeast"),
-        "unwritable out": ([good, "--out", str(tmp_path / "file" / "x")], "--out"),
-        "unknown option value": ([good, "--protocol", "often"], "often"),
-        "unknown flag": ([good, "--speed"], "--speed"),
-        "experts": ([good, "--n-experts", "lots"], "lots"),
-        "device": ([good, "--device", "abacus"], "abacus"),
-        "steps": ([good, "--mixture-steps", "0"], "mixture_steps=0"),
-        "pretraining steps": ([good, "--cvae-steps", "-3"], "cvae_steps=-3"),
-        "batchless": ([good, "--n-synthetic", "-5"], "n_synthetic=-5"),
-        "no checkpoint": ([good, "--eval-only", str(tmp_path / "no.pt")], "no.pt"),
-        "quiet and verbose": ([good, "--quiet", "-v"], "--verbose"),
-    }
-
-
-CASES = [
-    "missing file",
-    "not an npz",
-    "pickled npz",
-    "missing key",
-    "nan",
-    "infinity",
-    "text column",
-    "labels not 0/1",
-    "one class",
-    "one training anomaly",
-    "lengths",
-    "zero rows",
-    "zero columns",
-    "unknown name",
-    "unwritable out",
-    "unknown option value",
-    "unknown flag",
-    "experts",
-    "device",
-    "steps",
-    "pretraining steps",
-    "batchless",
-    "no checkpoint",
-    "quiet and verbose",
-]
+    if case in BAD_ARRAYS:
+        arrays, needle = BAD_ARRAYS[case]
+        np.savez(folder / "bad.npz", **arrays(X, y))
+        return ["bad.npz"], needle
+    np.savez(folder / "good.npz", X=X, y=y)
+    (folder / "not.npz").write_text("hello")
+    (folder / "text.csv").write_text("a,b,y\n1,red,0\n2,blue,1\n3,red,1\n4,red,0\n")
+    (folder / "file").write_text("")
+    return BAD_ARGUMENTS[case]
 
 
 def refused(process, needle):
@@ -268,66 +220,61 @@ def refused(process, needle):
     assert needle in process.stderr
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
-    """In this process through main(), which is what the scripts run; a few go through a subprocess
-    below.
-    """
-    import contextlib
-    import io
-
-    import SwiftHydra as SwiftHydra
-    from swift_hydra.settings import run_main
-
-    arguments, needle = bad_cases(tmp_path)[case]
-    arguments = arguments if "--out" in arguments else [*arguments, "--out", str(tmp_path / "out")]
-    stderr = io.StringIO()
-    with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
-        run_main(lambda: SwiftHydra.main(arguments))
+@pytest.mark.parametrize("case", [*BAD_ARRAYS, *BAD_ARGUMENTS])
+def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path, monkeypatch, capsys):
+    """In this process, through what the command calls; a few go through the command below."""
+    arguments, needle = bad_input(case, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: main(arguments))
+    error = capsys.readouterr().err
     assert stop.value.code == 2
-    assert len(stderr.getvalue().strip().splitlines()) == 1, stderr.getvalue()
-    assert needle in stderr.getvalue()
-    assert not list((tmp_path / "out").rglob("report.json"))
+    assert len(error.strip().splitlines()) == 1, error
+    assert needle in error
+    assert not list(tmp_path.rglob("report.json"))
 
 
 @pytest.mark.parametrize("case", ["missing file", "nan", "unknown option value", "unwritable out"])
 def test_bad_input_through_the_command(case, tmp_path):
-    arguments, needle = bad_cases(tmp_path)[case]
+    arguments, needle = bad_input(case, tmp_path)
     for script in ("pretrain.py", "SwiftHydra.py"):
-        refused(run_script(script, *arguments), needle)
+        refused(run_script(script, *arguments, cwd=tmp_path), needle)
 
 
-def test_bad_checkpoints_are_refused_and_nothing_is_damaged(finished, tmp_path):
+def eval_only(data, checkpoint):
+    return run_script("SwiftHydra.py", data, "--eval-only", checkpoint)
+
+
+def test_bad_checkpoints_are_refused(finished, tmp_path):
     base, folder, _, _ = finished
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    damaged = tmp_path / "checkpoint.pt"
-    damaged.write_bytes(before["checkpoint.pt"])
-    corrupt(damaged)
     data = base / "made.npz"
-    refused(run_script("SwiftHydra.py", data, "--eval-only", damaged), "not a readable checkpoint")
+    before = contents(folder)
+    damaged = tmp_path / "checkpoint.pt"
+    damaged.write_bytes(half(before["checkpoint.pt"]))
+    refused(eval_only(data, damaged), "not a readable checkpoint")
     torch.save({"weights": torch.ones(3)}, damaged)
-    refused(run_script("SwiftHydra.py", data, "--eval-only", damaged), "checkpoint")
-    refused(
-        run_script("SwiftHydra.py", data, "--eval-only", folder / "pretrained.pt"), "'pretrained'"
-    )
-    other = tmp_path / "other.npz"
+    refused(eval_only(data, damaged), "checkpoint")
+    refused(eval_only(data, folder / "pretrained.pt"), "'pretrained'")
     X, y = made_table(seed=4)
-    np.savez(other, X=X, y=y)
-    refused(
-        run_script("SwiftHydra.py", other, "--eval-only", folder / "checkpoint.pt"),
-        "trained on other rows",
-    )
+    np.savez(tmp_path / "other.npz", X=X, y=y)
+    refused(eval_only(tmp_path / "other.npz", folder / "checkpoint.pt"), "trained on other rows")
+    assert contents(folder) == before
+
+
+def test_bad_pretrained_files_are_refused(finished, tmp_path):
+    base, folder, _, _ = finished
+    good = (folder / "pretrained.pt").read_bytes()
     out = tmp_path / "out" / "made" / "seen" / "seed0"
     out.mkdir(parents=True)
-    (out / "pretrained.pt").write_bytes(before["pretrained.pt"])
-    corrupt(out / "pretrained.pt")
-    refused(run_script("SwiftHydra.py", data, "--out", tmp_path / "out"), "pretrained.pt")
-    (tmp_path / "made.npz").write_bytes(other.read_bytes())
-    (out / "pretrained.pt").write_bytes(before["pretrained.pt"])
-    refused(
-        run_script("SwiftHydra.py", tmp_path / "made.npz", "--out", tmp_path / "out"), "other rows"
-    )
-    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    (out / "pretrained.pt").write_bytes(half(good))
+    command = ["SwiftHydra.py", "--out", tmp_path / "out"]
+    refused(run_script(*command, base / "made.npz"), "pretrained.pt")
+    assert (out / "pretrained.pt").read_bytes() == half(good)
+    (out / "pretrained.pt").write_bytes(good)
+    X, y = made_table(seed=4)
+    np.savez(tmp_path / "made.npz", X=X, y=y)
+    refused(run_script(*command, tmp_path / "made.npz"), "other rows")
+    assert (out / "pretrained.pt").read_bytes() == good
 
 
 def test_real_sets_of_awkward_shape(tmp_path):
@@ -338,15 +285,15 @@ def test_real_sets_of_awkward_shape(tmp_path):
 
 
 def test_no_script_does_anything_on_import():
-    names = sorted(path.stem for path in ROOT.glob("*.py"))
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import torch; a = torch.random.get_rng_state(); "
-    code += (
-        "; ".join(f"import {name}" for name in names)
-        + "; assert torch.equal(a, torch.random.get_rng_state())"
-    )
-    import subprocess
-    import sys
-
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    lines = [f"import swift_hydra.{path.stem}" for path in sorted(ROOT.glob("*.py"))]
+    drawn = "torch.random.get_rng_state()"
+    code = [
+        "import torch",
+        f"before = {drawn}",
+        *lines,
+        f"assert torch.equal(before, {drawn})",
+    ]
+    command = [sys.executable, "-c", "\n".join(code)]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert process.returncode == 0, process.stderr
     assert process.stdout == ""

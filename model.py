@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from swift_hydra.geometry import effective_rank
-from swift_hydra.scan import numba_kernels
+from swift_hydra.scan import numba_scan
 from swift_hydra.scan.backends import choose_backend, official_scan
 from swift_hydra.scan.torch_scan import selective_scan
 
@@ -144,7 +144,7 @@ def mamba_mixer(p, x, backend="auto"):
 
     xz = linear(x, "in_proj")  # (G, B, L, 2 * d_inner)
     if backend == "numba" and xz.dtype == torch.float32:
-        return linear(numba_kernels.mamba_inner(xz, p), "out_proj")
+        return linear(numba_scan.mamba_inner(xz, p), "out_proj")
     u, gate = xz.chunk(2, dim=-1)  # (G, B, L, d_inner) each
     taps = p["conv1d.weight"].shape[-1]
     padded = F.pad(u, (0, 0, taps - 1, 0))  # causal: token t sees t - taps + 1 .. t

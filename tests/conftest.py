@@ -20,3 +20,11 @@ def npz(tmp_path, table):
     path = tmp_path / "made.npz"
     np.savez(path, X=table[0], y=table[1])
     return path
+
+
+@pytest.fixture
+def threads():
+    """torch.set_num_threads, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

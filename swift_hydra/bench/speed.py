@@ -49,7 +49,7 @@ from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import write_bytes
 from swift_hydra.model import MoEDetector
 from swift_hydra.run.record import environment_report, peak_memory_mib
-from swift_hydra.scan import numba_kernels
+from swift_hydra.scan import numba_scan
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -144,7 +144,7 @@ def _against_one_detector(repeats, sizes):
 
 
 def _cpu_backends():
-    return ["torch", *(["numba"] if numba_kernels.available() else [])]
+    return ["torch", *(["numba"] if numba_scan.available() else [])]
 
 
 class ReleasedTransformer(nn.Module):

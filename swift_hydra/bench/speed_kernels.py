@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from swift_hydra.bench.stopwatch import in_turns, made_table
 from swift_hydra.model import MoEDetector, mamba_mixer
-from swift_hydra.scan import numba_kernels
+from swift_hydra.scan import numba_scan
 from swift_hydra.scan.backends import choose_backend, has_mamba_kernels, official_scan
 from swift_hydra.scan.torch_scan import selective_scan
 from swift_hydra.settings import InputError
@@ -69,8 +69,8 @@ def scan(_, repeats, sizes):
     if find_spec("mambapy") is None:
         raise InputError("parts: scan compares with mambapy: pip install mambapy==1.2.0")
     ways = {"torch": selective_scan, "mambapy": mambapy_scan}
-    if numba_kernels.available():
-        ways["numba"] = numba_kernels.selective_scan
+    if numba_scan.available():
+        ways["numba"] = numba_scan.selective_scan
     shapes = tqdm(sizes.scans, desc="scan", disable=None)
     return {"rows": [_timed_scans(ways, shape, repeats) for shape in shapes]}
 

@@ -19,7 +19,7 @@ from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import euclidean_distances
 
-from swift_hydra.scan import numba_kernels
+from swift_hydra.scan import numba_scan
 
 RIDGES = (0.03, 0.3, 3.0)
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
@@ -95,8 +95,8 @@ class KernelExpert:
         """
         if self.norm == "l2":
             return euclidean_distances(rows, centres)
-        if rounded and numba_kernels.available():
-            return numba_kernels.city_block(rows, centres)
+        if rounded and numba_scan.available():
+            return numba_scan.city_block(rows, centres)
         return cdist(rows, centres, "cityblock")
 
     def _kernel(self, distance):

@@ -1,24 +1,21 @@
-"""Mamba's inside in one pass over the processor's cache, compiled by numba
-(``requirements-fast.txt``; optional).
+"""Mamba's inside in one pass over the processor's cache, compiled by numba (an optional extra).
 
 The floor of a scan on a CPU is memory traffic and the exponential. A row's state fits into the
 first-level cache, so a row is finished before the next one begins: nothing of size (B, L, N, D)
 ever reaches memory, and the backward computes a row's states again in place of reading them. The
 exponential is a polynomial that the compiler turns into vector instructions; the library's is a
-call per number. :mod:`selective_scan` and :func:`model.mamba_mixer` compute the same in plain
+call per number. :mod:`scan.torch_scan` and :func:`model.mamba_mixer` compute the same in plain
 PyTorch: they are the reference, and what runs where numba is missing, for float64 and on a GPU.
+:mod:`scan.numba_scan` makes differentiable functions of the kernels.
 
-Shapes: G experts, B rows, L tokens, D = d_inner channels, N = d_state, R = dt_rank, K = d_conv
-taps.
+Every kernel works on the rows from ``low`` to ``high`` and releases the GIL.
+
+Shapes: G experts, B rows, L tokens, D = d_inner channels, N = d_state, R = dt_rank, K = d_conv.
 """
 
-import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 try:
     from llvmlite import ir
@@ -27,12 +24,28 @@ try:
 except ImportError:  # the pure PyTorch path runs
     njit = None
 
-SMALL = 2**21  # state updates below which one thread is faster than two
+
+class Scan(NamedTuple):
+    """Inputs of the scan, or their gradients."""
+
+    u: np.ndarray  # (G, B, L, D)
+    delta: np.ndarray  # (G, B, L, D)
+    B: np.ndarray  # (G, B, L, N)
+    C: np.ndarray  # (G, B, L, N)
+    A: np.ndarray  # (G, N, D)
 
 
-def available():
-    """True where numba is installed."""
-    return njit is not None
+class Block(NamedTuple):
+    """Inputs of a block between its outer projections, or their gradients."""
+
+    xz: np.ndarray  # (G, B, L, 2 D)
+    conv: np.ndarray  # (G, K, D)
+    conv_bias: np.ndarray  # (G, D)
+    to_state: np.ndarray  # (G, R + 2 N, D)
+    to_step: np.ndarray  # (G, R, D)
+    step_bias: np.ndarray  # (G, D)
+    A: np.ndarray  # (G, N, D)
+    skip: np.ndarray  # (G, D)
 
 
 if njit is not None:
@@ -64,7 +77,7 @@ if njit is not None:
         return types.float32(types.float32), code
 
     @compiled
-    def _exp(x):
+    def exp(x):
         """e ** x for float32, relative error below 3e-7; the exponent is cut at -87 and 87,
         float32's range.
         """
@@ -83,13 +96,13 @@ if njit is not None:
         return ((p * r + f32(1.0)) * r + f32(1.0)) * _power_of_two(k)
 
     @compiled
-    def _sigmoid(x):
-        return f32(1.0) / (f32(1.0) + _exp(-x))
+    def sigmoid(x):
+        return f32(1.0) / (f32(1.0) + exp(-x))
 
     @compiled
-    def _softplus(x):
+    def softplus(x):
         """log(1 + e ** x) = max(x, 0) + 2 atanh(t / (2 + t)) with t = e ** -|x|."""
-        t = _exp(-abs(x))
+        t = exp(-abs(x))
         s = t / (t + f32(2.0))
         q = s * s
         p = f32(2 / 13)
@@ -104,8 +117,10 @@ if njit is not None:
 
     @compiled
     def _scan_row(step, inputs, A, B, C, h, y):
-        """step, inputs = step * u: (L, D); A: (N, D); B, C: (L, N). Writes y (L, D); h (N, D) is
-        work space.
+        """One row of the scan, without a trace.
+
+        step, inputs = step * u: (L, D); A: (N, D); B, C: (L, N). Writes y (L, D); h (N, D) is work
+        space.
         """
         L, D = step.shape
         N = A.shape[0]
@@ -116,7 +131,7 @@ if njit is not None:
             for n in range(N):
                 b, c = B[t, n], C[t, n]
                 for d in range(D):
-                    value = _exp(step[t, d] * A[n, d]) * h[n, d] + b * inputs[t, d]
+                    value = exp(step[t, d] * A[n, d]) * h[n, d] + b * inputs[t, d]
                     h[n, d] = value
                     y[t, d] += c * value
 
@@ -131,7 +146,7 @@ if njit is not None:
             for n in range(N):
                 b, c = B[t, n], C[t, n]
                 for d in range(D):
-                    a = _exp(step[t, d] * A[n, d])
+                    a = exp(step[t, d] * A[n, d])
                     value = b * inputs[t, d]
                     if t > 0:
                         value += a * states[t - 1, n, d]
@@ -140,28 +155,18 @@ if njit is not None:
                     y[t, d] += c * value
 
     @compiled
-    def _scan_row_backward(
-        grad_y,
-        step,
-        inputs,
-        A,
-        B,
-        C,
-        decay,
-        states,
-        h,
-        grad_step,
-        grad_inputs,
-        grad_A,
-        grad_B,
-        grad_C,
-    ):
-        """grad_y: (L, D). Writes grad_step, grad_inputs (L, D), grad_B, grad_C (L, N); adds to
-        grad_A (N, D).
+    def _scan_row_backward(grad_y, A, grad_A, h, given, kept, grads):
+        """The backward of :func:`_scan_row_keeping`.
+
+        grad_y: (L, D); given: step, inputs, B, C; kept: decay, states. Writes grads, in the order
+        of given; adds to grad_A (N, D). A tuple is made once for all rows where that is possible.
 
         The inner loops are short on purpose: each is entered after a check that its arrays do not
         overlap, and with D = 32 a check of ten arrays costs more than the loop.
         """
+        step, inputs, B, C = given
+        decay, states = kept
+        grad_step, grad_inputs, grad_B, grad_C = grads
         L, D = step.shape
         N = A.shape[0]
         h[:] = f32(0.0)  # d loss / d state
@@ -191,10 +196,12 @@ if njit is not None:
     # --- the scan alone ---------------------------------------------------------------------------
 
     @compiled
-    def _scan(u, delta, B, C, A, y, low, high):
+    def scan(y, low, high, *given):
+        """The recurrence of the arrays of :class:`Scan`; writes y (G, B, L, D)."""
+        u, delta, B, C, A = given
         _, rows, L, D = u.shape
-        N = A.shape[1]
-        inputs, h = np.empty((L, D), f32), np.empty((N, D), f32)
+        inputs = np.empty((L, D), f32)
+        h = np.empty((A.shape[1], D), f32)
         for i in range(low, high):
             g, r = i // rows, i % rows
             for t in range(L):
@@ -203,13 +210,18 @@ if njit is not None:
             _scan_row(delta[g, r], inputs, A[g], B[g, r], C[g, r], h, y[g, r])
 
     @compiled
-    def _scan_backward(
-        grad_y, u, delta, B, C, A, grad_u, grad_delta, grad_B, grad_C, grad_A, low, high
-    ):
+    def scan_backward(grad_y, low, high, *arrays):
+        """Writes the gradients of :func:`scan` but for A's, to which it adds.
+
+        ``arrays`` are those of a Scan and after them those of its gradients.
+        """
+        u, delta, B, C, A = arrays[:5]
+        grad_u, grad_delta, grad_B, grad_C, grad_A = arrays[5:]
         _, rows, L, D = u.shape
         N = A.shape[1]
         inputs, y, grad_inputs = np.empty((L, D), f32), np.empty((L, D), f32), np.empty((L, D), f32)
-        decay, states, h = np.empty((L, N, D), f32), np.empty((L, N, D), f32), np.empty((N, D), f32)
+        decay, states = np.empty((L, N, D), f32), np.empty((L, N, D), f32)
+        h = np.empty((N, D), f32)
         for i in range(low, high):
             g, r = i // rows, i % rows
             for t in range(L):
@@ -218,19 +230,12 @@ if njit is not None:
             _scan_row_keeping(delta[g, r], inputs, A[g], B[g, r], C[g, r], decay, states, y)
             _scan_row_backward(
                 grad_y[g, r],
-                delta[g, r],
-                inputs,
                 A[g],
-                B[g, r],
-                C[g, r],
-                decay,
-                states,
-                h,
-                grad_delta[g, r],
-                grad_inputs,
                 grad_A[g],
-                grad_B[g, r],
-                grad_C[g, r],
+                h,
+                (delta[g, r], inputs, B[g, r], C[g, r]),
+                (decay, states),
+                (grad_delta[g, r], grad_inputs, grad_B[g, r], grad_C[g, r]),
             )
             for t in range(L):
                 for d in range(D):
@@ -240,24 +245,26 @@ if njit is not None:
     # --- the block between its outer projections: convolution, projections, scan, gate ------------
 
     @compiled
-    def _prepare(
-        xz, conv, conv_bias, to_state, to_step, step_bias, v, u, low_rank, B, C, raw, step, inputs
-    ):
-        """Everything in front of the scan for one row: xz (L, 2 D) to u, step, inputs (L, D) and B,
-        C (L, N).
-        """
+    def _convolve(xz, conv, conv_bias, v, u):
+        """Causal: token t sees t - K + 1 .. t. xz (L, 2 D) to v and its activation u (L, D)."""
         L, D = u.shape
-        K, R, N = conv.shape[0], to_step.shape[0], B.shape[1]
+        K = conv.shape[0]
         for t in range(L):
             for d in range(D):
                 v[t, d] = conv_bias[d]
-        for j in range(K):  # causal: token t sees t - K + 1 .. t
+        for j in range(K):
             for t in range(K - 1 - j, L):
                 for d in range(D):
                     v[t, d] += conv[j, d] * xz[t - K + 1 + j, d]
         flat_v, flat_u = v.reshape(L * D), u.reshape(L * D)
         for i in range(L * D):
-            flat_u[i] = flat_v[i] * _sigmoid(flat_v[i])
+            flat_u[i] = flat_v[i] * sigmoid(flat_v[i])
+
+    @compiled
+    def _project(u, to_state, low_rank, B, C):
+        """u (L, D) to the low-rank step (L, R) and to B, C (L, N)."""
+        L, D = u.shape
+        R, N = low_rank.shape[1], B.shape[1]
         for t in range(L):
             for m in range(R + 2 * N):
                 total = f32(0.0)
@@ -269,194 +276,174 @@ if njit is not None:
                     B[t, m - R] = total
                 else:
                     C[t, m - R - N] = total
+
+    @compiled
+    def _make_steps(u, low_rank, to_step, step_bias, raw, step, inputs):
+        """The low-rank step to raw, its softplus step, and inputs = step * u, (L, D) each."""
+        L, D = u.shape
+        for t in range(L):
             for d in range(D):
                 raw[t, d] = step_bias[d]
-            for r in range(R):
+            for r in range(to_step.shape[0]):
                 for d in range(D):
                     raw[t, d] += low_rank[t, r] * to_step[r, d]
-        flat_raw, flat_step, flat_inputs = (
-            raw.reshape(L * D),
-            step.reshape(L * D),
-            inputs.reshape(L * D),
-        )
+        flat_raw, flat_step = raw.reshape(L * D), step.reshape(L * D)
+        flat_inputs, flat_u = inputs.reshape(L * D), u.reshape(L * D)
         for i in range(L * D):
-            flat_step[i] = _softplus(flat_raw[i])
+            flat_step[i] = softplus(flat_raw[i])
         for i in range(L * D):
             flat_inputs[i] = flat_step[i] * flat_u[i]
 
     @compiled
-    def _inner(xz, conv, conv_bias, to_state, to_step, step_bias, A, skip, out, low, high):
+    def block(out, low, high, *given):
+        """A Mamba block's inside of the arrays of :class:`Block`; writes out (G, B, L, D)."""
+        xz, conv, conv_bias, to_state, to_step, step_bias, A, skip = given
         _, rows, L, D = out.shape
         N, R = A.shape[1], to_step.shape[1]
-        v, u, raw, step, inputs = (
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-        )
-        low_rank, B, C, h = (
-            np.empty((L, R), f32),
-            np.empty((L, N), f32),
-            np.empty((L, N), f32),
-            np.empty((N, D), f32),
-        )
+        v, u, raw = np.empty((L, D), f32), np.empty((L, D), f32), np.empty((L, D), f32)
+        step, inputs, h = np.empty((L, D), f32), np.empty((L, D), f32), np.empty((N, D), f32)
+        low_rank, B, C = np.empty((L, R), f32), np.empty((L, N), f32), np.empty((L, N), f32)
         for i in range(low, high):
             g, r = i // rows, i % rows
-            _prepare(
-                xz[g, r],
-                conv[g],
-                conv_bias[g],
-                to_state[g],
-                to_step[g],
-                step_bias[g],
-                v,
-                u,
-                low_rank,
-                B,
-                C,
-                raw,
-                step,
-                inputs,
-            )
+            _convolve(xz[g, r], conv[g], conv_bias[g], v, u)
+            _project(u, to_state[g], low_rank, B, C)
+            _make_steps(u, low_rank, to_step[g], step_bias[g], raw, step, inputs)
             _scan_row(step, inputs, A[g], B, C, h, out[g, r])
             for t in range(L):
                 for d in range(D):
                     z = xz[g, r, t, D + d]
-                    out[g, r, t, d] = (out[g, r, t, d] + skip[g, d] * u[t, d]) * (z * _sigmoid(z))
+                    value = out[g, r, t, d] + skip[g, d] * u[t, d]
+                    out[g, r, t, d] = value * (z * sigmoid(z))
+
+    # --- its backward, from the gate to the convolution -------------------------------------------
 
     @compiled
-    def _inner_backward(
-        grad_out,
-        xz,
-        conv,
-        conv_bias,
-        to_state,
-        to_step,
-        step_bias,
-        A,
-        skip,
-        grad_xz,
-        grad_conv,
-        grad_conv_bias,
-        grad_to_state,
-        grad_to_step,
-        grad_step_bias,
-        grad_A,
-        grad_skip,
-        low,
-        high,
-    ):
+    def _gate_backward(grad_out, xz, skip, u, y, grad_xz, grad_skip):
+        """Writes grad_xz's gate half; y (L, D) becomes its own gradient; adds to grad_skip (D,)."""
+        L, D = y.shape
+        for t in range(L):
+            for d in range(D):
+                z, grad = xz[t, D + d], grad_out[t, d]
+                s = sigmoid(z)
+                slope = s * (f32(1.0) + z * (f32(1.0) - s))
+                grad_xz[t, D + d] = grad * (y[t, d] + skip[d] * u[t, d]) * slope
+                grad = grad * z * s
+                y[t, d] = grad
+                grad_skip[d] += grad * u[t, d]
+
+    @compiled
+    def _steps_backward(grad_y, skip, made, grads, grad_u, grad_step_bias):
+        """From the scan's inputs to u and to the step before its softplus.
+
+        made: u, raw, step; grads: those of step and inputs (grad_step becomes that of raw).
+        """
+        u, raw, step = made
+        grad_step, grad_inputs = grads
+        L, D = u.shape
+        for t in range(L):
+            for d in range(D):
+                grad_u[t, d] = grad_y[t, d] * skip[d] + grad_inputs[t, d] * step[t, d]
+                grad = (grad_step[t, d] + grad_inputs[t, d] * u[t, d]) * sigmoid(raw[t, d])
+                grad_step[t, d] = grad
+                grad_step_bias[d] += grad
+
+    @compiled
+    def _low_rank_backward(low_rank, to_step, grad_step, grad_to_step, grad_state):
+        """From the steps to the low-rank ones, the first R columns of grad_state (L, R + 2 N)."""
+        L, R = low_rank.shape
+        D = grad_step.shape[1]
+        for t in range(L):
+            for q in range(R):
+                total = f32(0.0)
+                for d in range(D):
+                    total += grad_step[t, d] * to_step[q, d]
+                    grad_to_step[q, d] += low_rank[t, q] * grad_step[t, d]
+                grad_state[t, q] = total
+
+    @compiled
+    def _projection_backward(u, to_state, grad_state, grad_u, grad_to_state):
+        """From the low-rank step, B and C to u."""
+        L, D = u.shape
+        for t in range(L):
+            for m in range(grad_state.shape[1]):
+                for d in range(D):
+                    grad_u[t, d] += grad_state[t, m] * to_state[m, d]
+                    grad_to_state[m, d] += grad_state[t, m] * u[t, d]
+
+    @compiled
+    def _activation_backward(v, grad_u, grad_conv_bias):
+        """grad_u (L, D) becomes that of v."""
+        L, D = v.shape
+        for t in range(L):
+            for d in range(D):
+                s = sigmoid(v[t, d])
+                grad_u[t, d] *= s * (f32(1.0) + v[t, d] * (f32(1.0) - s))
+                grad_conv_bias[d] += grad_u[t, d]
+
+    @compiled
+    def _convolution_backward(grad_v, xz, conv, grad_xz, grad_conv):
+        """Writes grad_xz's other half; adds to grad_conv (K, D)."""
+        L, D = grad_v.shape
+        K = conv.shape[0]
+        for t in range(L):
+            for d in range(D):
+                grad_xz[t, d] = f32(0.0)
+        for t in range(L):
+            for j in range(max(0, K - 1 - t), K):
+                for d in range(D):
+                    grad_conv[j, d] += grad_v[t, d] * xz[t - K + 1 + j, d]
+                    grad_xz[t - K + 1 + j, d] += grad_v[t, d] * conv[j, d]
+
+    @compiled
+    def block_backward(grad_out, low, high, *arrays):
+        """Writes the gradient of :func:`block`'s xz and adds to all others.
+
+        ``arrays`` are those of a Block and after them those of its gradients.
+        """
+        xz, conv, conv_bias, to_state, to_step, step_bias, A, skip = arrays[:8]
+        grad_xz, grad_conv, grad_conv_bias, grad_to_state = arrays[8:12]
+        grad_to_step, grad_step_bias, grad_A, grad_skip = arrays[12:]
         _, rows, L, D = grad_out.shape
-        N, R, K = A.shape[1], to_step.shape[1], conv.shape[1]
-        v, u, raw, step, inputs = (
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-            np.empty((L, D), f32),
-        )
-        y, grad_y, grad_u = np.empty((L, D), f32), np.empty((L, D), f32), np.empty((L, D), f32)
+        N, R = A.shape[1], to_step.shape[1]
+        v, u, raw = np.empty((L, D), f32), np.empty((L, D), f32), np.empty((L, D), f32)
+        step, inputs, h = np.empty((L, D), f32), np.empty((L, D), f32), np.empty((N, D), f32)
+        low_rank, B, C = np.empty((L, R), f32), np.empty((L, N), f32), np.empty((L, N), f32)
+        y, grad_u = np.empty((L, D), f32), np.empty((L, D), f32)
         grad_step, grad_inputs = np.empty((L, D), f32), np.empty((L, D), f32)
-        low_rank, B, C, h = (
-            np.empty((L, R), f32),
-            np.empty((L, N), f32),
-            np.empty((L, N), f32),
-            np.empty((N, D), f32),
-        )
-        grad_B, grad_C, grad_state = (
-            np.empty((L, N), f32),
-            np.empty((L, N), f32),
-            np.empty(R + 2 * N, f32),
-        )
+        grad_B, grad_C = np.empty((L, N), f32), np.empty((L, N), f32)
+        grad_state = np.empty((L, R + 2 * N), f32)
         decay, states = np.empty((L, N, D), f32), np.empty((L, N, D), f32)
+        scanned, kept = (step, inputs, B, C), (decay, states)
+        grads = (grad_step, grad_inputs, grad_B, grad_C)
+        made, of_step = (u, raw, step), (grad_step, grad_inputs)
         for i in range(low, high):
             g, r = i // rows, i % rows
-            _prepare(
-                xz[g, r],
-                conv[g],
-                conv_bias[g],
-                to_state[g],
-                to_step[g],
-                step_bias[g],
-                v,
-                u,
-                low_rank,
-                B,
-                C,
-                raw,
-                step,
-                inputs,
-            )
+            _convolve(xz[g, r], conv[g], conv_bias[g], v, u)
+            _project(u, to_state[g], low_rank, B, C)
+            _make_steps(u, low_rank, to_step[g], step_bias[g], raw, step, inputs)
             _scan_row_keeping(step, inputs, A[g], B, C, decay, states, y)
-            for t in range(L):
-                for d in range(D):
-                    z, grad = xz[g, r, t, D + d], grad_out[g, r, t, d]
-                    s = _sigmoid(z)
-                    grad_xz[g, r, t, D + d] = (
-                        grad
-                        * (y[t, d] + skip[g, d] * u[t, d])
-                        * (s * (f32(1.0) + z * (f32(1.0) - s)))
-                    )
-                    grad = grad * z * s
-                    grad_y[t, d] = grad
-                    grad_skip[g, d] += grad * u[t, d]
-            _scan_row_backward(
-                grad_y,
-                step,
-                inputs,
-                A[g],
-                B,
-                C,
-                decay,
-                states,
-                h,
-                grad_step,
-                grad_inputs,
-                grad_A[g],
-                grad_B,
-                grad_C,
-            )
-            for t in range(L):
-                for d in range(D):
-                    grad_u[t, d] = grad_y[t, d] * skip[g, d] + grad_inputs[t, d] * step[t, d]
-                    grad = (grad_step[t, d] + grad_inputs[t, d] * u[t, d]) * _sigmoid(raw[t, d])
-                    grad_step[t, d] = grad  # now of the step before its softplus
-                    grad_step_bias[g, d] += grad
-                for q in range(R):
-                    total = f32(0.0)
-                    for d in range(D):
-                        total += grad_step[t, d] * to_step[g, q, d]
-                        grad_to_step[g, q, d] += low_rank[t, q] * grad_step[t, d]
-                    grad_state[q] = total
-                for n in range(N):
-                    grad_state[R + n] = grad_B[t, n]
-                    grad_state[R + N + n] = grad_C[t, n]
-                for m in range(R + 2 * N):
-                    for d in range(D):
-                        grad_u[t, d] += grad_state[m] * to_state[g, m, d]
-                        grad_to_state[g, m, d] += grad_state[m] * u[t, d]
-                for d in range(D):
-                    s = _sigmoid(v[t, d])
-                    grad_u[t, d] *= s * (f32(1.0) + v[t, d] * (f32(1.0) - s))  # now of v
-                    grad_conv_bias[g, d] += grad_u[t, d]
-                    grad_xz[g, r, t, d] = f32(0.0)
-            for t in range(L):
-                for j in range(max(0, K - 1 - t), K):
-                    for d in range(D):
-                        grad_conv[g, j, d] += grad_u[t, d] * xz[g, r, t - K + 1 + j, d]
-                        grad_xz[g, r, t - K + 1 + j, d] += grad_u[t, d] * conv[g, j, d]
+            _gate_backward(grad_out[g, r], xz[g, r], skip[g], u, y, grad_xz[g, r], grad_skip[g])
+            _scan_row_backward(y, A[g], grad_A[g], h, scanned, kept, grads)
+            _steps_backward(y, skip[g], made, of_step, grad_u, grad_step_bias[g])
+            _low_rank_backward(low_rank, to_step[g], grad_step, grad_to_step[g], grad_state)
+            grad_state[:, R : R + N] = grad_B
+            grad_state[:, R + N :] = grad_C
+            _projection_backward(u, to_state[g], grad_state, grad_u, grad_to_state[g])
+            _activation_backward(v, grad_u, grad_conv_bias[g])
+            _convolution_backward(grad_u, xz[g, r], conv[g], grad_xz[g, r], grad_conv[g])
 
     # --- distances --------------------------------------------------------------------------------
 
     @compiled
-    def _city_block(rows, columns, out, low, high):
-        """Distances of rows (4 q, d) to columns (d, m), fours low to high: four rows share a pass
-        over the columns.
+    def city_block(out, low, high, rows, columns):
+        """Distances of rows (4 q, d) to columns (d, m), fours low to high.
+
+        Four rows share a pass over the columns.
         """
         d, m = columns.shape
         for four in range(low, high):
-            x, y = rows[4 * four : 4 * four + 4], out[4 * four : 4 * four + 4]
+            x = rows[4 * four : 4 * four + 4]
+            y = out[4 * four : 4 * four + 4]
             y[:] = f32(0.0)
             for j in range(d):
                 x0, x1, x2, x3 = x[0, j], x[1, j], x[2, j], x[3, j]
@@ -465,117 +452,3 @@ if njit is not None:
                     y[1, c] += abs(x1 - columns[j, c])
                     y[2, c] += abs(x2 - columns[j, c])
                     y[3, c] += abs(x3 - columns[j, c])
-
-
-# --- differentiable functions ---------------------------------------------------------------------
-
-
-@cache
-def _pool(process):
-    return ThreadPoolExecutor(max(2, os.cpu_count() or 2))
-
-
-def _parts(n_rows, work):
-    """Shares of the rows, one for each thread that is worth its start: [(low, high), ...]."""
-    threads = min(torch.get_num_threads(), n_rows) if work > SMALL else 1
-    bounds = [n_rows * i // threads for i in range(threads + 1)]
-    return list(itertools.pairwise(bounds))
-
-
-def _run(kernel, parts, *arguments):
-    """Call ``kernel(*arguments, low, high)`` for every part, the parts in threads (the kernels
-    release the GIL).
-    """
-    if len(parts) == 1:
-        kernel(*arguments[0], *parts[0])
-        return
-    jobs = [
-        _pool(os.getpid()).submit(kernel, *each, *part)
-        for each, part in zip(arguments, parts, strict=True)
-    ]
-    for job in jobs:
-        job.result()
-
-
-def _arrays(tensors):
-    return [t.detach().contiguous().numpy() for t in tensors]
-
-
-class _Fused(torch.autograd.Function):
-    """A kernel and its backward.
-
-    The first ``n_row`` inputs are (G, B, ..), one per row; the others are (G, ..), one per expert.
-    Gradients of the latter are sums over rows: every thread has its own, and they are added in a
-    fixed order.
-    """
-
-    @staticmethod
-    def forward(ctx, kernels, n_row, shape, n_states, *inputs):
-        arrays, out = _arrays(inputs), torch.empty(shape)
-        parts = _parts(shape[0] * shape[1], out.numel() * n_states)
-        _run(kernels[0], parts, *[[*arrays, out.numpy()]] * len(parts))
-        ctx.save_for_backward(*inputs)
-        ctx.kernel, ctx.n_row, ctx.parts = kernels[1], n_row, parts
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_out):
-        arrays, n, parts = _arrays(ctx.saved_tensors), ctx.n_row, ctx.parts
-        (grad,) = _arrays([grad_out])
-        per_row = [np.empty_like(array) for array in arrays[:n]]
-        per_expert = [[np.zeros_like(array) for array in arrays[n:]] for _ in parts]
-        _run(ctx.kernel, parts, *[[grad, *arrays, *per_row, *sums] for sums in per_expert])
-        summed = [sum(sums[1:], sums[0]) for sums in zip(*per_expert, strict=True)]
-        return None, None, None, None, *map(torch.from_numpy, [*per_row, *summed])
-
-
-def city_block(X, Y):
-    """Sums of absolute differences between rows X (n, d) and rows Y (m, d): (n, m) float32."""
-    rows, columns = (
-        np.zeros((-(-len(X) // 4) * 4, X.shape[1]), np.float32),
-        np.ascontiguousarray(Y.T, np.float32),
-    )
-    rows[: len(X)] = X
-    out = np.empty((len(rows), columns.shape[1]), np.float32)
-    parts = _parts(len(rows) // 4, out.size * len(columns)) if len(X) else []
-    _run(_city_block, parts, *[[rows, columns, out]] * len(parts))
-    return out[: len(X)]
-
-
-def selective_scan(u, delta, A, B, C, D):
-    """The contract of :func:`selective_scan.selective_scan`, for float32 on the CPU."""
-    y = _Fused.apply(
-        (_scan, _scan_backward), 4, u.shape, A.shape[-1], u, delta, B, C, A.transpose(1, 2)
-    )
-    return y + u * D[:, None, None, :]
-
-
-def mamba_inner(xz, p):
-    """A Mamba block between in_proj and out_proj.
-
-    Args:
-        xz: (G, B, L, 2 D), what in_proj returns.
-        p: stacked parameters under mamba-ssm's names.
-
-    Returns:
-        (G, B, L, D), what out_proj is given.
-    """
-    conv_weight = p["conv1d.weight"][:, :, 0].transpose(1, 2)  # (G, K, D)
-    conv_bias = p["conv1d.bias"] if "conv1d.bias" in p else torch.zeros_like(p["D"])
-    A = -torch.exp(p["A_log"]).transpose(1, 2)  # (G, N, D)
-    shape = (*xz.shape[:3], xz.shape[3] // 2)
-    return _Fused.apply(
-        (_inner, _inner_backward),
-        1,
-        shape,
-        A.shape[1],
-        xz,
-        conv_weight,
-        conv_bias,
-        p["x_proj.weight"],
-        p["dt_proj.weight"].transpose(1, 2),
-        p["dt_proj.bias"],
-        A,
-        p["D"],
-    )

@@ -345,13 +345,13 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_tables_are_refused_in_one_line(tmp_path, case, capsys):
-    import SwiftHydra as script
     from swift_hydra.settings import run_main
+    from swift_hydra.SwiftHydra import main
 
     rows, options, message = BAD[case]
     data = write_csv(tmp_path / "bad.csv", rows, ["a", "b", "y"])
     with pytest.raises(SystemExit) as stop:
-        run_main(lambda: script.main([str(data), "--out", str(tmp_path / "out"), *options]))
+        run_main(lambda: main([str(data), "--out", str(tmp_path / "out"), *options]))
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert message in error and error.count("\n") == 1

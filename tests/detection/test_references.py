@@ -4,10 +4,9 @@
 
 import numpy as np
 import pytest
-import torch
 from references.make import HERE, SETTINGS, made_with, rows
 
-from swift_hydra.scan import numba_kernels as fused
+from swift_hydra.scan import numba_scan as fused
 from swift_hydra.SwiftHydra import SwiftHydra
 
 # Scores have a standard deviation of .6. Largest differences measured on one machine over processor
@@ -38,13 +37,6 @@ def difference(model, frozen, over=np.max):
 def made_here(frozen):
     """Were the references made with these versions, on such a machine?"""
     return str(frozen["made_with"]) == made_with()
-
-
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])

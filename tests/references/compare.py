@@ -4,14 +4,20 @@
 
 Runs ``SwiftHydra.py`` of both on every set, protocol and preset (seed 0, one thread) and compares
 the scores of the test rows. Only the command line and ``scores.npz`` are used, so that checkouts of
-any layout can be compared. Results are kept in ``--work`` by the checkout's name: a second call
-runs what is missing.
+any layout can be compared. Runs are kept in ``--work`` under a sum of the checkout's code: a second
+call runs what is missing, and changed code runs anew.
 
     git worktree add /tmp/before HEAD~1
+<<<<<<< HEAD
     python tests/references/compare.py /tmp/before . --sets yeast,path/to/6_cardio.npz
+=======
+    python tests/references/compare.py /tmp/before . --sets yeast,../6_cardio.npz
+>>>>>>> house2
 """
 
 import argparse
+import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -20,22 +26,42 @@ from pathlib import Path
 import numpy as np
 
 
+def sum_of_code(checkout):
+    """Twelve hex digits that change with any line of the scripts and the package."""
+    files = sorted([*checkout.glob("*.py"), *checkout.glob("swift_hydra/**/*.py")])
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(str(path.relative_to(checkout)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def scores(checkout, dataset, protocol, preset, work):
     """Scores of the test rows by one checkout, from an earlier call where there are some."""
-    out = Path(work) / Path(checkout).resolve().name / preset
-    name = Path(dataset).stem
-    found = list(out.glob(f"*{name}/{protocol}/seed0/DONE"))
-    if not found:
-        command = [sys.executable, str(Path(checkout).resolve() / "SwiftHydra.py"), dataset]
+    checkout = Path(checkout).resolve()
+    out = Path(work) / sum_of_code(checkout) / preset
+    done = f"*{Path(dataset).stem}/{protocol}/seed0/DONE"
+    if not list(out.glob(done)):
+        command = [sys.executable, str(checkout / "SwiftHydra.py"), dataset]
         command += ["--protocol", protocol, "--preset", preset, "--out", str(out), "--quiet"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-        found = list(out.glob(f"*{name}/{protocol}/seed0/DONE"))
-    with np.load(found[0].parent / "scores.npz", allow_pickle=False) as arrays:
+    (found,) = out.glob(done)
+    with np.load(found.parent / "scores.npz", allow_pickle=False) as arrays:
         return arrays["score"]
 
 
+def verdict(old, new):
+    """What two arrays of scores have in common, in words."""
+    if np.array_equal(old, new):
+        return "equal"
+    if old.shape != new.shape:
+        return f"DIFFER in number: {len(new)} by the new one"
+    return f"DIFFER by at most {np.abs(old - new).max():.2g}"
+
+
 def main():
+    """Print one line per run; exit with 1 where any differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("old", help="a checkout")
     parser.add_argument("new", help="another one; the same twice only fills --work")
@@ -44,22 +70,14 @@ def main():
     parser.add_argument("--presets", default="full,paper")
     parser.add_argument("--work", default="/tmp/compared", help="folder of the runs")
     options = parser.parse_args()
+    lists = (options.sets, options.protocols, options.presets)
     differ = 0
-    for dataset in options.sets.split(","):
-        for protocol in options.protocols.split(","):
-            for preset in options.presets.split(","):
-                old, new = (
-                    scores(checkout, dataset, protocol, preset, options.work)
-                    for checkout in (options.old, options.new)
-                )
-                same = np.array_equal(old, new)
-                differ += not same
-                largest = np.abs(old - new).max() if old.shape == new.shape else np.inf
-                verdict = "equal" if same else f"DIFFER by at most {largest:.2g}"
-                print(
-                    f"{Path(dataset).stem} {protocol} {preset}: {len(old)} scores {verdict}",
-                    flush=True,
-                )
+    for dataset, protocol, preset in itertools.product(*(text.split(",") for text in lists)):
+        old = scores(options.old, dataset, protocol, preset, options.work)
+        new = scores(options.new, dataset, protocol, preset, options.work)
+        differ += not np.array_equal(old, new)
+        name = f"{Path(dataset).stem} {protocol} {preset}"
+        print(f"{name}: {len(old)} scores {verdict(old, new)}", flush=True)
     sys.exit(f"{differ} runs differ" if differ else 0)
 
 

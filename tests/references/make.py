@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 from swift_hydra import SwiftHydra  # noqa: E402
 from swift_hydra.dataloader import load_dataset  # noqa: E402
 from swift_hydra.files import write_file  # noqa: E402
-from swift_hydra.scan import numba_kernels  # noqa: E402
+from swift_hydra.scan import numba_scan  # noqa: E402
 
 # Short, but every part of the full preset learns something; the plain PyTorch path, which every
 # machine has.
@@ -51,7 +51,7 @@ def rows():
 
 def made_with():
     """What rounding and random draws depend on, as text."""
-    numba = "with numba" if numba_kernels.available() else "without numba"
+    numba = "with numba" if numba_scan.available() else "without numba"
     system = f"{platform.system()} {platform.machine()}"
     return f"torch {torch.__version__}, {numba}, numpy {np.__version__}, {system}"
 

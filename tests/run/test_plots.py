@@ -136,16 +136,26 @@ def test_umap_is_a_third_panel_where_it_is_installed(monkeypatch):
 
     X, y = made_table(d=2)
     X[:, 1] = 1.0
-    run = plots.Run(y[:99], y[:99], X[:99], y[99:], y[99:], X[99:], X[:0], [], 1, None)
+    run = plots.Run(
+        y_train=y[:99],
+        train_score=y[:99],
+        Z_train=X[:99],
+        y_test=y[99:],
+        score=y[99:],
+        Z_test=X[99:],
+        synthetic=X[:0],
+        log=[],
+        n_experts=1,
+        expert_usage=None,
+    )
     for module, panels in ((types.SimpleNamespace(UMAP=UMAP), 3), (None, 2)):
         monkeypatch.setitem(sys.modules, "umap", module)
         figure = plots.map_of_rows(pyplot, run)
         assert [len(axis.collections) for axis in figure.axes] == [4] * panels
         pyplot.close(figure)
     assert seen[0]["random_state"] == 0
-    assert np.ptp(
-        seen[0]["init"], axis=0
-    ).all()  # UMAP divides by the range of each direction it starts from
+    # UMAP divides by the range of each direction it starts from.
+    assert np.ptp(seen[0]["init"], axis=0).all()
 
 
 def test_all_text_is_escaped():

@@ -1,6 +1,4 @@
-"""Do two checkouts give the same scores to the bit?
-
-    python tests/references/compare.py OLD NEW
+"""Do two checkouts give the same scores to the bit? ``python tests/references/compare.py OLD NEW``.
 
 Runs ``SwiftHydra.py`` of both on every set, protocol and preset (seed 0, one thread) and compares
 the scores of the test rows. Only the command line and ``scores.npz`` are used, so that checkouts of
@@ -8,11 +6,7 @@ any layout can be compared. Runs are kept in ``--work`` under a sum of the check
 call runs what is missing, and changed code runs anew.
 
     git worktree add /tmp/before HEAD~1
-<<<<<<< HEAD
-    python tests/references/compare.py /tmp/before . --sets yeast,path/to/6_cardio.npz
-=======
     python tests/references/compare.py /tmp/before . --sets yeast,../6_cardio.npz
->>>>>>> house2
 """
 
 import argparse

@@ -13,6 +13,7 @@ Every kernel works on the rows from ``low`` to ``high`` and releases the GIL.
 Shapes: G experts, B rows, L tokens, D = d_inner channels, N = d_state, R = dt_rank, K = d_conv.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -51,18 +52,24 @@ class Block(NamedTuple):
 if njit is not None:
     f32 = np.float32
 
-    def compiled(function):
-        """Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning."""
-        options = {
-            "nogil": True,
-            "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-            "error_model": "numpy",
-        }
+    # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning.
+    FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+    def compiled(function, fastmath=FAST, **more):
+        """A kernel that is called from outside."""
+        options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", **more}
         try:
             return njit(cache=True, **options)(function)
         except RuntimeError:
             # Neither the code's folder nor the home can be written: compiled in every process.
             return njit(**options)(function)
+
+    # A part of every kernel that calls it: faster, and rounded alike whether a kernel is compiled
+    # in this process or was kept by an earlier one. A function of its own would be linked from
+    # elsewhere in the two cases.
+    inlined = partial(compiled, forceinline=True)
+    # The same with products in the order in which they are written.
+    in_order = partial(inlined, fastmath={"contract"})
 
     @intrinsic
     def _power_of_two(typing, k):
@@ -75,8 +82,8 @@ if njit is not None:
 
         return types.float32(types.float32), code
 
-    @compiled
-    def _exp(x):
+    @inlined
+    def exp(x):
         """e ** x for float32, relative error below 3e-7.
 
         x is cut at -87 and 87, float32's range.
@@ -94,14 +101,14 @@ if njit is not None:
         p = p * r + f32(0.5)
         return ((p * r + f32(1.0)) * r + f32(1.0)) * _power_of_two(k)
 
-    @compiled
-    def _sigmoid(x):
-        return f32(1.0) / (f32(1.0) + _exp(-x))
+    @inlined
+    def sigmoid(x):
+        return f32(1.0) / (f32(1.0) + exp(-x))
 
-    @compiled
-    def _softplus(x):
+    @inlined
+    def softplus(x):
         """log(1 + e ** x) = max(x, 0) + 2 atanh(t / (2 + t)) with t = e ** -|x|."""
-        t = _exp(-abs(x))
+        t = exp(-abs(x))
         s = t / (t + f32(2.0))
         q = s * s
         p = f32(2 / 13)
@@ -112,15 +119,9 @@ if njit is not None:
         p = p * q + f32(2 / 3)
         return (f32(0.0) if x < f32(0.0) else x) + s * (p * q + f32(2.0))
 
-    # Other names for other rooms: renaming a kernel moves it within the compiled code, and with it
-    # which sums the compiler fuses.
-    exp = _exp
-    sigmoid = _sigmoid
-    softplus = _softplus
-
     # --- one row of the recurrence ----------------------------------------------------------------
 
-    @compiled
+    @inlined
     def _scan_row(step, inputs, A, B, C, h, y):
         """One row of the scan, without a trace.
 
@@ -136,11 +137,11 @@ if njit is not None:
             for n in range(N):
                 b, c = B[t, n], C[t, n]
                 for d in range(D):
-                    value = _exp(step[t, d] * A[n, d]) * h[n, d] + b * inputs[t, d]
+                    value = exp(step[t, d] * A[n, d]) * h[n, d] + b * inputs[t, d]
                     h[n, d] = value
                     y[t, d] += c * value
 
-    @compiled
+    @inlined
     def _scan_row_keeping(step, inputs, A, B, C, decay, states, y):
         """As :func:`_scan_row`, keeping every state and decay (L, N, D) for the backward."""
         L, D = step.shape
@@ -151,7 +152,7 @@ if njit is not None:
             for n in range(N):
                 b, c = B[t, n], C[t, n]
                 for d in range(D):
-                    a = _exp(step[t, d] * A[n, d])
+                    a = exp(step[t, d] * A[n, d])
                     value = b * inputs[t, d]
                     if t > 0:
                         value += a * states[t - 1, n, d]
@@ -159,7 +160,7 @@ if njit is not None:
                     states[t, n, d] = value
                     y[t, d] += c * value
 
-    @compiled
+    @inlined
     def _scan_row_backward(grad_y, A, grad_A, h, given, kept, grads):
         """The backward of :func:`_scan_row_keeping`.
 
@@ -249,7 +250,7 @@ if njit is not None:
 
     # --- the block between its outer projections: convolution, projections, scan, gate ------------
 
-    @compiled
+    @inlined
     def _convolve(xz, conv, conv_bias, v, u):
         """Causal: token t sees t - K + 1 .. t. xz (L, 2 D) to v and its activation u (L, D)."""
         L, D = u.shape
@@ -263,9 +264,9 @@ if njit is not None:
                     v[t, d] += conv[j, d] * xz[t - K + 1 + j, d]
         flat_v, flat_u = v.reshape(L * D), u.reshape(L * D)
         for i in range(L * D):
-            flat_u[i] = flat_v[i] * _sigmoid(flat_v[i])
+            flat_u[i] = flat_v[i] * sigmoid(flat_v[i])
 
-    @compiled
+    @inlined
     def _project(u, to_state, low_rank, B, C):
         """u (L, D) to the low-rank step (L, R) and to B, C (L, N)."""
         L, D = u.shape
@@ -282,7 +283,7 @@ if njit is not None:
                 else:
                     C[t, m - R - N] = total
 
-    @compiled
+    @inlined
     def _make_steps(u, low_rank, to_step, step_bias, raw, step, inputs):
         """The low-rank step to raw, its softplus step, and inputs = step * u, (L, D) each."""
         L, D = u.shape
@@ -295,7 +296,7 @@ if njit is not None:
         flat_raw, flat_step = raw.reshape(L * D), step.reshape(L * D)
         flat_inputs, flat_u = inputs.reshape(L * D), u.reshape(L * D)
         for i in range(L * D):
-            flat_step[i] = _softplus(flat_raw[i])
+            flat_step[i] = softplus(flat_raw[i])
         for i in range(L * D):
             flat_inputs[i] = flat_step[i] * flat_u[i]
 
@@ -318,25 +319,25 @@ if njit is not None:
                 for d in range(D):
                     z = xz[g, r, t, D + d]
                     value = out[g, r, t, d] + skip[g, d] * u[t, d]
-                    out[g, r, t, d] = value * (z * _sigmoid(z))
+                    out[g, r, t, d] = value * (z * sigmoid(z))
 
     # --- its backward, from the gate to the convolution -------------------------------------------
 
-    @compiled
+    @in_order
     def _gate_backward(grad_out, xz, skip, u, y, grad_xz, grad_skip):
         """Writes grad_xz's gate half; y (L, D) becomes its own gradient; adds to grad_skip (D,)."""
         L, D = y.shape
         for t in range(L):
             for d in range(D):
                 z, grad = xz[t, D + d], grad_out[t, d]
-                s = _sigmoid(z)
-                slope = s * (f32(1.0) + z * (f32(1.0) - s))
-                grad_xz[t, D + d] = grad * (y[t, d] + skip[d] * u[t, d]) * slope
+                s = sigmoid(z)
+                value = y[t, d] + skip[d] * u[t, d]
+                grad_xz[t, D + d] = grad * value * s * (f32(1.0) + z * (f32(1.0) - s))
                 grad = grad * z * s
                 y[t, d] = grad
                 grad_skip[d] += grad * u[t, d]
 
-    @compiled
+    @inlined
     def _steps_backward(grad_y, skip, made, grads, grad_u, grad_step_bias):
         """From the scan's inputs to u and to the step before its softplus.
 
@@ -348,11 +349,11 @@ if njit is not None:
         for t in range(L):
             for d in range(D):
                 grad_u[t, d] = grad_y[t, d] * skip[d] + grad_inputs[t, d] * step[t, d]
-                grad = (grad_step[t, d] + grad_inputs[t, d] * u[t, d]) * _sigmoid(raw[t, d])
+                grad = (grad_step[t, d] + grad_inputs[t, d] * u[t, d]) * sigmoid(raw[t, d])
                 grad_step[t, d] = grad
                 grad_step_bias[d] += grad
 
-    @compiled
+    @inlined
     def _low_rank_backward(low_rank, to_step, grad_step, grad_to_step, grad_state):
         """From the steps to the low-rank ones, the first R columns of grad_state (L, R + 2 N)."""
         L, R = low_rank.shape
@@ -365,7 +366,7 @@ if njit is not None:
                     grad_to_step[q, d] += low_rank[t, q] * grad_step[t, d]
                 grad_state[t, q] = total
 
-    @compiled
+    @inlined
     def _projection_backward(u, to_state, grad_state, grad_u, grad_to_state):
         """From the low-rank step, B and C to u."""
         L, D = u.shape
@@ -375,17 +376,17 @@ if njit is not None:
                     grad_u[t, d] += grad_state[t, m] * to_state[m, d]
                     grad_to_state[m, d] += grad_state[t, m] * u[t, d]
 
-    @compiled
+    @inlined
     def _activation_backward(v, grad_u, grad_conv_bias):
         """grad_u (L, D) becomes that of v."""
         L, D = v.shape
         for t in range(L):
             for d in range(D):
-                s = _sigmoid(v[t, d])
+                s = sigmoid(v[t, d])
                 grad_u[t, d] *= s * (f32(1.0) + v[t, d] * (f32(1.0) - s))
                 grad_conv_bias[d] += grad_u[t, d]
 
-    @compiled
+    @inlined
     def _convolution_backward(grad_v, xz, conv, grad_xz, grad_conv):
         """Writes grad_xz's other half; adds to grad_conv (K, D)."""
         L, D = grad_v.shape

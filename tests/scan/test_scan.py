@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-import swift_hydra.model as model
 from swift_hydra.model import Mamba, mamba_mixer
 from swift_hydra.scan import numba_kernels, numba_scan
-from swift_hydra.scan.backends import choose_backend, grouped_scan
+from swift_hydra.scan.backends import choose_backend, grouped_scan, has_mamba_kernels
 from swift_hydra.scan.torch_scan import selective_scan
 
 
@@ -269,7 +268,7 @@ def test_a_mamba_ssm_without_its_extension_falls_back(monkeypatch):
     monkeypatch.setitem(sys.modules, "mamba_ssm", fake)
     monkeypatch.setitem(sys.modules, "selective_scan_cuda", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert not model.has_mamba_kernels()
+    assert not backends.has_mamba_kernels()
     assert choose_backend("auto", "cuda") == "torch"
     with pytest.raises(RuntimeError, match="no-build-isolation"):
         choose_backend("official")

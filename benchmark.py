@@ -27,7 +27,7 @@ from swift_hydra.bench.backends import BACKENDS, spread
 from swift_hydra.bench.cell import Cell
 from swift_hydra.bench.methods import GROUPS, check_method
 from swift_hydra.bench.pages import write_report
-from swift_hydra.bench.places import RECORDS, ROOT, SPEED
+from swift_hydra.bench.places import IMPORT_FROM, RECORDS, SPEED
 from swift_hydra.bench.records import key_of, load_records, merge_records, remove_records
 from swift_hydra.data.catalogue import DATASET_DIR, resolve_dataset
 from swift_hydra.data.splits import PROTOCOLS
@@ -186,7 +186,7 @@ def _prepare_environment():
     for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
         os.environ[f"{name}_NUM_THREADS"] = "1"
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), str(ROOT)])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), str(IMPORT_FROM)])
 
 
 def _sweep(todo, config):

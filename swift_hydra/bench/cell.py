@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from swift_hydra.bench.methods import make_method
-from swift_hydra.bench.places import ROOT
+from swift_hydra.bench.places import SCRIPT
 from swift_hydra.bench.records import RecordKey, find_record, lock_record, write_record
 from swift_hydra.run.record import environment_report, peak_memory_mib
 from swift_hydra.settings import InputError
@@ -274,7 +274,7 @@ def _script(cell):
     environment = {
         name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")
     }
-    command = [sys.executable, str(ROOT / "SwiftHydra.py"), cell.path, "--quiet"]
+    command = [sys.executable, str(SCRIPT), cell.path, "--quiet"]
     command += ["--protocol", cell.protocol, "--seed", str(cell.seed)]
     if cell.max_rows:
         command += ["--max-rows", str(cell.max_rows)]

@@ -28,7 +28,9 @@ def draw_diagrams(records, needed):
         import pandas
         import scikit_posthocs
     except ImportError as error:
-        raise InputError(f"figures need the package {error.name}: pip install '.[bench]'") from None
+        raise InputError(
+            f"figures need the package {error.name}: pip install {error.name.replace('_', '-')}"
+        ) from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -1,8 +1,14 @@
-"""Where the benchmark's records and pages are, in a clone."""
+"""Where the benchmark's records and pages are: in the clone, or else in the current folder."""
+
+from pathlib import Path
 
 from swift_hydra.data.catalogue import PACKAGE
 
-ROOT = PACKAGE.parent  # of the clone
+IN_CLONE = (PACKAGE.parent / "SwiftHydra.py").is_file()
+ROOT = PACKAGE.parent if IN_CLONE else Path.cwd()
+# What is on the path of a worker process so that it can import the project.
+IMPORT_FROM = PACKAGE.parent
+SCRIPT = (PACKAGE.parent if IN_CLONE else PACKAGE) / "SwiftHydra.py"
 RESULTS = ROOT / "results"
 RECORDS = RESULTS / "records"
 SPEED = RESULTS / "speed"

@@ -42,7 +42,7 @@ from torch import nn
 from tqdm import tqdm
 
 from swift_hydra.bench.peers import Peer
-from swift_hydra.bench.places import ROOT
+from swift_hydra.bench.places import IMPORT_FROM, SCRIPT
 from swift_hydra.bench.speed_kernels import gpu, scan, step
 from swift_hydra.bench.stopwatch import Sizes, in_turns, made_table
 from swift_hydra.dataloader import RowOptions, load_rows
@@ -233,7 +233,7 @@ def run(_, repeats, sizes):
             environment = os.environ | {"OMP_NUM_THREADS": threads}
             for other in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
                 environment.pop(other, None)
-            command = [sys.executable, str(ROOT / "SwiftHydra.py"), "--quiet", "--mamba", backend]
+            command = [sys.executable, str(SCRIPT), "--quiet", "--mamba", backend]
             with tempfile.TemporaryDirectory() as out:
                 start = time.perf_counter()
                 subprocess.run(
@@ -255,7 +255,7 @@ def scale(_, repeats, sizes):
             capture_output=True,
             text=True,
             env=environment,
-            cwd=ROOT,
+            cwd=IMPORT_FROM,
         )
         rows.append({"n_rows": n, "n_features": d, **json.loads(done.stdout)})
     narrow = [row for row in rows if row["n_features"] == sizes.tables[0][1]]

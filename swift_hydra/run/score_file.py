@@ -119,9 +119,8 @@ def main(argv, load):
         argv: arguments after ``score``.
         load: a function from a checkpoint's path to a fitted estimator.
     """
-    (config,) = parse_config(
-        [ScoreOptions], __doc__.splitlines()[0], argv, prog="SwiftHydra.py score"
-    )
+    prog = f"{Path(sys.argv[0]).name} score"
+    (config,) = parse_config([ScoreOptions], __doc__.splitlines()[0], argv, prog=prog)
     for name in ("checkpoint", "data"):
         if getattr(config, name) is None:
             raise InputError(

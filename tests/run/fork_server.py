@@ -36,7 +36,7 @@ def run(script, arguments, streams, limits):
         arguments: of its command line.
         streams: files for stdout and stderr.
         limits: max_bytes of a file it writes; nobody: without root's rights; between: seconds
-            from one write to the next.
+            from one write to the next; signal: [name, number, count], see :func:`signal_itself`.
     """
     for number, name in enumerate(streams, 1):
         os.dup2(os.open(name, os.O_WRONLY), number)
@@ -49,7 +49,29 @@ def run(script, arguments, streams, limits):
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
+    if "signal" in limits:
+        signal_itself(*limits["signal"])
     run_main(lambda: SCRIPTS[script](arguments, pace))
+
+
+def signal_itself(name, number, count=1):
+    """Signal this process when a file that ends in ``name`` has come into place ``count`` times.
+
+    By itself, so that no moment depends on how busy the machine is.
+    """
+    seen = 0
+    armed = False
+
+    def hook(event, arguments):
+        nonlocal seen, armed
+        if armed:  # whatever comes next: the file has its place
+            armed = False
+            os.kill(os.getpid(), number)
+        if event == "os.rename" and str(arguments[1]).endswith(name):
+            seen += 1
+            armed = seen == count
+
+    sys.addaudithook(hook)
 
 
 def child(**request):

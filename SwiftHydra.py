@@ -130,6 +130,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             the row.
         threshold_: the score above which ``predict`` flags.
         labels_: (n,) the training rows above it.
+        feature_names_in_: names of the columns, where the training table had some.
         n_experts_: experts of the mixture.
         effective_rank_: of the training rows, see :func:`geometry.effective_rank`.
         seconds_: wall-clock seconds per stage.
@@ -209,6 +210,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             Z, labels, generated.rows, self._detector_settings(), journal
         )
         self.columns_ = rows.columns
+        self._name_features()
         self.n_features_in_ = rows.columns.n_features
         self.classes_ = rows.classes
         self.synthetic_ = rows.columns.in_units(generated.rows.numpy())

@@ -400,7 +400,7 @@ class Router(nn.Module):
     H = clean + N(0, 1) * softplus(noise) while training; the k largest stay; softmax over those.
     Noise makes the choice probabilistic, which is the first cure for winner-take-all; the balance
     loss on importance and on the smooth load (the probability of being chosen under fresh noise) is
-    the second; the experts' own loss in training.py the third.
+    the second; the experts' own loss in pretrain.py the third.
     """
 
     def __init__(self, d_features, n_experts, k=2):

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
 from swift_hydra.data.rows import Columns
-from swift_hydra.data.table import as_table
+from swift_hydra.data.table import as_table, frame_names, listed
 from swift_hydra.files import content_of, load_checkpoint, write_torch
 from swift_hydra.settings import InputError, check_range
 from swift_hydra.snapshot import to_arrays, to_tensors
@@ -55,7 +55,8 @@ class TableDetector(BaseEstimator):
             (n,) float64.
 
         Raises:
-            InputError: for NaN, infinity, text, another number of columns, or before ``fit``.
+            InputError: for NaN, infinity, text, other columns than the training's (a data frame's
+                are matched by name, in any order), or before ``fit``.
         """
         parts = [self.score_prepared(rows) for rows in self._prepared(self._table(X), chunk_rows)]
         return np.concatenate(parts)
@@ -91,13 +92,32 @@ class TableDetector(BaseEstimator):
             raise NotFitted(
                 "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
             )
-        table = as_table(X, self.columns_.texts)
+        table = as_table(self._in_order(X), self.columns_.texts)
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "
                 f"{self.n_features_in_} features as input: give the columns it was trained on"
             )
         return replace(table, columns=table.columns or self.columns_.given_names)
+
+    def _in_order(self, X):
+        """A data frame with the training's columns in the training's order, by their names."""
+        names = self.columns_.own_names
+        here = frame_names(X)
+        if names is None or here is None or here == names:
+            return X
+        missing = [name for name in names if name not in here]
+        other = [name for name in here if name not in names]
+        if missing or other or len(here) != len(names):
+            parts = [f"column {listed(map(repr, missing))} is missing"] if missing else []
+            parts += [f"column {listed(map(repr, other))} is not known"] if other else []
+            parts = parts or ["a column is there more than once"]
+            raise InputError(
+                f"X: {' and '.join(parts)}: give the columns it was trained on, {listed(names)}, "
+                "in any order"
+            )
+        order = [here.index(name) for name in names]
+        return X.iloc[:, order] if hasattr(X, "iloc") else X[:, order]
 
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.
@@ -216,7 +236,16 @@ class TableDetector(BaseEstimator):
             self.detector_ = self.detector_from(to_arrays(saved["detector"]))
             self.set_contamination(self.contamination)
             self._check_rebuilt()
-            return self
+            return self._name_features()
+
+    def _name_features(self):
+        """Set scikit-learn's ``feature_names_in_`` where the training columns had names."""
+        names = self.columns_.own_names
+        if names is not None:
+            self.feature_names_in_ = np.array(names, dtype=object)
+        elif hasattr(self, "feature_names_in_"):  # of a fit before this one
+            del self.feature_names_in_
+        return self
 
     def _check_rebuilt(self):
         """Shapes and values, then a few rows are scored: what does not fit shows now."""

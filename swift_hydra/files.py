@@ -66,8 +66,11 @@ def part(path, write):
         write: a function that is called with an open binary file.
 
     Raises:
-        InputError: if there is no room or no permission.
+        InputError: if there is no room or no permission, or something else than a file there.
     """
+    if path.exists() and not path.is_file():
+        # A renamed file would take the place of a device or of a pipe.
+        raise InputError(f"{path}: is no ordinary file: choose another place")
     name = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

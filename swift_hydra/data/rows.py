@@ -44,6 +44,12 @@ class Columns:
         return self.preparation.columns
 
     @property
+    def own_names(self):
+        """The d names that somebody gave, or None: x0, x1, ... were made up here."""
+        made_up = [f"x{j}" for j in range(self.n_features)]
+        return None if self.given_names in (None, made_up) else list(self.given_names)
+
+    @property
     def names(self):
         """d names: those of the training table, or x0, x1, ..."""
         return list(self.given_names or (f"x{j}" for j in range(self.n_features)))

@@ -69,6 +69,13 @@ def place(i, lines):
     return f"line {lines[i]}"
 
 
+def frame_names(X):
+    """The column names of a data frame as texts, or None for anything else."""
+    if isinstance(X, Table) or not hasattr(X, "columns") or not hasattr(X, "shape"):
+        return None
+    return [str(name) for name in X.columns]
+
+
 def as_table(X, texts=(), source="X", columns=None):
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
@@ -86,8 +93,7 @@ def as_table(X, texts=(), source="X", columns=None):
         raise InputError(
             f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
         )
-    if columns is None and hasattr(X, "columns"):
-        columns = [str(name) for name in X.columns]
+    columns = frame_names(X) if columns is None else columns
     X = np.asarray(X)
     if X.ndim != 2:
         hint = (

@@ -158,6 +158,9 @@ def main(argv, load):
     out = Path(config.out)
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
+    for given in (config.data, config.checkpoint):
+        if out.exists() and out.samefile(given):
+            raise InputError(f"{out}: is what is read, it would be lost: choose another --out")
     with contextlib.suppress(BrokenPipeError):
         write_file(out, write)
     for line in drift.warnings():

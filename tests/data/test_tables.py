@@ -241,6 +241,30 @@ def test_the_class_takes_data_frames_with_gaps_and_texts(tmp_path):
     assert np.array_equal(joblib.load(tmp_path / "m.joblib").decision_function(frame), score)
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frames_columns_are_matched_by_name(library, tmp_path):
+    frames = pytest.importorskip(library, reason=f"{library} is not installed")
+    X, y = made_table(n=150, n_anomalies=20)
+    frame = frames.DataFrame({name: X[:, j] for j, name in enumerate("abcdef")})
+    model = SwiftHydra(**QUICK).fit(frame, y)
+    assert list(model.feature_names_in_) == list("abcdef")
+    score = model.decision_function(frame)
+    model.save(tmp_path / "m.pt")
+    again = SwiftHydra.load(tmp_path / "m.pt")
+    for fitted in (model, again):
+        np.testing.assert_array_equal(fitted.decision_function(frame[list("fdbeca")]), score)
+        np.testing.assert_array_equal(fitted.decision_function(X), score)  # by position
+        renamed = frames.DataFrame({name: X[:, j] for j, name in enumerate("zbcdef")})
+        with pytest.raises(InputError, match="column 'a' is missing and column 'z' is not known"):
+            fitted.decision_function(renamed)
+        wider = frames.DataFrame({name: X[:, j % 6] for j, name in enumerate("abcdefg")})
+        with pytest.raises(InputError, match="column 'g' is not known"):
+            fitted.decision_function(wider)
+        with pytest.raises(InputError, match="column 'f' is missing"):
+            fitted.decision_function(frame[list("abcde")])
+    assert not hasattr(model.fit(X, y), "feature_names_in_")
+
+
 def test_the_unseen_protocol_parts_anomalies_of_mixed_tables(trained, tmp_path):
     base = trained[0]
     run = run_script(

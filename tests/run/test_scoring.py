@@ -1,6 +1,9 @@
 """Scoring new tables: order, names, drift, explanations, and what is refused."""
 
 import csv
+import os
+import shutil
+import stat
 
 import numpy as np
 import pytest
@@ -127,6 +130,32 @@ def test_what_cannot_be_scored_is_refused_and_nothing_is_damaged(
     assert done.stderr.count("\n") == 1
     assert out.read_text() == "of an earlier run"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("which", ["data", "checkpoint", "link"])
+def test_what_is_read_is_never_written_over(trained, tmp_path, which):
+    data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
+    checkpoint = tmp_path / "c.pt"
+    shutil.copy(trained[2], checkpoint)
+    out = {"data": data, "checkpoint": checkpoint, "link": tmp_path / "link.csv"}[which]
+    if which == "link":
+        out.symlink_to(data)
+    before = data.read_bytes(), checkpoint.read_bytes()
+    done = score(checkpoint, data, "--out", out)
+    assert done.returncode == 2
+    assert "it would be lost: choose another --out" in done.stderr
+    assert (data.read_bytes(), checkpoint.read_bytes()) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_device_or_pipe_is_not_replaced(trained, tmp_path):
+    data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = score(trained[2], data, "--out", pipe)
+    assert done.returncode == 2
+    assert "is no ordinary file" in done.stderr
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 def test_missing_arguments_are_named(tmp_path):

@@ -34,7 +34,7 @@ from swift_hydra.data.splits import PROTOCOLS
 from swift_hydra.settings import (
     InputError,
     check_choice,
-    check_range,
+    check_settings,
     parse_config,
     run_main,
     setting,
@@ -52,7 +52,9 @@ class BenchmarkConfig:
         "ours", "methods or groups of methods, separated by commas (see the top of benchmark.py)"
     )
     max_rows: int = setting(10000, "stratified subsample of larger tables, 0 for all rows")
-    jobs: int = setting(1, "cells computed at the same time on this machine, one thread each")
+    jobs: int = setting(
+        1, "cells computed at the same time on this machine, one thread each", low=1, high=1024
+    )
     backend: str = setting(
         "loky",
         "what computes the cells (see swift_hydra/bench/backends.py): processes of this machine, "
@@ -60,9 +62,12 @@ class BenchmarkConfig:
         choices=tuple(BACKENDS),
     )
     time_limit: float = setting(
-        1800.0, "seconds a cell may take before it is stopped and recorded as failed"
+        1800.0,
+        "seconds a cell may take before it is stopped and recorded as failed",
+        low=1e-3,
+        high=1e9,
     )
-    memory_limit: float = setting(8.0, "GiB a cell may ask for, 0 for no limit")
+    memory_limit: float = setting(8.0, "GiB a cell may ask for, 0 for no limit", low=0, high=1e6)
     retry_failed: bool = setting(False, "compute failed cells again")
     records: str = setting(str(RECORDS), "folder of the records")
     speed: bool = setting(
@@ -113,9 +118,7 @@ def list_cells(config):
     Raises:
         InputError: for what cannot be computed.
     """
-    check_range("jobs", config.jobs, 1, 1024)
-    check_range("time_limit", config.time_limit, 1e-3, 1e9, whole=False)
-    check_range("memory_limit", config.memory_limit, 0, 1e6, whole=False)
+    check_settings(config)
     methods = []
     for name in config.methods.split(","):
         methods += [method for method in GROUPS.get(name, (name,)) if method not in methods]

@@ -29,7 +29,7 @@ import numpy as np
 from swift_hydra.bench.methods import make_method
 from swift_hydra.bench.places import SCRIPT
 from swift_hydra.bench.records import RecordKey, find_record, lock_record, write_record
-from swift_hydra.run.record import environment_report, peak_memory_mib
+from swift_hydra.run.record import git_hash, peak_memory_mib
 from swift_hydra.settings import InputError
 
 try:
@@ -207,8 +207,7 @@ def _computed(cell, make):
     if resource is not None and cell.memory_limit:
         limit = int(cell.memory_limit * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    environment = environment_report()
-    content = {"git": environment["git"], "failed": None}
+    content = {"git": git_hash(), "failed": None}
     start = time.perf_counter()
     try:
         with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):

@@ -44,8 +44,8 @@ class ScoreOptions:
     quiet: bool = setting(False, "print only warnings and errors")
 
 
-class Drift:
-    """How many rows lie outside the training rows' range, column by column.
+class Tally:
+    """Rows so far, those above the threshold, and those outside the training rows' range.
 
     Args:
         columns: a :class:`data.rows.Columns`.
@@ -55,11 +55,13 @@ class Drift:
         self.columns = columns
         self.outside = np.zeros(columns.n_features, dtype=np.int64)
         self.n_rows = 0
+        self.n_above = 0
 
-    def add(self, table, X):
-        """Count a block: rows as given and prepared (n, d')."""
+    def add(self, table, X, n_above):
+        """Count a block: rows as given and prepared (n, d'), and how many are above."""
         self.outside += self.columns.outside(table, X).sum(0)
         self.n_rows += len(X)
+        self.n_above += n_above
 
     def warnings(self):
         """A line for every column, at most five, where many rows lie outside."""
@@ -72,30 +74,21 @@ class Drift:
                 )
 
 
-class Counts:
-    """Rows so far, and those above the threshold."""
-
-    def __init__(self):
-        self.n_rows = 0
-        self.n_above = 0
-
-
-def scored_lines(detector, blocks, explain, drift, counts):
+def scored_lines(detector, blocks, explain, tally):
     """Score blocks of rows; yields for each the cells of its lines.
 
     Args:
         detector: a fitted estimator.
         blocks: pairs of a Table and its rows' ids.
         explain: features to name for every row above the threshold.
-        drift: a :class:`Drift` that counts the rows.
-        counts: :class:`Counts`.
+        tally: a :class:`Tally` that counts the rows.
     """
     blank = [""] * (2 * explain)
     for table, ids in blocks:
         X = detector.columns_.prepare(table)
-        drift.add(table, X)
         score = detector.score_prepared(X)
         above = np.flatnonzero(score > detector.threshold_)
+        tally.add(table, X, len(above))
         flags = np.zeros(len(score), dtype=int)
         flags[above] = 1
         lines = [
@@ -107,8 +100,6 @@ def scored_lines(detector, blocks, explain, drift, counts):
             for row, names, values in zip(above, features, raised, strict=True):
                 pairs = zip(names, values, strict=True)
                 lines[row][3:] = [cell for name, value in pairs for cell in (name, f"{value:.4g}")]
-        counts.n_rows += len(lines)
-        counts.n_above += len(above)
         yield lines
 
 
@@ -129,8 +120,7 @@ def main(argv, load):
     detector = load(config.checkpoint)
     check_range("explain", config.explain, 0, detector.n_features_in_)
     columns = detector.columns_
-    drift = Drift(columns)
-    counts = Counts()
+    tally = Tally(columns)
     blocks = stream_table(
         config.data,
         columns.given_names,
@@ -149,7 +139,7 @@ def main(argv, load):
         output.writerow([config.id_column or "row", "score", "anomaly", *named])
         hide = True if config.quiet else None
         with tqdm(unit=" rows", unit_scale=True, disable=hide) as bar:
-            for lines in scored_lines(detector, blocks, config.explain, drift, counts):
+            for lines in scored_lines(detector, blocks, config.explain, tally):
                 output.writerows(lines)
                 bar.update(len(lines))
         text.flush()
@@ -163,10 +153,10 @@ def main(argv, load):
             raise InputError(f"{out}: is what is read, it would be lost: choose another --out")
     with contextlib.suppress(BrokenPipeError):
         write_file(out, write)
-    for line in drift.warnings():
+    for line in tally.warnings():
         print(line, file=sys.stderr)
     if not config.quiet:
         print(
-            f"{counts.n_rows} rows scored in {time.perf_counter() - start:.1f} s, "
-            f"{counts.n_above} above the threshold {detector.threshold_:.4g}; written to {out}"
+            f"{tally.n_rows} rows scored in {time.perf_counter() - start:.1f} s, "
+            f"{tally.n_above} above the threshold {detector.threshold_:.4g}; written to {out}"
         )

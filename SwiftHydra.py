@@ -58,16 +58,18 @@ from swift_hydra.run.record import write_tensorboard
 from swift_hydra.run.resume import PACE, Store, finished_run
 from swift_hydra.scan.backends import choose_backend
 from swift_hydra.settings import (
+    DEBUG,
     InputError,
     check_choice,
     check_settings,
     flag_values,
+    one_line,
     parse_config,
     resolve_device,
     run_main,
     setting,
 )
-from swift_hydra.training.seeds import seeded, stage_rng
+from swift_hydra.training.seeds import stage_rng, streams
 
 if __name__ == "SwiftHydra":
     # The clone's short name: one class, and one name in pickles, whichever came first.
@@ -194,6 +196,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         X, y = (X_train, y_train) if X is None else (X, y)
         self.check_settings()
         rows = X if isinstance(X, TrainingRows) else self._read(X, y)
+        # A frame to score may still have its label column.
+        name = getattr(y, "name", None)
+        self.label_name_ = name if isinstance(name, str) else None
         journal = journal or Journal(self.progress)
         seed = int(self.random_state)
         Z = torch.from_numpy(rows.Z)
@@ -206,7 +211,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         wanted, self.effective_rank_ = choose_n_experts(rows.Z)
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
         self.device_ = resolve_device(self.device)
-        self.detector_, self.decision_scores_ = PRESETS[self.preset].fit(
+        self.detector_, self.decision_scores_, self.fresh_scores_ = PRESETS[self.preset].fit(
             Z, labels, generated.rows, self._detector_settings(), journal
         )
         self.columns_ = rows.columns
@@ -283,24 +288,30 @@ def generate(Z, y, networks, seed, settings, journal=None):
     saved = journal.saved("episodes")
     if kind == "none":
         return Generated(Z[:0], [])
-    if saved is not None and saved["finished"]:
-        return _finish(saved["accepted"], saved["log"], journal)
+    if saved is not None:
+        with journal.taking_up():
+            accepted = saved["accepted"]
+            if accepted.shape[1:] != Z.shape[1:] or not accepted.isfinite().all():
+                raise ValueError("the generated rows are not finite or not of this table")
+            if saved["finished"]:
+                return _finish(accepted, saved["log"], journal)
     balance = len(y) - 2 * int((y == 1).sum())
     wanted = settings.n_synthetic or int(np.clip(balance, FEWEST, MOST))
     options = {"warm_up": True, **(settings.policy_settings or {})}
     warm_up = options.pop("warm_up")
     rng = stage_rng(seed, f"generate/{kind}")
-    with seeded(seed, f"generate/{kind}") as generator:
-        if kind in COPIED:
-            rows = COPIED[kind](Z, y, wanted, seed, generator)
-            return _finish(rows, [_entry_of(rows)], journal)
-        environment = LatentEnvironment(Z, y, networks, rng, **options)
-        if kind in DRAWN:
-            rows, drawn = draw_filtered(environment, kind, wanted, generator)
-            return _finish(rows, [_entry_of(rows) | {"drawn": drawn}], journal)
-        episodes = Episodes(y, wanted, settings.n_episodes, seed, kind)
-        proposer = PROPOSERS[kind](environment, warm_up=warm_up)
-        return _finish(*run_episodes(episodes, environment, proposer, generator, journal), journal)
+    stream = streams(seed, f"generate/{kind}")
+    if kind in COPIED:
+        rows = COPIED[kind](Z, y, wanted, seed, stream.draws)
+        return _finish(rows, [_entry_of(rows)], journal)
+    environment = LatentEnvironment(Z, y, networks, rng, **options)
+    if kind in DRAWN:
+        rows, drawn = draw_filtered(environment, kind, wanted, stream.draws)
+        return _finish(rows, [_entry_of(rows) | {"drawn": drawn}], journal)
+    episodes = Episodes(y, wanted, settings.n_episodes, seed, kind)
+    proposer = stream.built(lambda: PROPOSERS[kind](environment, warm_up=warm_up))
+    rows, log = run_episodes(episodes, environment, proposer, stream.draws, journal)
+    return _finish(rows, log, journal)
 
 
 def _entry_of(rows):
@@ -343,11 +354,12 @@ def run_episodes(episodes, environment, proposer, generator, journal):
     log = []
     saved = journal.saved("episodes")
     if saved is not None:
-        accepted = saved["accepted"]
-        log = saved["log"]
-        environment.go_on(saved)
-        proposer.go_on(saved["agent"])
-        generator.set_state(saved["generator"])
+        with journal.taking_up():
+            accepted = saved["accepted"]
+            log = list(saved["log"])
+            environment.go_on(saved)
+            proposer.go_on(saved["agent"])
+            generator.set_state(saved["generator"])
     for episode in range(len(log), episodes.n):
         weight = GAMMA**episode  # diversity first, deception later
         loss = detector_loss(environment, episodes.y, accepted)
@@ -422,7 +434,8 @@ def main(argv=None, pace=PACE):
     detector.check_settings()
     rows = load_rows(which, detector)
     where = f"{rows.data.name} ({which.protocol}, seed {which.seed})"
-    progress.say(f"{where}: {rows}")
+    progress.say(f"{where}: {rows.label}")
+    progress.say(f"{rows}")
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
@@ -477,12 +490,18 @@ def _run(folder, rows, detector, which, options, work):
         detector.fit(rows.train, pretrained=pretrained, journal=journal)
         with journal.stage("score"):
             score = detector.score_prepared(rows.X_test)
-    except FloatingPointError as error:
-        folder.write_results(report | {"failed": str(error)}, [], None, None)
+    except InputError:  # a file's, and said
+        raise
+    except Exception as error:
+        reason = str(error)
+        if not isinstance(error, FloatingPointError):
+            reason = f"{type(error).__name__}: {error}"
+        folder.write_results(report | {"failed": one_line(reason)}, [], None, None)
         store.clear()
         raise InputError(
-            f"{rows.data.name}: the run failed and was recorded as failed: {error}"
-        ) from None
+            f"{rows.data.name}: the run failed and was recorded as failed: {reason}: {DEBUG} shows "
+            "where"
+        ) from error
     report |= run_report.report_of_end(detector, rows, score, device, backend, journal.seconds)
     _write(folder, rows, detector, score, journal.log, report, options.plot)
     store.clear()

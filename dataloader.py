@@ -11,6 +11,7 @@ key, the value found and what to do about it.
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,23 +21,26 @@ import numpy as np
 from swift_hydra.data.catalogue import resolve_dataset
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.download import download
-from swift_hydra.data.files import read_table
-from swift_hydra.data.labels import check_labels
+from swift_hydra.data.files import read_table, suffix_of
+from swift_hydra.data.labels import Labels, read_labels
+from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import PROTOCOLS, Split, make_split
-from swift_hydra.data.table import Table, fingerprint
-from swift_hydra.settings import InputError, parse_config, run_main, setting
+from swift_hydra.data.suspicious import notes
+from swift_hydra.data.table import CellParser, Table, fingerprint
+from swift_hydra.settings import InputError, parse_config, printable, run_main, setting
 
 DEFAULT_DATASET = "47_yeast"
 
 
 @dataclass
-class FileOptions:
-    """Which table is read, and which of its columns."""
+class FileOptions(Reading):
+    """Which table is read, which of its columns, and how they are written."""
 
     dataset: str = setting(
         DEFAULT_DATASET,
-        "an .npz with X and y, a .csv or .parquet with a label column, or an ADBench name",
+        "an .npz with X and y, a .csv, .tsv, .txt (also .gz) or .parquet with a label column, or "
+        "an ADBench name",
         positional=True,
     )
     label_column: str | None = setting(
@@ -64,16 +68,23 @@ class Dataset:
     Attributes:
         name: the file's stem, for example ``47_yeast``.
         table: n rows as :class:`data.columns.Preparation` takes them.
-        y: (n,) int64, 0 = normal, 1 = anomaly, at least two anomalies and one normal row.
+        labels: checked labels, at least two anomalies and one normal row.
+        label: name of their column.
         path: the file it came from.
         settings: what happens to gaps and texts.
     """
 
     name: str
     table: Table
-    y: np.ndarray
+    labels: Labels
+    label: str
     path: Path
     settings: ColumnSettings
+
+    @property
+    def y(self):
+        """(n,) int64, 0 = normal, 1 = anomaly."""
+        return self.labels.y
 
     @property
     def columns(self):
@@ -82,9 +93,8 @@ class Dataset:
 
     @property
     def X(self):
-        """(n, d') float32, the rows prepared by all of them: to look at, never to learn from."""
-        preparation = Preparation(self.settings.impute, self.settings.categorical)
-        return preparation.fit(self.table).transform(self.table)
+        """(n, d') the rows prepared by all of them: to look at, never to learn from."""
+        return Preparation.of(self.settings).fit(self.table).transform(self.table)
 
 
 class Rows(NamedTuple):
@@ -105,6 +115,11 @@ class Rows(NamedTuple):
             "test_fingerprint": fingerprint(self.X_test, self.y_test),
         }
 
+    @property
+    def label(self):
+        """Which column is the label, which value the anomaly, and how many of them there are."""
+        return f"label column {self.data.label!r}, {self.data.labels}"
+
     def __str__(self):
         known = f"{len(self.train.y)} training rows with {int(self.train.y.sum())} known anomalies"
         return f"{known}, {len(self.y_test)} test rows with {int(self.y_test.sum())}"
@@ -115,7 +130,7 @@ def load_rows(options, settings=None, least=2):
 
     Args:
         options: a :class:`RowOptions`.
-        settings: has ``impute`` and ``categorical``; None refuses gaps and texts.
+        settings: a :class:`data.columns.ColumnSettings`; None refuses gaps, texts and dates.
         least: fewest anomalies to train on, see :func:`data.splits.make_split`.
 
     Returns:
@@ -126,11 +141,7 @@ def load_rows(options, settings=None, least=2):
     """
     settings = settings or ColumnSettings()
     data = load_dataset(
-        options.dataset,
-        options.label_column,
-        settings.impute,
-        settings.categorical,
-        options.drop_columns,
+        options.dataset, options.label_column, settings, options.drop_columns, options
     )
     split = make_split(
         data.X if options.protocol == "unseen" else None,
@@ -141,44 +152,84 @@ def load_rows(options, settings=None, least=2):
         options.max_rows,
         least=least,
     )
-    train = TrainingRows.read(data.table.take(split.train), data.y[split.train], settings)
+    labels = Labels(data.y[split.train], data.labels.classes)
+    train = TrainingRows.read(data.table.take(split.train), labels, settings)
     test = data.table.take(split.test)
     return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
 
 
-def load_dataset(spec, label_column=None, impute="refuse", categorical="refuse", drop_columns=None):
+def load_dataset(spec, label_column=None, settings=None, drop_columns=None, reading=None):
     """Read and check a table.
 
     Args:
         spec: a path or a name, see :func:`data.catalogue.resolve_dataset`. ``.npz`` needs ``X``
-            (n, d) and ``y`` (n,) or (n, 1); ``.csv`` may have a header row and separates cells by
-            comma, semicolon or tab; ``.parquet`` needs pyarrow.
-        label_column: the label column of a ``.csv`` or ``.parquet``; None takes the last one.
-        impute: what happens to gaps, see :class:`data.columns.Preparation`.
-        categorical: what happens to texts.
+            (n, d) and ``y`` (n,) or (n, 1); a text file may have a header row and separates cells
+            by comma, semicolon, tab or |; ``.parquet`` needs pyarrow.
+        label_column: the label column of a text file or ``.parquet``; None takes the last one.
+        settings: a :class:`data.columns.ColumnSettings`; None refuses gaps, texts and dates.
         drop_columns: names of columns to leave out, separated by commas.
+        reading: a :class:`data.reading.Reading` of a text file, or None.
 
     Returns:
         A :class:`Dataset`.
 
     Raises:
-        InputError: whatever is wrong with the file or its content.
+        InputError: whatever is wrong with the file or its content, all of it in one message.
     """
+    settings = settings or ColumnSettings()
     path = resolve_dataset(spec)
-    preparation = Preparation(impute, categorical)  # refuses unknown options first
+    preparation = Preparation.of(settings)  # refuses unknown options first
     drop = [name.strip() for name in drop_columns.split(",")] if drop_columns else []
-    table, y = read_table(path, label_column, drop, find_texts=categorical != "refuse")
-    X = preparation.fit(table).transform(table)
-    if y.ndim and len(X) != len(y):
+    texts = settings.categorical != "refuse"
+    table, y, label, problems = read_table(path, label_column, drop, texts, reading, settings.dates)
+    lines = table.lines
+    if y.ndim and len(table) != len(y):
         raise InputError(
-            f"{path}: X has {len(X)} rows and y has {len(y)} labels: they must be of one length"
+            f"{path}: X has {len(table)} rows and y has {len(y)} labels: they must be of one length"
         )
-    y = check_labels(y, path)
+    checks = [
+        lambda: CellParser.refuse(path, problems),
+        lambda: preparation.fit(table).transform(table),
+        lambda: read_labels(
+            y,
+            path if label == "y" else f"{path}: column {label!r}",
+            2,
+            settings.anomaly_label,
+            settings.majority_anomalies,
+            lines,
+        ),
+    ]
+    _, X, labels = _all_or_every_problem(checks, path)
+    for note in notes(table):
+        warnings.warn(f"{path.name}: {note}", stacklevel=2)
     if not table.texts and np.isfinite(table.X).all():
         table = replace(table, X=X)  # one copy where one will do
     table = replace(table, columns=table.names())
-    settings = ColumnSettings(impute=impute, categorical=categorical)
-    return Dataset(path.stem, table, y, path, settings)
+    return Dataset(stem_of(path), table, labels, label, path, settings)
+
+
+def stem_of(path):
+    """The name of a data set: its file's, without suffixes, and never a path of its own."""
+    stem = path.name
+    for suffix in (".gz", suffix_of(path)):
+        stem = stem.removesuffix(suffix) if stem.lower().endswith(suffix) else stem
+    return stem.strip(". ") or "table"
+
+
+def _all_or_every_problem(checks, path):
+    """Results of functions without arguments, or one InputError that says what any of them did."""
+    results = []
+    problems = []
+    for check in checks:
+        try:
+            results.append(check())
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        first, *others = problems
+        others = [other.removeprefix(f"{path}: ") for other in others]
+        raise InputError("; moreover, ".join([first, *others]))
+    return results
 
 
 def describe(X, y):
@@ -188,7 +239,7 @@ def describe(X, y):
         X: (n, d) features.
         y: (n,) labels.
     """
-    X = np.asarray(X, dtype=np.float32) + np.float32(0)  # -0.0 becomes 0.0, the two are one value
+    X = np.asarray(X, dtype=np.float64) + 0.0  # -0.0 becomes 0.0, the two are one value
     seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X}
     return {
         "rows": len(X),
@@ -217,15 +268,14 @@ def main(argv=None):
     if fetch.download is not None:
         download(fetch.download, fetch.source)
         return
-    data = load_dataset(
-        file.dataset, file.label_column, settings.impute, settings.categorical, file.drop_columns
-    )
+    data = load_dataset(file.dataset, file.label_column, settings, file.drop_columns, file)
     X = data.X
     table = data.table.X
     facts = describe(X, data.y)
     percent = 100 * facts["anomalies"] / facts["rows"]
     n_missing = int(np.isnan(table).sum()) if table.dtype.kind == "f" else 0
-    print(f"{data.name} ({data.path})")
+    print(printable(f"{data.name} ({data.path})"))
+    print(printable(f"label             column {data.label!r}, {data.labels}"))
     print(f"rows              {facts['rows']}")
     print(f"features          {facts['features']}")
     print(f"anomalies         {facts['anomalies']} ({percent:.2f} %)")

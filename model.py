@@ -254,6 +254,14 @@ DENSE = (
 )
 
 
+def dropped_out(h, share, training, generator=None):
+    """Dropout with a torch Generator of its own (None takes torch's global one)."""
+    if not training or share == 0:
+        return h
+    kept = torch.empty(h.shape).bernoulli_(1 - share, generator=generator)
+    return h * kept.to(h.device).div_(1 - share)
+
+
 class MambaExperts(nn.Module):
     """E small Mamba detectors with stacked parameters, computed together.
 
@@ -304,8 +312,11 @@ class MambaExperts(nn.Module):
         self.out_weight = stacked([layer.weight.T for layer in last])  # (E, d_head, 1)
         self.out_bias = stacked([layer.bias[None] for layer in last])
 
-    def forward(self, x, experts=None):
-        """Logits (E, B) of the rows x (B, d); of ``experts`` (a slice) alone where given."""
+    def forward(self, x, experts=None, generator=None):
+        """Logits (E, B) of the rows x (B, d); of ``experts`` (a slice) alone where given.
+
+        x may be (E, B, d): the rows as each expert sees them. ``generator`` is dropout's.
+        """
 
         def of(value):
             return value if experts is None else value[experts]
@@ -316,12 +327,17 @@ class MambaExperts(nn.Module):
         if experts is not None and x.shape[1] <= DENSE:
             tokens = self._embed_dense(x, order, of(self.token_weight), of(self.token_bias))
         else:
-            padded = F.pad(x, (0, 1))  # (B, d + 1), the last column is zero
-            groups = padded[:, order.reshape(-1)].view(len(x), G * T, -1)
-            groups = groups.transpose(0, 1)  # (G * T, B, width)
+            padded = F.pad(x, (0, 1))  # (B, d + 1) or (G, B, d + 1), the last column is zero
+            B = padded.shape[-2]
+            if x.dim() == 2:
+                groups = padded[:, order.reshape(-1)].view(B, G * T, -1)
+                groups = groups.transpose(0, 1)  # (G * T, B, width)
+            else:
+                groups = padded.gather(2, order[:, None].expand(-1, B, -1)).view(G, B, T, -1)
+                groups = groups.transpose(1, 2).flatten(0, 1)  # (G * T, B, width)
             weight = of(self.token_weight).flatten(0, 1)
             tokens = torch.matmul(groups, weight)  # (G * T, B, d_model)
-            tokens = tokens.view(G, T, len(x), -1) + of(self.token_bias)
+            tokens = tokens.view(G, T, B, -1) + of(self.token_bias)
             tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
         scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
         normed = tokens * scale * of(self.norm_weight)[:, None, None]
@@ -329,7 +345,7 @@ class MambaExperts(nn.Module):
         tokens = tokens + mamba_mixer(block, normed, self.backend)  # (G, B, T, d_model)
         h = torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight))
         h = F.silu(h)  # (G, B, d_head)
-        h = F.dropout(h, self.dropout, self.training)
+        h = dropped_out(h, self.dropout, self.training, generator)
         return torch.baddbmm(of(self.out_bias), h, of(self.out_weight)).squeeze(-1)  # (G, B)
 
     @staticmethod
@@ -377,13 +393,13 @@ class MLPExperts(nn.Module):
             [stacked([layer.bias[None] for layer in group]) for group in layers]
         )
 
-    def forward(self, x, experts=None):
-        """Logits (E, B) of the rows x (B, d); of ``experts`` (a slice) alone where given."""
+    def forward(self, x, experts=None, generator=None):
+        """As :meth:`MambaExperts.forward`."""
         pick = slice(None) if experts is None else experts
-        h = x.expand(len(self.biases[0][pick]), *x.shape)  # (G, B, d)
+        h = x.expand(len(self.biases[0][pick]), *x.shape[-2:])  # (G, B, d)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if i:
-                h = F.dropout(F.silu(h), self.dropout, self.training)
+                h = dropped_out(F.silu(h), self.dropout, self.training, generator)
             h = torch.matmul(h, weight[pick]) + bias[pick]
         return h.squeeze(-1)  # (G, B)
 
@@ -515,13 +531,23 @@ class MoEDetector(nn.Module):
     def backend(self, name):
         self.experts.backend = name
 
-    def forward(self, x, allowed=None, generator=None):
+    def forward(self, x, allowed=None, stream=None, each=None):
+        """All experts on all rows.
+
+        Args:
+            x: (B, d).
+            allowed: see :class:`Router`.
+            stream: random streams, ``draws`` of the router's noise and ``weights`` of dropout; None
+                takes torch's global one.
+            each: (E, B, d) the rows as each expert sees them, where they differ; the router sees x.
+        """
         if x.shape[-1] != self.d_features:
             raise ValueError(
                 f"expected rows of {self.d_features} features, however: {tuple(x.shape)=}"
             )
-        routed = self.router(x, allowed, generator)
-        logits = self.experts(x)  # (E, B)
+        weights, draws = stream or (None, None)
+        routed = self.router(x, allowed, draws)
+        logits = self.experts(x if each is None else each, generator=weights)  # (E, B)
         return MoEOutput((routed.gates.T * logits).sum(0), logits, routed)
 
     @torch.no_grad()

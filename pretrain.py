@@ -35,7 +35,7 @@ from swift_hydra.settings import (
 from swift_hydra.snapshot import pack_network, read_network, to_tensors
 from swift_hydra.training.batches import BatchPlan, Examples, half_and_half
 from swift_hydra.training.optimise import Optimiser, Training
-from swift_hydra.training.seeds import seeded, stage_rng
+from swift_hydra.training.seeds import stage_rng, streams
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 CVAE_BATCH = 128
@@ -100,18 +100,18 @@ def train_cvae(make, X, y, seed, stage, steps, journal):
     Raises:
         FloatingPointError: naming the step and the parts when the loss is not finite.
     """
-    with seeded(seed, stage) as generator:
-        cvae = make().to(X.device).train()
-        normal, anomaly = ((y == label).nonzero().squeeze(1) for label in (0, 1))
-        if not len(normal) or not len(anomaly):
-            normal = anomaly = torch.arange(len(y))
-        rows = half_and_half(normal, anomaly, steps, CVAE_BATCH, generator)  # (S, B)
-        rows = rows.to(X.device)
-        optimiser = Optimiser(cvae, CVAE_RATE, CVAE_DECAY, steps)
-        training = Training(stage, cvae, optimiser, steps, generator, journal)
-        for step in training:
-            loss = cvae.loss(X[rows[step]], y[rows[step]], generator)
-            training.learn(loss.total, reconstruction=loss.reconstruction.item(), kl=loss.kl.item())
+    stream = streams(seed, stage)
+    cvae = stream.built(make).to(X.device).train()
+    normal, anomaly = ((y == label).nonzero().squeeze(1) for label in (0, 1))
+    if not len(normal) or not len(anomaly):
+        normal = anomaly = torch.arange(len(y))
+    rows = half_and_half(normal, anomaly, steps, CVAE_BATCH, stream.draws)  # (S, B)
+    rows = rows.to(X.device)
+    optimiser = Optimiser(cvae, CVAE_RATE, CVAE_DECAY, steps)
+    training = Training(stage, cvae, optimiser, steps, stream, journal)
+    for step in training:
+        loss = cvae.loss(X[rows[step]], y[rows[step]], stream.draws)
+        training.learn(loss.total, reconstruction=loss.reconstruction.item(), kl=loss.kl.item())
     return cvae.eval()
 
 
@@ -160,32 +160,34 @@ def train_detector(make, examples, recipe, seed, stage, journal):
     Raises:
         FloatingPointError: naming the step and the parts when the loss is not finite.
     """
-    with seeded(seed, stage) as generator:
-        device = examples.X.device
-        detector = make().to(device).train()
-        # Resolved once: a search for kernels that are not there would cost every step its time.
-        detector.backend = choose_backend(recipe.backend, device)
-        several = detector.n_experts > 1
-        rng = stage_rng(seed, stage + "/mixup")
-        plan = BatchPlan(examples, detector.n_experts, recipe, generator, rng)
-        optimiser = Optimiser(detector, recipe.lr, recipe.weight_decay, recipe.steps, NOT_DECAYED)
-        training = Training(stage, detector, optimiser, recipe.steps, generator, journal)
-        for step in training:
-            out = detector(plan.inputs(step), plan.allowed(step), generator)
-            target = plan.target[step]  # (B,)
-            mixture = F.binary_cross_entropy_with_logits(out.logit, target)
-            loss = mixture + recipe.balance_weight * out.router.balance_loss
-            parts = {"detector_loss": mixture.item()}
-            if several:
-                own = F.binary_cross_entropy_with_logits(
-                    out.expert_logits,  # (E, B)
-                    target.expand(detector.n_experts, -1),
-                    plan.share[step],
-                    reduction="sum",
-                )
-                loss = loss + recipe.own_weight * own
-                parts["balance_loss"] = out.router.balance_loss.item()
-            training.learn(loss, **parts)
+    stream = streams(seed, stage)
+    device = examples.X.device
+    detector = stream.built(make).to(device).train()
+    # Resolved once: a search for kernels that are not there would cost every step its time.
+    detector.backend = choose_backend(recipe.backend, device)
+    several = detector.n_experts > 1
+    rng = stage_rng(seed, stage + "/mixup")
+    plan = BatchPlan(examples, detector.n_experts, recipe, stream.draws, rng)
+    optimiser = Optimiser(detector, recipe.lr, recipe.weight_decay, recipe.steps, NOT_DECAYED)
+    training = Training(stage, detector, optimiser, recipe.steps, stream, journal)
+    for step in training:
+        inputs = plan.inputs(step)  # (B, d)
+        each = plan.of_experts(step, inputs)
+        out = detector(inputs, plan.allowed(step), stream, each)
+        target = plan.target[step]  # (B,)
+        mixture = F.binary_cross_entropy_with_logits(out.logit, target)
+        loss = mixture + recipe.balance_weight * out.router.balance_loss
+        parts = {"detector_loss": mixture.item()}
+        if several:
+            own = F.binary_cross_entropy_with_logits(
+                out.expert_logits,  # (E, B)
+                target.expand(detector.n_experts, -1),
+                plan.share[step],
+                reduction="sum",
+            )
+            loss = loss + recipe.own_weight * own
+            parts["balance_loss"] = out.router.balance_loss.item()
+        training.learn(loss, **parts)
     return detector.eval()
 
 
@@ -355,7 +357,8 @@ def main(argv=None, pace=PACE):
     rows = load_rows(which, settings)
     where = f"{rows.data.name} ({which.protocol}, seed {which.seed})"
     y = rows.train.y
-    progress.say(f"{where}: {len(y)} training rows, {int(y.sum())} anomalies")
+    progress.say(f"{where}: {rows.label}")
+    progress.say(f"{len(y)} training rows, {int(y.sum())} anomalies")
     train = reuse_or_pretrain if options.resume else pretrain_and_save
     run = RunFolder(options.out, rows.data.name, which.protocol, which.seed)
     with run.locked() as folder:

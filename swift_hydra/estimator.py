@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
+from swift_hydra.data.frames import frame_names, with_columns
 from swift_hydra.data.rows import Columns
-from swift_hydra.data.table import as_table, frame_names, listed
+from swift_hydra.data.table import as_table, listed
 from swift_hydra.files import content_of, load_checkpoint, write_torch
 from swift_hydra.settings import InputError, check_range
 from swift_hydra.snapshot import to_arrays, to_tensors
@@ -26,12 +27,21 @@ class NotFitted(InputError, NotFittedError):
     """scikit-learn's error for an estimator without a fit, one line on the command line."""
 
 
+def threshold_of(scores, share):
+    """The threshold that a share of the scores (n,) is above, the nearest that ties allow."""
+    values, counts = np.unique(scores, return_counts=True)
+    above = len(scores) - np.cumsum(counts)  # of each value
+    at = int(np.abs(above - share * len(scores)).argmin())
+    return float(values[at : at + 2].mean())
+
+
 class TableDetector(BaseEstimator):
     """The fitted half of :class:`SwiftHydra.SwiftHydra`.
 
     ``fit`` leaves ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (scores standardised
-    rows), ``decision_scores_`` of the training rows, ``synthetic_``, ``classes_``,
-    ``n_features_in_``, ``n_experts_`` and ``effective_rank_``.
+    rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_`` of the same as
+    fresh rows would have them, ``synthetic_``, ``classes_``, ``n_features_in_``, ``n_experts_`` and
+    ``effective_rank_``.
     """
 
     def __sklearn_tags__(self):
@@ -92,7 +102,7 @@ class TableDetector(BaseEstimator):
             raise NotFitted(
                 "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
             )
-        table = as_table(self._in_order(X), self.columns_.texts)
+        table = as_table(self._in_order(X), self.columns_.texts, dates=self.dates)
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "
@@ -107,6 +117,8 @@ class TableDetector(BaseEstimator):
         if names is None or here is None or here == names:
             return X
         missing = [name for name in names if name not in here]
+        # The labels of the training table, left in the frame, are no column of it.
+        here = [name for name in here if name in names or name != self.label_name_]
         other = [name for name in here if name not in names]
         if missing or other or len(here) != len(names):
             parts = [f"column {listed(map(repr, missing))} is missing"] if missing else []
@@ -116,8 +128,8 @@ class TableDetector(BaseEstimator):
                 f"X: {' and '.join(parts)}: give the columns it was trained on, {listed(names)}, "
                 "in any order"
             )
-        order = [here.index(name) for name in names]
-        return X.iloc[:, order] if hasattr(X, "iloc") else X[:, order]
+        place = {name: j for j, name in enumerate(frame_names(X))}
+        return with_columns(X, [place[name] for name in names])
 
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.
@@ -166,12 +178,13 @@ class TableDetector(BaseEstimator):
         """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
 
         Args:
-            contamination: share of the training rows above the threshold, 0 to .99.
+            contamination: share above the threshold that is expected of fresh rows like the
+                training rows, 0 to .99; the nearest that equal scores allow.
         """
         check_range("contamination", contamination, 0, 0.99, whole=False)
         self.contamination = contamination
-        self.threshold_ = float(np.quantile(self.decision_scores_, 1 - contamination))
-        self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
+        self.threshold_ = threshold_of(self.fresh_scores_, contamination)
+        self.labels_ = (self.fresh_scores_ > self.threshold_).astype(np.int64)
         return self
 
     # --- checkpoints ------------------------------------------------------------------------------
@@ -193,12 +206,14 @@ class TableDetector(BaseEstimator):
             "parameters": parameters,
             "columns": to_tensors(self.columns_.snapshot()),
             "classes": self.classes_.tolist(),
+            "label_name": self.label_name_,
             "n_features": self.n_features_in_,
             "n_experts": self.n_experts_,
             "effective_rank": self.effective_rank_,
             "synthetic": torch.from_numpy(self.synthetic_),
             "detector": to_tensors(self.detector_.snapshot()),
             "decision_scores": torch.from_numpy(self.decision_scores_),
+            "fresh_scores": torch.from_numpy(self.fresh_scores_),
         }
 
     def save(self, path):
@@ -229,10 +244,12 @@ class TableDetector(BaseEstimator):
             self.n_features_in_ = saved["n_features"]
             self.columns_ = Columns.from_snapshot(to_arrays(saved["columns"]), self.n_features_in_)
             self.classes_ = np.array(saved["classes"])
+            self.label_name_ = saved["label_name"]
             self.n_experts_ = saved["n_experts"]
             self.effective_rank_ = saved["effective_rank"]
             self.synthetic_ = saved["synthetic"].numpy()
             self.decision_scores_ = saved["decision_scores"].numpy()
+            self.fresh_scores_ = saved["fresh_scores"].numpy()
             self.detector_ = self.detector_from(to_arrays(saved["detector"]))
             self.set_contamination(self.contamination)
             self._check_rebuilt()
@@ -254,9 +271,10 @@ class TableDetector(BaseEstimator):
         scores = self.decision_scores_
         d = len(columns.centre)
         wanted = {
-            "classes": (self.classes_, (2,)),
+            "classes": (self.classes_ != "", (2,)),  # numbers or texts
             "synthetic": (rows, (*rows.shape[:1], d)),
             "decision_scores": (scores, scores.shape[:1]),
+            "fresh_scores": (self.fresh_scores_, scores.shape[:1]),
         }
         for name, (value, shape) in wanted.items():
             if value.shape != shape or not np.isfinite(value).all():

@@ -6,9 +6,11 @@ renamed.
 
 import contextlib
 import errno
+import glob
 import hashlib
 import io
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -30,11 +32,20 @@ FULL = (errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") 
 SUM_BYTES = 64  # SHA256 (hex) of all before it: the comment of the zip archive of torch.save
 
 
+def _umask():
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+MODE = 0o666 & ~_umask()  # of a new file; asked for once, since asking sets it for a moment
+
+
 @contextlib.contextmanager
 def file_lock(path, wait=True):
     """Hold the lock of the file ``path``, which is created.
 
-    The system lets go of it when this process dies.
+    The system lets go of it when this process dies. A link at its place is not followed.
 
     Args:
         path: the file.
@@ -43,18 +54,34 @@ def file_lock(path, wait=True):
     Raises:
         BlockingIOError: if another process holds it and ``wait`` is False.
     """
-    with open(path, "w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        while fcntl is None:
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-                break
-            except PermissionError:  # held; the lock that waits would give up after ten seconds
-                if not wait:
-                    raise BlockingIOError(errno.EAGAIN, "held by another process") from None
-                time.sleep(0.1)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, MODE), "r+") as file:
+        _lock(file, wait)
         yield file
+
+
+def _lock(file, wait):
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    while fcntl is None:
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            break
+        except PermissionError:  # held; the lock that waits would give up after ten seconds
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, "held by another process") from None
+            time.sleep(0.1)
+
+
+def remove_left_parts(path):
+    """Remove what killed processes were about to write to ``path``: parts that nobody holds."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            if fcntl is None:
+                continue
+            with open(left, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -73,28 +100,58 @@ def part(path, write):
         raise InputError(f"{path}: is no ordinary file: choose another place")
     name = None
     try:
+        remove_left_parts(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         with os.fdopen(handle, "wb") as file:
+            with contextlib.suppress(OSError):  # file systems without locks
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else MODE)
         yield name
     except OSError as error:
-        remedy = "free space there" if error.errno in FULL else "make its folder writable"
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}): {remedy} or choose another "
-            "place"
-        ) from None
+        raise _not_written(path, error) from None
     finally:
         if name is not None:
             with contextlib.suppress(OSError):
                 os.unlink(name)
 
 
+def _not_written(path, error):
+    remedy = "free space there" if error.errno in FULL else "make its folder writable"
+    if error.errno == errno.ENXIO:
+        return InputError(
+            f"{path}: is no ordinary file, and nobody reads from it: start its reader first, or "
+            "choose another place"
+        )
+    return InputError(
+        f"{path}: cannot be written ({error.strerror or error}): {remedy} or choose another place"
+    )
+
+
 def write_file(path, write):
-    """One file, whole or not at all: ``write`` is called with an open binary file."""
-    path = Path(path)
+    """One file, whole or not at all: ``write`` is called with an open binary file.
+
+    What a link points to is written, and the link stays. Devices and pipes are written in place.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        try:
+            # Without waiting for a reader that may never come.
+            handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+            os.set_blocking(handle, True)
+            with os.fdopen(handle, "wb", buffering=0) as file:
+                write(file)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _not_written(path, error) from None
+        return
     with part(path, write) as name:
         os.replace(name, path)
 
@@ -135,15 +192,15 @@ def load_checkpoint(path, kind, remedy=REMEDY):
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint: check the path")
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            if not _sum_is_right(file):
+                raise ValueError("another SHA256")
+            file.seek(0)
+            saved = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}): check its permissions"
         ) from None
-    try:
-        if hashlib.sha256(memoryview(data)[:-SUM_BYTES]).hexdigest().encode() != data[-SUM_BYTES:]:
-            raise ValueError("another SHA256")
-        saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:  # a damaged pickle raises anything, IndexError and TypeError among it
         raise InputError(
             f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
@@ -155,8 +212,26 @@ def load_checkpoint(path, kind, remedy=REMEDY):
     return saved
 
 
+def _sum_is_right(file):
+    """Does an open file end with the SHA256 of all before it? Read in pieces, whatever its size."""
+    size = os.fstat(file.fileno()).st_size - SUM_BYTES
+    if size <= 0:
+        return False
+    file.seek(size)
+    told = file.read(SUM_BYTES)
+    if not re.fullmatch(rb"[0-9a-f]+", told):
+        return False
+    file.seek(0)
+    digest = hashlib.sha256()
+    while size > 0:
+        block = file.read(min(size, 1 << 20))
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode() == told
+
+
 @contextlib.contextmanager
-def content_of(path):
+def content_of(path, remedy=REMEDY):
     """While the content of a checkpoint is put to use: whatever is wrong with it names the file.
 
     Raises:
@@ -168,5 +243,5 @@ def content_of(path):
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"{path}: its content does not fit together ({reason[:160]}): {REMEDY}"
+            f"{path}: its content does not fit together ({reason[:160]}): {remedy}"
         ) from None

@@ -1,63 +1,170 @@
-"""Distances and directions of rows: nearest neighbours and the effective rank.
+"""Distances and directions of rows: exact nearest neighbours, copies, the effective rank.
 
-Shapes: n rows, d features.
+Rows are put on a fine grid of whole numbers first. Sums of their products are then whole numbers
+that float64 holds exactly, in whatever order they are added up: a copy is at distance 0, nothing
+cancels, and a row's distances are the same to the bit whichever rows are asked about beside it.
+
+Shapes: n rows, d features, m distinct reference rows.
 """
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
-QUERY_ROWS = 65536  # rows of one neighbour query: bounds memory, does not change any value
+BEND = 5.0  # bound of standardised values, see data/columns.py
+FINEST = 19  # a grid step is 2^-FINEST, coarser where d is large
+MOST_FAR = 48.0  # bound of the coordinate for what the bend hides
+FAR_FROM = 2.0  # times BEND: standard deviations from which it counts
+BLOCK_NUMBERS = 2**20  # distances held at once: bounds memory, does not change any value
+
+
+def bend(u):
+    """Standard deviations to values within +-BEND, in order to the end: u / sqrt(1 + (u/5)^2)."""
+    return u / np.sqrt(1.0 + np.square(u / BEND))
+
+
+def unbend(z):
+    """The way back of :func:`bend`, as far as float32 can tell: up to 15,000."""
+    z = np.asarray(z, dtype=np.float64)
+    return z / np.sqrt(np.maximum(1.0 - np.square(z / BEND), 1e-7))
+
+
+def on_grid(Z):
+    """Standardised rows as whole numbers, and a coordinate for how far they lie outside: (n, d+1).
+
+    Bent values hardly differ beyond ten standard deviations. The last coordinate keeps the
+    distance: it is 0 within ten of them and grows with the logarithm beyond.
+
+    Args:
+        Z: (n, d) rows within +-BEND.
+
+    Returns:
+        float64 of whole numbers, and the length of their step in standard deviations.
+    """
+    Z = np.asarray(Z, dtype=np.float64)
+    # The largest squared distance is below 4 d 2^(6 + 2 bits): it has to stay below 2^53.
+    bits = min(FINEST, int(45 - np.log2(Z.shape[1])) // 2)
+    beyond = np.log(np.maximum(np.abs(unbend(Z)) / BEND - (FAR_FROM - 1.0), 1.0))
+    far = np.minimum(BEND * np.sqrt(np.square(beyond).sum(1)), MOST_FAR)
+    grid = np.rint(np.column_stack([Z, far]) * 2.0**bits)
+    return grid + 0.0, 2.0**-bits  # -0.0 and 0.0 are one number
+
+
+def copies(Z):
+    """Which rows are equal, up to a grid step: (n,) group numbers from 0."""
+    number = {}
+    return np.array([number.setdefault(row.tobytes(), len(number)) for row in on_grid(Z)[0]])
 
 
 class Neighbours:
-    """The k nearest reference rows, leave-one-out for rows that are references themselves.
+    """The nearest reference rows.
 
     Args:
-        reference: (m, d) rows, taken as float32.
+        reference: (r, d) standardised rows; copies count as many times as they are there.
+
+    Attributes:
+        distinct: m numbers of reference rows, the first of each group of copies.
+        group: (r,) which distinct row each reference row is.
     """
 
     def __init__(self, reference):
         self.reference = np.ascontiguousarray(reference, dtype=np.float32)
-        # Brute force on a bounded reference is one blocked matrix product: fast at every width.
-        self.search = NearestNeighbors(algorithm="brute").fit(self.reference)
+        rows, self.step = on_grid(self.reference)
+        _, self.distinct, self.group = np.unique(
+            copies(self.reference), return_index=True, return_inverse=True
+        )
+        rows = rows[self.distinct]
+        # One product gives |r|^2 - 2 x r.
+        self._factor = np.concatenate([rows, np.square(rows).sum(1)[:, None]], axis=1).T.copy()
 
-    def query(self, X, k, own=None):
-        """Sorted distances and reference numbers, (n, k') with k' = min(k, available).
+    def nearest(self, X, k):
+        """The nearest distinct reference rows, of equally near ones some.
 
         Args:
             X: (n, d) rows.
-            k: neighbours wanted.
-            own: (n,) each row's own reference number or -1; that reference is left out.
+            k: how many.
 
-        Raises:
-            ValueError: if nothing is left when a row is left out.
+        Returns:
+            Sorted distances and their places in ``distinct``: (n, min(k, m)).
         """
-        loo = own is not None
-        most = len(self.reference) - int(loo)
-        if most < 1:
-            raise ValueError("leave-one-out distances need at least two reference rows")
-        k = min(k, most)
+        m = self._factor.shape[1]
+        k = min(k, m)
         distance = np.empty((len(X), k))
         index = np.empty((len(X), k), dtype=np.int64)
-        for start in range(0, len(X), QUERY_ROWS):
-            part = slice(start, start + QUERY_ROWS)
-            rows = np.asarray(X[part], dtype=np.float32)
-            near, at = self.search.kneighbors(rows, n_neighbors=k + int(loo))
-            if loo:
-                self_hit = at == own[part, None]
-                # Where a row's own reference is not among them the farthest is dropped.
-                drop = np.where(self_hit.any(1), self_hit.argmax(1), k)
-                keep = np.arange(k + 1) != drop[:, None]
-                near = near[keep].reshape(-1, k)
-                at = at[keep].reshape(-1, k)
-            distance[part] = near
-            index[part] = at
+        size = max(BLOCK_NUMBERS // m, 16)
+        for start in range(0, len(X), size):
+            part = slice(start, start + size)
+            rows = on_grid(X[part])[0]
+            square = np.concatenate([-2 * rows, np.ones((len(rows), 1))], axis=1) @ self._factor
+            at = np.argpartition(square, k - 1, axis=1)[:, :k] if k < m else np.arange(m)
+            at = np.sort(np.broadcast_to(at, (len(rows), k)), axis=1)
+            near = np.take_along_axis(square, at, axis=1)
+            order = np.argsort(near, axis=1, kind="stable")
+            index[part] = np.take_along_axis(at, order, axis=1)
+            near = np.take_along_axis(near, order, axis=1) + np.square(rows).sum(1)[:, None]
+            distance[part] = np.sqrt(near) * self.step
         return distance, index
+
+    def counts(self, used=None):
+        """How many reference rows (of those ``used``, (r,) bool) are copies of each: (m,)."""
+        group = self.group if used is None else self.group[used]
+        return np.bincount(group, minlength=len(self.distinct))
+
+    def mean_distance(self, X, k, others=False):
+        """Mean distance to the k nearest reference rows, (n,).
+
+        Args:
+            X: (n, d) rows.
+            k: how many, copies counted.
+            others: leave out the row's own copies.
+        """
+        distance, index = self.nearest(X, k + 1)
+        return mean_of_first(distance, shares(distance, self.counts()[index], k, others))
+
+
+def shares(distance, counts, k, others=True):
+    """How often each of the sorted neighbours counts among the k nearest: (n, K), sums to k.
+
+    Less where there are fewer.
+
+    Args:
+        distance: (n, K) ascending.
+        counts: (n, K) copies of each neighbour.
+        k: how many.
+        others: leave out neighbours at distance 0, the row's own copies.
+    """
+    counts = np.where(distance > 0, counts, 0) if others else counts
+    before = np.cumsum(counts, axis=1) - counts
+    return np.clip(k - before, 0, counts)
+
+
+def mean_of_first(values, share):
+    """Means of values (n, K) with the weights of :func:`shares`; NaN where they are all 0."""
+    total = share.sum(1)
+    with np.errstate(invalid="ignore"):
+        return (values * share).sum(1) / np.where(total > 0, total, np.nan)
+
+
+def squared_distances(a, b):
+    """Between rows a (n, d) and b (m, d), torch tensors: (n, m) float64, differentiable.
+
+    In float64 throughout: what cancels is 1e-15 of the rows' squared length.
+    """
+    a = a.double()
+    b = b.double()
+    square = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+    return square.clamp(min=0.0)
+
+
+def spectrum(X):
+    """Squared singular values of rows X (n, d) around their mean, descending: (min(n, d),)."""
+    X = np.asarray(X, dtype=np.float64)
+    X = X - X.mean(0)
+    gram = X @ X.T if len(X) < X.shape[1] else X.T @ X
+    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
 
 
 def effective_rank(X):
     """How many directions the rows X (n, d) span: exp(entropy of their covariance spectrum)."""
-    X = np.asarray(X, dtype=np.float64)
-    values = np.linalg.svd(X - X.mean(0), compute_uv=False) ** 2
-    share = values[values > 0] / max(values.sum(), 1e-300)
+    values = spectrum(X)
+    share = values / max(values.sum(), 1e-300)
+    share = share[share > 1e-15]  # what rounding leaves
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 1.0

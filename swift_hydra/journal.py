@@ -4,13 +4,14 @@ Every training and every loop gets one :class:`Journal`. The default one shows n
 nothing of a stage, so that a caller who wants none of it passes none.
 """
 
+import contextlib
 import sys
 import time
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, printable
 
 VERBOSE_STEPS = (
     20  # between two lines of --verbose; of a shorter stage, such as episodes, every one
@@ -57,6 +58,10 @@ class Journal:
         """What :meth:`keep` was last given for a stage, by this run or the one before; or None."""
         return None if self.store is None else self.store.get(stage)
 
+    def taking_up(self):
+        """While a saved stage is put in place: what does not fit names the file it came from."""
+        return contextlib.nullcontext() if self.store is None else self.store.content()
+
     def keep(self, stage, content, n_done, n_steps):
         """Keep all that is needed to go on after a step: tensors and plain values."""
         if self.store is not None:
@@ -93,7 +98,7 @@ class Progress:
         """A line for the reader, on stdout."""
         if not self.quiet:
             self._close()
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def __call__(self, stage, step, n_steps, **losses):
         if self.quiet:

@@ -9,11 +9,15 @@ refuses what is out of bounds. Anything a user can get wrong raises :class:`Inpu
 import argparse
 import contextlib
 import dataclasses
+import errno
 import numbers
 import os
 import sys
+import traceback
 import typing
 import warnings
+
+DEBUG = "--debug"
 
 
 class InputError(ValueError):
@@ -62,7 +66,19 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} -h)\n")
+        self.exit(2, printable(f"{self.prog}: error: {message} (see {self.prog} -h)") + "\n")
+
+
+def printable(text):
+    """Foreign text as a terminal may show it: control and formatting characters are escaped."""
+    return "".join(
+        c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in str(text)
+    )
+
+
+def one_line(text):
+    """A message on one line, printable."""
+    return printable(" ".join(str(text).split()))
 
 
 def parse_config(classes, description, argv=None, prog=None, **defaults):
@@ -86,6 +102,7 @@ def parse_config(classes, description, argv=None, prog=None, **defaults):
     known = {field.name: field for cls in classes for field in _flagged(cls)}
     for field in known.values():
         _add_argument(parser, field, defaults.get(field.name, field.default))
+    parser.add_argument(DEBUG, action="store_true", help="show where an error came from")
     values = vars(parser.parse_args(argv))
     return [cls(**{field.name: values[field.name] for field in _flagged(cls)}) for cls in classes]
 
@@ -179,24 +196,78 @@ def resolve_device(name):
     return device
 
 
+class _Forgiving:
+    """A standard stream whose reader may go away, or that was never there.
+
+    A run does not end because its terminal has closed. What cannot be written for another reason,
+    such as a full disk, is an error as ever.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def _without(self, act):
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO, errno.EBADF):
+                raise
+            with contextlib.suppress(OSError, ValueError):  # Python writes once more when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def write(self, text):
+        self._without(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self):
+        self._without(self._stream.flush)
+
+
+def _open_streams():
+    """Standard streams that take any text and outlive their reader."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, _Forgiving(stream))
+
+
 def run_main(main):
     """Call ``main()``; warnings and errors are one line each on stderr, errors exit with 2.
 
-    An :class:`InputError` or a system error ends the process with code 2, Ctrl-C with 130.
+    Whatever goes wrong ends the process with code 2 and one line, Ctrl-C with 130. ``--debug``
+    shows the traceback before it.
     """
-    warnings.formatwarning = lambda message, *_: f"warning: {' '.join(str(message).split())}\n"
+    _open_streams()
+    warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"
     try:
         main()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt as error:
         what = str(error) or "what was finished is on disk, the same command does the rest"
-        print(f"interrupted: {what}", file=sys.stderr)
+        print(f"interrupted: {one_line(what)}", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:  # such as a full disk under the output; files say it for themselves
-        with contextlib.suppress(OSError, ValueError):  # Python writes once more when it ends
+    except Exception as error:
+        if DEBUG in sys.argv:
+            traceback.print_exc()
+        print(f"error: {one_line(_explained(error))}", file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        sys.exit(2)
+
+
+def _explained(error):
+    """What an error says, and what to do about it."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({error}): give fewer rows or columns"
+    if isinstance(error, OSError):  # such as a full disk under the output; files say it themselves
+        with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         what = f"{error.filename or 'output'}: {error.strerror or error}"
-        print(f"error: {what}: free space or check the permissions", file=sys.stderr)
-        sys.exit(2)
+        return f"{what}: free space or check the permissions"
+    reason = f"{type(error).__name__}: {error}"[:300]
+    return f"unexpected {reason}: the same command with {DEBUG} shows where it came from"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from swift_hydra.data.columns import Standardizer
+from swift_hydra.data.columns import ColumnScaler
 from swift_hydra.journal import Journal
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae, train_detector
@@ -61,7 +61,7 @@ def run_script(*arguments, cwd=None, env=None):
 
 def standardised(X, y):
     """Tensors of the rows and labels as networks get them."""
-    return torch.from_numpy(Standardizer().fit(X).transform(X)), torch.from_numpy(y)
+    return torch.from_numpy(ColumnScaler().fit(X).transform(X)), torch.from_numpy(y)
 
 
 def trained_cvae(X, y, seed=0, stage="cvae", steps=200, beta=0.2, journal=None):

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from swift_hydra.data.columns import Standardizer
+from swift_hydra.data.splits import ClippedZScores
 from swift_hydra.settings import InputError
 
 N_TREES = 300
@@ -237,9 +237,9 @@ class Peer:
                 the weights of a foundation model are not on this machine.
         """
         factory, rows, learns_from = PEERS[self.name]
-        X = np.asarray(X, dtype=np.float32)
+        X = np.asarray(X)
         y = np.asarray(y)
-        self.scaler = Standardizer().fit(X) if rows == "scaled" else None
+        self.scaler = ClippedZScores(X) if rows == "scaled" else None
         X = self._rows(X)
         try:
             self.model = factory(self.seed)
@@ -264,7 +264,7 @@ class Peer:
 
     def decision_function(self, X):
         """Scores (n,) of rows X (n, d)."""
-        X = self._rows(np.asarray(X, dtype=np.float32))
+        X = self._rows(np.asarray(X))
         if hasattr(self.model, "decision_function"):
             score = np.asarray(self.model.decision_function(X), dtype=np.float64)
             score = score.reshape(len(X), -1)[:, -1]  # (n,); some give a column, some two
@@ -272,4 +272,4 @@ class Peer:
         return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
 
     def _rows(self, X):
-        return X if self.scaler is None else self.scaler.transform(X)
+        return X if self.scaler is None else self.scaler(X)

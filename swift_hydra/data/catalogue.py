@@ -11,6 +11,7 @@ from pathlib import Path
 from swift_hydra.data.table import listed
 from swift_hydra.settings import InputError
 
+SUFFIXES = (".npz", ".csv", ".tsv", ".txt", ".data", ".gz", ".parquet")
 PACKAGE = Path(__file__).resolve().parents[1]
 # Beside the scripts of a clone, inside an installed package.
 DATASET_DIR = next(
@@ -60,7 +61,7 @@ def resolve_dataset(spec):
         raise InputError(
             f"{spec} {where}: run python dataloader.py --download {Path(files[0]).stem}"
         )
-    if not bare or path.suffix.lower() in (".npz", ".csv", ".parquet"):
+    if not bare or path.suffix.lower() in SUFFIXES:
         raise InputError(f"{spec} does not exist: check the path")
     raise InputError(f"dataset {spec!r} is neither a file nor a known name: {_hint(stem, known)}")
 

@@ -1,6 +1,6 @@
 """What becomes of columns on their way to the networks, learned from training rows only (M1).
 
-:class:`Preparation` fills gaps and encodes texts, :class:`Standardizer` brings every column to one
+:class:`Preparation` fills gaps and encodes texts, :class:`ColumnScaler` brings every column to one
 scale. Gaps and texts are refused unless asked for: a filled gap and a number in place of a text are
 assumptions about the table.
 
@@ -12,24 +12,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from swift_hydra.data.table import check_features, listed, place
+from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
 
 IMPUTE = ("refuse", "median")
-CATEGORICAL = ("refuse", "onehot", "ordinal")
+CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
-CLIP = 5.0  # bound of standardised values, in standard deviations
+# Shares of the rows below and above, and the standard deviations between a normal distribution's
+# two quantiles.
+QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
+MOST_DEVIATIONS = 1e150  # what a float64 can square
 BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class ColumnSettings:
-    """What happens to gaps and texts; see :class:`Preparation`."""
+    """What gaps, texts, dates and labels mean; see :class:`Preparation` and :mod:`data.labels`."""
 
     impute: str = setting(
         "refuse", "missing values: refuse, or the training rows' median", choices=IMPUTE
     )
     categorical: str = setting(
-        "refuse", "text columns: refuse, onehot or ordinal", choices=CATEGORICAL
+        "refuse",
+        "text columns: refuse, onehot, ordinal, or frequency (how often a text is there)",
+        choices=CATEGORICAL,
+    )
+    dates: bool = setting(False, "take dates as days since 1970, otherwise they are refused")
+    anomaly_label: str | None = setting(
+        None, "label of anomalies, all others are normal (default: 1, true, yes)"
+    )
+    majority_anomalies: bool = setting(
+        False, "take it that more than half of the rows are anomalies"
     )
 
 
@@ -41,7 +54,8 @@ class Preparation:
             text.
         categorical: "refuse"; "onehot": a column of 0 and 1 for every text of the training rows (a
             new text is 0 in all of them); "ordinal": the text's place in alphabetical order (a new
-            text is -1).
+            text is -1); "frequency": the logarithm of how many training rows hold it (a new text
+            counts half), an answer to columns of many texts.
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
@@ -55,6 +69,11 @@ class Preparation:
         self.impute = impute
         self.categorical = categorical
 
+    @classmethod
+    def of(cls, settings):
+        """As :class:`ColumnSettings` say."""
+        return cls(settings.impute, settings.categorical)
+
     def fit(self, table):
         """Learn fills and texts from the training rows, a :class:`data.table.Table`.
 
@@ -67,6 +86,9 @@ class Preparation:
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
         self.texts = {j: self._known_texts(table, j) for j in table.texts}
+        self.logs = {}
+        if self.categorical == "frequency":
+            self.logs = {j: self._log_counts(table, j) for j in table.texts}
         self.fill = None
         # What is no real number is refused by transform.
         if self.impute == "median" and table.X.dtype.kind in "biuf":
@@ -91,24 +113,29 @@ class Preparation:
             "(categorical='onehot'), or leave it out"
         )
 
-    @staticmethod
-    def _known_texts(table, j):
+    def _known_texts(self, table, j):
         """The different texts of a text column, in alphabetical order."""
         codes = table.X[:, j]
         texts = sorted({table.texts[j][int(code)] for code in np.unique(codes[~np.isnan(codes)])})
-        if len(texts) > MOST_TEXTS:
+        if len(texts) > MOST_TEXTS and self.categorical != "frequency":
             raise InputError(
                 f"{table.source}: text column {table.names()[j]!r} has {len(texts)} different "
                 f"texts, more than {MOST_TEXTS}: if it names the rows leave it out with "
-                "--drop-columns, else group its texts"
+                "--drop-columns, else give --categorical frequency or group its texts"
             )
         return texts
 
+    def _log_counts(self, table, j):
+        """Logarithms of how often each known text is there, of a new one's last: (texts + 1,)."""
+        codes = self._encoded(table)[:, j]
+        counts = np.bincount(codes[codes >= 0].astype(int), minlength=len(self.texts[j]))
+        return np.log([*counts, 0.5])
+
     def _fills(self, table):
-        """(d,) float32: medians, and the most frequent text's number of a text column."""
+        """(d,) float64: medians, and the most frequent text's number of a text column."""
         X = self._encoded(table)
         if not len(X):
-            return np.zeros(self.d, np.float32)
+            return np.zeros(self.d)
         empty = np.isnan(X).all(axis=0)
         if empty.any():
             names = table.names()
@@ -117,7 +144,7 @@ class Preparation:
                 "has no value in the training rows: leave it out with --drop-columns"
             )
         with np.errstate(over="ignore"):  # infinity, which transform names
-            fill = np.nanmedian(X, axis=0).astype(np.float32)
+            fill = np.nanmedian(X, axis=0).astype(np.float64)
         for j in self.texts:
             codes = X[~np.isnan(X[:, j]), j].astype(int)
             fill[j] = np.bincount(codes).argmax()
@@ -143,14 +170,18 @@ class Preparation:
         return X
 
     def transform(self, table):
-        """The prepared rows: (n, d') float32, finite.
+        """The prepared rows: (n, d') float32 or float64, finite.
 
         Raises:
             InputError: a missing value where they are refused, infinity, another type than numbers.
         """
-        X = check_features(
-            self._encoded(table), table.columns, table.source, table.lines, self.impute != "refuse"
-        )
+        X = self._encoded(table)
+        if self.fill is not None and self.logs and np.isnan(X).any():
+            X = np.where(np.isnan(X), self.fill, X)  # a text before it becomes a frequency
+        for j, logs in self.logs.items():
+            known = ~np.isnan(X[:, j])
+            X[known, j] = logs[X[known, j].astype(int)]  # -1, a new text, is the last
+        X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)
         if self.categorical != "onehot" or not self.texts:
@@ -159,7 +190,7 @@ class Preparation:
             X[:, j, None] == np.arange(len(self.texts[j])) if j in self.texts else X[:, j, None]
             for j in range(self.d)
         ]
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        return np.concatenate(parts, axis=1, dtype=X.dtype)
 
     def centre(self, X):
         """A typical row (d',) of prepared rows: medians, of texts the most frequent."""
@@ -187,6 +218,10 @@ class Preparation:
         ascending = (np.diff(self.groups) >= 0).all() and np.array_equal(
             np.unique(self.groups), np.arange(d)
         )
+        texts = texts and all(
+            j in self.texts and logs.shape == (len(self.texts[j]) + 1,) and np.isfinite(logs).all()
+            for j, logs in self.logs.items()
+        )
         if self.d != d or not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
@@ -204,6 +239,7 @@ class Preparation:
             "columns": self.columns,
             "d": self.d,
             "texts": {str(j): texts for j, texts in self.texts.items()},
+            "logs": {str(j): logs for j, logs in self.logs.items()},
             "fill": self.fill,
             "names": self.names,
             "groups": self.groups,
@@ -216,83 +252,101 @@ class Preparation:
         for name in ("columns", "d", "fill", "names", "groups"):
             setattr(self, name, saved[name])
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
+        self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         return self
 
 
-class Standardizer:
-    """Zero mean and unit variance by the training rows, clipped, and back.
+class ColumnScaler:
+    """Every column to one scale that a few absurd rows cannot move, tails bent, and back (M1).
 
-    Statistics are kept in float64, results are float32. A constant column has scale 1: its rows
-    become 0, and a row that differs there later keeps its difference in the column's own unit.
+    u = (x - median) / scale, and z = u / sqrt(1 + (u / 5)^2): within +-5, in order to the end. The
+    scale is the distance between two quantiles, as a normal distribution's standard deviation would
+    be taken from it: .1 and .9, or the first pair farther out between which values differ at all.
+    Where fewer values differ than that, it is their typical difference from the median times the
+    root of their share: the standard deviation, but of one absurd value of many no more than its
+    own size.
+
+    All arithmetic is float64, results are float32. A constant column has scale 1: its rows become
+    0, and a row that differs there later keeps its difference in the column's own unit.
+
+    # DIFF(paper): the released code takes mean and standard deviation.
 
     Args:
-        clip: bound of the standardised values, in standard deviations.
-        mean: (d,) float64, or None before :meth:`fit`.
+        centre: (d,) float64, or None before :meth:`fit`.
         scale: (d,) float64.
         block_rows: rows that are held in float64 at once.
     """
 
-    def __init__(self, clip=CLIP, mean=None, scale=None, block_rows=BLOCK_ROWS):
-        if not clip > 0:
-            raise InputError(f"clip={clip!r} must be above 0")
-        self.clip = float(clip)
-        self.mean = mean
+    def __init__(self, centre=None, scale=None, block_rows=BLOCK_ROWS):
+        self.centre = centre
         self.scale = scale
         self.block_rows = block_rows
 
     def fit(self, X):
-        """Take mean and scale of the training rows X (n, d); returns itself."""
+        """Take centre and scale of the training rows X (n, d); returns itself."""
         X = np.asarray(X)
         if X.ndim != 2 or len(X) == 0:
             raise InputError(
                 f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row"
             )
-        size = self.block_rows
-        blocks = [slice(i, i + size) for i in range(0, len(X), size)]
-        self.mean = sum(X[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(X)
-        std = np.sqrt(sum(np.square(X[b] - self.mean).sum(axis=0) for b in blocks) / len(X))
-        # A constant such as 0.1 written with other last digits differs by a step of float32 at
-        # most: that is no spread.
-        rounding = 2 * float(np.finfo(np.float32).eps) * np.abs(X).max(axis=0).astype(np.float64)
-        self.scale = np.where(std <= rounding, 1.0, std)
+        stats = np.array([_centre_and_scale(column) for column in X.T], dtype=np.float64)
+        self.centre, self.scale = stats.reshape(-1, 2).T.copy()
         return self
 
     def transform(self, X):
-        """Standardise X (n, d); returns float32 (n, d) within [-clip, clip]."""
+        """Standardise X (n, d); returns float32 (n, d) within +-5."""
         X = self._checked(X)
         out = np.empty(X.shape, dtype=np.float32)
         for i in range(0, len(X), self.block_rows):
             rows = slice(i, i + self.block_rows)
             block = X[rows].astype(np.float64)
-            block -= self.mean
+            block -= self.centre
             block /= self.scale
-            np.clip(block, -self.clip, self.clip, out=out[rows], casting="same_kind")
+            np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
+            out[rows] = bend(block)
         return out
 
     def inverse_transform(self, Z):
-        """Standardised rows Z (n, d) in the input's units, float32; clipping is not undone."""
-        Z = self._checked(Z)
-        return (Z.astype(np.float64) * self.scale + self.mean).astype(np.float32)
+        """Standardised rows Z (n, d) in the input's units, float64."""
+        return unbend(self._checked(Z)) * self.scale + self.centre
 
     def _checked(self, X):
-        if self.mean is None:
+        if self.centre is None:
             raise InputError("the scaler is not fitted: call fit(X_train) first")
         X = np.asarray(X)
-        if X.ndim != 2 or X.shape[1] != len(self.mean):
+        if X.ndim != 2 or X.shape[1] != len(self.centre):
             raise InputError(
-                f"X has shape {X.shape}: the scaler was fitted on {len(self.mean)} features, "
+                f"X has shape {X.shape}: the scaler was fitted on {len(self.centre)} features, "
                 "give (rows, those)"
             )
         return X
 
     def snapshot(self):
-        """``mean`` (d,), ``scale`` (d,) and ``clip`` (), all float64, to store with the weights."""
-        if self.mean is None:
+        """``centre`` (d,) and ``scale`` (d,), float64, to store with the weights."""
+        if self.centre is None:
             raise InputError("the scaler is not fitted: call fit(X_train) first")
-        return {"mean": self.mean.copy(), "scale": self.scale.copy(), "clip": np.array(self.clip)}
+        return {"centre": self.centre.copy(), "scale": self.scale.copy()}
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`; results are equal to the bit."""
-        mean, scale = (np.array(saved[name], dtype=np.float64) for name in ("mean", "scale"))
-        return cls(float(np.asarray(saved["clip"])), mean, scale)
+        return cls(*(np.array(saved[name], dtype=np.float64) for name in ("centre", "scale")))
+
+
+def _centre_and_scale(column):
+    """Median and robust scale of one column (n,); see :class:`ColumnScaler`."""
+    values = np.sort(column.astype(np.float64))
+    n = len(values)
+    centre = values[(n - 1) // 2]  # one of the values: a frequent one becomes exactly 0
+    # Written in decimals, a constant can differ in its last digit: that is no spread.
+    single = column.dtype.kind == "f" and column.dtype.itemsize <= 4
+    step = 2 * np.finfo(np.float32).eps if single else 16 * np.finfo(np.float64).eps
+    for share, deviations in QUANTILES:
+        out = int(np.ceil(share * (n - 1)))  # rows outside on either side, at least one
+        if out <= (n - 1) // 2:
+            low, high = values[out], values[n - 1 - out]
+            if high - low > step * max(abs(low), abs(high)):
+                return centre, (high - low) / deviations
+    away = np.abs(values - centre)
+    away = away[away > step * np.maximum(np.abs(values), abs(centre))]
+    return centre, float(np.median(away) * np.sqrt(len(away) / n)) if len(away) else 1.0

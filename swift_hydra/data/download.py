@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -26,7 +27,10 @@ from swift_hydra.settings import InputError
 DEFAULT_SOURCE = "https://github.com/Minqi824/ADBench/raw/main/adbench/datasets"
 LOCAL_SUMS = "SHA256SUMS.local"
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
-BLOCK = 1 << 14  # bytes; an interruption costs the block under way
+BLOCK = 1 << 14  # bytes at a time, at most: what has come is on disk at once
+MOST_BYTES = 1 << 30  # of a file whose length the server does not say; ADBench's largest has 600 MB
+SLOWEST = 1024  # bytes per second, on average; looked at after the first ...
+PATIENCE = 30.0  # ... seconds
 # The embedded yeast is rebuilt from UCI's data (ADBenchDatasets/build_yeast.py): the same table in
 # other bytes.
 EMBEDDED = {"47_yeast.npz": "cfc8cef4d4d32c47d23fefd5994e2cd8cba51f5fde10f5a5e2efc8b778cc8279"}
@@ -194,11 +198,12 @@ class _Resuming:
         self.resumed = False
 
     def __call__(self, url, output_file, pooch_object):
-        import requests  # pooch brings it along
+        import requests  # pooch brings both along
+        from urllib3.exceptions import HTTPError
 
         try:
             self._get(requests, url)
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, HTTPError) as error:
             have = self.part.stat().st_size if self.part.exists() else 0
             raise InputError(
                 f"{self.name}: the connection to {url} failed ({type(error).__name__}) with {have} "
@@ -234,13 +239,33 @@ class _Resuming:
     def _write(self, reply, url, have):
         size = reply.headers.get("Content-Length")
         total = have + int(size) if size and size.isdigit() else None
+        most = min(total or MOST_BYTES, 4 * MOST_BYTES)
+        start = time.monotonic()
+        came = 0
         with (
-            open(self.part, "ab" if self.resumed else "wb") as out,
+            open(self.part, "ab" if self.resumed else "wb", buffering=0) as out,
             _Progress(self.name, url, total, have) as up,
         ):
-            for block in reply.iter_content(BLOCK):
+            while block := reply.raw.read1(BLOCK):
+                came += len(block)
+                if have + came > most:
+                    raise InputError(
+                        f"{self.name}: {url} sends more than {most} bytes: refused, check the "
+                        "address or --source"
+                    )
                 out.write(block)
                 up(len(block))
+                seconds = time.monotonic() - start
+                if seconds > PATIENCE and came < SLOWEST * seconds:
+                    raise InputError(
+                        f"{self.name}: {url} sends {came / seconds:.0f} bytes a second: given up "
+                        f"with {have + came} bytes on disk, the same command goes on from there"
+                    )
+        if total is not None and have + came < total:
+            raise InputError(
+                f"{self.name}: the connection to {url} ended with {have + came} bytes of {total} "
+                "on disk: the same command goes on from there"
+            )
 
 
 def _goes_on_at(reply, have):

@@ -5,20 +5,31 @@
 Shapes: n rows, d columns.
 """
 
+import collections
 import contextlib
 import csv
+import functools
 import itertools
+import re
 import sys
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.table import CellParser, Table, as_table, listed, number, text_columns
+from swift_hydra.data.frames import arrow_values, cells_of
+from swift_hydra.data.reading import Reading, find_decimal, number, open_text, read_preamble
+from swift_hydra.data.table import CellParser, Table, as_table, listed, text_columns
 from swift_hydra.settings import InputError
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
+LOOKED_AT = 10_000  # rows that say which decimal mark a file has
+MOST_COLUMNS = 100_000
+TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
+INDEX = re.compile(r"|Unnamed: 0|__index_level_\d+__")  # what pandas calls an index without a name
 
 
 # --- .npz -----------------------------------------------------------------------------------------
@@ -82,12 +93,17 @@ def _checked_array(path, key, array):
 # --- .csv and .parquet: pieces of rows ------------------------------------------------------------
 
 
+def _numeric(cell):
+    """Is a cell a number or a gap under either decimal mark?"""
+    return number(cell) if number(cell) is not None else number(cell, ",")
+
+
 def _has_header(first, second):
     """True where some column has text above a number, or the first row has no number at all."""
-    top = [number(c) for c in first]
+    top = [_numeric(c) for c in first]
     if second is None or len(second) != len(first):
         return all(t is None for t in top)
-    below = [number(c) for c in second]
+    below = [_numeric(c) for c in second]
     return all(t is None or t != t for t in top) or any(
         t is None and b is not None for t, b in zip(top, below, strict=True)
     )
@@ -95,37 +111,50 @@ def _has_header(first, second):
 
 def _distinct(names):
     """The names, of which a repeated one gets .1, .2, ... as in pandas."""
+    given = set(names)
+    taken = set()
+    last = {}
     out = []
     for name in names:
         new = name
-        k = 0
-        while new in out or (k and new in names):
+        k = last.get(name, 0)
+        while new in taken or (k and new in given):
             k += 1
             new = f"{name}.{k}"
+        last[name] = k
+        taken.add(new)
         out.append(new)
     return out
 
 
 @contextlib.contextmanager
-def _csv_rows(path):
+def _csv_rows(path, reading):
     """Open a .csv.
 
     Yields its names (None without a header), its width, and an iterator of (line number, cells).
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as handle:
-            head = handle.readline()
-            handle.seek(0)
-            reader = csv.reader(handle, delimiter=max(",;\t", key=head.count))
+        with open_text(path, reading.encoding) as handle:
+            separator, passed = read_preamble(handle, path)
+            reader = csv.reader(handle, delimiter=separator)
             table = (
-                (reader.line_num, row) for row in reader if row and (len(row) > 1 or row[0].strip())
+                (passed + reader.line_num, row)
+                for row in reader
+                if row and (len(row) > 1 or row[0].strip())
             )
             start = list(itertools.islice(table, 2))
             if not start:
                 raise InputError(f"{path} is empty: give a table with at least one row")
             first = start[0][1]
-            header = _has_header(first, start[1][1] if len(start) > 1 else None)
-            names = [c.strip() or f"x{j}" for j, c in enumerate(first)] if header else None
+            if len(first) > MOST_COLUMNS:
+                raise InputError(
+                    f"{path}: the first line has {len(first)} cells, more than {MOST_COLUMNS}: "
+                    "this is no table for this detector"
+                )
+            header = reading.header == "yes"
+            if reading.header == "auto":
+                header = _has_header(first, start[1][1] if len(start) > 1 else None)
+            names = [c.strip() for c in first] if header else None
 
             def rows():
                 for line, row in itertools.chain(start[header:], table):
@@ -137,14 +166,19 @@ def _csv_rows(path):
                     yield line, row
 
             yield names, len(first), rows()
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        kind = reading.encoding or "UTF-8"
         raise InputError(
-            f"{path} is no UTF-8 text (byte {error.start}): save it as CSV UTF-8"
+            f"{path} is no {kind} text{at}: save it as CSV UTF-8, or give --encoding, such as "
+            "cp1252"
         ) from error
     except csv.Error as error:
         raise InputError(
             f"{path} is no readable CSV ({error}): save it as plain CSV UTF-8"
         ) from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path} is a damaged .gz ({error}): fetch or write it again") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -155,55 +189,89 @@ class _Csv:
     Attributes:
         header: its names, or None.
         width: the number of its columns.
+        index: the number of a column that pandas wrote for its index, or None.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, reading):
         self.path = path
-        with _csv_rows(path) as (names, self.width, _):
+        self.reading = reading
+        self.decimal = reading.decimal
+        with _csv_rows(path, reading) as (names, self.width, rows):
             self._name(names)
+            self._find_decimal(rows)
+
+    def _find_decimal(self, rows):
+        if self.decimal is None:
+            # A file whose separator is the comma and that has no quotes cannot have any in a cell.
+            piece = [row for _, row in itertools.islice(rows, LOOKED_AT)]
+            names = self.header or [f"x{j}" for j in range(self.width)]
+            columns = zip(*piece, strict=True) if piece else [()] * self.width
+            self.decimal = find_decimal(columns, self.path, names)
+
+    def reads(self):
+        """A function from a cell to its number, NaN for a gap or None for text."""
+        if self.decimal == "." and self.reading.missing is None:
+            return number
+        return functools.partial(number, decimal=self.decimal, gaps=self.reading.gaps())
 
     def _name(self, names):
+        self.index = None
+        if names and INDEX.fullmatch(names[0]):
+            self.index = 0
+        names = names and [name or f"x{j}" for j, name in enumerate(names)]
         self.header = names and _distinct(names)
-        self.repeated = {name for name in names or () if names.count(name) > 1}
+        counts = collections.Counter(names or ())
+        self.repeated = {name for name, count in counts.items() if count > 1}
+        numbered = [f"x{j}" for j in range(self.width)]
+        self.place = {name: j for j, name in enumerate(self.header or numbered)}
 
     def pieces(self, keep, size):
         """Pieces of at most ``size`` rows.
 
         Yields how many, their cells in the columns ``keep``, and their line numbers.
         """
-        with _csv_rows(self.path) as (_, _, rows):
+        with _csv_rows(self.path, self.reading) as (_, _, rows):
             while piece := list(itertools.islice(rows, size)):
                 columns = [[row[j] for _, row in piece] for j in keep]
                 yield len(piece), columns, [line for line, _ in piece]
 
-    def texts(self, keep):
+    def texts(self, keep, dates):
         """Which of the columns ``keep`` hold text; reads the whole file."""
         found = set()
         for _, columns, _ in self.pieces(keep, PIECE_ROWS):
-            found |= text_columns(columns)
+            found |= text_columns(columns, self.reads(), dates)
         return found
 
     def column(self, name, what):
         """Number of a column by its name."""
-        if self.header is None or name not in self.header or name in self.repeated:
+        if name not in self.place or name in self.repeated:
             state = "is there more than once" if name in self.repeated else "is not there"
-            columns = "the file has no header"
-            if self.header:
-                columns = f"the columns are {listed(self.header)}"
-            raise InputError(f"{self.path}: {what} {name!r} {state}: {columns}")
-        return self.header.index(name)
+            header = "" if self.header else "the file has no header, "
+            raise InputError(
+                f"{self.path}: {what} {name!r} {state}: {header}the columns are "
+                f"{listed(map(repr, self.place))}"
+            )
+        return self.place[name]
+
+    @staticmethod
+    def ids(cells):
+        """A column of ids as it is in the file."""
+        return cells
 
 
 class _Parquet(_Csv):
     """The same for a .parquet file; columns of numbers come as arrays, rows are counted from 0."""
 
-    def __init__(self, path):
+    def __init__(self, path, reading, dates):
         try:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
         except ImportError:
             raise InputError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
         self.path = path
+        self.reading = reading
+        self.decimal = "."
+        self.dates = dates
         self.arrow = arrow
         try:
             self.file = parquet.ParquetFile(path)
@@ -213,64 +281,85 @@ class _Parquet(_Csv):
             ) from None
         schema = self.file.schema_arrow
         self.width = len(schema)
-        self.kinds = [field.type for field in schema]
         self._name([str(name) for name in schema.names])
+        marked = [j for j, name in enumerate(schema.names) if INDEX.fullmatch(str(name))]
+        self.index = marked[0] if marked else None
 
     def pieces(self, keep, size):
         start = 0
         try:
             for batch in self.file.iter_batches(size):
-                columns = [self._cells(batch.column(j), j) for j in keep]
-                yield len(batch), columns, range(start, start + len(batch))
+                yield len(batch), [batch.column(j) for j in keep], range(start, start + len(batch))
                 start += len(batch)
         except (self.arrow.ArrowException, OSError) as error:
             raise InputError(f"{self.path} is damaged ({_short(error)}): write it again") from None
 
-    def _cells(self, column, j):
-        is_ = self.arrow.types
-        kind = self.kinds[j]
-        if is_.is_dictionary(kind):
-            kind = kind.value_type
-            column = column.dictionary_decode()
-        tests = (is_.is_boolean, is_.is_integer, is_.is_floating, is_.is_decimal, is_.is_null)
-        if any(test(kind) for test in tests):
-            if is_.is_boolean(kind):
-                column = column.cast(self.arrow.uint8())
-            return column.cast(self.arrow.float64(), safe=False).to_numpy(zero_copy_only=False)
-        if is_.is_string(kind) or is_.is_large_string(kind):
-            return ["" if text is None else text for text in column.to_pylist()]
-        raise InputError(
-            f"{self.path}: column {self.header[j]!r} has the type {kind}: turn it into numbers or "
-            "text, or leave it out with --drop-columns"
-        )
+    def cells(self, columns, keep):
+        """Columns as numbers or texts."""
+        return [
+            cells_of(arrow_values(column), f"{self.path}: column {self.header[j]!r}", self.dates)
+            for column, j in zip(columns, keep, strict=True)
+        ]
+
+    def texts(self, keep, dates):
+        found = set()
+        for _, columns, _ in self.pieces(keep, PIECE_ROWS):
+            found |= text_columns(self.cells(columns, keep), self.reads(), dates)
+        return found
+
+    @staticmethod
+    def ids(cells):
+        return ["" if cell is None else str(cell) for cell in cells.to_pylist()]
 
 
 def _short(error):
     return " ".join(str(error).split())[:80]
 
 
-def _open(path):
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".parquet"):
-        raise InputError(
-            f"{path}: the suffix {kind!r} is unknown: give an .npz with X and y, a .csv or a "
-            ".parquet"
-        )
-    return _Csv(path) if kind == ".csv" else _Parquet(path)
+def _open(path, reading, dates):
+    kind = suffix_of(path)
+    if kind == ".parquet":
+        return _Parquet(path, reading, dates)
+    if kind in TEXT_KINDS:
+        return _Csv(path, reading)
+    raise InputError(
+        f"{path}: the suffix {kind!r} is unknown: give an .npz with X and y, a .csv, .tsv or .txt "
+        "(also .gz), or a .parquet"
+    )
 
 
-def read_table(path, label_column=None, drop=(), find_texts=False, size=PIECE_ROWS):
+def suffix_of(path):
+    """The suffix that says how a file is written: .csv for ``table.csv.gz``."""
+    path = Path(path)
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
+def _cells(file, columns, keep):
+    return file.cells(columns, keep) if isinstance(file, _Parquet) else columns
+
+
+class Labelled(NamedTuple):
+    """A labelled file."""
+
+    table: Table  # unchecked values
+    labels: np.ndarray  # (n,) numbers or texts
+    label: str  # name of their column, or y
+    problems: list  # what is wrong with cells, texts
+
+
+def read_table(path, label_column=None, drop=(), texts=False, reading=None, dates=False):
     """A labelled file: features and labels.
 
     Args:
-        path: an existing .npz, .csv or .parquet.
+        path: an existing .npz, text file or .parquet.
         label_column: None takes the last column; not for an .npz.
         drop: names of columns to leave out.
-        find_texts: False refuses text.
-        size: rows read at a time.
+        texts: False refuses text.
+        reading: a :class:`data.reading.Reading`, or None for the defaults.
+        dates: take dates as days since 1970.
 
     Returns:
-        A :class:`Table` with unchecked values, and the labels, an array of numbers or texts.
+        :class:`Labelled`.
 
     Raises:
         InputError: whatever is wrong with the file.
@@ -282,41 +371,52 @@ def read_table(path, label_column=None, drop=(), find_texts=False, size=PIECE_RO
                     f"{path}: {name}={value!r} is for .csv and .parquet files: an .npz has X and y"
                 )
         X, y = read_npz(path)
-        return as_table(X, find_texts or (), path), y
-    file = _open(path)
+        return Labelled(as_table(X, texts or (), path, dates=dates), y, "y", [])
+    file = _open(path, reading or Reading(), dates)
     names = file.header or [f"x{j}" for j in range(file.width)]
-    file.header = names  # x0, x1, ... name the columns of a file without a header
     label = len(names) - 1 if label_column is None else file.column(label_column, "label column")
     out = {label, *(file.column(name, "drop_columns:") for name in drop)}
+    if file.index is not None and file.index not in out:
+        shown = file.header[file.index]
+        warnings.warn(
+            f"{path}: column {file.index + 1} ({shown!r}) is the row index that pandas writes: it "
+            "is left out",
+            stacklevel=2,
+        )
+        out.add(file.index)
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]
-    parse = CellParser(columns, path, file.texts(keep) if find_texts else ())
+    found = file.texts(keep, dates) if texts else ()
+    parse = CellParser(columns, path, found, file.reads(), dates)
     blocks = [np.empty((0, len(keep)))]
     labels = [np.empty(0)]
     lines = []
-    for n, cells, numbers in file.pieces([*keep, label], size):
-        blocks.append(parse(n, cells[:-1], numbers))
-        last = cells[-1]
+    for n, given, numbers in file.pieces([*keep, label], PIECE_ROWS):
+        *cells, last = _cells(file, given, [*keep, label])
+        blocks.append(parse(n, cells, numbers))
         if not isinstance(last, np.ndarray):
             last = np.array([cell.strip() for cell in last])
         labels.append(last)
         lines.append(numbers)
     lines = None if isinstance(file, _Parquet) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
-    return Table(np.concatenate(blocks), columns, parse.texts(), path, lines), labels
+    table = Table(np.concatenate(blocks), columns, parse.texts(), path, lines)
+    return Labelled(table, labels, names[label], list(parse.problems.values()))
 
 
-def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS):
+def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None):
     """The rows of a table that is to be scored, piece by piece.
 
     Args:
-        path: a .csv or .parquet, read in pieces, or an .npz with ``X`` (its ``y`` is not read).
+        path: a text file or .parquet, read in pieces, or an .npz with ``X`` (its ``y`` is not
+            read).
         columns: the d names of the training table, or None. With a header (and always from Parquet)
             columns are found by name, in any order, and others are ignored; without one there must
             be d columns in the training's order.
         texts: numbers of the training table's text columns.
         id_column: name of the column that holds the rows' ids, or None for their numbers.
         size: rows of a piece.
+        how: a pair of a :class:`data.reading.Reading` and whether dates are days since 1970.
 
     Yields:
         A :class:`Table` of d columns, and its rows' ids.
@@ -328,12 +428,14 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS):
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"{path} does not exist: check the path")
+    reading, dates = how or (Reading(), False)
     if path.suffix.lower() == ".npz":
         if id_column is not None:
             raise InputError(f"{path}: id_column={id_column!r} is for .csv and .parquet files")
         pieces = _npz_pieces(path, columns, d, texts, size)
     else:
-        pieces = _text_pieces(path, columns, d, texts, id_column, size)
+        file = _open(path, reading, dates)
+        pieces = _text_pieces(file, columns, d, texts, id_column, size, dates)
     empty = True
     for piece in pieces:
         empty = False
@@ -350,30 +452,31 @@ def _npz_pieces(path, columns, d, texts, size):
         yield piece, range(start, start + len(piece))
 
 
-def _text_pieces(path, columns, d, texts, id_column, size):
-    file = _open(path)
+def _text_pieces(file, columns, d, texts, id_column, size, dates):
     own = [] if id_column is None else [file.column(id_column, "id column")]
     keep = _columns_to_keep(file, columns, d, own)
-    _check_width(path, len(keep), d)
+    _check_width(file.path, len(keep), d)
     start = 0
-    for n, cells, numbers in file.pieces([*keep, *own], size):
-        parse = CellParser(columns or [f"x{j}" for j in range(d)], path, texts)
-        X = parse(n, cells[:d], numbers)
-        ids = cells[-1] if own else range(start, start + n)
-        yield Table(X, columns, parse.texts(), path, numbers), ids
+    for n, given, numbers in file.pieces([*keep, *own], size):
+        names = columns or [f"x{j}" for j in range(d)]
+        parse = CellParser(names, file.path, texts, file.reads(), dates)
+        X = parse(n, _cells(file, given[:d], keep), numbers)
+        parse.refuse_problems()
+        ids = file.ids(given[-1]) if own else range(start, start + n)
+        yield Table(X, columns, parse.texts(), file.path, numbers), ids
         start += n
 
 
 def _columns_to_keep(file, columns, d, own):
     """Numbers of the file's columns that are the training's, in the training's order."""
     if file.header and columns and set(columns) & set(file.header):
-        missing = [name for name in columns if name not in file.header]
+        missing = [name for name in columns if name not in file.place]
         if missing:
             raise InputError(
                 f"{file.path}: column {listed(map(repr, missing))} of the training table is "
                 "missing: add it"
             )
-        return [file.header.index(name) for name in columns]
+        return [file.place[name] for name in columns]
     # The training table or this one has no names, or entirely other ones.
     if file.header and columns and columns != [f"x{j}" for j in range(d)]:
         warnings.warn(
@@ -381,7 +484,7 @@ def _columns_to_keep(file, columns, d, own):
             "their order",
             stacklevel=4,
         )
-    return [j for j in range(file.width) if j not in own]
+    return [j for j in range(file.width) if j not in own and j != file.index]
 
 
 def _check_width(path, found, d):

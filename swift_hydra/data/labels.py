@@ -1,104 +1,186 @@
 """Labels of rows: 0 is taken for normal, 1 is a known anomaly, -1 is unlabelled."""
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.table import listed
+from swift_hydra.data.frames import is_missing
+from swift_hydra.data.table import listed, place
 from swift_hydra.settings import InputError
 
-RECODE = "recode them as 0 (normal) and 1 (anomaly)"
+RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
+SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
+TEXT_PAIRS = (("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"))
 
 
-def check_labels(y, source="y", least=2):
-    """Check labels and cast them to int64.
+class Labels(NamedTuple):
+    """Checked labels."""
+
+    y: np.ndarray  # (n,) int64 of 0 and 1
+    classes: np.ndarray  # (2,) the values that were given for 0 and 1; of several for 0 the first
+
+    def __str__(self):
+        anomaly = self.classes[1]
+        shown = f"{anomaly:g}" if isinstance(anomaly, np.number) else repr(str(anomaly))
+        return f"anomaly = {shown}: {int(self.y.sum())} of {len(self.y)} rows"
+
+
+def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, lines=None):
+    """Check labels and cast them to 0 and 1.
 
     Args:
-        y: (n,) or (n, 1) array-like of 0 (normal) and 1 (anomaly); -1 (unlabelled) counts as 0,
-            with a warning.
+        y: (n,) or (n, 1) array-like: 0 (normal) and 1 (anomaly); any two numbers from 0 on, in that
+            order, with a warning; true and false, yes and no. -1 (unlabelled) beside 0 and 1 counts
+            as 0, with a warning.
         source: the file, or what the messages shall call the labels.
         least: anomalies needed. A table needs two, one for each side of a split; a training part
             can have one.
+        anomaly_label: the value of anomalies, a text or a number; all others are then normal.
+        majority: take it that more than half of the rows are anomalies.
+        lines: n line numbers for messages, or None.
 
     Returns:
-        (n,) int64.
+        :class:`Labels`.
 
     Raises:
-        InputError: not 1-D, other values than 0 and 1, one class only, fewer than ``least``
-            anomalies.
+        InputError: not 1-D, an empty label, values of which none is known for the anomaly, one
+            class only, fewer than ``least`` anomalies, more than half anomalies.
     """
-    values = _without_unlabelled(_as_numbers(y, source), source)
-    n_anomalies = int(values.sum())
-    if n_anomalies in (0, len(values)):
-        only = "0: there is no anomaly" if n_anomalies == 0 else "1: there is no normal row"
-        raise InputError(f"{source}: all {len(values)} labels are {only}, give both classes")
+    values = _values(y, source, lines)
+    if anomaly_label is None:
+        labels = _known(values, source)
+    else:
+        labels = _chosen(values, anomaly_label, source)
+    n = len(values)
+    n_anomalies = int(labels.y.sum())
+    if n_anomalies in (0, n):
+        only = "no anomaly" if n_anomalies == 0 else "no normal row"
+        shown = listed(_shown(np.unique(values)))
+        raise InputError(
+            f"{source}: all {n} labels are {shown}: there is {only}, give both classes"
+        )
     if n_anomalies < least:
         raise InputError(
-            f"{source}: there is 1 anomaly among {len(values)} rows: at least {least} are needed"
+            f"{source}: there is 1 anomaly among {n} rows: at least {least} are needed"
         )
-    return values.astype(np.int64)
+    if 2 * n_anomalies > n and not majority:
+        raise InputError(
+            f"{source}: {n_anomalies} of {n} rows are labelled as anomalies, more than half: if "
+            f"another label than {_shown(labels.classes[1:])[0]} is the anomaly, {SAY}; if this is "
+            "meant, give --majority-anomalies (majority_anomalies=True)"
+        )
+    return labels
 
 
-def _as_numbers(y, source):
-    """(n,) float64 of -1, 0 and 1."""
+def _values(y, source, lines):
+    """(n,) float64, or texts where some label is no number."""
+    if isinstance(y, np.ma.MaskedArray):
+        y = y.astype(object).filled(None)
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
         raise InputError(f"{source}: y has shape {y.shape}: it must be 1-D, one label per row")
     if y.dtype.kind not in "biufOUS":
-        raise InputError(f"{source}: the labels have dtype {y.dtype}: {RECODE}")
+        raise InputError(f"{source}: the labels have dtype {y.dtype}: {SAY}, {RECODE}")
     if y.dtype.kind == "S":
         y = np.char.decode(y, "utf-8", "replace")
-    try:
-        values = y.astype(np.float64)
-        if np.isin(values, (-1.0, 0.0, 1.0)).all():
-            return values
-    except (ValueError, TypeError):
-        values = y.astype(str)
-    different = np.unique(values).tolist()
-    found = listed(f"{v:g}" if isinstance(v, float) else v for v in different)
-    raise InputError(f"{source}: the labels are {found}: {RECODE}")
+    if y.dtype.kind in "OU":
+        gap = np.array([is_missing(cell) for cell in y], dtype=bool)
+        _refuse_gaps(gap, source, lines)
+        cells = [cell.strip() if isinstance(cell, str) else cell for cell in y]
+        try:
+            return np.array([float(cell) for cell in cells])
+        except (TypeError, ValueError):
+            return np.array([str(cell) for cell in cells])
+    values = y.astype(np.float64)
+    _refuse_gaps(np.isnan(values), source, lines)
+    return values
+
+
+def _refuse_gaps(gap, source, lines):
+    if gap.any():
+        raise InputError(
+            f"{source}: {int(gap.sum())} labels are empty, first in "
+            f"{place(int(gap.argmax()), lines)}: fill them (0 where nothing is known), or drop "
+            "these rows"
+        )
+
+
+def _shown(values):
+    return [f"{v:g}" if isinstance(v, (float, np.floating)) else repr(str(v)) for v in values]
+
+
+def _known(values, source):
+    """Labels whose values say for themselves which is the anomaly."""
+    different = np.unique(values)
+    if values.dtype.kind == "f":
+        found = set(different.tolist())
+        if found == {-1.0, 1.0}:
+            raise InputError(
+                f"{source}: the labels are -1 and 1: scikit-learn's outlier detectors call the "
+                "outlier -1: if that is meant, give --anomaly-label -1 (anomaly_label=-1); if -1 "
+                "means unlabelled, give 0 for it; if 1 is the anomaly and -1 normal, give "
+                "--anomaly-label 1"
+            )
+        if found <= {-1.0, 0.0, 1.0}:
+            return Labels(_without_unlabelled(values, source), np.array([0, 1]))
+        if len(found) == 2 and min(found) >= 0 and np.isfinite(different).all():
+            anomaly = different[1]
+            warnings.warn(
+                f"the labels are {different[0]:g} and {anomaly:g}: {anomaly:g} is taken as the "
+                "anomaly",
+                UserWarning,
+                stacklevel=5,  # where fit was called
+            )
+            whole = (different == np.rint(different)).all()
+            classes = different.astype(np.int64) if whole else different
+            return Labels((values == anomaly).astype(np.int64), classes)
+    else:
+        folded = np.char.lower(values)
+        found = set(np.unique(folded).tolist())
+        for normal, anomaly in TEXT_PAIRS:
+            if found <= {normal, anomaly}:
+                y = (folded == anomaly).astype(np.int64)
+                pair = [
+                    next(iter(values[y == label]), word)
+                    for label, word in enumerate((normal, anomaly))
+                ]
+                return Labels(y, np.array(pair))
+    raise InputError(f"{source}: the labels are {listed(_shown(different))}: {SAY}, {RECODE}")
+
+
+def _chosen(values, anomaly_label, source):
+    """Labels of which one value is the anomaly and all others are normal."""
+    wanted = anomaly_label
+    if values.dtype.kind == "f":
+        try:
+            wanted = float(anomaly_label)
+        except (TypeError, ValueError):
+            wanted = None
+    elif isinstance(anomaly_label, str):
+        wanted = anomaly_label.strip()
+    else:
+        wanted = str(anomaly_label)
+    y = np.zeros(len(values), dtype=np.int64) if wanted is None else (values == wanted).astype(int)
+    if not y.any():
+        raise InputError(
+            f"{source}: no label is {anomaly_label!r}: the labels are "
+            f"{listed(_shown(np.unique(values)))}"
+        )
+    others = np.unique(values[y == 0])
+    normal = others[0] if len(others) else values[0]
+    classes = np.array([normal, wanted])
+    if classes.dtype.kind == "f" and (classes == np.rint(classes)).all():
+        classes = classes.astype(np.int64)
+    return Labels(y.astype(np.int64), classes)
 
 
 def _without_unlabelled(values, source):
-    """0 in place of -1, with a warning."""
+    """(n,) int64 with 0 in place of -1, with a warning."""
     n_unlabelled = int((values == -1).sum())
-    if not n_unlabelled:
-        return values
-    opposite = ""
-    if n_unlabelled + int((values == 1).sum()) == len(values):
-        opposite = (
-            " (in scikit-learn's outlier detectors -1 is the outlier: if that is meant, recode)"
-        )
-    message = f"{source}: {n_unlabelled} unlabelled rows (-1) are taken as normal{opposite}"
-    warnings.warn(message, stacklevel=4)
-    return np.maximum(values, 0.0)
-
-
-def encode_labels(y):
-    """0 and 1 in place of any two numbers from 0 on, in their order.
-
-    Everything else is left to :func:`check_labels`, which names it.
-
-    Args:
-        y: (n,) array-like.
-
-    Returns:
-        (n,) labels, and the two values that were given for 0 and 1.
-    """
-    y = np.asarray(y)
-    same = np.array([0, 1])
-    try:
-        labels = np.unique(y.astype(np.float64))
-    except (TypeError, ValueError):
-        return y, same
-    if len(labels) != 2 or set(labels) == {0, 1} or labels[0] < 0:
-        return y, same
-    warnings.warn(
-        f"the labels are {labels[0]:g} and {labels[1]:g}: {labels[1]:g} is taken as the anomaly",
-        UserWarning,
-        stacklevel=5,  # where fit was called
-    )
-    classes = labels.astype(y.dtype) if y.dtype.kind in "iuf" else labels
-    return (y == labels[1]).astype(np.int64), classes
+    if n_unlabelled:
+        message = f"{source}: {n_unlabelled} unlabelled rows (-1) are taken as normal"
+        warnings.warn(message, stacklevel=5)
+    return np.maximum(values, 0.0).astype(np.int64)

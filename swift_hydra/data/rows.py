@@ -3,12 +3,14 @@
 Shapes: n rows, d columns of the table, d' prepared ones.
 """
 
+import warnings
 from functools import cached_property
 
 import numpy as np
 
-from swift_hydra.data.columns import Preparation, Standardizer
-from swift_hydra.data.labels import check_labels, encode_labels
+from swift_hydra.data.columns import ColumnScaler, Preparation
+from swift_hydra.data.labels import Labels, read_labels
+from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table, fingerprint
 from swift_hydra.settings import InputError
 
@@ -20,7 +22,7 @@ class Columns:
 
     Args:
         preparation: a fitted :class:`data.columns.Preparation`.
-        scaler: a fitted :class:`data.columns.Standardizer` of the prepared columns.
+        scaler: a fitted :class:`data.columns.ColumnScaler` of the prepared columns.
         centre: (d',) a typical normal row, prepared.
         low: (d',) smallest prepared values of the training rows.
         high: (d',) largest.
@@ -60,7 +62,7 @@ class Columns:
         return self.preparation.texts
 
     def prepare(self, table):
-        """Gaps filled and texts encoded: float32 (n, d'), finite."""
+        """Gaps filled and texts encoded: (n, d'), finite."""
         return self.preparation.transform(table)
 
     def standardise(self, X):
@@ -117,7 +119,7 @@ class Columns:
         for name in ("centre", "low", "high"):
             if saved[name].shape != (d,) or not np.isfinite(saved[name]).all():
                 raise ValueError(f"{name} is not finite or its shape is not {(d,)}")
-        scaler = Standardizer.from_snapshot(saved["scaler"])
+        scaler = ColumnScaler.from_snapshot(saved["scaler"])
         return cls(preparation, scaler, saved["centre"], saved["low"], saved["high"])
 
 
@@ -126,7 +128,7 @@ class TrainingRows:
 
     Args:
         columns: a :class:`Columns` that was learned from these rows.
-        X: (n, d') prepared rows, float32.
+        X: (n, d') prepared rows, float32 or float64.
         y: (n,) int64, 1 for known anomalies.
         classes: (2,) the labels that were given for normal and anomaly.
 
@@ -147,22 +149,25 @@ class TrainingRows:
 
         Args:
             X: (n, d) array-like, data frame or Table.
-            y: (n,) labels.
-            settings: has ``impute`` and ``categorical``, see :class:`data.columns.ColumnSettings`.
+            y: (n,) labels, or :class:`data.labels.Labels` that are checked already.
+            settings: a :class:`data.columns.ColumnSettings`.
 
         Raises:
             InputError: for whatever is wrong with the rows or the labels.
         """
-        table = as_table(X, settings.categorical != "refuse" or ())
-        preparation = Preparation(settings.impute, settings.categorical).fit(table)
+        table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
+        preparation = Preparation.of(settings).fit(table)
         X = preparation.transform(table)
         if len(X) < 2:
             raise InputError(
                 f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an "
                 "anomaly"
             )
-        y, classes = encode_labels(y)
-        y = check_labels(y, least=1)
+        if not isinstance(y, Labels):
+            for note in notes(table):
+                warnings.warn(f"X: {note}", stacklevel=4)  # where fit was called
+            y = read_labels(y, "y", 1, settings.anomaly_label, settings.majority_anomalies)
+        y, classes = y
         if len(X) != len(y):
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
         n_normals = int((y == 0).sum())
@@ -171,7 +176,7 @@ class TrainingRows:
                 f"y marks only {n_normals} rows as normal (0): at least {MIN_NORMALS} are needed"
             )
         centre = preparation.centre(X[y == 0])
-        scaler = Standardizer().fit(X)
+        scaler = ColumnScaler().fit(X)
         columns = Columns(preparation, scaler, centre, X.min(axis=0), X.max(axis=0))
         return cls(columns, X, y, classes)
 

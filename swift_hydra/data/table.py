@@ -13,9 +13,11 @@ import hashlib
 import numpy as np
 import scipy.sparse
 
+from swift_hydra.data.frames import cells_of, cells_of_frame, frame_names
+from swift_hydra.data.reading import COMMA, days, number
 from swift_hydra.settings import InputError
 
-MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "null", "none", "?"})
+HASHED_ROWS = 65_536  # in float64 at once
 LISTED = 10  # columns or values listed in a message
 
 
@@ -69,19 +71,13 @@ def place(i, lines):
     return f"line {lines[i]}"
 
 
-def frame_names(X):
-    """The column names of a data frame as texts, or None for anything else."""
-    if isinstance(X, Table) or not hasattr(X, "columns") or not hasattr(X, "shape"):
-        return None
-    return [str(name) for name in X.columns]
-
-
-def as_table(X, texts=(), source="X", columns=None):
+def as_table(X, texts=(), source="X", columns=None, dates=False):
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
     Args:
         texts: True to find text columns, or the numbers of the columns that are text.
         columns: d names; None takes a data frame's.
+        dates: take the dates of a data frame as days since 1970.
 
     Raises:
         InputError: sparse or not 2-D, a type that is no real number, text in other columns than
@@ -93,8 +89,12 @@ def as_table(X, texts=(), source="X", columns=None):
         raise InputError(
             f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
         )
-    columns = frame_names(X) if columns is None else columns
-    X = np.asarray(X)
+    given = frame_names(X)
+    columns = given if columns is None else columns
+    if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
+        X = X.astype(object).filled(None) if X.dtype.kind not in "f" else X.filled(np.nan)
+    frame = X if given is not None else None
+    X = np.asarray(X) if frame is None or hasattr(X, "iloc") else np.empty((0, 0), dtype=object)
     if X.ndim != 2:
         hint = (
             ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row"
@@ -102,21 +102,27 @@ def as_table(X, texts=(), source="X", columns=None):
         )
         raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
     columns = list(columns) if columns else None
-    if X.dtype.kind not in "OUS":
+    if X.dtype.kind not in "OUSMm":
         return Table(X, columns, {}, source)
-    cells = [
-        [c.decode(errors="replace") if isinstance(c, bytes) else str(c) for c in column]
-        for column in X.T
-    ]
+    names = columns or [f"x{j}" for j in range(X.shape[1])]
+    if frame is not None:
+        cells = cells_of_frame(frame, dates, source)
+    else:
+        pairs = zip(names, X.T, strict=True)
+        cells = [cells_of(column, f"{source}: column {name!r}", dates) for name, column in pairs]
     texts = text_columns(cells) if texts is True else texts
-    parse = CellParser(columns or [f"x{j}" for j in range(X.shape[1])], source, texts)
-    return Table(parse(len(X), cells, None), columns, parse.texts(), source)
+    parse = CellParser(names, source, texts)
+    n = len(cells[0]) if cells else len(X)
+    table = Table(parse(n, cells, None), columns, parse.texts(), source)
+    parse.refuse_problems()
+    return table
 
 
 def check_features(X, columns=None, source="X", lines=None, missing=False):
-    """Check a feature table and cast it to float32.
+    """Check a feature table and make its numbers floating-point.
 
-    Before any arithmetic (M1): uint8 files would wrap.
+    Before any arithmetic (M1): uint8 files would wrap. What float32 cannot hold to the digit stays
+    float64 until it is centred.
 
     Args:
         X: (n, d) array-like.
@@ -126,7 +132,8 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
         missing: True lets NaN pass.
 
     Returns:
-        (n, d) float32, finite (but for NaN with ``missing``), C-contiguous.
+        (n, d) float32 of narrow types, else float64; finite (but for NaN with ``missing``),
+        C-contiguous.
 
     Raises:
         InputError: not 2-D, no row, no column, text, another type than numbers, NaN, infinity (also
@@ -149,8 +156,9 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
         )
     if X.dtype.kind not in "biuf":
         raise InputError(f"{source}: X has dtype {X.dtype}: give real numbers")
-    with np.errstate(over="ignore"):  # an overflow becomes infinity and is named below
-        cast = np.ascontiguousarray(X, dtype=np.float32)
+    narrow = np.can_cast(X.dtype, np.float32)
+    with np.errstate(over="ignore"):  # a longdouble's overflow becomes infinity and is named below
+        cast = np.ascontiguousarray(X, dtype=np.float32 if narrow else np.float64)
     finite = np.isfinite(cast)
     if finite.all():
         return cast
@@ -168,7 +176,7 @@ def _refuse_cells(X, bad, names, source, lines):
     row = int(np.flatnonzero(bad.any(axis=1))[0])
     value = float(X[row, np.flatnonzero(bad[row])[0]])
     what = "infinite values"
-    found = f" ({value:g}; float32 ends at 3.4e38)"
+    found = f" ({value:g})"
     remedy = "fill or drop them"
     if np.isnan(value):
         what = "missing values (NaN)"
@@ -180,29 +188,22 @@ def _refuse_cells(X, bad, names, source, lines):
     )
 
 
-def number(cell):
-    """The float in a cell, NaN for a missing one, None for text."""
-    cell = cell.strip()
-    if cell.casefold() in MISSING:
-        return float("nan")
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
-
-
-def text_columns(columns):
+def text_columns(columns, reads=number, dates=False):
     """Numbers of the columns in which some cell is neither a number nor missing.
 
     Args:
         columns: sequences of cells.
+        reads: a function from a cell to its number, NaN or None.
+        dates: dates are numbers too.
     """
     found = set()
     for j, cells in enumerate(columns):
         try:
             np.array(cells, dtype=np.float64)
         except ValueError:
-            if any(number(cell) is None for cell in cells):
+            if any(
+                reads(cell) is None and not (dates and days(cell) is not None) for cell in cells
+            ):
                 found.add(j)
     return found
 
@@ -215,12 +216,20 @@ class CellParser:
         source: what messages call the table.
         texts: numbers of the text columns; their cells become positions in a list of texts that
             grows with every piece.
+        reads: a function from a cell to its number, NaN for a gap or None for text.
+        dates: take dates as days since 1970.
+
+    Attributes:
+        problems: what is wrong with the cells so far, a text for every column.
     """
 
-    def __init__(self, names, source, texts=()):
+    def __init__(self, names, source, texts=(), reads=number, dates=False):
         self.names = names
         self.source = source
         self.vocabulary = {j: {} for j in sorted(texts)}
+        self.reads = reads
+        self.dates = dates
+        self.problems = {}
 
     def __call__(self, n, columns, lines):
         """Numbers of a piece.
@@ -231,10 +240,7 @@ class CellParser:
             lines: n numbers of the rows, or None.
 
         Returns:
-            (n, d) float64.
-
-        Raises:
-            InputError: the first cell outside the text columns that is no number.
+            (n, d) float64; 0 in place of a cell that is no number, which ``problems`` names.
         """
         out = np.empty((n, len(self.names)))
         for j, cells in enumerate(columns):
@@ -242,6 +248,8 @@ class CellParser:
                 out[:, j] = [self._position(j, cell) for cell in cells]
                 continue
             try:
+                if self.reads is not number:
+                    raise ValueError  # float() knows no other marks
                 out[:, j] = np.array(cells, dtype=np.float64)
             except ValueError:  # a missing or a text cell somewhere: the slow way finds out which
                 out[:, j] = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
@@ -250,17 +258,44 @@ class CellParser:
     def _position(self, j, cell):
         text = cell.strip() if isinstance(cell, str) else f"{cell:g}"
         known = self.vocabulary[j]
-        return np.nan if text.casefold() in MISSING else known.setdefault(text, len(known))
+        gap = self.reads(text)
+        if gap is not None and gap != gap:
+            return np.nan
+        return known.setdefault(text, len(known))
 
     def _number(self, i, j, cell, lines):
-        value = number(cell)
-        if value is None:
+        value = self.reads(cell) if isinstance(cell, str) else float(cell)
+        if value is None and self.dates:
+            value = days(cell)
+        if value is not None:
+            return value
+        if j not in self.problems:
+            shown = cell.strip()[:40]
+            comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
+            date = " (a date? give --dates)" if days(cell) is not None else ""
+            self.problems[j] = (
+                f"column {self.names[j]!r} holds text, first {shown!r} in "
+                f"{place(i, lines)}{comma}{date}"
+            )
+        return 0.0
+
+    def refuse_problems(self):
+        """Raise what is wrong with the cells so far, if anything.
+
+        Raises:
+            InputError: naming the first cell of every column that is no number.
+        """
+        self.refuse(self.source, list(self.problems.values()))
+
+    @staticmethod
+    def refuse(source, problems):
+        """Raise these problems, if any."""
+        if problems:
+            more = f"; ... ({len(problems)} in all)" if len(problems) > LISTED else ""
             raise InputError(
-                f"{self.source}: column {self.names[j]!r} holds text, first "
-                f"{cell.strip()[:40]!r} in {place(i, lines)}: give --categorical onehot or "
+                f"{source}: {'; '.join(problems[:LISTED])}{more}: give --categorical onehot or "
                 "ordinal, leave it out with --drop-columns, or mend it"
             )
-        return value
 
     def texts(self):
         """{column number: list of texts} so far."""
@@ -271,11 +306,12 @@ def fingerprint(X, y):
     """SHA256 (hex) of shapes and values: tells whether a checkpoint belongs to this table.
 
     Args:
-        X: (n, d), taken as float32.
+        X: (n, d), taken as float64.
         y: (n,), taken as int64.
     """
-    X, y = np.ascontiguousarray(X, dtype="<f4"), np.ascontiguousarray(y, dtype="<i8")
+    y = np.ascontiguousarray(y, dtype="<i8")
     digest = hashlib.sha256(f"{X.shape} {y.shape}".encode())
-    digest.update(X)
+    for start in range(0, len(X), HASHED_ROWS):
+        digest.update(np.ascontiguousarray(X[start : start + HASHED_ROWS], dtype="<f8"))
     digest.update(y)
     return digest.hexdigest()

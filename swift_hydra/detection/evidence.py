@@ -4,24 +4,36 @@
 
 Distances to neighbours, local density ratios, a Gaussian, a PCA residual, the C-VAE's residual, and
 how much nearer known anomalies are. For training rows every column is computed without the row
-itself (leave-one-out neighbours, cross-fitted models): computed in-sample they look more normal
-than any new row ever will, and a detector trained on that is misled.
+itself (cross-fitted models, neighbours other than the row and its copies): computed in-sample they
+look more normal than any new row ever will, and a detector trained on that is misled. New rows that
+are copies of training rows leave those out too, so that a column is one function of a row.
 
-Shapes: n rows, d features, c = len(COLUMNS) evidence columns. All arrays are numpy on the CPU.
+That is not enough for predictions that leave a row out: the neighbours' columns of the rows beside
+it know its label. So there is a view of the neighbours' columns for every fold, in which nothing of
+that fold is a neighbour; whoever predicts a fold learns from that view.
+
+Shapes: n rows, d features, c = len(COLUMNS) evidence columns, F folds. All arrays are numpy on the
+CPU.
 """
 
-import numpy as np
-from sklearn.covariance import ledoit_wolf_shrinkage
+from typing import NamedTuple
 
-from swift_hydra.geometry import Neighbours
+import numpy as np
+
+from swift_hydra.geometry import Neighbours, mean_of_first, shares
 
 DENSITY = ("knn5", "knn20", "lof5", "lof20")
 SUBSPACE = ("gaussian", "pca")
 RATIOS = {"ratio1": 1, "ratio3": 3, "ratio5": 5}  # neighbours on either side
+LOCAL = (*DENSITY, *RATIOS)  # the neighbours' columns
 COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS)
 MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score linear in the rows
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
+NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: the same
 VARIANCE = 0.9  # of the normals, in the directions that count as theirs
+SEARCHED = (48, 16)  # normals and anomalies looked at: enough are left without any one fold
+SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
+WIDE = 1024  # columns; of a wider table no more rows make a model: nothing is cubic in the columns
 
 
 def column_index(names):
@@ -29,14 +41,32 @@ def column_index(names):
     return [COLUMNS.index(name) for name in names]
 
 
+def shrinkage(rows, values):
+    """Ledoit and Wolf's shrinkage of a covariance towards a multiple of the identity (2004).
+
+    The same number as :func:`sklearn.covariance.ledoit_wolf_shrinkage`, without a d x d matrix.
+
+    Args:
+        rows: (n, d) centred.
+        values: (min(n, d),) eigenvalues of their covariance.
+    """
+    n, d = rows.shape
+    noise = (np.square(np.square(rows).sum(1)).sum() / n - np.square(values).sum()) / n
+    distance = np.square(values).sum() - values.sum() ** 2 / d
+    if d == 1 or noise <= 0:
+        return 0.0
+    return noise / distance if noise < distance else 1.0
+
+
 class Subspaces:
     """Gaussian distance and PCA residual, one eigendecomposition per fold of the normals.
 
     Args:
         means: (d,) of each fold's model.
-        bases: (d, d) eigenvectors in columns.
-        scales: (d,) one over the standard deviation along each, shrunken.
-        kept: (d,) 1 for the directions beyond the leading 90 % of the variance, else 0.
+        bases: (d, r) eigenvectors in columns, r = min(rows, d).
+        scales: (r + 1,) one over the standard deviation along each, shrunken; the last holds in
+            all directions that no row spans.
+        kept: (r,) 1 for the directions beyond the leading 90 % of the variance, else 0.
     """
 
     def __init__(self, means, bases, scales, kept):
@@ -51,19 +81,28 @@ class Subspaces:
         parts = []
         for f in range(n_folds):
             others = fold != f
-            usable = n_folds > 1 and others.sum() > 1
-            parts.append(cls._model(np.asarray(X[others] if usable else X, dtype=np.float64)))
+            rows = X[others] if n_folds > 1 and others.sum() > 1 else X
+            if X.shape[1] > WIDE:
+                rows = rows[:: -(-len(rows) // WIDE)]
+            parts.append(cls._model(np.asarray(rows, dtype=np.float64)))
         return cls(*(list(part) for part in zip(*parts, strict=True)))
 
     @staticmethod
     def _model(rows):
+        n, d = rows.shape
         mean = rows.mean(0)
-        covariance = (rows - mean).T @ (rows - mean) / len(rows)
-        value, vector = np.linalg.eigh(covariance)
-        value = np.clip(value, 0.0, None)
-        shrink = ledoit_wolf_shrinkage(rows - mean, assume_centered=True)
+        centred = rows - mean
+        if n < d:  # the rows span n directions: nothing is cubic in the columns
+            value, left = np.linalg.eigh(centred @ centred.T / n)
+            value = np.clip(value, 0.0, None)
+            vector = centred.T @ left / np.sqrt(n * np.maximum(value, 1e-12))
+            vector *= value > 1e-9
+        else:
+            value, vector = np.linalg.eigh(centred.T @ centred / n)
+            value = np.clip(value, 0.0, None)
+        shrink = shrinkage(centred, value)
         # The same eigenvectors, shrunken eigenvalues.
-        shrunk = (1 - shrink) * value + shrink * value.mean() + 1e-6
+        shrunk = (1 - shrink) * np.append(value, 0.0) + shrink * value.sum() / d + 1e-6
         # Share of the variance in this direction and all larger ones.
         share = np.cumsum(value[::-1])[::-1] / max(value.sum(), 1e-12)
         return mean, vector, shrunk**-0.5, (share > VARIANCE).astype(np.float64)
@@ -71,28 +110,112 @@ class Subspaces:
     def distances(self, X, f):
         """Mahalanobis distance and residual norm of X under the model of fold f: (2, n)."""
         out = np.empty((2, len(X)))
+        scale = self.scales[f]
+        d, r = self.bases[f].shape
         for start in range(0, len(X), PROJECTED_ROWS):
             part = slice(start, start + PROJECTED_ROWS)
             centred = np.asarray(X[part], dtype=np.float64) - self.means[f]
-            projected = centred @ self.bases[f]  # (n, d)
-            out[0, part] = np.sqrt(np.square(projected * self.scales[f]).sum(1))
-            out[1, part] = np.sqrt((np.square(projected) * self.kept[f]).sum(1))
+            projected = np.square(centred @ self.bases[f])  # (n, r)
+            beyond = 0.0
+            if r < d:
+                beyond = np.maximum(np.square(centred).sum(1) - projected.sum(1), 0.0)
+            out[0, part] = np.sqrt(projected @ np.square(scale[:-1]) + beyond * scale[-1] ** 2)
+            out[1, part] = np.sqrt(projected @ self.kept[f] + beyond)
         return out
 
     def __len__(self):
         return len(self.means)
 
     def snapshot(self):
-        """Arrays, the folds along the first axis."""
-        return {name: np.stack(part) for name, part in vars(self).items()}
+        """Arrays, in lists over the folds."""
+        return dict(vars(self))
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
         # Memory order as eigh left it: BLAS rounds a transposed operand differently.
         bases = [np.asfortranarray(basis) for basis in saved["bases"]]
-        means, scales, kept = (list(saved[name]) for name in ("means", "scales", "kept"))
-        return cls(means, bases, scales, kept)
+        return cls(*(bases if name == "bases" else saved[name] for name in cls.PARTS))
+
+    PARTS = ("means", "bases", "scales", "kept")
+
+
+class Columns(NamedTuple):
+    """Evidence of training rows, or of generated ones."""
+
+    all: np.ndarray  # (n, c) float32; of training rows without the row itself
+    without: np.ndarray  # (F, n, c) the same, without anything of fold f
+
+
+class Surroundings:
+    """The neighbours' columns: densities among the normals, and whether anomalies are nearer.
+
+    Args:
+        normals: :class:`geometry.Neighbours` of reference normals.
+        anomalies: the same of known anomalies.
+        folds: the folds of both, two arrays; empty ones after :meth:`from_snapshot`.
+        n_folds: F.
+    """
+
+    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0):
+        self.sides = (normals, anomalies)
+        # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
+        self.counts = [
+            np.stack([*(side.counts(fold != f) for f in range(n_folds)), side.counts()])
+            for side, fold in zip(self.sides, folds, strict=True)
+        ]
+        rows = normals.reference[normals.distinct]
+        distance, index = normals.nearest(rows, SEARCHED[0])
+        self.density = np.stack(
+            [[self._mean(distance, counts[index], k) for k in (5, 20)] for counts in self.counts[0]]
+        )  # (F + 1, 2, m)
+        # Added to a distance before its logarithm: it keeps the smallest ones near each other.
+        self.floors = [
+            1e-3 * np.median(density[0, counts > 0]) + 1e-6
+            for density, counts in zip(self.density, self.counts[0], strict=True)
+        ]
+
+    @staticmethod
+    def _mean(distance, counts, k):
+        """Mean distance to k others; 0 where all others are copies."""
+        return np.nan_to_num(mean_of_first(distance, shares(distance, counts, k)))
+
+    def log(self, value, view=-1):
+        """Logarithm of a distance."""
+        return np.log(value + self.floors[view])
+
+    def columns(self, X, views):
+        """The columns LOCAL of rows X (n, d) in some of the F + 1 views: (views, n, 7).
+
+        The ratios are NaN where no anomaly is left to compare with.
+        """
+        out = np.empty((len(views), len(X), len(LOCAL)))
+        searched = SEARCHED_ALL if list(views) == [-1] else SEARCHED
+        for start in range(0, len(X), NEIGHBOUR_ROWS):
+            part = slice(start, start + NEIGHBOUR_ROWS)
+            near = [side.nearest(X[part], k) for side, k in zip(self.sides, searched, strict=True)]
+            for number, view in enumerate(views):
+                out[number, part] = self._in_view(near, view)
+        return out
+
+    def _in_view(self, found, view):
+        (distance, index), (to_anomaly, at) = found
+        copies = self.counts[0][view][index]
+        of_anomalies = self.counts[1][view][at]
+        density = self.density[view]
+        logs = []
+        local = []
+        for number, k in enumerate((5, 20)):
+            share = shares(distance, copies, k)
+            logs.append(self.log(np.nan_to_num(mean_of_first(distance, share)), view))
+            around = np.nan_to_num(mean_of_first(density[number][index], share))
+            local.append(logs[-1] - self.log(around, view))
+        columns = [*logs, *local]
+        for k in RATIOS.values():
+            mean = mean_of_first(to_anomaly, shares(to_anomaly, of_anomalies, k))
+            near = self.log(self._mean(distance, copies, k), view)
+            columns.append(near - self.log(mean, view))
+        return np.stack(columns, axis=1)
 
 
 class Evidence:
@@ -100,25 +223,15 @@ class Evidence:
 
     Args:
         residuals: functions (n, d) -> (n,), C-VAE residuals. The C-VAE itself stays a stranger.
-        normals: :class:`geometry.Neighbours` of reference normals.
-        anomalies: the same of known anomalies.
-        density: (2, m) mean distance of every reference normal to five and to twenty others.
-        floor: added to a distance before its logarithm.
+        surroundings: :class:`Surroundings`.
         subspaces: :class:`Subspaces` of the normals.
-        centre: (c,) mean of the columns over the training normals.
-        scale: (c,) standard deviation.
+        centre: (F + 1, c) mean of the columns over the training normals, in every view.
+        scale: (F + 1, c) standard deviation.
     """
 
-    def __init__(
-        self, residuals, normals, anomalies, density, floor, subspaces, centre=0.0, scale=1.0
-    ):
-        if density.shape != (2, len(normals.reference)):
-            raise ValueError("the neighbours' densities are not as many as the neighbours")
+    def __init__(self, residuals, surroundings, subspaces, centre=None, scale=None):
         self.residuals = list(residuals)
-        self.normals = normals
-        self.anomalies = anomalies
-        self.density = density
-        self.floor = floor
+        self.surroundings = surroundings
         self.subspaces = subspaces
         self.centre = centre
         self.scale = scale
@@ -130,129 +243,112 @@ class Evidence:
         Args:
             X: (n, d) standardised rows.
             y: (n,) labels, 1 for known anomalies (at least one, and two normals).
-            folds: (n,) fold of each row for the Gaussian and PCA models.
+            folds: (n,) fold of each row.
             residuals: C-VAE residuals; function i was trained without the rows of fold i.
             residual_fold: (n,) which residual function did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
             max_normals: most reference normals.
 
         Returns:
-            The Evidence, and the cross-fitted columns of the training rows: (n, c) float32,
-            standardised by the training normals, not clipped.
+            The Evidence, and the :class:`Columns` of the training rows, standardised by the
+            training normals, not clipped.
         """
         normal = np.flatnonzero(y == 0)
         anomaly = np.flatnonzero(y == 1)
-        normals = np.sort(rng.permutation(normal)[:max_normals])
-        anomalies = np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES])
-        reference = Neighbours(X[normals])
-        distance, _ = reference.query(X[normals], 20, own=np.arange(len(normals)))
-        density = np.stack([distance[:, :5].mean(1), distance.mean(1)])
-        # Duplicate rows have distance 0: the floor keeps their logarithm finite and near the other
-        # small ones.
-        floor = float(1e-3 * np.median(density[0]) + 1e-6)
-        subspaces = Subspaces.fit(X[normal], folds[normal], int(folds.max()) + 1)
-        known = Neighbours(X[anomalies])
-        self = cls(residuals, reference, known, density, floor, subspaces)
-        raw = self._left_out(X, y, normals, anomalies, folds, residual_fold)
-        self.centre = raw[y == 0].mean(0)
-        self.scale = raw[y == 0].std(0)
+        n_folds = int(folds.max()) + 1
+        kept = (
+            np.sort(rng.permutation(normal)[:max_normals]),
+            np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES]),
+        )
+        surroundings = Surroundings(
+            *(Neighbours(X[rows]) for rows in kept), [folds[rows] for rows in kept], n_folds
+        )
+        self = cls(residuals, surroundings, Subspaces.fit(X[normal], folds[normal], n_folds))
+        models = self._left_out(X, folds, residual_fold)
+        raw = self._raw(X, range(n_folds + 1), models)
+        self.centre = np.empty((n_folds + 1, len(COLUMNS)))
+        self.scale = np.empty_like(self.centre)
+        for view in range(n_folds + 1):
+            rows = normal[folds[normal] != view]
+            rows = raw[view, rows if len(rows) else normal]
+            self.centre[view] = np.nan_to_num(rows.mean(0))
+            self.scale[view] = np.nan_to_num(rows.std(0))
         self.scale[self.scale < 1e-6] = 1.0
         return self, self._standardised(raw)
 
-    def _left_out(self, X, y, normals, anomalies, folds, residual_fold):
-        """Raw columns of the training rows, each without its row: (n, c)."""
-        own_normal = np.full(len(X), -1)
-        own_anomaly = np.full(len(X), -1)
-        own_normal[normals] = np.arange(len(normals))
-        own_anomaly[anomalies] = np.arange(len(anomalies))
-        is_normal = y == 0
-        columns = {name: np.empty(len(X)) for name in COLUMNS}
+    def _left_out(self, X, folds, residual_fold):
+        """Columns of the training rows by models that did not learn from them: {name: (n,)}.
 
-        def put(rows, part):
-            for name, values in part.items():
-                columns[name][rows] = values
-
-        put(is_normal, self._neighbours(X[is_normal], own_normal=own_normal[is_normal]))
-        put(~is_normal, self._neighbours(X[~is_normal], own_anomaly=own_anomaly[~is_normal]))
-        if len(anomalies) == 1:
-            # Left out, no other is there to be near: as far from anomalies as the normals are.
-            ratios = np.stack([columns[name][is_normal] for name in RATIOS], axis=1)
-            put(~is_normal, dict(zip(RATIOS, ratios.mean(0), strict=True)))
-        put(slice(None), self._subspaces(X, range(len(self.subspaces))))
+        Known anomalies have theirs from the same models as the normals beside them: else the number
+        of models that are averaged would tell the two apart.
+        """
+        columns = self._models(X)
         if len(self.subspaces) > 1:
             for f in range(len(self.subspaces)):
-                rows = is_normal & (folds == f)
-                put(rows, self._subspaces(X[rows], [f]))
-        put(slice(None), self._residual(X, self.residuals))
+                rows = folds == f
+                for name, values in self._subspaces(X[rows], [f]).items():
+                    columns[name][rows] = values
         for i, residual in enumerate(self.residuals):
             rows = residual_fold == i
             if rows.any():
-                put(rows, self._residual(X[rows], [residual]))
-        return self._stacked(columns)
+                columns["cvae"][rows] = self._residual(X[rows], [residual])["cvae"]
+        return columns
 
     def transform(self, X):
         """Columns of new rows (n, d): (n, c) float32, on the scale of the training normals."""
-        columns = {
-            **self._neighbours(X),
-            **self._subspaces(X, range(len(self.subspaces))),
-            **self._residual(X, self.residuals),
-        }
-        return self._standardised(self._stacked(columns))
+        return self._standardised(self._raw(X, [-1], self._models(X)), [-1]).all
 
-    @staticmethod
-    def _stacked(columns):
-        return np.stack([columns[name] for name in COLUMNS], axis=1)
+    def transform_in_views(self, X):
+        """The :class:`Columns` of new rows (n, d) in every view."""
+        views = range(len(self.centre))
+        return self._standardised(self._raw(X, views, self._models(X)))
 
-    def _standardised(self, raw):
-        return ((raw - self.centre) / self.scale).astype(np.float32)
+    def _models(self, X):
+        """The models' columns of new rows (n, d): {name: (n,)}."""
+        return self._subspaces(X, range(len(self.subspaces))) | self._residual(X, self.residuals)
 
-    def _log(self, value):
-        return np.log(value + self.floor)
+    def _raw(self, X, views, models):
+        """All columns of rows (n, d) in some views: (views, n, c)."""
+        out = np.empty((len(views), len(X), len(COLUMNS)))
+        out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views)
+        for name, values in models.items():
+            out[:, :, COLUMNS.index(name)] = values
+        return out
 
-    def _neighbours(self, X, own_normal=None, own_anomaly=None):
-        """Density and ratio columns from one query of the normals and one of the anomalies."""
-        distance, index = self.normals.query(X, 20, own_normal)
-        log5 = self._log(distance[:, :5].mean(1))
-        log20 = self._log(distance.mean(1))
-        around5 = self._log(self.density[0][index[:, :5]].mean(1))
-        around20 = self._log(self.density[1][index].mean(1))
-        columns = {"knn5": log5, "knn20": log20, "lof5": log5 - around5, "lof20": log20 - around20}
-        alone = own_anomaly is not None and len(self.anomalies.reference) == 1
-        to_anomaly, _ = self.anomalies.query(X, 5, None if alone else own_anomaly)
-        for name, k in RATIOS.items():
-            near = self._log(distance[:, :k].mean(1))
-            columns[name] = near - self._log(to_anomaly[:, :k].mean(1))
-        return columns
+    def _standardised(self, raw, views=slice(None)):
+        columns = (raw - self.centre[views][:, None]) / self.scale[views][:, None]
+        # Nothing to compare with: as near to anomalies as the normals are.
+        columns = np.nan_to_num(columns, nan=0.0).astype(np.float32)
+        return Columns(columns[-1], columns[:-1])
 
     def _subspaces(self, X, folds):
-        logs = np.mean([self._log(self.subspaces.distances(X, f)) for f in folds], axis=0)
+        log = self.surroundings.log
+        logs = np.mean([log(self.subspaces.distances(X, f)) for f in folds], axis=0)
         return dict(zip(SUBSPACE, logs, strict=True))
 
     def _residual(self, X, residuals):
-        return {"cvae": np.mean([self._log(residual(X)) for residual in residuals], axis=0)}
+        log = self.surroundings.log
+        return {"cvae": np.mean([log(residual(X)) for residual in residuals], axis=0)}
 
     def snapshot(self):
-        """Everything but the residual functions: arrays and plain numbers."""
+        """Everything but the residual functions and the views: arrays and plain numbers."""
+        normals, anomalies = self.surroundings.sides
         return {
-            "normals": self.normals.reference,
-            "anomalies": self.anomalies.reference,
-            "density": self.density,
-            "floor": self.floor,
+            "normals": normals.reference,
+            "anomalies": anomalies.reference,
             "subspaces": self.subspaces.snapshot(),
-            "centre": self.centre,
-            "scale": self.scale,
+            "centre": self.centre[-1:],
+            "scale": self.scale[-1:],
         }
 
     @classmethod
     def from_snapshot(cls, saved, residuals):
         """Rebuild from :meth:`snapshot`; columns are equal to the bit."""
+        sides = (Neighbours(saved[name]) for name in ("normals", "anomalies"))
         return cls(
             residuals,
-            Neighbours(saved["normals"]),
-            Neighbours(saved["anomalies"]),
-            saved["density"],
-            saved["floor"],
+            Surroundings(*sides),
             Subspaces.from_snapshot(saved["subspaces"]),
-            centre=saved["centre"],
-            scale=saved["scale"],
+            saved["centre"],
+            saved["scale"],
         )

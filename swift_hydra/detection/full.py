@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from swift_hydra.detection.evidence import Evidence, column_index
+from swift_hydra.detection.evidence import Columns, Evidence, column_index
 from swift_hydra.detection.kernel_expert import KernelExpert
-from swift_hydra.detection.mixture import N_FOLDS, Mixture, stratified_folds
+from swift_hydra.detection.leave_out import LeaveOut
+from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
 from swift_hydra.detection.pvalue import MergedPValue, known_or_unlike, platt, shrunken_shape
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
@@ -37,8 +38,8 @@ KERNELS = (("l2", 2, ()), ("l1", 1, ()), ("l1", 1, KERNEL_COLUMNS))
 
 
 def shown(columns, names):
-    """The named evidence columns as an expert sees them: (n, len(names)) float32 tensor."""
-    return torch.from_numpy(np.clip(columns[:, column_index(names)], *CLIP).astype(np.float32))
+    """Named ones of the evidence columns (..., c) as an expert sees them, a float32 tensor."""
+    return torch.from_numpy(np.clip(columns[..., column_index(names)], *CLIP).astype(np.float32))
 
 
 def beside(Z, columns, names):
@@ -62,11 +63,26 @@ class Seen(NamedTuple):
     """The training rows as both sides see them."""
 
     Z: np.ndarray  # (n, d)
-    columns: np.ndarray  # (n, c) evidence of them, cross-fitted
+    columns: Columns  # evidence of them, cross-fitted
     labels: torch.Tensor  # (n,)
     synthetic: np.ndarray  # (m, d) generated anomalies
-    synthetic_columns: np.ndarray  # (m, c)
-    folds: np.ndarray  # (n,)
+    synthetic_columns: Columns
+    left_out: LeaveOut
+
+    def examples(self, features, names):
+        """What a mixture learns from: named evidence columns, behind the features where asked for.
+
+        Args:
+            features: bool.
+            names: of evidence columns.
+        """
+        X = shown(self.columns.all, names)
+        synthetic = shown(self.synthetic_columns.all, names)
+        if features:
+            X = beside(self.Z, self.columns.all, names)
+            synthetic = beside(self.synthetic, self.synthetic_columns.all, names)
+        views = (shown(part.without, names) for part in (self.columns, self.synthetic_columns))
+        return Examples(X, self.labels, synthetic, self.left_out.folds, *views)
 
 
 class KnownSide:
@@ -85,12 +101,7 @@ class KnownSide:
     def fit(cls, seen, settings, journal):
         """From :class:`Seen` rows; returns the side and left-out scores (n, 1 + kernels)."""
         with journal.stage("mixture"):
-            examples = Examples(
-                beside(seen.Z, seen.columns, MIXTURE_COLUMNS),
-                seen.labels,
-                beside(seen.synthetic, seen.synthetic_columns, MIXTURE_COLUMNS),
-                seen.folds,
-            )
+            examples = seen.examples(True, MIXTURE_COLUMNS)
             recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
             mixture, left_out = Mixture.train_left_out(
                 examples, recipe, "mixture", settings, journal, settings.n_experts
@@ -102,10 +113,22 @@ class KnownSide:
             for number, (norm, rounds, names) in enumerate(KERNELS):
                 expert = KernelExpert(norm, rounds, names)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
-                inputs = self._kernel_inputs(expert, seen.Z, seen.columns)
-                experts.append(expert.fit(inputs, y, rng, settings.max_centres))
+                inputs = self._kernel_inputs(expert, seen.Z, seen.columns.all)
+
+                def views(fold, expert=expert):
+                    return self._kernel_inputs(expert, seen.Z, seen.columns.without[fold])
+
+                left_out = expert.fit(
+                    inputs,
+                    y,
+                    rng,
+                    settings.max_centres,
+                    seen.left_out,
+                    views if names else None,
+                )
+                experts.append(left_out)
                 self.kernels.append(expert)
-        return self, np.column_stack(experts)
+        return self, seen.left_out.shared(np.column_stack(experts))
 
     @staticmethod
     def _kernel_inputs(expert, Z, columns):
@@ -146,23 +169,19 @@ class UnlikeSide:
     def fit(cls, seen, settings, journal):
         """From :class:`Seen` rows; returns the side and left-out scores (n, 1 or 2)."""
         with journal.stage("one-class"):
-            distance = seen.columns[:, column_index(("knn5",))]
+            distance = seen.columns.all[:, column_index(("knn5",))]
             if not len(seen.synthetic):
                 return cls(None), distance
             # Only generated rows stand for anomalies here: known ones would teach it what it has
             # to do without.
-            examples = Examples(
-                shown(seen.columns, ONE_CLASS_COLUMNS),
-                seen.labels,
-                shown(seen.synthetic_columns, ONE_CLASS_COLUMNS),
-                seen.folds,
-            )
+            examples = seen.examples(False, ONE_CLASS_COLUMNS)
             recipe = Recipe(min(settings.mixture_steps, ONE_CLASS_STEPS), synthetic_share=1.0)
             n_experts = min(settings.n_experts, N_FOLDS)
             mixture, left_out = Mixture.train_left_out(
                 examples, recipe, "one-class", settings, journal, n_experts
             )
-            return cls(mixture), np.column_stack([distance, left_out])
+            scores = np.column_stack([distance, left_out])
+            return cls(mixture), seen.left_out.shared(scores)
 
     def score(self, columns):
         """One-class scores (n, 1 or 2) of evidence columns (n, c)."""
@@ -266,7 +285,9 @@ class FullDetector:
         unlike, one_class = UnlikeSide.fit(seen, settings, journal)
         judgement = Judgement.fit(experts, one_class, y.numpy(), settings.unlike_weight)
         self = cls(cvaes, evidence, known, unlike, judgement)
-        return self, judgement.score(experts, one_class)
+        scores = judgement.score(experts, one_class)
+        fresh = seen.left_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]))
+        return Fitted(self, scores, fresh)
 
     def parts(self, Z):
         """Both sides' scores (n, ..) of standardised rows (n, d), before they are joined."""
@@ -308,8 +329,8 @@ def _gather(Z, y, synthetic, settings, journal):
     seed = settings.random_state
     X = Z.numpy()
     labels = y.numpy()
-    folds = stratified_folds(labels, N_FOLDS, seed)
-    half = folds % 2
+    left_out = LeaveOut(X, labels, n_folds_of(settings.n_experts), seed)
+    half = left_out.folds % 2
     cvaes = []
     for h in (0, 1):
         rows = half != h
@@ -326,8 +347,8 @@ def _gather(Z, y, synthetic, settings, journal):
         )
     rng = stage_rng(seed, "evidence")
     evidence, columns = Evidence.fit(
-        X, labels, folds, map(Residual, cvaes), half, rng, settings.max_normals
+        X, labels, left_out.folds, map(Residual, cvaes), half, rng, settings.max_normals
     )
-    synthetic_columns = evidence.transform(synthetic) if len(synthetic) else columns[:0]
-    seen = Seen(X, columns, y, synthetic, synthetic_columns, folds)
+    synthetic_columns = evidence.transform_in_views(synthetic)
+    seen = Seen(X, columns, y, synthetic, synthetic_columns, left_out)
     return cvaes, evidence, seen

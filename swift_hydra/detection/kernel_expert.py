@@ -3,18 +3,20 @@
 # DIFF(paper): an addition; ``preset="paper"`` runs without them.
 
 With C = K + ridge W^-1 (K the kernel matrix, W the row weights), alpha = C^-1 y solves the weighted
-ridge problem, and y_i - alpha_i / (C^-1)_ii is the prediction for row i by the fit without row i:
-the left-out scores that calibration needs cost nothing. Feature weights follow Radhakrishnan et
-al., "Mechanism for feature learning in neural networks and backpropagation-free machine learning
-models" (Science 2024), in diagonal form: fit, weigh every feature by the root of its mean squared
-gradient, fit again.
+ridge problem, and y_i - alpha_i / (C^-1)_ii is the prediction for row i by the fit without row i,
+for a group g of rows y_g - (C^-1)_gg^-1 alpha_g: the left-out scores that calibration needs cost
+nothing. Feature weights follow Radhakrishnan et al., "Mechanism for feature learning in neural
+networks and backpropagation-free machine learning models" (Science 2024), in diagonal form: fit,
+weigh every feature by the root of its mean squared gradient, fit again.
 
 Shapes: n rows, d features, m centres (training rows that carry a coefficient).
 """
 
+import copy
+
 import numpy as np
 import torch
-from scipy.linalg import cholesky
+from scipy.linalg import cho_factor, cho_solve, cholesky
 from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import euclidean_distances
@@ -22,9 +24,32 @@ from sklearn.metrics.pairwise import euclidean_distances
 from swift_hydra.scan import numba_scan
 
 RIDGES = (0.03, 0.3, 3.0)
+SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
 SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's cache
 COPIED_ROWS = 65536  # training rows scored at a time: a copy of all of them could be gigabytes
+
+
+def _balanced(target):
+    """Row weights of +-1 targets (m,): the classes weigh half each, 1 on average."""
+    counts = {label: max((target == label).sum(), 1) for label in (-1.0, 1.0)}
+    return len(target) * np.where(target > 0, 0.5 / counts[1.0], 0.5 / counts[-1.0])
+
+
+def _typical(distance):
+    """Median distance, of rows that are no copies where most are; 1 where all are."""
+    median = float(np.median(distance))
+    if median > SAME:
+        return median
+    apart = distance[distance > SAME]
+    return float(np.median(apart)) if len(apart) else 1.0
+
+
+def _members(groups):
+    """Row numbers of every group (m,) that has more than one row."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order])) + 1
+    return [rows for rows in np.split(order, starts) if len(rows) > 1]
 
 
 class KernelExpert:
@@ -41,7 +66,7 @@ class KernelExpert:
         self.rounds = rounds
         self.columns = tuple(columns)
 
-    def fit(self, X, y, rng, max_centres):
+    def fit(self, X, y, rng, max_centres, left_out, views=None):
         """Fit on rows with labels; the classes weigh half each.
 
         Generated anomalies stay out: they cost .01 to .02 of AUC-ROC on yeast, where they meet the
@@ -53,35 +78,60 @@ class KernelExpert:
             rng: numpy Generator that draws the centres of a large table.
             max_centres: most centres, at most half of them anomalies: bounds the m^3 of the fit
                 and the m of scoring a row.
+            left_out: has ``groups`` and ``folds``, see :class:`detection.leave_out.LeaveOut`.
+            views: a function from a fold's number to X as it looks without that fold; None where X
+                does not depend on other rows.
 
         Returns:
-            (n,) scores of the rows by fits that left them out; rows beyond the centres were never
-            part of the fit.
+            (n,) scores of the rows by fits that left them out. Without views every group of rows is
+            left out of the one fit, in closed form; rows beyond the centres were never part of it.
+            With views there is a fit without each fold.
         """
         X = np.asarray(X)
         anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[: max_centres // 2])
         most = max_centres - len(anomalies)
         normals = np.sort(rng.permutation(np.flatnonzero(y == 0))[:most])
         rows = np.concatenate([normals, anomalies])
-        counts = [len(normals), len(anomalies)]
         self.centres = X[rows].astype(np.float64)
-        target = np.repeat([-1.0, 1.0], counts)
-        weight = np.repeat([0.5 / len(normals), 0.5 / len(anomalies)], counts) * len(rows)
+        target = np.where(y[rows] == 1, 1.0, -1.0)
+        weight = _balanced(target)
         self.scale = np.ones(X.shape[1])
         for left in range(self.rounds, -1, -1):
             distance = self._distance(self.centres)
-            self.width = float(max(np.median(distance), 1e-6))
+            self.width = _typical(distance)
             # Which ridge is best hardly matters to the scales that a round learns: only the last
             # one chooses.
             ridges = RIDGES[1:2] if left else RIDGES
-            left_out = self._solve(self._kernel(distance), target, weight, ridges)
+            predicted = self._solve(
+                self._kernel(distance), target, weight, ridges, left_out.groups[rows]
+            )
             if left:
                 self._learn_scale(rng)
+        if views is not None:
+            return self._without_folds(target, rows, left_out.folds, views)
         scores = np.empty(len(X))
-        scores[rows] = left_out
+        scores[rows] = predicted
         others = np.setdiff1d(np.arange(len(X)), rows)
         for part in np.array_split(others, len(others) // COPIED_ROWS + 1):
             scores[part] = self.score(X[part])
+        return scores
+
+    def _without_folds(self, target, rows, folds, views):
+        """Scores (n,) of the rows of each fold by a fit to the centres of all others."""
+        scores = np.zeros(len(folds))
+        for fold in np.unique(folds):
+            X = views(fold)
+            here = np.flatnonzero(folds == fold)
+            kept = folds[rows] != fold
+            if not kept.any():
+                continue  # nothing is known: 0, as likely the one as the other
+            part = copy.copy(self)
+            part.centres = X[rows[kept]].astype(np.float64)
+            kernel = self._kernel(part._distance(part.centres))
+            kernel.flat[:: len(kernel) + 1] += self.ridge / _balanced(target[kept])
+            part.alpha = cho_solve(cho_factor(kernel, overwrite_a=True), target[kept])
+            for some in np.array_split(here, len(here) // COPIED_ROWS + 1):
+                scores[some] = part.score(X[some])
         return scores
 
     def _distance(self, X):
@@ -104,12 +154,13 @@ class KernelExpert:
         # torch's exp has vector instructions.
         return torch.from_numpy(distance).mul_(-1 / self.width).exp_().numpy()
 
-    def _solve(self, K, target, weight, ridges):
+    def _solve(self, K, target, weight, ridges, groups):
         """Coefficients for the ridge with the least weighted left-out error.
 
-        Returns the left-out scores (m,).
+        Returns the left-out scores (m,): each row's by the fit without its group (m,).
         """
         best = None
+        together = _members(groups)
         for ridge in ridges:
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
@@ -118,6 +169,9 @@ class KernelExpert:
             factor, _ = dtrtri(lower, lower=1)
             alpha = factor.T @ (factor @ target)
             left_out = target - alpha / np.square(factor).sum(0)
+            for some in together:
+                block = factor[:, some].T @ factor[:, some]  # of C^-1
+                left_out[some] = target[some] - np.linalg.solve(block, alpha[some])
             error = float(weight @ (target - left_out) ** 2)
             if best is None or error < best[0]:
                 best = error, ridge, alpha, left_out

@@ -6,6 +6,7 @@ files nor scalers nor where generated rows came from.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +14,7 @@ import torch
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, train_detector
 from swift_hydra.snapshot import pack_network, read_network
-from swift_hydra.training.batches import Examples
-from swift_hydra.training.seeds import stage_rng
+from swift_hydra.training.batches import Examples, with_view
 
 N_FOLDS = 4  # folds of the left-out predictions
 LEFT_OUT_ROWS = 4096  # rows of one left-out computation: bounds memory
@@ -51,18 +51,24 @@ class DetectorSettings:
         return cls(**settings)
 
 
-def stratified_folds(y, n_folds, seed):
-    """Fold number of every row, (n,): both classes spread evenly over the folds."""
-    rng = stage_rng(seed, "folds")
-    folds = np.zeros(len(y), dtype=np.int64)
-    for label in (0, 1):
-        rows = rng.permutation(np.flatnonzero(np.asarray(y) == label))
-        folds[rows] = np.arange(len(rows)) % n_folds
-    return folds
+class Fitted(NamedTuple):
+    """A detector and what it says of its training rows."""
+
+    detector: object
+    scores: np.ndarray  # (n,) by fits that left the row out, where the detector has them
+    fresh: np.ndarray  # (n,) as fresh rows of the same table would have them
+
+
+def n_folds_of(n_experts):
+    """Folds of the left-out predictions: an expert leaves one out, of a single one there are two.
+
+    See :meth:`Mixture.train_left_out`.
+    """
+    return 2 if n_experts == 1 else min(N_FOLDS, n_experts)
 
 
 @torch.no_grad()
-def out_of_fold(detector, X, folds):
+def out_of_fold(detector, X, folds, views=None):
     """Logits (n,) of training rows by the experts that never learned from them.
 
     A row of fold f is scored by the experts j with j mod F = f, weighted by the router among those.
@@ -71,6 +77,7 @@ def out_of_fold(detector, X, folds):
         detector: a :class:`model.MoEDetector` that was trained with ``folds``.
         X: (n, d) tensor of the training rows.
         folds: (n,) their fold numbers.
+        views: (F, n, c) the last c columns as they look without each fold, or None.
 
     Raises:
         ValueError: for fewer experts than folds.
@@ -85,6 +92,8 @@ def out_of_fold(detector, X, folds):
         own = torch.arange(fold, E, n_folds)
         for rows in (folds == fold).nonzero().squeeze(1).split(LEFT_OUT_ROWS):
             inputs = X[rows.to(X.device)]  # (B, d)
+            if views is not None:
+                inputs = with_view(inputs, views[fold, rows.to(X.device)])
             gates = detector.router.clean(inputs)[:, own]  # (B, E / F)
             top = gates.topk(min(detector.router.k, len(own)), dim=1)
             gates = torch.zeros_like(gates).scatter(1, top.indices, top.values.softmax(1))
@@ -143,21 +152,19 @@ class Mixture:
         Returns:
             The Mixture, and (n,) logits.
         """
-        X, y, synthetic, folds = examples
         if n_experts > 1:
-            folds = folds % min(N_FOLDS, n_experts)
-            examples = examples._replace(folds=folds)
             self = cls.train(examples, recipe, stage, settings, journal, n_experts)
-            left_out = out_of_fold(self.network, X.to(settings.device), folds)
+            placed = examples.to(settings.device)
+            left_out = out_of_fold(self.network, placed.X, examples.folds, placed.views)
             return self, left_out.cpu().numpy()
-        self = cls.train(examples._replace(folds=None), recipe, stage, settings, journal, 1)
-        logits = np.empty(len(X))
+        alone = examples._replace(folds=None, views=None, synthetic_views=None)
+        self = cls.train(alone, recipe, stage, settings, journal, 1)
+        logits = np.empty(len(examples.X))
         # One expert leaves nothing out: two further ones, on half of the rows each, do.
         for h in (0, 1):
-            seen = torch.from_numpy(folds % 2 != h)
-            part = Examples(X[seen], y[seen], synthetic)
+            part, left = examples.without(h)
             half = cls.train(part, recipe, f"{stage}-half{h}", settings, journal, 1)
-            logits[~seen.numpy()] = half.logits(X[~seen])
+            logits[examples.folds == h] = half.logits(left)
         return self, logits
 
     def logits(self, inputs):
@@ -211,13 +218,14 @@ class MixtureDetector:
             journal: a :class:`journal.Journal`.
 
         Returns:
-            The detector, and (n,) scores of the training rows.
+            :class:`Fitted`.
         """
         recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
         with journal.stage("mixture"):
             examples = Examples(Z, y, synthetic)
             self = cls(Mixture.train(examples, recipe, "mixture", settings, journal))
-        return self, self.score(Z.numpy())
+        scores = self.score(Z.numpy())
+        return Fitted(self, scores, scores)
 
     def score(self, Z):
         """(n,) float64 log-odds of standardised rows (n, d)."""

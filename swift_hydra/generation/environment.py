@@ -29,6 +29,7 @@ from swift_hydra.generation.reward import (
     Novelty,
     RewardFunction,
 )
+from swift_hydra.geometry import BEND
 from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.snapshot import pack_network, read_network
 
@@ -36,7 +37,7 @@ from swift_hydra.snapshot import pack_network, read_network
 STEP_Z = 1.0
 STEP_LOG_TAU = 0.7
 STEP_LOGIT_RHO = 1.0
-BOUND = 5.0  # of decoded values, as of standardised ones
+BOUND = 0.98 * BEND  # of decoded values: 25 standard deviations before they were bent
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class LatentEnvironment:
         self.normals = np.sort(rng.permutation(normal)[: 8 * MAX_REFERENCE])
         self.anomalies = anomaly
         feasible = Feasibility(rows[self.normals], quantile)
-        own = np.arange(len(self.normals))
-        scales = [feasible.distance(rows[self.normals], own), feasible.distance(rows[anomaly])]
+        scales = [feasible.own, feasible.distance(rows[anomaly])]
         # A row on top of its neighbours (duplicates) still has to move: the table's typical scale
         # is its floor.
         floor = 0.1 * float(np.median(scales[0])) + 1e-3

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swift_hydra.geometry import Neighbours
+from swift_hydra.geometry import Neighbours, squared_distances
 
 MAX_REFERENCE = 1024  # rows of the KDE and of the kernel matrix: bounds an n^2 term
+NARROWEST = 1e-3  # standard deviations: rows nearer than that are one
 CEILING = 4.0  # of -log W: a candidate the detector is sure to miss is worth no more than this
 
 
@@ -51,19 +52,19 @@ class Novelty:
 
     def __init__(self, reference):
         self.reference = reference
-        distance = torch.cdist(reference, reference)  # (m, m)
-        nearest = distance.topk(min(6, len(reference)), largest=False).values[:, 1:]
-        self.width = float(nearest.mean(1).median().clamp(min=1e-3))
-        logs = -distance.square() / (2 * self.width**2)
+        nearest = Neighbours(reference.numpy()).mean_distance(reference.numpy(), 5, others=True)
+        typical = float(np.nanmedian(nearest)) if np.isfinite(nearest).any() else 1.0
+        self.width = max(typical, NARROWEST)
+        logs = -squared_distances(reference, reference) / (2 * self.width**2)  # (m, m)
         own = -torch.logsumexp(logs.fill_diagonal_(-torch.inf), dim=1)
         self.centre = float(own.median())
         self.spread = float(own.std().clamp(min=1.0))
 
     def __call__(self, x):
         """(B, d) to (B,); differentiable."""
-        logs = -torch.cdist(x, self.reference).square() / (2 * self.width**2)
+        logs = -squared_distances(x, self.reference) / (2 * self.width**2)
         surprise = -torch.logsumexp(logs, dim=1)
-        return 0.5 + 0.5 * torch.tanh((surprise - self.centre) / (2 * self.spread))
+        return 0.5 + 0.5 * torch.tanh((surprise - self.centre) / (2 * self.spread)).to(x.dtype)
 
 
 class Coverage:
@@ -79,12 +80,14 @@ class Coverage:
     def __init__(self, data, width=None):
         self.data = data
         if width is None:
-            width = float(torch.pdist(data).median().clamp(min=1e-3)) if len(data) > 1 else 1.0
+            apart = squared_distances(data, data).sqrt()
+            apart = apart[apart > NARROWEST]  # no copies
+            width = float(apart.median()) if len(apart) else 1.0
         self.width = width
 
     def kernel(self, a, b):
-        """RBF kernel of rows a (n, d) with rows b (m, d): (n, m)."""
-        return torch.exp(-torch.cdist(a, b).square() / (2 * self.width**2))
+        """RBF kernel of rows a (n, d) with rows b (m, d): (n, m) float64."""
+        return torch.exp(-squared_distances(a, b) / (2 * self.width**2))
 
     def scale(self, variance):
         """Conditional variance in [jitter, 1 + jitter] to [0, 1].
@@ -100,10 +103,11 @@ class Coverage:
         That is log det K - log det K without the row, scaled.
         """
         rows = torch.cat([x, self.data])
-        K = self.kernel(rows, rows)  # the jitter bounds its condition: float32 is enough
+        K = self.kernel(rows, rows)
+        # In float64 rounding is 1e-12 of the jitter: there is a factor, whatever the rows.
         K.diagonal().add_(self.JITTER)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(K))
-        return self.scale(1.0 / inverse.diagonal()[: len(x)])
+        return self.scale(1.0 / inverse.diagonal()[: len(x)]).to(x.dtype)
 
     def select(self, x, score, count, weight):
         """Greedy top-l: repeatedly the largest score + weight * marginal gain (M7).
@@ -120,9 +124,9 @@ class Coverage:
         Returns:
             Row numbers, (min(count, B),).
         """
-        K = self.kernel(self.data, self.data).double()
+        K = self.kernel(self.data, self.data)
         K.diagonal().add_(self.JITTER)
-        cross = self.kernel(self.data, x).double()
+        cross = self.kernel(self.data, x)
         factor = torch.linalg.solve_triangular(torch.linalg.cholesky(K), cross, upper=False)
         variance = 1.0 + self.JITTER - factor.square().sum(0)  # (B,) given the data
         given = factor.T  # (B, m) rows of the Cholesky factor so far, and in basis the new ones
@@ -149,23 +153,25 @@ class Feasibility:
 
     Args:
         normals: (m, d) array.
-        quantile: the bound is this quantile of the normals' leave-one-out mean distance to five
-            other normals.
+        quantile: the bound is this quantile of the normals' mean distance to five other normals.
+
+    Attributes:
+        own: (m,) that distance of every normal.
+        bound: the quantile.
     """
 
     def __init__(self, normals, quantile=0.9):
         self.neighbours = Neighbours(normals)
-        own, _ = self.neighbours.query(self.neighbours.reference, 5, own=np.arange(len(normals)))
-        self.bound = float(np.quantile(own.mean(1), quantile))
+        self.own = self._others(normals)
+        self.bound = float(np.quantile(self.own, quantile))
 
-    def distance(self, x, own=None):
-        """Mean distance to the five nearest normals, (B,).
+    def _others(self, normals):
+        """(m,) mean distance of the normals to five others; 0 where all others are copies."""
+        return np.nan_to_num(self.neighbours.mean_distance(normals, 5, others=True))
 
-        Args:
-            x: (B, d) array.
-            own: as in :meth:`geometry.Neighbours.query`.
-        """
-        return self.neighbours.query(x, 5, own)[0].mean(1)
+    def distance(self, x):
+        """Mean distance of rows x (B, d) to the five nearest normals, (B,)."""
+        return self.neighbours.mean_distance(x, 5)
 
     def __call__(self, x):
         """(B, d) tensor to (B,) bool array."""

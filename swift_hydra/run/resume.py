@@ -8,13 +8,14 @@ when the run is done.
 import copy
 import json
 import time
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.files import load_checkpoint, write_torch
+from swift_hydra.files import content_of, load_checkpoint, write_torch
 from swift_hydra.settings import InputError
+
+REMEDY = "delete it or run without --resume"
 
 
 class Pace(NamedTuple):
@@ -64,7 +65,12 @@ class Store:
         if not resume:
             say(f"{path} of a run that was cut off will be replaced: --resume would go on from it")
             return
-        saved = load_checkpoint(path, "resume", "delete it or run without --resume")
+        saved = load_checkpoint(path, "resume", REMEDY)
+        with self.content():
+            kinds = {"fingerprint": str, "settings": dict, "entries": dict, "last": str}
+            wrong = [name for name, kind in kinds.items() if not isinstance(saved[name], kind)]
+            if wrong or not all(isinstance(entry, dict) for entry in saved["entries"].values()):
+                raise TypeError(f"{', '.join(wrong) or 'entries'} of another type")
         if saved["fingerprint"] != rows:
             raise InputError(
                 f"{path}: was left by a run on other rows: give the dataset it was started with, "
@@ -83,6 +89,10 @@ class Store:
         self.entries = saved["entries"]
         self.resumed_after = saved["last"]
         say(f"resuming after {self.resumed_after}")
+
+    def content(self):
+        """While what was kept is put in place: whatever is wrong with it names the file."""
+        return content_of(self.path, REMEDY)
 
     def get(self, stage):
         """What :meth:`put` was last given for a stage, or None."""
@@ -140,8 +150,12 @@ def finished_run(folder, prints, settings):
             return None
         path = folder.path / "scores.npz"
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays["y_test"], arrays["score"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+            y, score = arrays["y_test"], arrays["score"]
+        n = report["n_test"]
+        if y.shape != (n,) or score.shape != (n,) or not np.isfinite(score).all():
+            raise ValueError("other rows than the report's")
+        return y, score
+    except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it
         raise InputError(
             f"{path}: is missing or damaged, though the run is done: run without --resume"
         ) from None

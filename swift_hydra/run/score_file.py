@@ -12,6 +12,8 @@ score of such a row most.
 import contextlib
 import csv
 import io
+import itertools
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -21,15 +23,17 @@ import numpy as np
 from tqdm import tqdm
 
 from swift_hydra.data.files import stream_table
-from swift_hydra.files import write_file
-from swift_hydra.settings import InputError, check_range, parse_config, setting
+from swift_hydra.data.reading import Reading, number
+from swift_hydra.files import part, write_file
+from swift_hydra.settings import InputError, check_range, parse_config, printable, setting
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
 NAMED = 5  # drifting columns that are named
 DRIFT = 0.01  # share of rows outside the training range that is worth a warning
 
 
 @dataclass
-class ScoreOptions:
+class ScoreOptions(Reading):
     """Settings of the command."""
 
     checkpoint: str = setting(
@@ -41,6 +45,7 @@ class ScoreOptions:
     out: str = setting("scores.csv", "where the scores are written")
     id_column: str | None = setting(None, "column that names the rows (default: their number)")
     explain: int = setting(0, "features to name for every row above the threshold")
+    force: bool = setting(False, "replace a file at --out, whatever it holds")
     quiet: bool = setting(False, "print only warnings and errors")
 
 
@@ -128,6 +133,7 @@ def main(argv, load):
         columns.texts,
         config.id_column,
         detector.default_chunk_rows(),
+        (config, detector.dates),
     )
     start = time.perf_counter()
 
@@ -136,27 +142,69 @@ def main(argv, load):
         output = csv.writer(text)
         numbers = range(1, config.explain + 1)
         named = [name for i in numbers for name in (f"feature_{i}", f"raises_score_by_{i}")]
-        output.writerow([config.id_column or "row", "score", "anomaly", *named])
+        output.writerow([harmless(config.id_column or "row"), "score", "anomaly", *named])
         hide = True if config.quiet else None
         with tqdm(unit=" rows", unit_scale=True, disable=hide) as bar:
             for lines in scored_lines(detector, blocks, config.explain, tally):
-                output.writerows(lines)
+                output.writerows([harmless(cell) for cell in line] for line in lines)
                 bar.update(len(lines))
         text.flush()
         text.detach()
 
-    out = Path(config.out)
+    with contextlib.suppress(BrokenPipeError):
+        _write_scores(config, write)
+    for line in tally.warnings():
+        print(printable(line), file=sys.stderr)
+    if not config.quiet:
+        print(
+            printable(
+                f"{tally.n_rows} rows scored in {time.perf_counter() - start:.1f} s, "
+                f"{tally.n_above} above the threshold {detector.threshold_:.4g}; written to "
+                f"{config.out}"
+            )
+        )
+
+
+def harmless(cell):
+    """A cell that no spreadsheet runs: a text that starts like a formula gets an apostrophe."""
+    if isinstance(cell, str) and cell[:1] in FORMULA and number(cell) is None:
+        return "'" + cell
+    return cell
+
+
+def _write_scores(config, write):
+    """The output file, never in place of something that this command would not write again."""
+    out = Path(os.path.realpath(config.out))
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
     for given in (config.data, config.checkpoint):
         if out.exists() and out.samefile(given):
             raise InputError(f"{out}: is what is read, it would be lost: choose another --out")
-    with contextlib.suppress(BrokenPipeError):
+    if config.force or not out.is_file() or out.stat().st_size == 0:
         write_file(out, write)
-    for line in tally.warnings():
-        print(line, file=sys.stderr)
-    if not config.quiet:
-        print(
-            f"{tally.n_rows} rows scored in {time.perf_counter() - start:.1f} s, "
-            f"{tally.n_above} above the threshold {detector.threshold_:.4g}; written to {out}"
-        )
+        return
+    other = InputError(
+        f"{out}: is there and holds something else than scores of these rows: choose another --out "
+        "or give --force"
+    )
+    if _ids_of(out) is None:
+        raise other
+    with part(out, write) as name:
+        new, old = _ids_of(name), _ids_of(out)
+        if any(a != b for a, b in itertools.zip_longest(new, old)):
+            raise other
+        os.replace(name, out)
+
+
+def _ids_of(path):
+    """An iterator over the rows' ids of a file that this command wrote, or None of another."""
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        if next(csv.reader(file), [])[1:3] != ["score", "anomaly"]:
+            return None
+
+    def ids():
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.reader(file):
+                yield row[0] if row else ""
+
+    return ids()

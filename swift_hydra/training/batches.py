@@ -20,17 +20,42 @@ class Examples(NamedTuple):
         synthetic: (m, d) generated anomalies; m may be 0.
         folds: (n,) int64 or None. With folds, expert j never learns from a row of fold j mod F,
             which makes its logits on those rows honest.
+        views: (F, n, c) the last c columns of X as they look without each fold, or None where they
+            do not depend on other rows. Expert j reads view j mod F.
+        synthetic_views: (F, m, c), the same of the generated rows.
     """
 
     X: torch.Tensor
     y: torch.Tensor
     synthetic: torch.Tensor
     folds: torch.Tensor | None = None
+    views: torch.Tensor | None = None
+    synthetic_views: torch.Tensor | None = None
 
     def to(self, device):
         """The same examples on a device; the folds stay where they are."""
-        X, y, synthetic = (part.to(device) for part in self[:3])
-        return Examples(X, y, synthetic, self.folds)
+
+        def placed(part):
+            return part if part is None else part.to(device)
+
+        X, y, synthetic, folds, views, synthetic_views = self
+        return Examples(
+            *map(placed, (X, y, synthetic)), folds, *map(placed, (views, synthetic_views))
+        )
+
+    def without(self, fold):
+        """Examples without a fold, as they look without it; and the rows of that fold, the same."""
+        here = torch.as_tensor(self.folds) == fold
+        X, synthetic = self.X, self.synthetic
+        if self.views is not None:
+            X = with_view(X, self.views[fold])
+            synthetic = with_view(synthetic, self.synthetic_views[fold])
+        return Examples(X[~here], self.y[~here], synthetic), X[here]
+
+
+def with_view(X, view):
+    """Rows X (..., d) with their last columns replaced by ``view`` (..., c)."""
+    return torch.cat([X[..., : X.shape[-1] - view.shape[-1]], view], dim=-1)
 
 
 def half_and_half(normal, anomaly, steps, size, generator):
@@ -88,7 +113,7 @@ class BatchPlan:
     """
 
     def __init__(self, examples, n_experts, recipe, generator, rng):
-        X, y, synthetic, folds = examples
+        X, y, synthetic, folds, views, synthetic_views = examples
         steps = recipe.steps
         batch = recipe.batch
         device = X.device
@@ -96,6 +121,10 @@ class BatchPlan:
         rows = half_and_half(normal, anomaly, steps, batch, generator)  # (S, B)
         n_fake = round(batch // 2 * recipe.synthetic_share) if len(synthetic) else 0
         self.source = torch.cat([X, synthetic]) if n_fake else X  # (n + m, d)
+        self._views = views
+        if views is not None and n_fake:
+            self._views = torch.cat([views, synthetic_views], dim=1)  # (F, n + m, c)
+        self._n_experts = n_experts
         if n_fake:
             drawn = torch.randint(len(synthetic), (steps, n_fake), generator=generator)
             rows[:, batch - n_fake :] = len(X) + drawn
@@ -137,6 +166,16 @@ class BatchPlan:
         if self._partner is None:
             return rows
         return torch.lerp(self.source[self._partner[step]], rows, self._weight[step])
+
+    def of_experts(self, step, inputs):
+        """The inputs (B, d) of a batch as each expert sees them: (E, B, d) or None."""
+        if self._views is None:
+            return None
+        views = self._views[:, self._rows[step]]  # (F, B, c)
+        if self._partner is not None:
+            views = torch.lerp(self._views[:, self._partner[step]], views, self._weight[step])
+        each = with_view(inputs.expand(len(views), -1, -1), views)
+        return each[torch.arange(self._n_experts) % len(views)]
 
     def allowed(self, step):
         """Which experts may see which row, (B, E) bool, or None for all."""

@@ -86,23 +86,24 @@ class Training:
         network: what learns.
         optimiser: an :class:`Optimiser` of it.
         steps: training steps in all.
-        generator: the stage's torch Generator.
+        stream: the stage's :class:`training.seeds.Streams`.
         journal: a :class:`journal.Journal`.
     """
 
-    def __init__(self, stage, network, optimiser, steps, generator, journal):
+    def __init__(self, stage, network, optimiser, steps, stream, journal):
         self.stage = stage
         self.network = network
         self.optimiser = optimiser
         self.steps = steps
-        self.generator = generator
+        self.stream = stream
         self.journal = journal
         self.history = []
 
     def __iter__(self):
         saved = self.journal.saved(self.stage)
         if saved is not None:
-            self._take_up(saved)
+            with self.journal.taking_up():
+                self._take_up(saved)
         for step in range(len(self.history), self.steps):
             yield step
             finished = step + 1 == self.steps
@@ -130,15 +131,20 @@ class Training:
         return {
             "network": pack_network(self.network)["state"],
             "optimiser": None if finished else self.optimiser.snapshot(),
-            "generator": self.generator.get_state(),
-            "global_generator": torch.get_rng_state(),
+            "streams": [generator.get_state() for generator in self.stream],
             "history": self.history,
         }
 
     def _take_up(self, saved):
-        self.history = saved["history"]
+        history = saved["history"]
+        finished = len(history) == self.steps
+        if not (isinstance(history, list) and 0 < len(history) <= self.steps):
+            raise ValueError(f"{self.stage}: the history has not 1 to {self.steps} steps")
+        if not all(value.isfinite().all() for value in saved["network"].values()):
+            raise ValueError(f"{self.stage}: the network's weights are not finite")
         self.network.load_state_dict(saved["network"])
-        self.generator.set_state(saved["generator"])
-        torch.set_rng_state(saved["global_generator"])
-        if len(self.history) < self.steps:
-            self.optimiser.go_on(saved["optimiser"], len(self.history))
+        for generator, state in zip(self.stream, saved["streams"], strict=True):
+            generator.set_state(state)
+        if not finished:
+            self.optimiser.go_on(saved["optimiser"], len(history))
+        self.history = history

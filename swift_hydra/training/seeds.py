@@ -1,14 +1,15 @@
 """A random stream of its own for every named stage of a run.
 
 Nothing reads or moves the global streams: the same seed gives the same stage to the bit, whatever
-ran before it.
+ran before it or runs beside it.
 """
 
 import zlib
-from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 
 def stage_seed(seed, stage):
@@ -22,13 +23,52 @@ def stage_rng(seed, stage):
     return np.random.default_rng(stage_seed(seed, stage))
 
 
-@contextmanager
-def seeded(seed, stage):
-    """Initialise and train inside a stream of its own; yields a torch Generator.
+class DrawnFrom(TorchFunctionMode):
+    """While it lasts, in this thread: what is drawn without a generator comes from this one.
 
-    The global stream is afterwards as it was: module initialisers and dropout read no other.
+    Module initialisers know only torch's global stream, which other threads read and move too.
+
+    Args:
+        generator: torch Generator.
     """
+
+    DRAWS = frozenset(
+        {
+            torch.Tensor.uniform_,
+            torch.Tensor.normal_,
+            torch.rand,
+            torch.randn,
+            torch.randperm,
+            torch.nn.init.kaiming_uniform_,
+            torch.nn.init.uniform_,
+            torch.nn.init.normal_,
+        }
+    )
+
+    def __init__(self, generator):
+        super().__init__()
+        self.generator = generator
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func in self.DRAWS and kwargs.get("generator") is None:
+            kwargs["generator"] = self.generator
+        return func(*args, **kwargs)
+
+
+class Streams(NamedTuple):
+    """The random streams of one stage; no global one is read or moved."""
+
+    weights: torch.Generator  # initial weights, then dropout
+    draws: torch.Generator  # batches, noise, order
+
+    def built(self, make):
+        """What ``make()`` builds, its initial weights drawn from the stream of weights."""
+        with DrawnFrom(self.weights):
+            return make()
+
+
+def streams(seed, stage):
+    """The :class:`Streams` of one stage."""
     value = stage_seed(seed, stage)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(value)
-        yield torch.Generator().manual_seed(value)
+    return Streams(*(torch.Generator().manual_seed(value) for _ in Streams._fields))

@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf_shrinkage
 
-from swift_hydra.detection.evidence import COLUMNS, Evidence, column_index
+from swift_hydra.detection.evidence import (
+    COLUMNS,
+    LOCAL,
+    Evidence,
+    Subspaces,
+    column_index,
+    shrinkage,
+)
 from swift_hydra.detection.pvalue import (
     MergedPValue,
     TailPValue,
@@ -11,7 +19,6 @@ from swift_hydra.detection.pvalue import (
     platt,
     shrunken_shape,
 )
-from swift_hydra.geometry import Neighbours
 
 
 def residuals(scale=1.0):
@@ -33,39 +40,40 @@ def fit(X, y, folds, functions):
     return Evidence.fit(X, y, folds, functions, folds % 2, rng, max_normals=4096)
 
 
-def test_neighbours_leave_the_row_itself_out():
-    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    X[1] = X[0]  # a duplicate is another row and stays
-    near, index = Neighbours(X).query(X, 3, own=np.arange(60))
-    full = np.linalg.norm(X[:, None].astype(np.float64) - X[None], axis=2)
-    np.fill_diagonal(full, np.inf)
-    np.testing.assert_allclose(near, np.sort(full, 1)[:, :3], atol=1e-5)
-    assert (index != np.arange(60)[:, None]).all()
-    assert near[0, 0] == 0
-
-
-def test_neighbours_with_fewer_references_than_asked():
-    near, _ = Neighbours(np.eye(3, dtype=np.float32)).query(np.zeros((2, 3)), 20)
-    assert near.shape == (2, 3)
-    with pytest.raises(ValueError, match="at least two"):
-        Neighbours(np.zeros((1, 2))).query(np.zeros((1, 2)), 1, own=np.zeros(1))
-
-
 def test_columns_are_standardised_by_the_normals_and_see_anomalies(fitted):
     X, y, evidence, columns = fitted
-    assert columns.shape == (500, len(COLUMNS))
-    np.testing.assert_allclose(columns[y == 0].mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(columns[y == 0].std(0), 1, atol=1e-3)
+    assert columns.all.shape == (500, len(COLUMNS))
+    assert columns.without.shape == (4, 500, len(COLUMNS))
+    np.testing.assert_allclose(columns.all[y == 0].mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(columns.all[y == 0].std(0), 1, atol=1e-3)
     assert (evidence.transform(X[y == 1] + 1.0).mean(0) > 1.0).all()
 
 
 def test_training_rows_look_like_new_rows(fitted):
     """Left-out columns of training normals are as those of fresh ones; in-sample ones are not."""
-    X, y, evidence, _ = fitted
+    X, y, evidence, columns = fitted
     fresh = evidence.transform(np.random.default_rng(9).normal(size=(2000, 5)).astype(np.float32))
     assert np.abs(fresh.mean(0)).max() < 0.25
-    in_sample = evidence.transform(X[y == 0])  # the row is its own neighbour here
-    assert in_sample[:, column_index(["knn5"])].mean() < -0.5
+    # A copy of a training row has no neighbour in it: nothing tells it from the training row.
+    local = column_index(LOCAL)
+    again = evidence.transform(X[y == 0])
+    np.testing.assert_allclose(again[:, local], columns.all[y == 0][:, local], atol=1e-5)
+
+
+def test_without_a_fold_no_label_of_it_is_known():
+    """Another label of a row changes no view without its fold, of no row."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2)).astype(np.float32)
+    y = (np.arange(200) < 40).astype(np.int64)
+    folds = np.arange(200) % 4
+    other = y.copy()
+    changed = np.flatnonzero(folds == 0)[::5]
+    other[changed] = 1 - y[changed]
+    parts = [fit(X, labels, folds, residuals())[1] for labels in (y, other)]
+    first, second = (part.without[:, :, column_index(LOCAL)] for part in parts)
+    # Standardised by the fold's own normals: equal to the bit.
+    assert np.array_equal(first[0], second[0])
+    assert not np.allclose(first[1], second[1], atol=0.1)
 
 
 def test_a_row_is_scored_by_the_residual_function_that_did_not_see_it(fitted):
@@ -74,7 +82,7 @@ def test_a_row_is_scored_by_the_residual_function_that_did_not_see_it(fitted):
     asked = [[], []]
     spies = [lambda Z, i=i: asked[i].append(len(Z)) or np.ones(len(Z)) * (i + 1) for i in (0, 1)]
     _, columns = fit(X, y, fold, spies)
-    cvae = columns[:, column_index(["cvae"])[0]]
+    cvae = columns.all[:, column_index(["cvae"])[0]]
     assert len(np.unique(cvae[fold == 0])) == len(np.unique(cvae[fold == 1])) == 1
     assert cvae[0] < cvae[1]
 
@@ -144,3 +152,28 @@ def test_platt_never_turns_the_order_over():
     slope, intercept = platt(score, y)
     assert slope > 0
     assert np.isfinite(intercept)
+
+
+def test_shrinkage_is_ledoit_and_wolfs():
+    rng = np.random.default_rng(0)
+    for n, d in ((50, 4), (20, 60), (300, 1), (6, 6)):
+        rows = rng.normal(size=(n, d)) * rng.uniform(0.1, 3, d)
+        rows -= rows.mean(0)
+        values = np.linalg.svd(rows, compute_uv=False) ** 2 / n
+        expected = ledoit_wolf_shrinkage(rows, assume_centered=True)
+        assert shrinkage(rows, values) == pytest.approx(expected, abs=1e-9)
+
+
+def test_wide_rows_have_the_distances_of_the_full_matrix():
+    """Fewer rows than columns: the same Mahalanobis distance as from the d x d matrix."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(12, 30))
+    model = Subspaces.fit(rows, np.zeros(12, int), 1)
+    centred = rows - rows.mean(0)
+    covariance = centred.T @ centred / 12
+    shrink = ledoit_wolf_shrinkage(centred, assume_centered=True)
+    full = (1 - shrink) * covariance + (shrink * np.trace(covariance) / 30 + 1e-6) * np.eye(30)
+    X = rng.normal(size=(5, 30))
+    away = X - rows.mean(0)
+    expected = np.sqrt(np.einsum("nd,nd->n", away @ np.linalg.inv(full), away))
+    np.testing.assert_allclose(model.distances(X, 0)[0], expected, rtol=1e-6)

@@ -24,7 +24,6 @@ import pytest
 import torch
 from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_mixture
 
-from swift_hydra.detection.mixture import stratified_folds
 from swift_hydra.files import load_checkpoint
 from swift_hydra.journal import Journal
 from swift_hydra.run.folder import RunFolder
@@ -265,7 +264,7 @@ def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator, table)
 
 def test_cut_off_within_a_training_the_network_is_the_same(table):
     X, y = torch.from_numpy(table[0]), torch.from_numpy(table[1])
-    folds = stratified_folds(table[1], 4, 0)
+    folds = np.arange(len(y)) % 4
 
     def train(journal):
         cvae = trained_cvae(X, y, steps=35, journal=journal)

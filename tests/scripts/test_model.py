@@ -5,7 +5,8 @@ import pytest
 import torch
 from helpers import Losses, made_table, standardised, trained_cvae, trained_mixture
 
-from swift_hydra.detection.mixture import out_of_fold, stratified_folds
+from swift_hydra.detection.leave_out import LeaveOut
+from swift_hydra.detection.mixture import out_of_fold
 from swift_hydra.generation.agent import GaussianPolicy
 from swift_hydra.model import (
     BetaCVAE,
@@ -17,7 +18,7 @@ from swift_hydra.model import (
     mamba_mixer,
 )
 from swift_hydra.pretrain import new_cvae
-from swift_hydra.training.seeds import seeded
+from swift_hydra.training.seeds import streams
 
 
 @pytest.fixture
@@ -44,8 +45,7 @@ def test_cvae_loss_is_finite_and_kl_not_negative_on_extreme_rows():
 
 def test_cvae_learns_and_all_its_parameters_move(rows):
     X, y = rows
-    with seeded(0, "cvae"):
-        untrained = new_cvae(X.shape[1], 0.2)
+    untrained = streams(0, "cvae").built(lambda: new_cvae(X.shape[1], 0.2))
     losses = Losses()
     cvae = trained_cvae(X, y, steps=250, journal=losses)
     assert not moved(dict(untrained.named_parameters()), dict(cvae.named_parameters()))
@@ -140,8 +140,7 @@ def test_only_chosen_experts_run(monkeypatch):
 
 def test_every_expert_and_the_router_learn(rows):
     X, y = rows
-    with seeded(0, "detector"):
-        untrained = MoEDetector(X.shape[1], n_experts=4, k=2)
+    untrained = streams(0, "detector").built(lambda: MoEDetector(X.shape[1], n_experts=4, k=2))
     losses = Losses()
     mixture = trained_mixture(X, y, steps=60, journal=losses)
     before, after = dict(untrained.named_parameters()), dict(mixture.named_parameters())
@@ -184,7 +183,7 @@ def test_experts_differ(rows):
 def test_an_expert_never_learns_from_its_left_out_fold(rows):
     """With folds, an expert's weights must not change with the rows of its own fold."""
     X, y = rows
-    folds = torch.from_numpy(stratified_folds(y, 4, 0))
+    folds = torch.from_numpy(LeaveOut(X.numpy(), y.numpy(), 4, 0).folds)
     twisted = X.clone()
     twisted[folds == 1] *= -3.0
     quick = {"folds": folds, "steps": 5, "balance_weight": 0.0}

@@ -1,0 +1,123 @@
+"""Distances are exact: of copies, far from the origin, whatever is asked about beside a row."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swift_hydra.generation.reward import Coverage, Novelty
+from swift_hydra.geometry import (
+    BEND,
+    Neighbours,
+    bend,
+    copies,
+    effective_rank,
+    mean_of_first,
+    shares,
+    unbend,
+)
+
+
+@st.composite
+def rows(draw, most=40):
+    """Standardised rows of many kinds: spread, on a grid, one-hot, repeated, all alike, far out."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, d = draw(st.integers(2, most)), draw(st.integers(1, 12))
+    kind = draw(st.sampled_from(["normal", "grid", "onehot", "repeated", "alike", "tiny", "far"]))
+    if kind == "normal":
+        X = rng.normal(size=(n, d))
+    elif kind == "grid":
+        X = rng.integers(-2, 3, (n, d)) / 2
+    elif kind == "onehot":
+        X = np.eye(d)[rng.integers(0, d, n)] * 3
+    elif kind == "repeated":
+        X = rng.normal(size=(3, d))[rng.integers(0, 3, n)]
+    elif kind == "alike":
+        X = np.full((n, d), 0.3)
+    elif kind == "tiny":
+        X = 4.9 + rng.normal(size=(n, d)) * 1e-5
+    else:
+        X = bend(rng.normal(size=(n, d)) * 10.0 ** rng.integers(0, 12, (n, 1)))
+    return np.clip(X, -BEND, BEND).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(), st.integers(1, 25))
+def test_a_rows_neighbours_do_not_depend_on_the_rows_beside_it(X, k):
+    search = Neighbours(X)
+    distance, index = search.nearest(X, k)
+    for i in range(len(X)):
+        one, at = search.nearest(X[i : i + 1], k)
+        assert np.array_equal(one[0], distance[i]) and np.array_equal(at[0], index[i])
+    assert (distance[:, 0] == 0).all()  # a row is its own copy, and exactly so
+    assert (np.diff(distance, axis=1) >= 0).all() and np.isfinite(distance).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows())
+def test_distances_are_those_of_differences(X):
+    inside = (np.abs(unbend(X)) < 9).all(1)  # beyond there is one coordinate more
+    X = X[inside]
+    if len(X) < 2:
+        return
+    search = Neighbours(X)
+    distance, index = search.nearest(X, len(X))
+    expected = np.linalg.norm(X[:, None].astype(np.float64) - X[search.distinct][index], axis=2)
+    np.testing.assert_allclose(distance, expected, atol=2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows(), st.integers(1, 6))
+def test_copies_count_and_can_be_left_out(X, k):
+    search = Neighbours(X)
+    full = np.linalg.norm(X[:, None].astype(np.float64) - X[None], axis=2)
+    same = copies(X)
+    for i in range(len(X)):
+        others = np.sort(full[i][same != same[i]])[:k]
+        mean = search.mean_distance(X[i : i + 1], k, others=True)[0]
+        if not len(others):
+            assert np.isnan(mean)
+        elif (np.abs(unbend(X)) < 9).all():
+            assert mean == pytest.approx(others.mean(), abs=1e-4)
+    if (np.abs(unbend(X)) < 9).all():
+        own = search.mean_distance(X, k)
+        np.testing.assert_allclose(own, np.sort(full, 1)[:, :k].mean(1), atol=1e-4)
+
+
+def test_shares_of_copies():
+    distance = np.array([[0.0, 1.0, 2.0, 3.0]])
+    counts = np.array([[4, 2, 1, 9]])
+    assert shares(distance, counts, 5, others=False).tolist() == [[4, 1, 0, 0]]
+    assert shares(distance, counts, 5).tolist() == [[0, 2, 1, 2]]
+    assert mean_of_first(distance, shares(distance, counts, 5))[0] == (2 + 2 + 6) / 5
+    assert np.isnan(mean_of_first(distance[:, :1], shares(distance[:, :1], counts[:, :1], 5)))[0]
+
+
+def test_what_the_bend_hides_is_kept_as_a_distance():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 50)).astype(np.float32)
+    u = rng.normal(size=(4, 50))
+    u[:, 7] = [3, 12, 1000, 1e12]
+    near = Neighbours(X).mean_distance(bend(u), 5)
+    assert near[0] < near[1] < near[2] < near[3] and near[2] > 2 * near[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows())
+def test_coverage_has_a_factor_whatever_the_rows(X):
+    data = torch.from_numpy(X)
+    gain = Coverage(data).leave_one_out(data)
+    assert torch.isfinite(gain).all() and (gain >= 0).all() and (gain <= 1).all()
+    chosen = Coverage(data).select(data, torch.zeros(len(X)), 5, 1.0)
+    assert len(set(chosen.tolist())) == min(5, len(X))
+    novelty = Novelty(data)(data)
+    assert torch.isfinite(novelty).all() and novelty.dtype == torch.float32
+
+
+def test_effective_rank_of_either_shape():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 8))
+    assert 7.8 < effective_rank(X) <= 8
+    assert effective_rank(X[:9]) == pytest.approx(effective_rank(np.c_[X[:9], np.zeros((9, 30))]))
+    assert effective_rank(np.ones((5, 3))) == 1.0

@@ -141,7 +141,11 @@ def load_rows(options, settings=None, least=2):
     """
     settings = settings or ColumnSettings()
     data = load_dataset(
-        options.dataset, options.label_column, settings, options.drop_columns, options
+        options.dataset,
+        options.label_column,
+        drop_columns=options.drop_columns,
+        settings=settings,
+        reading=options,
     )
     split = make_split(
         data.X if options.protocol == "unseen" else None,
@@ -158,7 +162,15 @@ def load_rows(options, settings=None, least=2):
     return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
 
 
-def load_dataset(spec, label_column=None, settings=None, drop_columns=None, reading=None):
+def load_dataset(
+    spec,
+    label_column=None,
+    impute="refuse",
+    categorical="refuse",
+    drop_columns=None,
+    settings=None,
+    reading=None,
+):
     """Read and check a table.
 
     Args:
@@ -166,8 +178,10 @@ def load_dataset(spec, label_column=None, settings=None, drop_columns=None, read
             (n, d) and ``y`` (n,) or (n, 1); a text file may have a header row and separates cells
             by comma, semicolon, tab or |; ``.parquet`` needs pyarrow.
         label_column: the label column of a text file or ``.parquet``; None takes the last one.
-        settings: a :class:`data.columns.ColumnSettings`; None refuses gaps, texts and dates.
+        impute: what happens to gaps, see :class:`data.columns.Preparation`.
+        categorical: what happens to texts.
         drop_columns: names of columns to leave out, separated by commas.
+        settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
         reading: a :class:`data.reading.Reading` of a text file, or None.
 
     Returns:
@@ -176,7 +190,7 @@ def load_dataset(spec, label_column=None, settings=None, drop_columns=None, read
     Raises:
         InputError: whatever is wrong with the file or its content, all of it in one message.
     """
-    settings = settings or ColumnSettings()
+    settings = settings or ColumnSettings(impute=impute, categorical=categorical)
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
     drop = [name.strip() for name in drop_columns.split(",")] if drop_columns else []
@@ -268,7 +282,13 @@ def main(argv=None):
     if fetch.download is not None:
         download(fetch.download, fetch.source)
         return
-    data = load_dataset(file.dataset, file.label_column, settings, file.drop_columns, file)
+    data = load_dataset(
+        file.dataset,
+        file.label_column,
+        drop_columns=file.drop_columns,
+        settings=settings,
+        reading=file,
+    )
     X = data.X
     table = data.table.X
     facts = describe(X, data.y)

@@ -286,7 +286,7 @@ def load_pretrained(path, fingerprint):
     with content_of(path):
         cvae = read_network(BetaCVAE, saved["cvae"])
         detector = read_network(MoEDetector, saved["detector"])
-        sizes = {cvae.config["d_features"], detector.d_features, len(saved["scaler"]["mean"])}
+        sizes = {cvae.config["d_features"], detector.d_features, len(saved["scaler"]["centre"])}
         if len(sizes) > 1:
             raise ValueError(f"networks and scaler are for {sizes} features")
         json.dumps(saved["log"])  # goes into log.jsonl

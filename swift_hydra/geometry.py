@@ -48,10 +48,18 @@ def on_grid(Z):
     return grid + 0.0, 2.0**-bits  # -0.0 and 0.0 are one number
 
 
-def copies(Z):
-    """Which rows are equal, up to a grid step: (n,) group numbers from 0."""
+def copies(Z, step=None):
+    """Which rows are equal, up to a grid step: (n,) group numbers from 0.
+
+    Args:
+        Z: (n, d) rows.
+        step: in standard deviations; None takes the grid's own.
+    """
+    rows, own = on_grid(Z)
+    if step is not None:
+        rows = np.rint(rows * (own / step)) + 0.0
     number = {}
-    return np.array([number.setdefault(row.tobytes(), len(number)) for row in on_grid(Z)[0]])
+    return np.array([number.setdefault(row.tobytes(), len(number)) for row in rows])
 
 
 class Neighbours:
@@ -117,10 +125,11 @@ class Neighbours:
             others: leave out the row's own copies.
         """
         distance, index = self.nearest(X, k + 1)
-        return mean_of_first(distance, shares(distance, self.counts()[index], k, others))
+        beyond = 0.0 if others else None
+        return mean_of_first(distance, shares(distance, self.counts()[index], k, beyond))
 
 
-def shares(distance, counts, k, others=True):
+def shares(distance, counts, k, beyond=None):
     """How often each of the sorted neighbours counts among the k nearest: (n, K), sums to k.
 
     Less where there are fewer.
@@ -129,9 +138,10 @@ def shares(distance, counts, k, others=True):
         distance: (n, K) ascending.
         counts: (n, K) copies of each neighbour.
         k: how many.
-        others: leave out neighbours at distance 0, the row's own copies.
+        beyond: leave out neighbours up to this distance, the row's own copies; None leaves out
+            none.
     """
-    counts = np.where(distance > 0, counts, 0) if others else counts
+    counts = counts if beyond is None else np.where(distance > beyond, counts, 0)
     before = np.cumsum(counts, axis=1) - counts
     return np.clip(k - before, 0, counts)
 

@@ -88,10 +88,13 @@ def test_copies_count_and_can_be_left_out(X, k):
 def test_shares_of_copies():
     distance = np.array([[0.0, 1.0, 2.0, 3.0]])
     counts = np.array([[4, 2, 1, 9]])
-    assert shares(distance, counts, 5, others=False).tolist() == [[4, 1, 0, 0]]
-    assert shares(distance, counts, 5).tolist() == [[0, 2, 1, 2]]
-    assert mean_of_first(distance, shares(distance, counts, 5))[0] == (2 + 2 + 6) / 5
-    assert np.isnan(mean_of_first(distance[:, :1], shares(distance[:, :1], counts[:, :1], 5)))[0]
+    assert shares(distance, counts, 5).tolist() == [[4, 1, 0, 0]]
+    assert shares(distance, counts, 5, 0.0).tolist() == [[0, 2, 1, 2]]
+    assert shares(distance, counts, 5, 1.5).tolist() == [[0, 0, 1, 4]]
+    assert mean_of_first(distance, shares(distance, counts, 5, 0.0))[0] == (2 + 2 + 6) / 5
+    assert np.isnan(mean_of_first(distance[:, :1], shares(distance[:, :1], counts[:, :1], 5, 0.0)))[
+        0
+    ]
 
 
 def test_what_the_bend_hides_is_kept_as_a_distance():

@@ -110,8 +110,8 @@ def cells_of(values, where, dates=False):
 def _days(values, where, dates):
     if not dates:
         raise InputError(
-            f"{where} holds dates, first {str(values[0])[:19]}: give --dates (dates=True) to take "
-            "them as days since 1970, or leave it out"
+            f"{where} holds dates, first {str(values[:1])[2:21]}: give --dates (dates=True) to "
+            "take them as days since 1970, or leave it out"
         )
     days = (values - np.datetime64(0, "s")) / DAY
     return np.where(np.isnat(values), np.nan, days)

@@ -37,7 +37,8 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         least: anomalies needed. A table needs two, one for each side of a split; a training part
             can have one.
         anomaly_label: the value of anomalies, a text or a number; all others are then normal.
-        majority: take it that more than half of the rows are anomalies.
+        majority: take it that more than half of the rows are anomalies; otherwise that is refused
+            for a table, and a warning for a training part, whose caller has the labels at hand.
         lines: n line numbers for messages, or None.
 
     Returns:
@@ -65,11 +66,14 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
             f"{source}: there is 1 anomaly among {n} rows: at least {least} are needed"
         )
     if 2 * n_anomalies > n and not majority:
-        raise InputError(
+        message = (
             f"{source}: {n_anomalies} of {n} rows are labelled as anomalies, more than half: if "
             f"another label than {_shown(labels.classes[1:])[0]} is the anomaly, {SAY}; if this is "
             "meant, give --majority-anomalies (majority_anomalies=True)"
         )
+        if least > 1:
+            raise InputError(message)
+        warnings.warn(message, UserWarning, stacklevel=5)  # where fit was called
     return labels
 
 
@@ -102,7 +106,7 @@ def _values(y, source, lines):
 def _refuse_gaps(gap, source, lines):
     if gap.any():
         raise InputError(
-            f"{source}: {int(gap.sum())} labels are empty, first in "
+            f"{source}: the labels are empty in {int(gap.sum())} rows, first in "
             f"{place(int(gap.argmax()), lines)}: fill them (0 where nothing is known), or drop "
             "these rows"
         )

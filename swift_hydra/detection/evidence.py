@@ -31,7 +31,7 @@ MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: the same
 VARIANCE = 0.9  # of the normals, in the directions that count as theirs
-SEARCHED = (48, 16)  # normals and anomalies looked at: enough are left without any one fold
+SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold
 SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
 WIDE = 1024  # columns; of a wider table no more rows make a model: nothing is cubic in the columns
 
@@ -164,21 +164,32 @@ class Surroundings:
             np.stack([*(side.counts(fold != f) for f in range(n_folds)), side.counts()])
             for side, fold in zip(self.sides, folds, strict=True)
         ]
-        rows = normals.reference[normals.distinct]
-        distance, index = normals.nearest(rows, SEARCHED[0])
-        self.density = np.stack(
-            [[self._mean(distance, counts[index], k) for k in (5, 20)] for counts in self.counts[0]]
-        )  # (F + 1, 2, m)
-        # Added to a distance before its logarithm: it keeps the smallest ones near each other.
-        self.floors = [
-            1e-3 * np.median(density[0, counts > 0]) + 1e-6
-            for density, counts in zip(self.density, self.counts[0], strict=True)
-        ]
+        near = normals.nearest(normals.reference[normals.distinct], SEARCHED[0])
+        # Added to a distance before its logarithm, and what is nearer than that is a copy: rows
+        # that were written out and read again differ in their last digits.
+        self.floors = np.zeros(n_folds + 1)
+        density = self._densities(near)
+        self.floors = np.array(
+            [
+                1e-3 * np.median(own[0, counts > 0]) + 1e-6
+                for own, counts in zip(density, self.counts[0], strict=True)
+            ]
+        )
+        self.density = self._densities(near)  # (F + 1, 2, m)
 
-    @staticmethod
-    def _mean(distance, counts, k):
+    def _densities(self, near):
+        distance, index = near
+        return np.stack(
+            [
+                [self._mean(distance, counts[index], k, view) for k in (5, 20)]
+                for view, counts in enumerate(self.counts[0])
+            ]
+        )
+
+    def _mean(self, distance, counts, k, view):
         """Mean distance to k others; 0 where all others are copies."""
-        return np.nan_to_num(mean_of_first(distance, shares(distance, counts, k)))
+        share = shares(distance, counts, k, self.floors[view])
+        return np.nan_to_num(mean_of_first(distance, share))
 
     def log(self, value, view=-1):
         """Logarithm of a distance."""
@@ -206,14 +217,15 @@ class Surroundings:
         logs = []
         local = []
         for number, k in enumerate((5, 20)):
-            share = shares(distance, copies, k)
+            share = shares(distance, copies, k, self.floors[view])
             logs.append(self.log(np.nan_to_num(mean_of_first(distance, share)), view))
             around = np.nan_to_num(mean_of_first(density[number][index], share))
             local.append(logs[-1] - self.log(around, view))
         columns = [*logs, *local]
         for k in RATIOS.values():
-            mean = mean_of_first(to_anomaly, shares(to_anomaly, of_anomalies, k))
-            near = self.log(self._mean(distance, copies, k), view)
+            share = shares(to_anomaly, of_anomalies, k, self.floors[view])
+            mean = mean_of_first(to_anomaly, share)
+            near = self.log(self._mean(distance, copies, k, view), view)
             columns.append(near - self.log(mean, view))
         return np.stack(columns, axis=1)
 

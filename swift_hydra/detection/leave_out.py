@@ -13,6 +13,9 @@ import numpy as np
 from swift_hydra.geometry import copies
 from swift_hydra.training.seeds import stage_rng
 
+ROUNDING = (
+    2.0**-13
+)  # standard deviations: rows that differ by less are copies, written out and back
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
 
@@ -32,7 +35,7 @@ class LeaveOut:
 
     def __init__(self, Z, y, n_folds, seed):
         rng = stage_rng(seed, "folds")
-        same = copies(Z)
+        same = copies(Z, ROUNDING)
         size = np.bincount(same)
         self._same = same
         self._repeated = size > 1

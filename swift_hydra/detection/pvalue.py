@@ -10,23 +10,26 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 LEAST_SPREAD = 0.3  # of the normals' log-odds after calibration
+SAME = 1e-4  # of the tail's mean excess
 TAIL = 0.1  # share of the normals beyond which the tail is taken for exponential
 
 
 class TailPValue:
     """-log p of a one-class score against the training normals' own (left-out) scores.
 
-    Empirical up to the normals' .9 quantile, an exponential tail above it, so that new rows beyond
-    every training normal still differ from each other.
+    Empirical up to the normals' .9 quantile, straight between two of their scores; an exponential
+    tail above it, so that new rows beyond every training normal still differ from each other.
 
     Args:
-        sorted_scores: (n,) float64 scores of the normals, ascending.
+        scores: (m,) float64 different scores of the normals, ascending.
+        minus_log: (m,) -log p at each of them.
         quantile: their .9 quantile.
         excess: mean excess of the scores above it.
     """
 
-    def __init__(self, sorted_scores, quantile, excess):
-        self.sorted = sorted_scores
+    def __init__(self, scores, minus_log, quantile, excess):
+        self.scores = scores
+        self.minus_log = minus_log
         self.quantile = quantile
         self.excess = excess
 
@@ -34,19 +37,24 @@ class TailPValue:
     def fit(cls, scores):
         """From the normals' scores (n,)."""
         scores = np.sort(np.asarray(scores, dtype=np.float64))
+        n = len(scores)
         quantile = float(np.quantile(scores, 1 - TAIL))
         above = scores[scores > quantile] - quantile
         least = 1e-6 * max(1.0, abs(quantile))
-        return cls(scores, quantile, float(max(above.mean() if len(above) else 0.0, least)))
+        excess = float(max(above.mean() if len(above) else 0.0, least))
+        # Scores that differ by rounding alone are one: no step where a last digit decides.
+        same = np.rint((scores - quantile) / (SAME * excess))
+        _, first, count = np.unique(same, return_index=True, return_counts=True)
+        share = (n - first - 0.5 * count + 0.5) / (n + 1.0)  # at and above, ties half
+        minus_log = -np.log(np.clip(share, TAIL, 1.0))
+        return cls(scores[first], minus_log, quantile, excess)
 
     def __call__(self, scores):
         """(n,) scores to (n,) -log p >= 0."""
         scores = np.asarray(scores, dtype=np.float64)
-        n = len(self.sorted)
-        below = np.searchsorted(self.sorted, scores, side="left")
-        body = -np.log(np.clip((n - below + 0.5) / (n + 1.0), TAIL, 1.0))
-        tail = -np.log(TAIL) + (scores - self.quantile) / self.excess
-        return np.where(scores > self.quantile, tail, body)
+        body = np.interp(scores, self.scores, self.minus_log)
+        tail = -np.log(TAIL) + np.maximum(scores - self.quantile, 0.0) / self.excess
+        return np.where(scores > self.quantile, tail, np.minimum(body, -np.log(TAIL)))
 
 
 class MergedPValue:
@@ -77,7 +85,7 @@ class MergedPValue:
     def snapshot(self):
         """Arrays and plain values."""
         tails = [*self.each, self.merged]
-        return [[tail.sorted, tail.quantile, tail.excess] for tail in tails]
+        return [[tail.scores, tail.minus_log, tail.quantile, tail.excess] for tail in tails]
 
     @classmethod
     def from_snapshot(cls, saved):

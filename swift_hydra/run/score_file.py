@@ -136,6 +136,8 @@ def main(argv, load):
         (config, detector.dates),
     )
     start = time.perf_counter()
+    blocks = scored_lines(detector, blocks, config.explain, tally)
+    blocks = itertools.chain([next(blocks)], blocks)  # what is wrong with the data is said first
 
     def write(file):
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
@@ -145,7 +147,7 @@ def main(argv, load):
         output.writerow([harmless(config.id_column or "row"), "score", "anomaly", *named])
         hide = True if config.quiet else None
         with tqdm(unit=" rows", unit_scale=True, disable=hide) as bar:
-            for lines in scored_lines(detector, blocks, config.explain, tally):
+            for lines in blocks:
                 output.writerows([harmless(cell) for cell in line] for line in lines)
                 bar.update(len(lines))
         text.flush()

@@ -123,7 +123,7 @@ def test_a_table_with_gaps_and_texts_trains_and_scores(trained, tmp_path):
     # Training rows alone made the fills: the checkpoint's median is theirs, to the bit.
     train = np.load(folder / "scores.npz")["train_index"]
     ages = np.array([np.nan if rows[i][1] in ("", "NA", "?") else float(rows[i][1]) for i in train])
-    assert model.columns_.preparation.fill[0] == np.float32(np.nanmedian(ages))
+    assert model.columns_.preparation.fill[0] == np.nanmedian(ages)
     # New rows: columns in another order, a new colour, one row without any value.
     new = [[row[6], row[1], row[5], row[4], row[3], row[2], row[0]] for row in rows]
     new[0][5] = "ultraviolet"
@@ -300,9 +300,9 @@ def test_unlabelled_rows_are_normal_with_a_warning(tmp_path):
     np.testing.assert_array_equal(data.y, y)
     np.savez(tmp_path / "two.npz", X=X, y=np.where(y == 1, 1, -1))
     run = run_script("dataloader.py", tmp_path / "two.npz")
-    assert run.returncode == 0
-    assert run.stderr.startswith("warning: ") and run.stderr.count("\n") == 1
-    assert "-1 is the outlier" in run.stderr
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+    assert "call the outlier -1" in run.stderr and "--anomaly-label 1" in run.stderr
 
 
 def test_constant_and_repeated_columns_are_kept_and_harmless(tmp_path):
@@ -393,7 +393,7 @@ def test_bad_parquet_is_refused(tmp_path, monkeypatch):
     import pyarrow as arrow
 
     dated = table.append_column("day", arrow.array([0] * len(rows), arrow.timestamp("s")))
-    with pytest.raises(InputError, match=r"column 'day' has the type timestamp"):
+    with pytest.raises(InputError, match=r"column 'day' holds dates, .*--dates"):
         load_dataset(
             write_parquet(tmp_path / "dated.parquet", dated), "fraud", categorical="onehot"
         )
@@ -411,9 +411,11 @@ def test_bad_parquet_is_refused(tmp_path, monkeypatch):
 
 def test_npz_of_texts(tmp_path):
     np.savez(
-        tmp_path / "t.npz", X=np.array([["red", "1"], ["blue", "2"], ["red", "3"]]), y=[0, 1, 1]
+        tmp_path / "t.npz",
+        X=np.array([["red", "1"], ["blue", "2"], ["red", "3"], ["red", "1"]]),
+        y=[0, 1, 1, 0],
     )
     data = load_dataset(tmp_path / "t.npz", categorical="onehot")
-    np.testing.assert_array_equal(data.X, [[0, 1, 1], [1, 0, 2], [0, 1, 3]])
+    np.testing.assert_array_equal(data.X, [[0, 1, 1], [1, 0, 2], [0, 1, 3], [0, 1, 1]])
     with pytest.raises(InputError, match="column 'x0' holds text"):
         load_dataset(tmp_path / "t.npz")

@@ -4,10 +4,12 @@ import csv
 import os
 import shutil
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from helpers import made_table, run_script
+from helpers import ROOT, made_table, run_script
 
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.table import as_table
@@ -154,8 +156,55 @@ def test_a_device_or_pipe_is_not_replaced(trained, tmp_path):
     os.mkfifo(pipe)
     done = score(trained[2], data, "--out", pipe)
     assert done.returncode == 2
-    assert "is no ordinary file" in done.stderr
+    assert "is no ordinary file, and nobody reads from it" in done.stderr
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        done = score(trained[2], data, "--out", pipe)
+        lines = reader.stdout.read().splitlines()
+    assert done.returncode == 0 and lines[0] == "row,score,anomaly" and len(lines) == 6
+    assert score(trained[2], data, "--out", "/dev/null").returncode == 0
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_scores_of_other_rows_are_not_replaced(trained, tmp_path):
+    data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
+    out = tmp_path / "scores.csv"
+    for _ in range(2):  # the same rows again are welcome
+        assert score(trained[2], data, "--out", out).returncode == 0
+    kept = out.read_bytes()
+    more = write_csv(tmp_path / "more.csv", NAMES, [[1, 2, 3, 4]] * 6)
+    done = score(trained[2], more, "--out", out)
+    assert done.returncode == 2 and "--force" in done.stderr and out.read_bytes() == kept
+    assert score(trained[2], more, "--out", out, "--force").returncode == 0
+    assert len(out.read_text().splitlines()) == 7
+    mine = tmp_path / "notes.txt"
+    mine.write_text("mine")
+    assert score(trained[2], data, "--out", mine).returncode == 2 and mine.read_text() == "mine"
+    link = tmp_path / "link.csv"
+    link.symlink_to(out)
+    assert score(trained[2], more, "--out", link).returncode == 0 and link.is_symlink()
+
+
+def test_what_killed_runs_left_goes_and_modes_are_the_users(trained, tmp_path):
+    data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
+    out = tmp_path / "scores.csv"
+    (tmp_path / ".scores.csv.abc.part").write_text("half")
+    command = [sys.executable, str(ROOT / "SwiftHydra.py"), "score", "--checkpoint"]
+    command += [str(trained[2]), "--data", str(data), "--out", str(out)]
+    subprocess.run(command, check=True, umask=0o077)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_cells_that_a_spreadsheet_would_run_are_defused(trained, tmp_path):
+    ids = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1", "-2.5", "plain"]
+    rows = [[name, 1, 2, 3, 4] for name in ids]
+    data = write_csv(tmp_path / "new.csv", ["id", *NAMES], rows)
+    done = score(trained[2], data, "--out", tmp_path / "s.csv", "--id-column", "id")
+    assert done.returncode == 0
+    with open(tmp_path / "s.csv", newline="") as file:
+        found = [row[0] for row in csv.reader(file)][1:]
+    assert found == ["'=cmd|' /C calc'!A0", "'@SUM(1)", "+1", "-2.5", "plain"]
 
 
 def test_missing_arguments_are_named(tmp_path):

@@ -434,8 +434,8 @@ def main(argv=None, pace=PACE):
     detector.check_settings()
     rows = load_rows(which, detector)
     where = f"{rows.data.name} ({which.protocol}, seed {which.seed})"
-    progress.say(f"{where}: {rows.label}")
-    progress.say(f"{rows}")
+    progress.say(f"{rows.data.name}: {rows.label}")
+    progress.say(f"{where}: {rows}")
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return

@@ -115,8 +115,9 @@ class BetaCVAE(nn.Module):
 
         That is ||x - p(x | E[z | x, 0], 0)||.
         """
-        y = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        return (x - self.decode(self.encode(x, y)[0], y)).norm(dim=1)
+        rows = _at_least(x, LEAST_BATCH)
+        y = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
+        return (rows - self.decode(self.encode(rows, y)[0], y)).norm(dim=1)[: len(x)]
 
 
 def mamba_mixer(p, x, backend="auto"):
@@ -249,9 +250,9 @@ def stacked(tensors):
     return nn.Parameter(torch.stack([t.detach() for t in tensors]))
 
 
-DENSE = (
-    128  # features up to which the tokens of one expert's rows are one dense product while scoring
-)
+# Features up to which the tokens of one expert's rows are one dense product while scoring.
+DENSE = 128
+LEAST_BATCH = 16  # rows of a product, so that it is rounded as that of many
 
 
 def dropped_out(h, share, training, generator=None):
@@ -567,7 +568,8 @@ class MoEDetector(nn.Module):
 
         The largest gate comes first.
         """
-        open_ = self.router.clean(x)
+        # In float64: a float32 product is rounded by a row's place in the batch.
+        open_ = (x.double() @ self.router.clean.weight.double().T).to(x.dtype)  # (B, E)
         top = []
         chosen = []
         for _ in range(self.router.k):  # topk takes three times as long for two of 64
@@ -588,10 +590,16 @@ class MoEDetector(nn.Module):
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
             if count:  # an expert nobody chose costs nothing
                 mine = slice(start, start + count)
-                logits = self.experts(x[rows[mine]], slice(index, index + 1))[0]  # (count,)
+                inputs = _at_least(x[rows[mine]], LEAST_BATCH)
+                logits = self.experts(inputs, slice(index, index + 1))[0][:count]  # (count,)
                 score.index_add_(0, rows[mine], gates[mine] * logits)
                 start += count
         return score
+
+
+def _at_least(x, n):
+    """Rows x (B, d), B > 0, repeated up to n: products of few rows are rounded in another way."""
+    return x[torch.arange(n) % len(x)] if 0 < len(x) < n else x
 
 
 def choose_n_experts(X, n_folds=4):

@@ -357,8 +357,8 @@ def main(argv=None, pace=PACE):
     rows = load_rows(which, settings)
     where = f"{rows.data.name} ({which.protocol}, seed {which.seed})"
     y = rows.train.y
-    progress.say(f"{where}: {rows.label}")
-    progress.say(f"{len(y)} training rows, {int(y.sum())} anomalies")
+    progress.say(f"{rows.data.name}: {rows.label}")
+    progress.say(f"{where}: {len(y)} training rows, {int(y.sum())} anomalies")
     train = reuse_or_pretrain if options.resume else pretrain_and_save
     run = RunFolder(options.out, rows.data.name, which.protocol, which.seed)
     with run.locked() as folder:

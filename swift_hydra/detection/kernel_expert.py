@@ -24,6 +24,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from swift_hydra.scan import numba_scan
 
 RIDGES = (0.03, 0.3, 3.0)
+CANCELLED = 1e-13  # of the squared length of two rows
 SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
 SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's cache
@@ -144,7 +145,11 @@ class KernelExpert:
         ``rounded`` takes float32 where that is faster.
         """
         if self.norm == "l2":
-            return euclidean_distances(rows, centres)
+            square = euclidean_distances(rows, centres, squared=True)
+            # What cancels leaves 1e-15 of the rows' size, whose root would be no small distance.
+            size = np.square(rows).sum(1)[:, None] + np.square(centres).sum(1)
+            square[square < CANCELLED * size] = 0.0
+            return np.sqrt(square, out=square)
         if rounded and numba_scan.available():
             return numba_scan.city_block(rows, centres)
         return cdist(rows, centres, "cityblock")

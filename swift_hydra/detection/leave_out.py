@@ -39,7 +39,7 @@ class LeaveOut:
         size = np.bincount(same)
         self._same = same
         self._repeated = size > 1
-        frequent = size > max(len(y) / (2 * n_folds), LEAST_COMMON)
+        frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
         self._frequent = [np.flatnonzero(same == group) for group in np.flatnonzero(frequent)]
         self.groups = np.where(frequent[same], len(size) + np.arange(len(y)), same)
         _, first, unit = np.unique(self.groups, return_index=True, return_inverse=True)
@@ -52,6 +52,8 @@ class LeaveOut:
             units = rng.permutation(np.flatnonzero(anomalous == label))
             order = np.lexsort([-count[units], kind[units]])  # stable: else in random order
             fold[units[order]] = np.arange(len(units)) % n_folds
+        if len(np.unique(fold % 2)) == 1:  # few groups: all in folds that are left out together
+            fold = np.arange(len(count)) % n_folds
         self.folds = fold[unit]
 
     def as_fresh(self, left_out, score):

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 LEAST_SPREAD = 0.3  # of the normals' log-odds after calibration
+LEAST_EXCESS = 0.02  # of a score's size, or of 1
 SAME = 1e-4  # of the tail's mean excess
 TAIL = 0.1  # share of the normals beyond which the tail is taken for exponential
 
@@ -40,7 +41,8 @@ class TailPValue:
         n = len(scores)
         quantile = float(np.quantile(scores, 1 - TAIL))
         above = scores[scores > quantile] - quantile
-        least = 1e-6 * max(1.0, abs(quantile))
+        # Where nearly all scores are equal rounding would be all that the tail tells apart.
+        least = max(0.05 * scores.std(), LEAST_EXCESS * max(1.0, abs(quantile)))
         excess = float(max(above.mean() if len(above) else 0.0, least))
         # Scores that differ by rounding alone are one: no step where a last digit decides.
         same = np.rint((scores - quantile) / (SAME * excess))
@@ -110,7 +112,7 @@ def platt(scores, y):
     fit = LogisticRegression(C=1.0, class_weight="balanced").fit(scores[:, None], y)
     slope = float(fit.coef_[0, 0])
     intercept = float(fit.intercept_[0])
-    least = LEAST_SPREAD / max(float(scores[y == 0].std()), 1e-6)
+    least = LEAST_SPREAD / max(float(scores[y == 0].std()), 0.1 * LEAST_SPREAD)
     # A few left-out anomalies can look more normal than the normals: the order must not turn over.
     if slope < least:
         middle = float((scores[y == 0].mean() + scores[y == 1].mean()) / 2)

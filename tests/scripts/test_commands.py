@@ -172,7 +172,7 @@ BAD_ARRAYS = {
     "missing key": (lambda X, y: {"X": X, "label": y}, "label"),
     "nan": (lambda X, y: {"X": with_value(X, 3, 2, np.nan), "y": y}, "x2"),
     "infinity": (lambda X, y: {"X": with_value(X, 4, 1, np.inf), "y": y}, "x1"),
-    "labels not 0/1": (lambda X, y: {"X": X, "y": y + 1}, "1, 2"),
+    "labels not 0/1": (lambda X, y: {"X": X, "y": y + np.arange(len(y)) % 3}, "0, 1, 2, 3"),
     "one class": (lambda X, y: {"X": X, "y": 0 * y}, "no anomaly"),
     "one training anomaly": (lambda X, y: {"X": X, "y": only_first(y, 2)}, "anomal"),
     "lengths": (lambda X, y: {"X": X, "y": y[:-1]}, "239"),

@@ -5,6 +5,7 @@
     python benchmark.py --datasets DIR --methods script --max-rows 0    # the main script
     python benchmark.py --report                  # tables, from the records
     python benchmark.py --speed --datasets DIR    # times, see swift_hydra/bench/speed.py
+    python benchmark.py --dirty OUT --datasets DIR    # dirty tables, see swift_hydra/bench/dirty.py
 
 A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``, such as
 ``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``, or a group of methods: ours, peers,
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from swift_hydra.bench.backends import BACKENDS, spread
 from swift_hydra.bench.cell import Cell
+from swift_hydra.bench.dirty import write_dirty
 from swift_hydra.bench.methods import GROUPS, check_method
 from swift_hydra.bench.pages import write_report
 from swift_hydra.bench.places import IMPORT_FROM, RECORDS, SPEED
@@ -75,6 +77,9 @@ class BenchmarkConfig:
         "measure times in place of scores, into results/speed, and stop "
         "(see swift_hydra/bench/speed.py)",
     )
+    dirty: str | None = setting(
+        None, "write dirty versions of some sets into this folder and stop (see bench/dirty.py)"
+    )
     parts: str = setting(
         "scan,step,experts,score,fit,run,scale,bounds", "with --speed: what to measure; also gpu"
     )
@@ -87,9 +92,13 @@ class BenchmarkConfig:
 
 def main(argv=None):
     (config,) = parse_config([BenchmarkConfig], __doc__.splitlines()[0], argv)
-    if config.report or config.speed:
-        report = config.report
-        written = write_report(config.records, config.figures) if report else _timed(config)
+    if config.report or config.speed or config.dirty:
+        if config.report:
+            written = write_report(config.records, config.figures)
+        elif config.speed:
+            written = _timed(config)
+        else:
+            written = write_dirty(_dataset_paths(config.datasets), config.dirty)
         for path in written:
             print(f"written: {path}")
         return

@@ -131,6 +131,12 @@ def _not_written(path, error):
     )
 
 
+def real_place(path):
+    """What a link points to; an open pipe such as /dev/stdout, which has no name, stays as it is."""
+    real = Path(os.path.realpath(path))
+    return Path(path) if os.path.exists(path) and not real.exists() else real
+
+
 def write_file(path, write):
     """One file, whole or not at all: ``write`` is called with an open binary file.
 
@@ -139,7 +145,7 @@ def write_file(path, write):
     Raises:
         InputError: if it cannot be written.
     """
-    path = Path(os.path.realpath(path))
+    path = real_place(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         try:
             # Without waiting for a reader that may never come.

@@ -11,9 +11,10 @@ import numpy as np
 from scipy.stats import rankdata
 
 from swift_hydra.bench.diagrams import draw_diagrams
+from swift_hydra.bench.dirty import KINDS
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
-from swift_hydra.bench.places import PAGES, RESULTS, SPEED
+from swift_hydra.bench.places import DIRTY, PAGES, RESULTS, SPEED
 from swift_hydra.bench.records import load_records
 from swift_hydra.bench.scores import FIVE_SEEDS, Scores, holm, paired
 from swift_hydra.bench.speed_tables import speed_page
@@ -300,6 +301,31 @@ def script_table(records):
     return [*lines, ""]
 
 
+def dirty_table(records, methods):
+    """Mean AUC-ROC of every method on clean tables and on their dirty versions, *seen*.
+
+    Args:
+        records: dicts of sets that are called ``<set>-<kind>``, see ``dirty.py``.
+        methods: those that are compared.
+    """
+    cells = defaultdict(dict)
+    for r in records:
+        if r["failed"] is None and r["method"] in methods:
+            name, _, kind = r["dataset"].rpartition("-")
+            cells[r["method"], kind][name, r["seed"]] = r["auc_roc"]
+    kinds = [kind for kind in KINDS if (SWIFT_HYDRA, kind) in cells]
+    if not kinds:
+        return ["No record of it yet."]
+    keys = {key for cell in cells.values() for key in cell}
+    complete = [m for m in methods if all(cells[m, kind].keys() == keys for kind in kinds)]
+    means = {m: [np.mean(list(cells[m, kind].values())) for kind in kinds] for m in complete}
+    lines = [row_of("method", *kinds, "dirty - clean"), rule_of(len(kinds) + 2)]
+    for m in sorted(complete, key=lambda m: -np.mean(means[m][1:])):
+        fall = np.mean(means[m][1:]) - means[m][0]
+        lines.append(row_of(_title(m), *(f"{mean:.4f}" for mean in means[m]), f"{fall:+.4f}"))
+    return lines
+
+
 def _rungs(preset):
     return [m for m in GROUPS["ladder"] if m.startswith(f"{preset}/")]
 
@@ -343,6 +369,7 @@ def sections(records):
         rows = [line for line in rows if line.startswith("|")]
         tables[name] = rows or ["No complete record of it yet."]
     tables["speed"] = speed_page(SPEED)[:-1]
+    tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     return lines, tables
 
 

@@ -11,6 +11,7 @@ IMPORT_FROM = PACKAGE.parent
 SCRIPT = (PACKAGE.parent if IN_CLONE else PACKAGE) / "SwiftHydra.py"
 RESULTS = ROOT / "results"
 RECORDS = RESULTS / "records"
+DIRTY = RESULTS / "dirty"
 SPEED = RESULTS / "speed"
 # What may hold tables between markers; a page that is not there is passed over.
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")

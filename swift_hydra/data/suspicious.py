@@ -13,6 +13,7 @@ from swift_hydra.data.columns import ColumnScaler
 from swift_hydra.data.table import listed
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
+ABSURD = 1000.0  # the same, beyond what any heavy tail holds
 FEW = 0.02  # share of the rows
 ALMOST = 0.995  # share of one value that leaves little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
@@ -73,13 +74,14 @@ def _kinds(values, scaler):
     centre, scale = (part[0] for part in scaler.fit(values[:, None]).snapshot().values())
     away = np.abs(distinct.astype(np.float64) - centre) / scale
     far = away > FAR
-    if far.any() and counts[far].sum() <= FEW * n:
+    spread = counts.max() < 0.9 * n  # otherwise another value is rare, and no more than that
+    if spread and far.any() and counts[far].sum() <= FEW * n:
         most = np.argmax(np.where(far, counts, 0))
         if counts[most] >= max(3, counts[far].sum() / 2):
             yield "placeholder", f" ({distinct[most]:g} in {counts[most]} rows)"
-        elif counts[far].sum() < 0.5 * counts[away > 0].sum():
+        elif away.max() > ABSURD:
             worst = distinct[np.argmax(away)]
-            yield "few", f" ({worst:g}; {counts[far].sum()} rows in all)"
+            yield "few", f" ({worst:g}; {counts[away > ABSURD].sum()} rows in all)"
     if counts.max() >= ALMOST * n:
         yield "almost", f" ({distinct[counts.argmax()]:g})"
     if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:

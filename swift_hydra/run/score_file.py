@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.reading import Reading, number
-from swift_hydra.files import part, write_file
+from swift_hydra.files import part, real_place, write_file
 from swift_hydra.settings import InputError, check_range, parse_config, printable, setting
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
@@ -176,7 +176,7 @@ def harmless(cell):
 
 def _write_scores(config, write):
     """The output file, never in place of something that this command would not write again."""
-    out = Path(os.path.realpath(config.out))
+    out = real_place(config.out)
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
     for given in (config.data, config.checkpoint):

@@ -1,0 +1,106 @@
+"""Dirty versions of clean tables: what happens to tables that nobody prepared.
+
+    python benchmark.py --datasets DIR --dirty OUT             # writes OUT/<set>-<kind>.npz
+    python benchmark.py --datasets OUT --methods full/rl,peers --seeds 0,1,2 \\
+        --records results/dirty
+
+A dirty table has the rows of its clean one in the same order (repeated rows replace others), so
+that a split of either has the same rows.
+
+Shapes: n rows, d features.
+"""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from swift_hydra.dataloader import load_dataset
+from swift_hydra.files import write_bytes
+
+SETS = (
+    "47_yeast",
+    "6_cardio",
+    "40_vowels",
+    "20_letter",
+    "27_PageBlocks",
+    "12_fault",
+    "38_thyroid",
+    "4_breastw",
+    "39_vertebral",
+    "43_WDBC",
+)
+OFFSET = 1e9
+ABSURD = 1e12
+SENTINEL = 999_999.0
+ONE_IN = 900
+
+
+def absurd(X, y, rng):
+    """One normal row of 900 is absurd in all its columns, at least one row."""
+    rows = _some_normals(y, rng, max(round(len(X) / ONE_IN), 1))
+    X[rows] = ABSURD
+    return X
+
+
+def sentinels(X, y, rng):
+    """1 % of the cells of the normal rows hold a number that stands for 'not known'."""
+    hit = (rng.random(X.shape) < 0.01) & (y == 0)[:, None]
+    X[hit] = SENTINEL
+    return X
+
+
+def offset(X, y, rng):
+    """A large number is added to every column."""
+    return X + OFFSET
+
+
+def exponentiated(X, y, rng):
+    """exp of the standardised columns: heavy right tails."""
+    scale = X.std(0)
+    scale[scale == 0] = 1.0
+    return np.exp(np.clip((X - X.mean(0)) / scale, -20, 20))
+
+
+def repeated(X, y, rng):
+    """30 % of the rows are copies of other rows of their class."""
+    for label in (0, 1):
+        rows = np.flatnonzero(y == label)
+        replaced = rng.permutation(rows)[: round(0.3 * len(rows))]
+        kept = np.setdiff1d(rows, replaced)
+        X[replaced] = X[rng.choice(kept, len(replaced))]
+    return X
+
+
+KINDS = {
+    "clean": lambda X, y, rng: X,
+    "absurd": absurd,
+    "sentinels": sentinels,
+    "offset": offset,
+    "exponentiated": exponentiated,
+    "repeated": repeated,
+}
+
+
+def _some_normals(y, rng, n):
+    return rng.permutation(np.flatnonzero(y == 0))[:n]
+
+
+def write_dirty(paths, out):
+    """Write every dirty version of the sets in ``SETS`` among the files; returns their paths."""
+    Path(out).mkdir(parents=True, exist_ok=True)
+    written = []
+    for path in paths:
+        if Path(path).stem not in SETS:
+            continue
+        data = load_dataset(path)
+        for kind, change in KINDS.items():
+            rng = np.random.default_rng(zlib.crc32(f"{data.name}-{kind}".encode()))
+            X = change(np.array(data.X, dtype=np.float64), data.y, rng)
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, X=X, y=data.y)
+            target = Path(out) / f"{data.name}-{kind}.npz"
+            write_bytes(target, buffer.getvalue())
+            written.append(target)
+    return written

@@ -132,7 +132,7 @@ def _not_written(path, error):
 
 
 def real_place(path):
-    """What a link points to; an open pipe such as /dev/stdout, which has no name, stays as it is."""
+    """What a link points to; an open pipe such as /dev/stdout has no name and stays as it is."""
     real = Path(os.path.realpath(path))
     return Path(path) if os.path.exists(path) and not real.exists() else real
 

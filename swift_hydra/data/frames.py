@@ -33,6 +33,15 @@ def with_columns(X, order):
     )
 
 
+def unmasked(X):
+    """A masked array with nothing in the place of what is masked."""
+    if X.dtype.kind == "f":
+        return X.filled(np.nan)
+    cells = np.array(X.data, dtype=object)
+    cells[np.ma.getmaskarray(X)] = None
+    return cells
+
+
 def is_missing(cell):
     """Is a cell what pandas, polars, Arrow or a text file leave where nothing is known?"""
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):

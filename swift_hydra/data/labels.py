@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.frames import is_missing
+from swift_hydra.data.frames import is_missing, unmasked
 from swift_hydra.data.table import listed, place
 from swift_hydra.settings import InputError
 
@@ -80,7 +80,7 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
 def _values(y, source, lines):
     """(n,) float64, or texts where some label is no number."""
     if isinstance(y, np.ma.MaskedArray):
-        y = y.astype(object).filled(None)
+        y = unmasked(y)
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

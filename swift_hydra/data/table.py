@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 import scipy.sparse
 
-from swift_hydra.data.frames import cells_of, cells_of_frame, frame_names
+from swift_hydra.data.frames import cells_of, cells_of_frame, frame_names, unmasked
 from swift_hydra.data.reading import COMMA, days, number
 from swift_hydra.settings import InputError
 
@@ -92,7 +92,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
     given = frame_names(X)
     columns = given if columns is None else columns
     if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
-        X = X.astype(object).filled(None) if X.dtype.kind not in "f" else X.filled(np.nan)
+        X = unmasked(X)
     frame = X if given is not None else None
     X = np.asarray(X) if frame is None or hasattr(X, "iloc") else np.empty((0, 0), dtype=object)
     if X.ndim != 2:

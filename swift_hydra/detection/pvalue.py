@@ -54,9 +54,8 @@ class TailPValue:
     def __call__(self, scores):
         """(n,) scores to (n,) -log p >= 0."""
         scores = np.asarray(scores, dtype=np.float64)
-        body = np.interp(scores, self.scores, self.minus_log)
-        tail = -np.log(TAIL) + np.maximum(scores - self.quantile, 0.0) / self.excess
-        return np.where(scores > self.quantile, tail, np.minimum(body, -np.log(TAIL)))
+        body = np.interp(np.minimum(scores, self.quantile), self.scores, self.minus_log)
+        return body + np.maximum(scores - self.quantile, 0.0) / self.excess
 
 
 class MergedPValue:

@@ -158,7 +158,10 @@ BAD_NPZ = {
         r"the labels are -1, 1, 2: say which is the anomaly",
     ),
     "text labels": (dict(X=GOOD_X, y=list("nnnaaa")), r"the labels are 'a', 'n': say which"),
-    "nan label": (dict(X=GOOD_X, y=[0, 0, 1, 1, 0, np.nan]), r"1 labels are empty, first in row 5"),
+    "nan label": (
+        dict(X=GOOD_X, y=[0, 0, 1, 1, 0, np.nan]),
+        r"the labels are empty in 1 rows, first in row 5",
+    ),
     "outliers of scikit-learn": (
         dict(X=GOOD_X, y=[1, 1, 1, 1, -1, -1]),
         r"the labels are -1 and 1: .*--anomaly-label -1",

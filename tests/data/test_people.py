@@ -1,0 +1,329 @@
+"""Tables as people have them: frames of every kind, labels in words, files of other places."""
+
+import datetime
+import decimal
+import gzip
+import warnings
+
+import numpy as np
+import pytest
+from helpers import ROOT, run_script
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.files import stream_table
+from swift_hydra.data.labels import read_labels
+from swift_hydra.data.reading import Reading, number
+from swift_hydra.data.suspicious import notes
+from swift_hydra.data.table import as_table
+from swift_hydra.dataloader import load_dataset
+from swift_hydra.settings import InputError, printable
+
+drawn = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+# ---- frames --------------------------------------------------------------------------------------
+
+
+def frame():
+    pandas = pytest.importorskip("pandas")
+    data = {
+        "bool": [True, False, True],
+        "maybe": pandas.array([True, None, False], dtype="boolean"),
+        "count": pandas.array([1, None, 3], dtype="Int64"),
+        "class": pandas.Categorical([10, 20, 10]),
+        "money": [decimal.Decimal("1.50"), None, decimal.Decimal("2.25")],
+        "sparse": pandas.arrays.SparseArray([0.0, 0.0, 4.0]),
+        "object": [1, 2.5, None],
+    }
+    return pandas.DataFrame(data)
+
+
+def test_columns_of_every_kind_are_taken_right():
+    table = as_table(frame())
+    nan = np.nan
+    expected = [
+        [1, 1, 1, 10, 1.5, 0, 1],
+        [0, nan, nan, 20, nan, 0, 2.5],
+        [1, 0, 3, 10, 2.25, 4, nan],
+    ]
+    np.testing.assert_array_equal(table.X, expected)
+    assert table.names() == list(frame().columns) and not table.texts
+
+
+def test_other_libraries_give_the_same():
+    polars = pytest.importorskip("polars")
+    arrow = pytest.importorskip("pyarrow")
+    given = {"a": [1.5, None, 3.0], "b": [True, False, True], "c": ["x", "y", None]}
+    for X in (polars.DataFrame(given), arrow.table(given)):
+        table = as_table(X, True)
+        assert table.names() == ["a", "b", "c"] and table.texts == {2: ["x", "y"]}
+        np.testing.assert_array_equal(table.X[:, :2], [[1.5, 1], [np.nan, 0], [3, 1]])
+        assert np.isnan(table.X[2, 2])
+
+
+def test_what_cannot_be_used_is_refused_by_name():
+    pandas = pytest.importorskip("pandas")
+    days = pandas.to_datetime(["2026-01-01", None, "1970-01-02"])
+    for name, values, message in (
+        ("when", days, "column 'when' holds dates, first 2026-01-01.*--dates"),
+        ("day", [datetime.date(2026, 1, 1), None, datetime.date(1970, 1, 2)], "column 'day' holds"),
+        ("span", pandas.to_timedelta([1, 2, 3], "D"), "column 'span' has the type timedelta"),
+        ("list", [[1], [2], [3]], "column 'list' holds list values"),
+        ("period", pandas.period_range("2026", periods=3), "column 'period' holds Period values"),
+        ("complex", [1j, 2, 3], "column 'complex': Complex data not supported"),
+    ):
+        X = frame().assign(**{name: values})
+        with pytest.raises(InputError, match=message):
+            as_table(X)
+    for values in (days, [datetime.date(2026, 1, 1), None, datetime.date(1970, 1, 2)]):
+        found = as_table(frame().assign(when=values), dates=True).X[:, -1]
+        np.testing.assert_array_equal(found, [20454, np.nan, 1])
+
+
+def test_what_is_masked_is_not_used():
+    X = np.ma.masked_equal(np.array([[1.0, 999.0], [2.0, 3.0]]), 999.0)
+    assert np.isnan(as_table(X).X[0, 1]) and as_table(X).X[1, 1] == 3
+    whole = np.ma.masked_equal(np.array([[1, 999], [2, 3]]), 999)
+    assert np.isnan(as_table(whole).X[0, 1])
+    with pytest.raises(InputError, match="labels are empty in 1 rows, first in row 1"):
+        read_labels(np.ma.masked_equal([0, 9, 1, 0], 9))
+
+
+# ---- labels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "anomaly", "expected", "classes"),
+    [
+        ([False, True, True, False, False], None, [0, 1, 1, 0, 0], [0, 1]),
+        (["False", "TRUE", "true", "False", "False"], None, [0, 1, 1, 0, 0], ["False", "TRUE"]),
+        (["no", "Yes", "yes", "no", "no"], None, [0, 1, 1, 0, 0], ["no", "Yes"]),
+        (["1", "2", "2", "1", "1"], None, [0, 1, 1, 0, 0], [1, 2]),
+        (["a", "dos", "dos", "b", "a"], "dos", [0, 1, 1, 0, 0], ["a", "dos"]),
+        ([1, -1, -1, 1, 1], -1, [0, 1, 1, 0, 0], [1, -1]),
+        ([1, -1, -1, 1, 1], "-1", [0, 1, 1, 0, 0], [1, -1]),
+        ([0, 7, 7, 3, 3], "7", [0, 1, 1, 0, 0], [0, 7]),
+    ],
+)
+def test_labels_in_words_and_numbers(labels, anomaly, expected, classes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = read_labels(labels, anomaly_label=anomaly)
+    assert found.y.tolist() == expected and found.classes.tolist() == classes
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "message"),
+    [
+        ([1, -1, -1, 1, 1], {}, "the labels are -1 and 1: .*--anomaly-label -1"),
+        (["a", "b", "b", "a", "a"], {}, "the labels are 'a', 'b': say which is the anomaly"),
+        (["0", "", "1", "1", "0"], {}, "the labels are empty in 1 rows, first in row 1"),
+        ([1, 1, 1, 0, 0], {}, "3 of 5 rows are labelled as anomalies.*--majority-anomalies"),
+        ([0, 1, 2, 0, 0], {"anomaly_label": "3"}, "no label is '3': the labels are 0, 1, 2"),
+    ],
+)
+def test_labels_that_leave_a_doubt(labels, more, message):
+    with pytest.raises(InputError, match=message):
+        read_labels(labels, **more)
+
+
+def test_the_first_line_says_what_the_label_is(tmp_path):
+    rows = "".join(f"{i % 7},{i % 5},{'attack' if i % 9 == 0 else 'ok'}\n" for i in range(60))
+    (tmp_path / "t.csv").write_text("a,b,kind\n" + rows)
+    run = run_script("dataloader.py", tmp_path / "t.csv", "--anomaly-label", "attack")
+    assert "label             column 'kind', anomaly = 'attack': 7 of 60 rows" in run.stdout
+    short = ["--cvae-steps", 5, "--detector-steps", 5, "--out", tmp_path]
+    run = run_script("pretrain.py", tmp_path / "t.csv", "--anomaly-label", "attack", *short)
+    assert run.stdout.startswith("t: label column 'kind', anomaly = 'attack': 7 of 60 rows\n")
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+ROWS = [(1234.5, -0.25, 0), (2.0, 3.75, 1), (1500000.0, 0.5, 0), (7.5, 12.0, 1)]
+STYLES = {"point": ("", "."), "comma": ("", ","), "german": (".", ","), "swiss": ("'", ".")}
+STYLES |= {"english": (",", "."), "french": ("\u202f", ",")}
+
+
+def written(value, style):
+    thousands, point = STYLES[style]
+    text = f"{value:,.2f}".replace(",", "T").replace(".", "P")
+    return text.replace("T", thousands).replace("P", point)
+
+
+@drawn
+@given(
+    style=st.sampled_from(sorted(STYLES)),
+    separator=st.sampled_from([";", "\t", "|"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    top=st.sampled_from(["", "# made by hand\n", "sep={}\n"]),
+    zipped=st.booleans(),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]),
+    suffix=st.sampled_from([".csv", ".tsv", ".txt"]),
+)
+def test_files_of_other_places(tmp_path, style, separator, end, top, zipped, encoding, suffix):
+    if style == "french" and encoding == "cp1252":
+        return  # has no such space
+    lines = [separator.join(["größe", "b", "y"])]
+    lines += [separator.join([written(a, style), written(b, style), str(y)]) for a, b, y in ROWS]
+    content = (top.format(separator) + "\n".join(lines) + "\n").replace("\n", end).encode(encoding)
+    path = tmp_path / f"t{suffix}{'.gz' * zipped}"
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    reading = Reading(encoding="cp1252" if encoding == "cp1252" else None)
+    data = load_dataset(path, reading=reading)
+    assert data.name == "t" and data.columns == ("größe", "b")
+    np.testing.assert_array_equal(data.X, [row[:2] for row in ROWS])
+    ((table, _),) = stream_table(path, ["größe", "b"], 2, how=(reading, False))
+    np.testing.assert_array_equal(table.X, data.X)
+
+
+def test_a_comma_that_can_be_either_is_asked_about(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a;y\n1,234;0\n2,500;1\n3,125;0\n4,000;1\n")
+    with pytest.raises(InputError, match=r"column 'a' holds '1,234': .*--decimal"):
+        load_dataset(path)
+    for decimal_, first in ((",", 1.234), (".", 1234.0)):
+        assert load_dataset(path, reading=Reading(decimal=decimal_)).X[0, 0] == first
+
+
+def test_texts_that_look_like_gaps(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("school,a,y\nNone,1,0\nhigh,2,1\nNA,3,0\nlow,4,1\n")
+    columns = ColumnSettings(categorical="ordinal")
+    with pytest.raises(InputError, match="2 missing values"):
+        load_dataset(path, settings=columns)
+    filled = ColumnSettings(categorical="ordinal", impute="median")
+    data = load_dataset(path, settings=filled, reading=Reading(missing="NA"))
+    assert np.isnan(data.table.X[:, 0]).tolist() == [False, False, True, False]
+    data = load_dataset(path, settings=columns, reading=Reading(missing=""))
+    assert sorted(data.table.texts[0]) == ["NA", "None", "high", "low"]
+    assert number("none") != number("none") and number("none", gaps=frozenset([""])) is None
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c,y\nx,1,,0\n2,z,3,\n3,4,inf,1\n")
+    with pytest.raises(InputError) as caught:
+        load_dataset(path)
+    message = str(caught.value)
+    for part in ("column 'a' holds text, first 'x'", "column 'b' holds text, first 'z'"):
+        assert part in message
+    assert "column 'c'" in message and "labels are empty in 1 rows, first in line 3" in message
+
+
+def test_dates_and_frequencies(tmp_path):
+    path = tmp_path / "t.csv"
+    lines = [f"2026-01-{1 + i % 28:02d},u{i % 300},{i % 11},{int(i % 10 == 0)}" for i in range(900)]
+    path.write_text("day,user,a,y\n" + "\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"a date\? give --dates"):
+        load_dataset(path)
+    settings_ = ColumnSettings(dates=True, categorical="frequency")
+    data = load_dataset(path, settings=settings_)
+    assert data.X.shape == (900, 3) and data.X[:2, 0].tolist() == [20454, 20455]
+    np.testing.assert_allclose(data.X[:, 1], np.log(3))
+
+
+def test_indexes_that_pandas_writes_are_left_out(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(",a,y\n0,5,0\n1,6,1\n2,5,0\n3,9,1\n")
+    with pytest.warns(UserWarning, match="row index that pandas writes"):
+        assert load_dataset(path).columns == ("a",)
+    path.write_text(path.read_text().replace(",a,y", "Unnamed: 0,a,y"))
+    with pytest.warns(UserWarning, match="row index"):
+        assert load_dataset(path).columns == ("a",)
+
+
+def test_ids_are_kept_to_the_digit(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    ids = [2**60 + i for i in range(4)]
+    parquet.write_table(arrow.table({"id": ids, "a": [1.0, 2, 3, 4]}), tmp_path / "t.parquet")
+    ((_, found),) = stream_table(tmp_path / "t.parquet", ["a"], 1, id_column="id")
+    assert list(found) == [str(i) for i in ids]
+
+
+def test_a_wide_header_takes_linear_time(tmp_path):
+    path = tmp_path / "t.csv"
+    names = ["a"] * 20_000
+    path.write_text(",".join(names) + ",y\n" + (",".join(["1"] * 20_000) + ",0\n") * 2)
+    with pytest.raises(InputError, match="there is no anomaly"):  # in seconds
+        load_dataset(path)
+    path.write_text(",".join(f"n{i}" for i in range(100_001)) + "\n")
+    with pytest.raises(InputError, match="more than 100000"):
+        load_dataset(path)
+
+
+# ---- what is said --------------------------------------------------------------------------------
+
+
+def test_suspicious_columns_are_named_once():
+    rng = np.random.default_rng(0)
+    n = 600
+    X = rng.normal(size=(n, 9))
+    X[:, 1] = np.arange(n)
+    X[:, 2] = rng.permutation(n) + 1000
+    X[:, 3] = 1.7e9 + rng.integers(0, 10**6, n)
+    X[:9, 4] = -999
+    X[0, 5] = 1e12
+    X[:, 6] = 0
+    X[0, 6] = 1
+    table = as_table(X, columns=list("abcdefghi"))
+    found = {note.split("'")[1]: note for note in notes(table)}
+    for name, words in {
+        "b": "counts the rows",
+        "c": "like an id",
+        "d": "times since 1970",
+        "e": "(-999 in 9 rows): one value far from all others",
+        "f": "(1e+12; 1 rows in all): a few rows",
+        "g": "one value nearly everywhere",
+    }.items():
+        assert words in found[name]
+    assert set(found) == set("bcdefg")
+    single = as_table((X[:, :1] + 1e6).astype(np.float32))
+    assert any("float32 holds too few digits" in note for note in notes(single))
+
+
+@given(st.text())
+def test_no_control_character_reaches_a_terminal(text):
+    shown = printable(text)
+    assert all(c.isprintable() for c in shown)
+    assert printable("données 表") == "données 表"
+
+
+def test_a_closed_or_narrow_terminal_ends_no_run(tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, str(ROOT / "dataloader.py")]
+    (tmp_path / "é表.csv").write_text(
+        "é,y\n" + "".join(f"{i},{int(i % 5 == 0)}\n" for i in range(20))
+    )
+    ascii_ = {"PYTHONIOENCODING": "ascii"}
+    run = run_script("dataloader.py", tmp_path / "é表.csv", env=ascii_)
+    assert run.returncode == 0 and "\\xe9\\u8868" in run.stdout
+    closed = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command], check=False)
+    assert closed.returncode == 0
+    gone = subprocess.run(["sh", "-c", '"$@" | true', "sh", *command], check=False)
+    assert gone.returncode == 0
+
+
+def test_what_nobody_expected_is_one_line_too(tmp_path):
+    code = (
+        "from swift_hydra.settings import run_main\ndef f(): raise KeyError('x\\x1b')\nrun_main(f)"
+    )
+    import subprocess
+    import sys
+
+    for more, lines in (([], 1), (["--debug"], 2)):
+        run = subprocess.run(
+            [sys.executable, "-c", code, *more], capture_output=True, text=True, cwd=ROOT
+        )
+        assert run.returncode == 2 and "\x1b" not in run.stderr.splitlines()[-1]
+        assert "error: unexpected KeyError" in run.stderr
+        assert (len(run.stderr.splitlines()) == 1) == (lines == 1)

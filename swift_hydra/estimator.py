@@ -3,6 +3,7 @@
 :class:`TableDetector` has scikit-learn's conventions. What trains stands in SwiftHydra.py.
 """
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,15 @@ from swift_hydra.snapshot import to_arrays, to_tensors
 KIND = "SwiftHydra"  # of a checkpoint
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 CHUNK_ROWS = 65536  # rows scored at a time at most
+
+
+def _one_thread():
+    """OpenMP's threads do not live on in a forked child, which would wait for them for ever."""
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread)
 
 
 class NotFitted(InputError, NotFittedError):

@@ -7,6 +7,8 @@ cancels, and a row's distances are the same to the bit whichever rows are asked 
 Shapes: n rows, d features, m distinct reference rows.
 """
 
+import hashlib
+
 import numpy as np
 
 BEND = 5.0  # bound of standardised values, see data/columns.py
@@ -55,11 +57,16 @@ def copies(Z, step=None):
         Z: (n, d) rows.
         step: in standard deviations; None takes the grid's own.
     """
-    rows, own = on_grid(Z)
-    if step is not None:
-        rows = np.rint(rows * (own / step)) + 0.0
     number = {}
-    return np.array([number.setdefault(row.tobytes(), len(number)) for row in rows])
+    group = np.empty(len(Z), dtype=np.int64)
+    size = max(BLOCK_NUMBERS // Z.shape[1], 1)
+    for start in range(0, len(Z), size):
+        rows, own = on_grid(Z[start : start + size])
+        if step is not None:
+            rows = np.rint(rows * (own / step)) + 0.0
+        for i, row in enumerate(rows, start):
+            group[i] = number.setdefault(hashlib.blake2b(row).digest(), len(number))
+    return group
 
 
 class Neighbours:

@@ -69,7 +69,8 @@ class Store:
         with self.content():
             kinds = {"fingerprint": str, "settings": dict, "entries": dict, "last": str}
             wrong = [name for name, kind in kinds.items() if not isinstance(saved[name], kind)]
-            if wrong or not all(isinstance(entry, dict) for entry in saved["entries"].values()):
+            entries = [] if "entries" in wrong else saved["entries"].values()
+            if wrong or not entries or not all(isinstance(entry, dict) for entry in entries):
                 raise TypeError(f"{', '.join(wrong) or 'entries'} of another type")
         if saved["fingerprint"] != rows:
             raise InputError(

@@ -24,7 +24,7 @@ import pytest
 import torch
 from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_mixture
 
-from swift_hydra.files import load_checkpoint
+from swift_hydra.files import load_checkpoint, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.resume import Store
@@ -414,6 +414,36 @@ def test_a_resume_file_that_does_not_fit_is_refused(base):
         (path / name).write_bytes(content)
     finish(base.start("cut", "--resume"))
     assert np.array_equal(scores(path), base.scores)
+
+
+@POSIX
+def test_a_resume_file_of_another_content_is_refused(base):
+    """The sum is right and the content is not: one line, whatever it holds."""
+    path = base.folder("content")
+    base.start("content", signal=["/resume.pt", signal.SIGKILL]).wait()
+    saved = load_checkpoint(path / "resume.pt", "resume")
+    entry = saved["entries"]["episodes"]
+    rows = entry["accepted"]
+    changes = [
+        {"entries": {}},
+        {"entries": "x"},
+        {"settings": [1]},
+        {"last": None},
+        {"entries": {"episodes": {}}},
+        {"entries": {"episodes": entry | {"accepted": torch.full_like(rows, torch.nan)}}},
+        {"entries": {"episodes": entry | {"accepted": rows[:, :1]}}},
+        {"entries": {"episodes": entry | {"log": 3}}},
+        {"entries": {"episodes": entry | {"agent": {"policy": {}}}}},
+    ]
+    for change in changes:
+        write_torch(path / "resume.pt", saved | change)
+        refused(base.start("content", "--resume"), "resume.pt", "does not fit", "without --resume")
+    write_torch(path / "resume.pt", saved)
+    finish(base.start("content", "--resume"))
+    assert np.array_equal(scores(path), base.scores)
+    for wrong in ("[" * 200_000, "{}", '{"n_test": 3, "config": []}'):
+        (path / "report.json").write_text(wrong)
+        refused(base.start("content", "--resume"), "report.json", "run without --resume")
 
 
 @POSIX

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import numbers
 import os
+import signal
 import sys
 import traceback
 import typing
@@ -235,6 +236,19 @@ def _open_streams():
         setattr(sys, name, _Forgiving(stream))
 
 
+def _end_tidily():
+    """Let a request to end, or the end of the terminal, unwind: parts of files are removed."""
+
+    def end(number, frame):
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What is ignored, as under nohup, stays ignored.
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+
+
 def run_main(main):
     """Call ``main()``; warnings and errors are one line each on stderr, errors exit with 2.
 
@@ -242,6 +256,7 @@ def run_main(main):
     shows the traceback before it.
     """
     _open_streams()
+    _end_tidily()
     warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"
     try:
         main()

@@ -23,6 +23,7 @@ from swift_hydra.files import write_bytes
 
 SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
 TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
+NO_RANKING = 0.5  # AUC-ROC of a method that fails
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
 
 
@@ -304,25 +305,30 @@ def script_table(records):
 def dirty_table(records, methods):
     """Mean AUC-ROC of every method on clean tables and on their dirty versions, *seen*.
 
+    A cell that failed counts as .5: no score, no ranking.
+
     Args:
         records: dicts of sets that are called ``<set>-<kind>``, see ``dirty.py``.
         methods: those that are compared.
     """
     cells = defaultdict(dict)
     for r in records:
-        if r["failed"] is None and r["method"] in methods:
+        if r["method"] in methods:
             name, _, kind = r["dataset"].rpartition("-")
-            cells[r["method"], kind][name, r["seed"]] = r["auc_roc"]
+            ranked = r["auc_roc"] if r["failed"] is None else NO_RANKING
+            cells[r["method"], kind][name, r["seed"]] = ranked
     kinds = [kind for kind in KINDS if (SWIFT_HYDRA, kind) in cells]
     if not kinds:
         return ["No record of it yet."]
     keys = {key for cell in cells.values() for key in cell}
     complete = [m for m in methods if all(cells[m, kind].keys() == keys for kind in kinds)]
     means = {m: [np.mean(list(cells[m, kind].values())) for kind in kinds] for m in complete}
-    lines = [row_of("method", *kinds, "dirty - clean"), rule_of(len(kinds) + 2)]
-    for m in sorted(complete, key=lambda m: -np.mean(means[m][1:])):
-        fall = np.mean(means[m][1:]) - means[m][0]
-        lines.append(row_of(_title(m), *(f"{mean:.4f}" for mean in means[m]), f"{fall:+.4f}"))
+    dirty = {m: np.mean(means[m][1:]) for m in complete}
+    lines = [row_of("method", *kinds, "dirty", "dirty - clean"), rule_of(len(kinds) + 2)]
+    for m in sorted(complete, key=lambda m: -dirty[m]):
+        columns = (*means[m], dirty[m])
+        fall = f"{dirty[m] - means[m][0]:+.4f}"
+        lines.append(row_of(_title(m), *(f"{mean:.4f}" for mean in columns), fall))
     return lines
 
 

@@ -123,17 +123,19 @@ class Neighbours:
         group = self.group if used is None else self.group[used]
         return np.bincount(group, minlength=len(self.distinct))
 
-    def mean_distance(self, X, k, others=False):
+    def mean_distance(self, X, k, others=False, nothing=np.nan):
         """Mean distance to the k nearest reference rows, (n,).
 
         Args:
             X: (n, d) rows.
             k: how many, copies counted.
             others: leave out the row's own copies.
+            nothing: where all reference rows are such copies.
         """
         distance, index = self.nearest(X, k + 1)
         beyond = 0.0 if others else None
-        return mean_of_first(distance, shares(distance, self.counts()[index], k, beyond))
+        share = shares(distance, self.counts()[index], k, beyond)
+        return mean_of_first(distance, share, nothing)
 
 
 def shares(distance, counts, k, beyond=None):
@@ -153,11 +155,10 @@ def shares(distance, counts, k, beyond=None):
     return np.clip(k - before, 0, counts)
 
 
-def mean_of_first(values, share):
-    """Means of values (n, K) with the weights of :func:`shares`; NaN where they are all 0."""
+def mean_of_first(values, share, nothing=np.nan):
+    """Means of values (n, K) with the weights of :func:`shares`; ``nothing`` where all are 0."""
     total = share.sum(1)
-    with np.errstate(invalid="ignore"):
-        return (values * share).sum(1) / np.where(total > 0, total, np.nan)
+    return np.where(total > 0, (values * share).sum(1) / np.maximum(total, 1), nothing)
 
 
 def squared_distances(a, b):
@@ -171,17 +172,12 @@ def squared_distances(a, b):
     return square.clamp(min=0.0)
 
 
-def spectrum(X):
-    """Squared singular values of rows X (n, d) around their mean, descending: (min(n, d),)."""
+def effective_rank(X):
+    """How many directions the rows X (n, d) span: exp(entropy of their covariance spectrum)."""
     X = np.asarray(X, dtype=np.float64)
     X = X - X.mean(0)
     gram = X @ X.T if len(X) < X.shape[1] else X.T @ X
-    return np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
-
-
-def effective_rank(X):
-    """How many directions the rows X (n, d) span: exp(entropy of their covariance spectrum)."""
-    values = spectrum(X)
+    values = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
     share = values / max(values.sum(), 1e-300)
     share = share[share > 1e-15]  # what rounding leaves
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 1.0

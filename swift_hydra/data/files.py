@@ -235,11 +235,15 @@ class _Csv:
                 columns = [[row[j] for _, row in piece] for j in keep]
                 yield len(piece), columns, [line for line, _ in piece]
 
+    def cells(self, columns, keep):
+        """The columns ``keep`` of a piece as numbers or texts."""
+        return columns
+
     def texts(self, keep, dates):
         """Which of the columns ``keep`` hold text; reads the whole file."""
         found = set()
         for _, columns, _ in self.pieces(keep, PIECE_ROWS):
-            found |= text_columns(columns, self.reads(), dates)
+            found |= text_columns(self.cells(columns, keep), self.reads(), dates)
         return found
 
     def column(self, name, what):
@@ -295,17 +299,10 @@ class _Parquet(_Csv):
             raise InputError(f"{self.path} is damaged ({_short(error)}): write it again") from None
 
     def cells(self, columns, keep):
-        """Columns as numbers or texts."""
         return [
             cells_of(arrow_values(column), f"{self.path}: column {self.header[j]!r}", self.dates)
             for column, j in zip(columns, keep, strict=True)
         ]
-
-    def texts(self, keep, dates):
-        found = set()
-        for _, columns, _ in self.pieces(keep, PIECE_ROWS):
-            found |= text_columns(self.cells(columns, keep), self.reads(), dates)
-        return found
 
     @staticmethod
     def ids(cells):
@@ -332,10 +329,6 @@ def suffix_of(path):
     """The suffix that says how a file is written: .csv for ``table.csv.gz``."""
     path = Path(path)
     return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
-
-
-def _cells(file, columns, keep):
-    return file.cells(columns, keep) if isinstance(file, _Parquet) else columns
 
 
 class Labelled(NamedTuple):
@@ -392,7 +385,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     labels = [np.empty(0)]
     lines = []
     for n, given, numbers in file.pieces([*keep, label], PIECE_ROWS):
-        *cells, last = _cells(file, given, [*keep, label])
+        *cells, last = file.cells(given, [*keep, label])
         blocks.append(parse(n, cells, numbers))
         if not isinstance(last, np.ndarray):
             last = np.array([cell.strip() for cell in last])
@@ -460,7 +453,7 @@ def _text_pieces(file, columns, d, texts, id_column, size, dates):
     for n, given, numbers in file.pieces([*keep, *own], size):
         names = columns or [f"x{j}" for j in range(d)]
         parse = CellParser(names, file.path, texts, file.reads(), dates)
-        X = parse(n, _cells(file, given[:d], keep), numbers)
+        X = parse(n, file.cells(given[:d], keep), numbers)
         parse.refuse_problems()
         ids = file.ids(given[-1]) if own else range(start, start + n)
         yield Table(X, columns, parse.texts(), file.path, numbers), ids

@@ -27,6 +27,7 @@ SUBSPACE = ("gaussian", "pca")
 RATIOS = {"ratio1": 1, "ratio3": 3, "ratio5": 5}  # neighbours on either side
 LOCAL = (*DENSITY, *RATIOS)  # the neighbours' columns
 COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS)
+IS_RATIO = np.array([name in RATIOS for name in COLUMNS])
 MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score linear in the rows
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: the same
@@ -189,7 +190,7 @@ class Surroundings:
     def _mean(self, distance, counts, k, view):
         """Mean distance to k others; 0 where all others are copies."""
         share = shares(distance, counts, k, self.floors[view])
-        return np.nan_to_num(mean_of_first(distance, share))
+        return mean_of_first(distance, share, nothing=0.0)
 
     def log(self, value, view=-1):
         """Logarithm of a distance."""
@@ -218,8 +219,8 @@ class Surroundings:
         local = []
         for number, k in enumerate((5, 20)):
             share = shares(distance, copies, k, self.floors[view])
-            logs.append(self.log(np.nan_to_num(mean_of_first(distance, share)), view))
-            around = np.nan_to_num(mean_of_first(density[number][index], share))
+            logs.append(self.log(mean_of_first(distance, share, nothing=0.0), view))
+            around = mean_of_first(density[number][index], share, nothing=0.0)
             local.append(logs[-1] - self.log(around, view))
         columns = [*logs, *local]
         for k in RATIOS.values():
@@ -283,8 +284,10 @@ class Evidence:
         for view in range(n_folds + 1):
             rows = normal[folds[normal] != view]
             rows = raw[view, rows if len(rows) else normal]
-            self.centre[view] = np.nan_to_num(rows.mean(0))
-            self.scale[view] = np.nan_to_num(rows.std(0))
+            # Only a ratio can have nothing to compare with, in some rows or in all.
+            rows = np.where(np.isnan(rows).all(0) & IS_RATIO, 0.0, rows)
+            self.centre[view] = np.where(IS_RATIO, np.nanmean(rows, axis=0), rows.mean(0))
+            self.scale[view] = np.where(IS_RATIO, np.nanstd(rows, axis=0), rows.std(0))
         self.scale[self.scale < 1e-6] = 1.0
         return self, self._standardised(raw)
 
@@ -329,8 +332,9 @@ class Evidence:
 
     def _standardised(self, raw, views=slice(None)):
         columns = (raw - self.centre[views][:, None]) / self.scale[views][:, None]
-        # Nothing to compare with: as near to anomalies as the normals are.
-        columns = np.nan_to_num(columns, nan=0.0).astype(np.float32)
+        # Nothing to compare with: as near to anomalies as the normals are. What is no number in
+        # another column stays so, and the scores' own check sees it.
+        columns = np.where(np.isnan(columns) & IS_RATIO, 0.0, columns).astype(np.float32)
         return Columns(columns[-1], columns[:-1])
 
     def _subspaces(self, X, folds):

@@ -167,7 +167,7 @@ class Feasibility:
 
     def _others(self, normals):
         """(m,) mean distance of the normals to five others; 0 where all others are copies."""
-        return np.nan_to_num(self.neighbours.mean_distance(normals, 5, others=True))
+        return self.neighbours.mean_distance(normals, 5, others=True, nothing=0.0)
 
     def distance(self, x):
         """Mean distance of rows x (B, d) to the five nearest normals, (B,)."""

@@ -93,6 +93,24 @@ def test_a_snapshot_round_trip_is_equal_to_the_bit(fitted):
     assert np.array_equal(evidence.transform(X), again.transform(X))
 
 
+def test_a_row_without_an_anomaly_to_compare_with_changes_no_others(fitted):
+    """A normal that is a copy of the only anomaly has no ratio; the rest keep theirs."""
+    X = fitted[0].copy()
+    y = (np.arange(500) == 0).astype(np.int64)
+    X[1] = X[0]
+    _, columns = fit(X, y, np.arange(500) % 4, residuals())
+    ratio = columns.all[:, column_index(["ratio1"])[0]]
+    assert ratio[1] == 0 and abs(ratio[y == 0].mean()) < 1e-3
+    assert ratio[y == 0].std() == pytest.approx(1, abs=0.01)
+
+
+def test_a_residual_that_is_no_number_is_not_hidden(fitted):
+    X, y, _, _ = fitted
+    broken = [lambda Z: np.full(len(Z), np.nan)] * 2
+    evidence, _ = fit(X, y, np.arange(500) % 4, broken)
+    assert np.isnan(evidence.transform(X[:3])[:, column_index(["cvae"])]).all()
+
+
 def test_p_values_are_uniform_on_normals_and_fall_beyond_them():
     rng = np.random.default_rng(0)
     tail = TailPValue.fit(rng.normal(size=4000))

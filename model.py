@@ -252,6 +252,7 @@ def stacked(tensors):
 
 # Features up to which the tokens of one expert's rows are one dense product while scoring.
 DENSE = 128
+TIED = 2.0**-20  # gates (before the softmax) that differ by less are equal
 LEAST_BATCH = 16  # rows of a product, so that it is rounded as that of many
 
 
@@ -568,8 +569,10 @@ class MoEDetector(nn.Module):
 
         The largest gate comes first.
         """
-        # In float64: a float32 product is rounded by a row's place in the batch.
-        open_ = (x.double() @ self.router.clean.weight.double().T).to(x.dtype)  # (B, E)
+        # In float64: a float32 product is rounded by a row's place in the batch. Nearly equal
+        # gates are equal, and the first expert has the row: no last digit chooses.
+        open_ = x.double() @ self.router.clean.weight.double().T  # (B, E)
+        open_ = (open_ / TIED).round_().mul_(TIED).to(x.dtype)
         top = []
         chosen = []
         for _ in range(self.router.k):  # topk takes three times as long for two of 64

@@ -242,3 +242,18 @@ def test_fits_in_threads_are_those_alone():
         for scores in pool.map(lambda _: fitted(X, y).decision_scores_, range(6)):
             assert np.array_equal(scores, alone)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_normals_that_are_all_alike(constant):
+    """No fold may hold all normals, copies of one row; in a constant table ties are ties."""
+    X = np.zeros((60, 1))
+    y = np.zeros(60, dtype=int)
+    y[:40] = 1
+    if not constant:
+        X[:40, 0] = np.arange(40) % 3 + 1
+    model = fitted(X, y)
+    scores = model.decision_function(X)
+    assert np.isfinite(model.decision_scores_).all()
+    one = np.concatenate([model.decision_function(row[None]) for row in X[::7]])
+    np.testing.assert_allclose(one, scores[::7], rtol=1e-6, atol=1e-6)

@@ -10,6 +10,7 @@ threshold rests on comes from models that did not learn from its row.
 Shapes: n rows, d features, c evidence columns.
 """
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -49,14 +50,17 @@ def beside(Z, columns, names):
 
 
 class Residual:
-    """A C-VAE's residual on arrays; a class, since a fitted estimator has to be picklable."""
+    """A C-VAE's residual on arrays; a class, since a fitted estimator has to be picklable.
+
+    In float64: float32 products are rounded by a row's place in the batch, and where a table says
+    nothing that is all that the router has to choose experts by.
+    """
 
     def __init__(self, cvae):
-        self.cvae = cvae
+        self.cvae = cvae.double()
 
     def __call__(self, Z):
-        rows = torch.from_numpy(np.asarray(Z, dtype=np.float32))
-        return self.cvae.residual(rows).numpy().astype(np.float64)
+        return self.cvae.residual(torch.from_numpy(np.asarray(Z, dtype=np.float64))).numpy()
 
 
 class Seen(NamedTuple):
@@ -262,15 +266,14 @@ class FullDetector:
     """Both sides and how they join (``preset="full"``).
 
     Args:
-        cvaes: two :class:`model.BetaCVAE`, each trained on half of the rows.
-        evidence: :class:`detection.evidence.Evidence` with their residuals.
+        evidence: :class:`detection.evidence.Evidence`, with the :class:`Residual` of two C-VAEs,
+            each trained on half of the rows.
         known: :class:`KnownSide`.
         unlike: :class:`UnlikeSide`.
         judgement: :class:`Judgement`.
     """
 
-    def __init__(self, cvaes, evidence, known, unlike, judgement):
-        self.cvaes = cvaes
+    def __init__(self, evidence, known, unlike, judgement):
         self.evidence = evidence
         self.known = known
         self.unlike = unlike
@@ -280,11 +283,11 @@ class FullDetector:
     def fit(cls, Z, y, synthetic, settings, journal):
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
-            cvaes, evidence, seen = _gather(Z, y, synthetic.numpy(), settings, journal)
+            evidence, seen = _gather(Z, y, synthetic.numpy(), settings, journal)
         known, experts = KnownSide.fit(seen, settings, journal)
         unlike, one_class = UnlikeSide.fit(seen, settings, journal)
         judgement = Judgement.fit(experts, one_class, y.numpy(), settings.unlike_weight)
-        self = cls(cvaes, evidence, known, unlike, judgement)
+        self = cls(evidence, known, unlike, judgement)
         scores = judgement.score(experts, one_class)
         fresh = seen.left_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]))
         return Fitted(self, scores, fresh)
@@ -306,7 +309,10 @@ class FullDetector:
     def snapshot(self):
         """Tensors, arrays and plain values."""
         return {
-            "cvaes": [pack_network(cvae) for cvae in self.cvaes],
+            "cvaes": [
+                pack_network(copy.deepcopy(residual.cvae).float())
+                for residual in self.evidence.residuals
+            ],
             "evidence": self.evidence.snapshot(),
             "known": self.known.snapshot(),
             "unlike": self.unlike.snapshot(),
@@ -321,11 +327,11 @@ class FullDetector:
         known = KnownSide.from_snapshot(saved["known"], settings)
         unlike = UnlikeSide.from_snapshot(saved["unlike"], settings)
         judgement = Judgement.from_snapshot(saved["judgement"], settings.unlike_weight)
-        return cls(cvaes, evidence, known, unlike, judgement)
+        return cls(evidence, known, unlike, judgement)
 
 
 def _gather(Z, y, synthetic, settings, journal):
-    """The C-VAEs on half of the rows each, the evidence, and the rows as both sides see them."""
+    """The evidence, with C-VAEs on half of the rows each, and the rows as both sides see them."""
     seed = settings.random_state
     X = Z.numpy()
     labels = y.numpy()
@@ -351,4 +357,4 @@ def _gather(Z, y, synthetic, settings, journal):
     )
     synthetic_columns = evidence.transform_in_views(synthetic)
     seen = Seen(X, columns, y, synthetic, synthetic_columns, left_out)
-    return cvaes, evidence, seen
+    return evidence, seen

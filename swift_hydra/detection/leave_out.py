@@ -34,14 +34,22 @@ class LeaveOut:
     """
 
     def __init__(self, Z, y, n_folds, seed):
-        rng = stage_rng(seed, "folds")
         same = copies(Z, ROUNDING)
         size = np.bincount(same)
         self._same = same
         self._repeated = size > 1
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
+        self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
+        of_normals = self.folds[y == 0]
+        if (of_normals == of_normals[0]).all():  # nothing would be left to compare with
+            frequent |= np.bincount(same, y == 0) > 0
+            self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         self._frequent = [np.flatnonzero(same == group) for group in np.flatnonzero(frequent)]
-        self.groups = np.where(frequent[same], len(size) + np.arange(len(y)), same)
+
+    def _deal(self, y, n_folds, frequent, rng):
+        """Groups and folds; rows of the ``frequent`` groups of copies are left out one by one."""
+        same = self._same
+        self.groups = np.where(frequent[same], len(frequent) + np.arange(len(y)), same)
         _, first, unit = np.unique(self.groups, return_index=True, return_inverse=True)
         count = np.bincount(unit)
         anomalous = np.bincount(unit, y) > 0

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.linalg import cholesky
 from scipy.linalg.lapack import dtrtri
-import torch.nn.functional as F
 
 from swift_hydra.geometry import Neighbours, squared_distances
 

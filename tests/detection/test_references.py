@@ -56,7 +56,7 @@ def parts(detector):
     yield "scan", mixture.experts.mamba["A_log"].data
     yield "router", mixture.router.clean.weight.data
     yield "one-class", one_class.experts.out_weight.data
-    yield "C-VAE", detector.cvaes[0].decoder[0].weight.data
+    yield "C-VAE", detector.evidence.residuals[0].cvae.decoder[0].weight.data
     yield "kernel", detector.known.kernels[1].alpha
     yield "evidence", detector.evidence.scale
 

@@ -25,7 +25,7 @@ from swift_hydra.data.files import read_table, suffix_of
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows
-from swift_hydra.data.splits import PROTOCOLS, Split, make_split
+from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import CellParser, Table, fingerprint
 from swift_hydra.settings import InputError, parse_config, printable, run_main, setting
@@ -56,9 +56,19 @@ class RowOptions(FileOptions):
     seed: int = setting(0, "seed of the split and of every random stream")
     protocol: str = setting("seen", "which anomalies are known in training", choices=PROTOCOLS)
     n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
+    labelled: str = setting(
+        LABELLED,
+        "known anomalies under the protocol 'weak': a share of the training's with a decimal "
+        "point, or a whole number of them (0: none)",
+    )
     max_rows: int | None = setting(
         None, "stratified subsample of larger tables (default: all rows)"
     )
+
+    @property
+    def protocol_name(self):
+        """The protocol as folders and messages name it, such as ``seen`` or ``weak-0.05``."""
+        return protocol_name(self.protocol, self.labelled)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +78,7 @@ class Dataset:
     Attributes:
         name: the file's stem, for example ``47_yeast``.
         table: n rows as :class:`data.columns.Preparation` takes them.
-        labels: checked labels, at least two anomalies and one normal row.
+        labels: checked labels, at least two anomalies and one other row.
         label: name of their column.
         path: the file it came from.
         settings: what happens to gaps and texts.
@@ -83,7 +93,7 @@ class Dataset:
 
     @property
     def y(self):
-        """(n,) int64, 0 = normal, 1 = anomaly."""
+        """(n,) int64, 0 = normal, 1 = anomaly, -1 = unlabelled."""
         return self.labels.y
 
     @property
@@ -102,7 +112,7 @@ class Rows(NamedTuple):
 
     data: Dataset
     split: Split
-    train: TrainingRows
+    train: TrainingRows  # its labels are what the protocol tells, not all that the data set knows
     test: Table
     X_test: np.ndarray  # (m, d') the test rows, prepared by what the training rows say
     y_test: np.ndarray  # (m,)
@@ -120,8 +130,15 @@ class Rows(NamedTuple):
         """Which column is the label, which value the anomaly, and how many of them there are."""
         return f"label column {self.data.label!r}, {self.data.labels}"
 
+    @property
+    def n_hidden(self):
+        """Anomalies among the training rows that training does not know of."""
+        return int((self.data.y[self.split.train] == 1).sum()) - len(self.split.known)
+
     def __str__(self):
-        known = f"{len(self.train.y)} training rows with {int(self.train.y.sum())} known anomalies"
+        known = f"{len(self.train.y)} training rows with {len(self.split.known)} known anomalies"
+        if self.n_hidden:
+            known += f" and {self.n_hidden} hidden ones"
         return f"{known}, {len(self.y_test)} test rows with {int(self.y_test.sum())}"
 
 
@@ -131,7 +148,7 @@ def load_rows(options, settings=None, least=2):
     Args:
         options: a :class:`RowOptions`.
         settings: a :class:`data.columns.ColumnSettings`; None refuses gaps, texts and dates.
-        least: fewest anomalies to train on, see :func:`data.splits.make_split`.
+        least: fewest known anomalies to train on, see :func:`data.splits.make_split`.
 
     Returns:
         A :class:`Rows`.
@@ -155,8 +172,11 @@ def load_rows(options, settings=None, least=2):
         options.n_labelled,
         options.max_rows,
         least=least,
+        labelled=options.labelled,
     )
-    labels = Labels(data.y[split.train], data.labels.classes)
+    y = np.minimum(data.y, 0)  # what is not told is taken as normal, and -1 stays unlabelled
+    y[split.known] = 1
+    labels = Labels(y[split.train], data.labels.classes)
     train = TrainingRows.read(data.table.take(split.train), labels, settings)
     test = data.table.take(split.test)
     return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
@@ -251,14 +271,14 @@ def describe(X, y):
 
     Args:
         X: (n, d) features.
-        y: (n,) labels.
+        y: (n,) labels, 1 for anomalies.
     """
     X = np.asarray(X, dtype=np.float64) + 0.0  # -0.0 becomes 0.0, the two are one value
     seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X}
     return {
         "rows": len(X),
         "features": X.shape[1],
-        "anomalies": int(np.sum(y)),
+        "anomalies": int((np.asarray(y) == 1).sum()),
         "duplicates": len(X) - len(seen),
         "constant_columns": int((X == X[0]).all(axis=0).sum()),
     }

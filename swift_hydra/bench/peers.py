@@ -227,7 +227,7 @@ class Peer:
 
         Args:
             X: rows (n, d).
-            y: labels (n,) of 0 and 1.
+            y: labels (n,) of 0 and 1; -1, unlabelled, is taken as 0.
 
         Returns:
             Itself.
@@ -238,7 +238,7 @@ class Peer:
         """
         factory, rows, learns_from = PEERS[self.name]
         X = np.asarray(X)
-        y = np.asarray(y)
+        y = np.maximum(np.asarray(y).astype(np.int64), 0)
         self.scaler = ClippedZScores(X) if rows == "scaled" else None
         X = self._rows(X)
         try:

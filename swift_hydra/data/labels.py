@@ -1,4 +1,11 @@
-"""Labels of rows: 0 is taken for normal, 1 is a known anomaly, -1 is unlabelled."""
+"""Labels of rows: what is known of them.
+
+    1   a known anomaly
+    0   taken as normal, which may hide anomalies
+    -1  unlabelled: taken as 0 is, but never trusted
+
+Without any 1 nothing is known.
+"""
 
 import warnings
 from typing import NamedTuple
@@ -17,25 +24,27 @@ TEXT_PAIRS = (("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"))
 class Labels(NamedTuple):
     """Checked labels."""
 
-    y: np.ndarray  # (n,) int64 of 0 and 1
+    y: np.ndarray  # (n,) int64 of -1, 0 and 1
     classes: np.ndarray  # (2,) the values that were given for 0 and 1; of several for 0 the first
 
     def __str__(self):
         anomaly = self.classes[1]
         shown = f"{anomaly:g}" if isinstance(anomaly, np.number) else repr(str(anomaly))
-        return f"anomaly = {shown}: {int(self.y.sum())} of {len(self.y)} rows"
+        n_unlabelled = int((self.y == -1).sum())
+        others = f", {n_unlabelled} unlabelled (-1)" if n_unlabelled else ""
+        return f"anomaly = {shown}: {int((self.y == 1).sum())} of {len(self.y)} rows{others}"
 
 
 def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, lines=None):
-    """Check labels and cast them to 0 and 1.
+    """Check labels and cast them to -1, 0 and 1.
 
     Args:
         y: (n,) or (n, 1) array-like: 0 (normal) and 1 (anomaly); any two numbers from 0 on, in that
-            order, with a warning; true and false, yes and no. -1 (unlabelled) beside 0 and 1 counts
-            as 0, with a warning.
+            order, with a warning; true and false, yes and no. -1 beside 0, or beside 0 and 1, is
+            unlabelled, and stays -1.
         source: the file, or what the messages shall call the labels.
-        least: anomalies needed. A table needs two, one for each side of a split; a training part
-            can have one.
+        least: anomalies needed. A table needs two, one for each side of a split; 0 takes labels
+            of which none is an anomaly: nothing is known.
         anomaly_label: the value of anomalies, a text or a number; all others are then normal.
         majority: take it that more than half of the rows are anomalies; otherwise that is refused
             for a table, and a warning for a training part, whose caller has the labels at hand.
@@ -45,8 +54,8 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         :class:`Labels`.
 
     Raises:
-        InputError: not 1-D, an empty label, values of which none is known for the anomaly, one
-            class only, fewer than ``least`` anomalies, more than half anomalies.
+        InputError: not 1-D, an empty label, values of which none is known for the anomaly,
+            anomalies only, fewer than ``least`` anomalies, more than half anomalies.
     """
     values = _values(y, source, lines)
     if anomaly_label is None:
@@ -54,8 +63,8 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
     else:
         labels = _chosen(values, anomaly_label, source)
     n = len(values)
-    n_anomalies = int(labels.y.sum())
-    if n_anomalies in (0, n):
+    n_anomalies = int((labels.y == 1).sum())
+    if n_anomalies == n or (n_anomalies == 0 and least > 0):
         only = "no anomaly" if n_anomalies == 0 else "no normal row"
         shown = listed(_shown(np.unique(values)))
         raise InputError(
@@ -129,7 +138,7 @@ def _known(values, source):
                 "--anomaly-label 1"
             )
         if found <= {-1.0, 0.0, 1.0}:
-            return Labels(_without_unlabelled(values, source), np.array([0, 1]))
+            return Labels(values.astype(np.int64), np.array([0, 1]))
         if len(found) == 2 and min(found) >= 0 and np.isfinite(different).all():
             anomaly = different[1]
             warnings.warn(
@@ -179,12 +188,3 @@ def _chosen(values, anomaly_label, source):
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all():
         classes = classes.astype(np.int64)
     return Labels(y.astype(np.int64), classes)
-
-
-def _without_unlabelled(values, source):
-    """(n,) int64 with 0 in place of -1, with a warning."""
-    n_unlabelled = int((values == -1).sum())
-    if n_unlabelled:
-        message = f"{source}: {n_unlabelled} unlabelled rows (-1) are taken as normal"
-        warnings.warn(message, stacklevel=5)
-    return np.maximum(values, 0.0).astype(np.int64)

@@ -129,7 +129,7 @@ class TrainingRows:
     Args:
         columns: a :class:`Columns` that was learned from these rows.
         X: (n, d') prepared rows, float32 or float64.
-        y: (n,) int64, 1 for known anomalies.
+        y: (n,) int64: 1 for known anomalies, 0 for rows taken as normal, -1 for unlabelled ones.
         classes: (2,) the labels that were given for normal and anomaly.
 
     Attributes:
@@ -149,11 +149,13 @@ class TrainingRows:
 
         Args:
             X: (n, d) array-like, data frame or Table.
-            y: (n,) labels, or :class:`data.labels.Labels` that are checked already.
+            y: (n,) labels, of which all may be 0 or -1; :class:`data.labels.Labels` that are
+                checked already; or None, where nothing is known: all are then -1.
             settings: a :class:`data.columns.ColumnSettings`.
 
         Raises:
-            InputError: for whatever is wrong with the rows or the labels.
+            InputError: for whatever is wrong with the rows or the labels, and for fewer than
+                ``MIN_NORMALS`` rows that are no known anomalies.
         """
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
         preparation = Preparation.of(settings).fit(table)
@@ -166,16 +168,20 @@ class TrainingRows:
         if not isinstance(y, Labels):
             for note in notes(table):
                 warnings.warn(f"X: {note}", stacklevel=4)  # where fit was called
-            y = read_labels(y, "y", 1, settings.anomaly_label, settings.majority_anomalies)
+            if y is None:
+                y = Labels(np.full(len(X), -1, dtype=np.int64), np.array([0, 1]))
+            else:
+                y = read_labels(y, "y", 0, settings.anomaly_label, settings.majority_anomalies)
         y, classes = y
         if len(X) != len(y):
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
-        n_normals = int((y == 0).sum())
-        if n_normals < MIN_NORMALS:
+        n_others = int((y != 1).sum())
+        if n_others < MIN_NORMALS:
             raise InputError(
-                f"y marks only {n_normals} rows as normal (0): at least {MIN_NORMALS} are needed"
+                f"y marks only {n_others} rows as normal (0) or unlabelled (-1): at least "
+                f"{MIN_NORMALS} are needed"
             )
-        centre = preparation.centre(X[y == 0])
+        centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X)
         columns = Columns(preparation, scaler, centre, X.min(axis=0), X.max(axis=0))
         return cls(columns, X, y, classes)

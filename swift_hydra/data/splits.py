@@ -3,15 +3,24 @@
 Every method that is compared gets its rows from :func:`make_split`, so that differences are the
 methods' own.
 
-    seen    stratified, 40 % train and 60 % test
-    few     as seen, with only ``n_labelled`` of the training anomalies kept
-    unseen  as seen, with the anomalies of one k-means cluster in train, the other's in test
+    seen       stratified, 40 % train and 60 % test
+    few        as seen, with only ``n_labelled`` of the training anomalies kept
+    unseen     as seen, with the anomalies of one k-means cluster in train, the other's in test
+    weak       stratified, 70 % train and 30 % test, as ADBench has it: ``labelled`` of the training
+               anomalies are known, the others hide among the normal rows
+    one-class  half of the normal rows train, all else tests: nothing is known
 
-A removed anomaly is in neither part: put among the normal rows it would be a wrong label.
+Under ``few`` and ``unseen`` a removed anomaly is in neither part: put among the normal rows it
+would be a wrong label. Under ``weak`` that is the point. Rows that are unlabelled themselves (-1)
+train under every protocol: nobody could say whether their score is right.
 """
 
 import dataclasses
+import math
+import numbers
+import re
 import warnings
+from fractions import Fraction
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -21,8 +30,11 @@ from threadpoolctl import threadpool_limits
 
 from swift_hydra.settings import InputError, check_choice, check_range
 
-PROTOCOLS = ("seen", "few", "unseen")
+PROTOCOLS = ("seen", "few", "unseen", "weak", "one-class")
+HIDING = ("weak", "one-class")  # not all that is known of the training rows is told
 TEST_SHARE = 0.6
+WEAK_TEST_SHARE = 0.3
+LABELLED = "0.05"  # of the training anomalies, under "weak"
 CUT = 5.0  # of z-scores
 
 
@@ -31,24 +43,95 @@ class Split:
     """Rows of one protocol and seed.
 
     Attributes:
-        train: int64, ascending row indices into X; at least ``least`` anomalies and one normal row.
-        test: int64, ascending row indices into X, none of them in ``train``; both classes.
+        train: int64, ascending row indices into X; one normal row at least.
+        test: int64, ascending row indices into X, none of them in ``train``; both classes, and no
+            row of -1.
+        known: int64, ascending row indices into X of the known anomalies, all in ``train``: its
+            anomalies, under ``weak`` some of them, under ``one-class`` none.
         protocol: one of ``PROTOCOLS``.
         seed: the seed that drew it.
     """
 
     train: np.ndarray
     test: np.ndarray
+    known: np.ndarray
     protocol: str
     seed: int
 
 
-def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2):
+def parse_labelled(value):
+    """How many training anomalies are known under the protocol ``weak``.
+
+    Args:
+        value: a share above 0 and up to 1.0 (a float, or a text with a decimal point), or a whole
+            number from 0 (an int, or a text of digits): "1.0" is all of them, "1" is one.
+
+    Returns:
+        A float, the share, or an int, the number.
+
+    Raises:
+        InputError: for anything else.
+    """
+    text = value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        text = str(int(value))
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        text = _positional(value)
+    if isinstance(text, str):
+        text = text.strip()
+        if re.fullmatch(r"[0-9]{1,9}", text):
+            return int(text)
+        if re.fullmatch(r"[01]?\.[0-9]{1,20}", text) and 0 < float(text) <= 1:
+            return float(text)
+    raise InputError(
+        f"labelled={value!r} is not usable: give a share of the training anomalies with a decimal "
+        "point, above 0 and up to 1.0, such as 0.05, or a whole number of them, such as 10 (0: "
+        "none is known)"
+    )
+
+
+def protocol_name(protocol, labelled=LABELLED):
+    """What folders, records and messages call a protocol: ``weak`` says how much is labelled.
+
+    Args:
+        protocol: one of ``PROTOCOLS``.
+        labelled: see :func:`parse_labelled`; "0.050" and ".05" give the name of "0.05".
+
+    Raises:
+        InputError: for ``labelled`` that cannot be used with ``weak``.
+    """
+    if protocol != "weak":
+        return protocol
+    return f"weak-{_positional(parse_labelled(labelled))}"
+
+
+def parse_protocol(name):
+    """The protocol, and the text of ``labelled``, that :func:`protocol_name` made a name of.
+
+    Raises:
+        InputError: for an unknown name, with those that are known.
+    """
+    if name in PROTOCOLS and name != "weak":
+        return name, LABELLED
+    protocol, _, labelled = name.partition("-")
+    try:
+        if protocol == "weak":
+            return protocol, protocol_name(protocol, labelled).partition("-")[2]
+    except InputError:
+        pass  # said below, with all names
+    known = ", ".join(repr(known) for known in PROTOCOLS if known != "weak")
+    raise InputError(
+        f"protocols: {name!r} is unknown: choose of {known}, and 'weak-' with what is labelled: a "
+        "share above 0 and up to 1.0 ('weak-0.05') or a whole number ('weak-10', 'weak-0')"
+    )
+
+
+def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labelled=LABELLED):
     """Draw the training and test rows of a protocol.
 
     Args:
         X: (n, d) features; only ``unseen`` looks at the values, for the others None will do.
-        y: (n,) labels, 0 or 1.
+        y: (n,) labels: 0, 1, or -1 for unlabelled rows, which all train.
         protocol: one of ``PROTOCOLS``.
         seed: 0 to 2**32 - 1; under ``unseen`` an even seed trains on the larger cluster, an odd one
             on the smaller.
@@ -56,44 +139,46 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2):
             keeps all.
         max_rows: a larger table is first cut to this many rows by a stratified draw; None keeps
             all.
-        least: fewest anomalies to train on, and under ``unseen`` to test on. The benchmark takes 1,
-            so that no set is left out for being hard.
+        least: fewest known anomalies to train on, and under ``unseen`` to test on; under ``weak``
+            no more than ``labelled`` asks for. The benchmark takes 1, so that no set is left out
+            for being hard.
+        labelled: how many of the training anomalies ``weak`` knows, see :func:`parse_labelled`; a
+            share is rounded up.
 
     Returns:
         A :class:`Split`; the same arguments give the same rows on every platform.
 
     Raises:
         InputError: an unknown protocol, a setting out of range, too few rows of a class, fewer than
-        ``least``
-            training anomalies, or anomalies that cannot be parted in two groups (``unseen``).
+            ``least`` known anomalies, or anomalies that cannot be parted in two groups
+            (``unseen``).
     """
     check_choice("protocol", protocol, PROTOCOLS)
     check_range("seed", seed, 0, 2**32 - 1)
     check_range("n_labelled", n_labelled, 2, 10**9)
+    labelled = parse_labelled(labelled)
     y = np.asarray(y)
-    rows = np.arange(len(y), dtype=np.int64)
-    _check_strata(y)
-    if max_rows is not None:
-        check_range("max_rows", max_rows, 10, 10**9)
-        if len(rows) > max_rows:
-            # The part left over must hold a row of each class too, or scikit-learn refuses to
-            # stratify.
-            size = min(max_rows, len(rows) - 2)
-            rows = train_test_split(rows, train_size=size, stratify=y, random_state=seed)[0]
-            rows.sort()
-            _check_strata(y[rows], f" after the draw of max_rows={max_rows}")
-    train, test = train_test_split(rows, test_size=TEST_SHARE, stratify=y[rows], random_state=seed)
-    train, test = np.sort(train), np.sort(test)
+    rows, unlabelled = _drawn_rows(y, protocol, max_rows, seed)
+    if protocol == "one-class":
+        train, test = _half_of_normals(y, rows, seed)
+        least = 0
+    else:
+        size = WEAK_TEST_SHARE if protocol == "weak" else TEST_SHARE
+        train, test = _stratified(y, rows, size, seed)
     if protocol == "few":
-        found = train[y[train] == 1]
-        # RandomState's stream is frozen for good, that of numpy's newer generators is not.
-        kept = np.random.RandomState(seed).permutation(found)[:n_labelled]
+        kept = _some(train[y[train] == 1], n_labelled, seed)
         train = np.sort(np.concatenate([train[y[train] == 0], kept]))
     elif protocol == "unseen":
         train, test = _part_anomalies(np.asarray(X), y, train, test, seed, least)
-    _check_part("train", y[train], protocol, seed, least)
-    _check_part("test", y[test], protocol, seed, 1)
-    return Split(train, test, protocol, int(seed))
+    known = train[y[train] == 1]
+    if protocol == "weak":
+        asked = _number_of(labelled, len(known))
+        known = np.sort(_some(known, asked, seed))
+        least = min(least, asked)
+    _check_part("train", known, train[y[train] == 0], protocol, seed, least)
+    _check_part("test", test[y[test] == 1], test[y[test] == 0], protocol, seed, 1)
+    train = np.sort(np.concatenate([train, unlabelled]))
+    return Split(train, test, known, protocol, int(seed))
 
 
 class ClippedZScores:
@@ -115,6 +200,64 @@ class ClippedZScores:
         return np.clip((np.asarray(X) - self.mean) / self.scale, -CUT, CUT).astype(np.float32)
 
 
+def _positional(number):
+    """A number's shortest text without an exponent: 1.0 keeps its point, 1 has none."""
+    if isinstance(number, numbers.Integral):
+        return str(number)
+    return np.format_float_positional(number, trim="0")
+
+
+def _number_of(labelled, n):
+    """So many of n training anomalies are asked for."""
+    if isinstance(labelled, int):
+        return labelled
+    # Of the decimals as they were written: in floats, .07 of 100 would be 8.
+    return math.ceil(Fraction(_positional(labelled)) * n)
+
+
+def _some(rows, n, seed):
+    """At most n of ascending rows; fewer are a part of more."""
+    # RandomState's stream is frozen for good, that of numpy's newer generators is not.
+    return np.random.RandomState(seed).permutation(rows)[:n]
+
+
+def _drawn_rows(y, protocol, max_rows, seed):
+    """Rows that are drawn from, and unlabelled ones, (n',) and (n'',), both ascending."""
+    rows = np.flatnonzero(y != -1).astype(np.int64)
+    unlabelled = np.flatnonzero(y == -1).astype(np.int64)
+    if protocol != "one-class" or max_rows is not None:
+        _check_strata(y)
+    if max_rows is not None:
+        check_range("max_rows", max_rows, 10, 10**9)
+        if len(y) > max_rows:
+            unlabelled = np.sort(_some(unlabelled, len(unlabelled) * max_rows // len(y), seed))
+            # The part left over must hold a row of each class too, or scikit-learn refuses to
+            # stratify.
+            size = max(2, min(max_rows - len(unlabelled), len(rows) - 2))
+            rows = train_test_split(rows, train_size=size, stratify=y[rows], random_state=seed)[0]
+            rows.sort()
+            _check_strata(y[rows], f" after the draw of max_rows={max_rows}")
+    return rows, unlabelled
+
+
+def _stratified(y, rows, test_share, seed):
+    """(train, test), each ascending, with the same share of anomalies."""
+    if len(rows) < 5:  # of 4, one would be left to train on, and scikit-learn refuses
+        raise InputError(
+            f"too few rows to stratify: {len(rows)} are labelled, at least 5 are needed: give more "
+            "rows"
+        )
+    parts = train_test_split(rows, test_size=test_share, stratify=y[rows], random_state=seed)
+    return tuple(np.sort(part) for part in parts)
+
+
+def _half_of_normals(y, rows, seed):
+    """(train, test): half of the normal rows, and all other rows."""
+    normals = rows[y[rows] == 0]
+    train = np.sort(_some(normals, len(normals) // 2, seed))
+    return train, rows[~np.isin(rows, train)]
+
+
 def _check_strata(y, when=""):
     counts = {label: int((y == label).sum()) for label in (0, 1)}
     few = [f"{n} of class {label}" for label, n in counts.items() if n < 2]
@@ -125,14 +268,12 @@ def _check_strata(y, when=""):
         )
 
 
-def _check_part(part, labels, protocol, seed, least):
-    n_anomalies = int((labels == 1).sum())
-    n_normal = int((labels == 0).sum())
-    if n_anomalies < least or n_normal < 1:
+def _check_part(part, anomalies, normals, protocol, seed, least):
+    if len(anomalies) < least or not len(normals):
         raise InputError(
-            f"protocol {protocol!r} with seed {seed} leaves {n_anomalies} anomalies and {n_normal} "
-            f"normal rows to {part} on: at least {least} and 1 are needed: give more rows (or a "
-            "larger max_rows)"
+            f"protocol {protocol!r} with seed {seed} leaves {len(anomalies)} anomalies and "
+            f"{len(normals)} normal rows to {part} on: at least {least} and 1 are needed: give "
+            "more rows (or a larger max_rows)"
         )
 
 

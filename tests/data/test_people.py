@@ -7,14 +7,16 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import ROOT, run_script
+from helpers import ROOT, made_table, run_script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swift_hydra.bench.peers import Peer
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import Reading, number
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
@@ -131,6 +133,91 @@ def test_labels_in_words_and_numbers(labels, anomaly, expected, classes):
 def test_labels_that_leave_a_doubt(labels, more, message):
     with pytest.raises(InputError, match=message):
         read_labels(labels, **more)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, -1, 1], [-1, 0.0, "1", 0], [[-1], [0], [1], [0]]])
+def test_unlabelled_stays_beside_0_and_1(labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_labels(labels, least=1)
+    flat = np.asarray(labels, dtype=np.float64).ravel()
+    assert found.y.dtype == np.int64 and found.y.tolist() == flat.tolist()
+    assert str(found) == "anomaly = 1: 1 of 4 rows, 1 unlabelled (-1)"
+
+
+NOTHING_KNOWN = {
+    "normal": [0] * 8,
+    "unlabelled": [-1] * 8,
+    "both": [0, -1] * 4,
+    "bool": [False] * 8,
+    "texts": ["no"] * 8,
+}
+
+
+@pytest.mark.parametrize("case", NOTHING_KNOWN)
+def test_labels_without_an_anomaly_are_taken_where_none_is_needed(case):
+    labels = NOTHING_KNOWN[case]
+    found = read_labels(labels, least=0)
+    assert found.y.dtype == np.int64 and not (found.y == 1).any()
+    assert found.y.tolist() == [-1 if label == -1 else 0 for label in labels]
+    for least in (1, 2):
+        with pytest.raises(InputError, match="there is no anomaly, give both classes"):
+            read_labels(labels, least=least)
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "message"),
+    [
+        ([1] * 8, {}, "all 8 labels are 1: there is no normal row"),
+        ([-1, 1] * 4, {}, "the labels are -1 and 1: .*if -1 means unlabelled, give 0 for it"),
+        ([2] * 8, {}, "the labels are 2: say which is the anomaly"),
+        (["a"] * 8, {"anomaly_label": "b"}, "no label is 'b': the labels are 'a'"),
+        ([0, np.nan], {}, "the labels are empty in 1 rows"),
+    ],
+)
+def test_labels_that_are_no_labels_stay_refused(labels, more, message):
+    with pytest.raises(InputError, match=message):
+        read_labels(labels, least=0, **more)
+
+
+def test_training_rows_where_little_is_known():
+    X, y = made_table(n=40, n_anomalies=6)
+    some = np.where(np.arange(40) % 2, np.where(y == 1, 1, -1), y)
+    rows = {}
+    for name, labels in {"all": y, "some": some, "zeros": y * 0, "minus": y * 0 - 1}.items():
+        rows[name] = TrainingRows.read(X, labels, ColumnSettings())
+        assert rows[name].y.tolist() == labels.tolist() and rows[name].y.dtype == np.int64
+    rows["none"] = TrainingRows.read(X, None, ColumnSettings())
+    assert rows["none"].y.tolist() == [-1] * 40 and rows["none"].y.dtype == np.int64
+    for found in rows.values():
+        assert np.array_equal(found.Z, rows["all"].Z) and found.classes.tolist() == [0, 1]
+    # A typical row is one of those that are no known anomalies, whatever else they are.
+    for name in ("all", "some"):
+        assert np.array_equal(rows[name].columns.centre, np.median(X[y == 0], axis=0))
+    for name in ("zeros", "minus", "none"):
+        assert np.array_equal(rows[name].columns.centre, np.median(X, axis=0))
+    assert rows["none"].fingerprint == rows["minus"].fingerprint != rows["zeros"].fingerprint
+
+
+def test_five_training_rows_must_be_no_known_anomalies():
+    X = made_table(n=9)[0]
+    for labels in ([1] * 4 + [0] * 5, [1] * 4 + [0, -1, -1, -1, -1], None, [-1] * 9):
+        TrainingRows.read(X, labels, ColumnSettings(majority_anomalies=True))
+    labels = [1] * 5 + [0, -1, -1, -1]
+    with pytest.raises(InputError, match=r"only 4 rows as normal \(0\) or unlabelled \(-1\)"):
+        TrainingRows.read(X, labels, ColumnSettings(majority_anomalies=True))
+    with pytest.raises(InputError, match="only 4 rows"):
+        TrainingRows.read(X[:4], None, ColumnSettings())
+    with pytest.raises(InputError, match="X has 9 rows and y has 4"):
+        TrainingRows.read(X, [0, 0, 1, 0], ColumnSettings())
+
+
+def test_other_peoples_detectors_take_unlabelled_as_normal():
+    X, y = made_table(n=60)
+    some = np.where(np.arange(60) % 2, np.where(y == 1, 1, -1), y)
+    for name in ("LogisticRegression", "kNN"):
+        scores = [Peer(name).fit(X, labels).decision_function(X) for labels in (y, some)]
+        assert np.array_equal(*scores)
 
 
 def test_the_first_line_says_what_the_label_is(tmp_path):

@@ -1,17 +1,26 @@
 """Which rows train and test under each protocol, and the scaler between them."""
 
 import hashlib
+import itertools
+import math
 
 import numpy as np
 import pytest
 from helpers import real_set
 
 from swift_hydra.data.columns import ColumnScaler
-from swift_hydra.data.splits import PROTOCOLS, make_split
-from swift_hydra.dataloader import load_dataset
+from swift_hydra.data.splits import (
+    PROTOCOLS,
+    make_split,
+    parse_labelled,
+    parse_protocol,
+    protocol_name,
+)
+from swift_hydra.dataloader import RowOptions, load_dataset, load_rows
 from swift_hydra.geometry import unbend
 from swift_hydra.settings import InputError
 
+OF_SEEN = ("seen", "few", "unseen")  # 40 % train
 SOME_REAL = ["4_breastw", "6_cardio", "26_optdigits", "31_satimage-2", "39_vertebral", "45_wine"]
 
 
@@ -45,9 +54,10 @@ def check_invariants(X, y, split, protocol):
         and (y[train] == 0).any()
         and (y[test] == 0).any()
     )
+    assert split.known.dtype == np.int64 and np.array_equal(split.known, train[y[train] == 1])
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", OF_SEEN)
 @pytest.mark.parametrize("name", ["47_yeast", *SOME_REAL])
 def test_split_of_real_sets(name, protocol):
     data = load_dataset(name) if name == "47_yeast" else real(name)
@@ -173,9 +183,12 @@ def test_split_mistakes():
 
 
 def checksum(split):
-    return hashlib.sha256(
-        split.train.astype("<i8").tobytes() + b"|" + split.test.astype("<i8").tobytes()
-    ).hexdigest()[:16]
+    parts = [split.train, split.test]
+    if split.protocol == "weak":  # under the others it follows from train
+        parts.append(split.known)
+    return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in parts)).hexdigest()[
+        :16
+    ]
 
 
 # Computed once: a platform or a library version that draws other rows shows here, before it shows
@@ -193,6 +206,14 @@ FIXED = {
     ("unseen", 0, 100): "c2118f079fe35e16",
     ("unseen", 1): "9ddab7d4d7692f5d",
     ("unseen", 1, 100): "e15095be203649ad",
+    ("weak", 0): "f2381c7e2de642af",
+    ("weak", 0, 100): "7ff66dcdbb4dbb4d",
+    ("weak", 1): "6f3bb82450679d58",
+    ("weak", 1, 100): "524eecd927ddd4e7",
+    ("one-class", 0): "91c7e0018a46161d",
+    ("one-class", 0, 100): "7cd6f3623f2fd5b8",
+    ("one-class", 1): "856b0169f3c6cc61",
+    ("one-class", 1, 100): "890efb27c4dcb046",
 }
 
 
@@ -207,6 +228,177 @@ def test_rows_are_those_of_every_platform(protocol, seed):
     X[y == 1] += np.where(i[y == 1] % 3 == 0, 200, -200)[:, None]
     assert checksum(make_split(X, y, protocol, seed)) == FIXED[protocol, seed]
     assert checksum(make_split(X, y, protocol, seed, max_rows=100)) == FIXED[protocol, seed, 100]
+
+
+# ---- weak, one-class, and rows that are unlabelled themselves ------------------------------------
+
+
+def check_parts(y, split):
+    """Ascending, apart, nothing twice, and all that is known is an anomaly of train."""
+    for rows in (split.train, split.test, split.known):
+        assert rows.dtype == np.int64 and (np.diff(rows) > 0).all()
+    assert not set(split.train) & set(split.test) and set(split.known) <= set(split.train)
+    assert (y[split.known] == 1).all()
+    assert set(y[split.test].tolist()) == {0, 1} and (y[split.train] == 0).any()
+
+
+# (labelled, how many of 28 training anomalies are known)
+AMOUNTS = [("0.05", 2), ("0.25", 7), (".5", 14), ("1.0", 28), ("0", 0), ("1", 1), (" 10 ", 10)]
+AMOUNTS += [("100", 28), (0.05, 2), (1.0, 28), (10, 10), (1, 1), (0, 0)]
+AMOUNTS += [(np.int64(3), 3), (np.float32(0.05), 2)]
+
+
+@pytest.mark.parametrize(("labelled", "n"), AMOUNTS, ids=repr)
+def test_weak_hides_all_but_some_anomalies(labelled, n):
+    X, y = table(200)  # 40 anomalies
+    for seed in (0, 1):
+        split = make_split(None, y, "weak", seed, labelled=labelled)
+        check_parts(y, split)
+        assert len(split.train) == 140 and len(split.test) == 60
+        assert y[split.train].sum() == 28 and y[split.test].sum() == 12  # the hidden ones stay
+        assert len(split.known) == n
+        found = np.sort(split.train[y[split.train] == 1])
+        drawn = np.random.RandomState(seed).permutation(found)[:n]
+        assert np.array_equal(split.known, np.sort(drawn))
+        again = make_split(X.copy(), y.copy(), "weak", seed, labelled=labelled)
+        for name in ("train", "test", "known"):
+            assert np.array_equal(getattr(again, name), getattr(split, name))
+    other = make_split(None, y, "weak", 0, labelled=labelled)
+    assert not np.array_equal(other.train, split.train)
+
+
+def test_weak_with_more_labels_keeps_those_of_fewer():
+    y = table(200)[1]
+    splits = [make_split(None, y, "weak", 3, labelled=n) for n in (1, "0.1", 10, "0.9", "1.0")]
+    for fewer, more in itertools.pairwise(splits):
+        assert set(fewer.known) < set(more.known) and np.array_equal(fewer.train, more.train)
+
+
+def test_a_share_is_rounded_up_as_it_is_written():
+    y = (np.arange(1000) < 143).astype(np.int64)  # 100 of them train; in floats .07 of them is 7+
+    assert len(make_split(None, y, "weak", 0, labelled="0.07").known) == 7
+    assert len(make_split(None, y, "weak", 0, labelled="0.071").known) == 8
+    assert len(make_split(None, y, "weak", 0, labelled="0.0001").known) == 1
+
+
+@pytest.mark.parametrize("name", ["6_cardio", "45_wine"])
+def test_weak_and_one_class_on_real_sets(name):
+    y = real(name).y
+    n_normals, n_anomalies = int((y == 0).sum()), int(y.sum())
+    for seed in (0, 1):
+        split = make_split(None, y, "weak", seed, least=2)
+        check_parts(y, split)
+        assert len(split.test) == math.ceil(0.3 * len(y))
+        assert len(split.known) == math.ceil(0.05 * y[split.train].sum())
+        assert y[split.train].sum() + y[split.test].sum() == n_anomalies
+        alone = make_split(None, y, "one-class", seed)
+        check_parts(y, alone)
+        assert len(alone.known) == 0 and y[alone.train].sum() == 0
+        assert len(alone.train) == n_normals // 2
+        assert len(alone.test) == n_normals - n_normals // 2 + n_anomalies
+        drawn = np.random.RandomState(seed).permutation(np.flatnonzero(y == 0))
+        assert set(alone.train) == set(drawn[: n_normals // 2])
+
+
+def test_one_anomaly_is_enough_where_none_need_be_known():
+    y = (np.arange(40) == 7).astype(np.int64)
+    check_parts(y, make_split(None, y, "one-class", 0))
+    with pytest.raises(InputError, match="leaves 0 anomalies and 20 normal rows to test on"):
+        make_split(None, y * 0, "one-class", 0)
+    y[8] = 1  # one to train on
+    assert len(make_split(None, y, "weak", 0, labelled=1).known) == 1
+    assert len(make_split(None, y, "weak", 0, labelled=0).known) == 0
+    with pytest.raises(InputError, match="leaves 1 anomalies and 27 normal rows to train on"):
+        make_split(None, y, "weak", 0, labelled=10)  # the class asks for two, and two for it
+    assert len(make_split(None, y, "weak", 0, labelled=10, least=1).known) == 1
+
+
+@pytest.mark.parametrize("labelled", [labelled for labelled, _ in AMOUNTS], ids=repr)
+def test_labelled_is_a_share_or_a_number(labelled):
+    found = parse_labelled(labelled)
+    assert float(found) == pytest.approx(float(labelled))
+    whole = "." not in str(labelled)
+    assert type(found) is (int if whole else float)
+    name = protocol_name("weak", labelled)
+    assert parse_protocol(name) == ("weak", name.removeprefix("weak-"))
+    assert parse_labelled(parse_protocol(name)[1]) == found
+
+
+def test_names_of_protocols():
+    assert protocol_name("weak") == protocol_name("weak", ".050") == "weak-0.05"
+    assert protocol_name("weak", "1.0") == "weak-1.0" and protocol_name("weak", "1") == "weak-1"
+    assert protocol_name("weak", 1e-5) == "weak-0.00001"
+    for name in ("seen", "few", "unseen", "one-class"):
+        assert protocol_name(name, "10") == name and parse_protocol(name)[0] == name
+    for name in ("weak", "weak-", "weak-2.5", "weak-x", "weak-0.05-1", "often", "", "seen-10"):
+        with pytest.raises(InputError, match="'seen', 'few', 'unseen', 'one-class', and 'weak-'"):
+            parse_protocol(name)
+    assert RowOptions(protocol="weak", labelled="10").protocol_name == "weak-10"
+    assert RowOptions(labelled="10").protocol_name == "seen"
+
+
+WRONG = ["", "0.0", "1.5", "-1", "1e-2", "5%", "1.", ".", "nan", "\u0663", "ten", "1" * 10]
+WRONG += [0.0, 1.5, -1, float("nan"), float("inf"), True, None, [1]]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+def test_other_amounts_are_refused(value):
+    y = table(100)[1]
+    for protocol in ("weak", "seen"):
+        with pytest.raises(InputError, match=r"labelled=.* is not usable: give a share") as caught:
+            make_split(table(100)[0], y, protocol, 0, labelled=value)
+        assert repr(value) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("max_rows", [None, 150])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_unlabelled_rows_only_train(protocol, max_rows):
+    X, y = table(300)
+    y[::3] = -1
+    split = make_split(X, y, protocol, 0, max_rows=max_rows)
+    check_parts(y, split)
+    rows = np.concatenate([split.train, split.test])
+    assert (y[rows] == -1).sum() == (y[split.train] == -1).sum() == (50 if max_rows else 100)
+    if max_rows is None:  # the others fall as they would without them
+        others = np.flatnonzero(y != -1)
+        alone = make_split(X[others], y[others], protocol, 0)
+        for name in ("test", "known"):
+            assert np.array_equal(others[getattr(alone, name)], getattr(split, name))
+    elif protocol in ("seen", "weak"):
+        assert len(rows) == max_rows
+
+
+def test_few_labelled_rows_among_many_unlabelled():
+    y = np.full(1000, -1)
+    y[:2], y[2:4] = 1, 0
+    for protocol in ("seen", "weak"):
+        with pytest.raises(InputError, match="too few rows to stratify: 4 are labelled, at least"):
+            make_split(None, y, protocol, 0, least=1)
+        with pytest.raises(InputError, match="too few rows to stratify after the draw of max_rows"):
+            make_split(None, y, protocol, 0, least=1, max_rows=100)
+    y[4:10] = 0
+    check_parts(y, make_split(None, y, "seen", 0, least=1))
+
+
+def test_rows_are_labelled_as_the_protocol_tells(tmp_path):
+    X, y = table(300)  # 60 anomalies
+    y[::5] = -1
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    for protocol in PROTOCOLS:
+        which = RowOptions(dataset=tmp_path / "t.npz", protocol=protocol, labelled="5", seed=1)
+        rows = load_rows(which)
+        split = make_split(X, y, protocol, 1, labelled="5")
+        truth, told = y[split.train], rows.train.y
+        assert np.array_equal(rows.split.known, split.known)
+        assert np.array_equal(split.train[told == 1], split.known)
+        assert np.array_equal(told == -1, truth == -1)
+        assert np.array_equal(rows.y_test, y[split.test]) and rows.train.classes.tolist() == [0, 1]
+        hidden = int(((truth == 1) & (told == 0)).sum())
+        assert rows.n_hidden == hidden and (hidden > 0) == (protocol == "weak")
+        known = f"{len(told)} training rows with {len(split.known)} known anomalies"
+        known += f" and {hidden} hidden ones" if hidden else ""
+        tested = f"{len(split.test)} test rows with {y[split.test].sum()}"
+        assert str(rows) == f"{known}, {tested}"
 
 
 # ---- scaler --------------------------------------------------------------------------------------

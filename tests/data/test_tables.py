@@ -4,6 +4,7 @@ rows are scored.
 
 import csv
 import json
+import warnings
 
 import joblib
 import numpy as np
@@ -289,15 +290,18 @@ def test_the_unseen_protocol_parts_anomalies_of_mixed_tables(trained, tmp_path):
     assert run.returncode == 0, run.stderr
 
 
-def test_unlabelled_rows_are_normal_with_a_warning(tmp_path):
+def test_unlabelled_rows_stay_unlabelled(tmp_path):
     X, y = made_table()
     some = np.where(np.arange(len(y)) % 3 == 0, np.where(y == 1, 1, -1), y)
     np.savez(tmp_path / "pu.npz", X=X, y=some)
-    with pytest.warns(
-        UserWarning, match=r"pu.npz: \d+ unlabelled rows \(-1\) are taken as normal$"
-    ):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         data = load_dataset(tmp_path / "pu.npz")
-    np.testing.assert_array_equal(data.y, y)
+    np.testing.assert_array_equal(data.y, some)
+    n = int((some == -1).sum())
+    assert str(data.labels) == f"anomaly = 1: 24 of 240 rows, {n} unlabelled (-1)"
+    text = run_script("dataloader.py", tmp_path / "pu.npz").stdout
+    assert "anomalies         24 (10.00 %)" in text
     np.savez(tmp_path / "two.npz", X=X, y=np.where(y == 1, 1, -1))
     run = run_script("dataloader.py", tmp_path / "two.npz")
     assert run.returncode == 2

@@ -433,13 +433,13 @@ def main(argv=None, pace=PACE):
         require_matplotlib()  # before the work, not after it
     detector.check_settings()
     rows = load_rows(which, detector)
-    where = f"{rows.data.name} ({which.protocol}, seed {which.seed})"
+    where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
     progress.say(f"{rows.data.name}: {rows.label}")
     progress.say(f"{where}: {rows}")
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
-    with RunFolder(options.out, rows.data.name, which.protocol, which.seed).locked() as folder:
+    with RunFolder(options.out, rows.data.name, which.protocol_name, which.seed).locked() as folder:
         _run(folder, rows, detector, which, options, Work(progress, pace))
 
 
@@ -448,7 +448,7 @@ def _evaluate(path, rows, which):
     saved = load_checkpoint(path, KIND)
     if saved.get("fingerprint") != rows.train.fingerprint:
         raise InputError(
-            f"{path}: was trained on other rows than {rows.data.name}, {which.protocol}, seed "
+            f"{path}: was trained on other rows than {rows.data.name}, {which.protocol_name}, seed "
             f"{which.seed}: give the dataset, protocol and seed it was trained on"
         )
     detector = SwiftHydra.from_checkpoint(saved, path)

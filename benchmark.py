@@ -32,7 +32,7 @@ from swift_hydra.bench.pages import write_report
 from swift_hydra.bench.places import IMPORT_FROM, RECORDS, SPEED
 from swift_hydra.bench.records import key_of, load_records, merge_records, remove_records
 from swift_hydra.data.catalogue import DATASET_DIR, resolve_dataset
-from swift_hydra.data.splits import PROTOCOLS
+from swift_hydra.data.splits import parse_protocol, protocol_name
 from swift_hydra.settings import (
     InputError,
     check_choice,
@@ -49,7 +49,11 @@ class BenchmarkConfig:
         str(DATASET_DIR), "a folder of .npz files, or names and paths separated by commas"
     )
     seeds: str = setting("0,1", "seeds, separated by commas")
-    protocols: str = setting("seen", "protocols, separated by commas: seen, few, unseen")
+    protocols: str = setting(
+        "seen",
+        "protocols, separated by commas: seen, few, unseen, one-class, and weak-0.05, weak-10 or "
+        "the like (see --labelled of SwiftHydra.py)",
+    )
     methods: str = setting(
         "ours", "methods or groups of methods, separated by commas (see the top of benchmark.py)"
     )
@@ -133,9 +137,8 @@ def list_cells(config):
         methods += [method for method in GROUPS.get(name, (name,)) if method not in methods]
     for method in methods:
         check_method(method)
-    protocols = config.protocols.split(",")
-    for protocol in protocols:
-        check_choice("protocols", protocol, PROTOCOLS)
+    names = [protocol_name(*parse_protocol(name)) for name in config.protocols.split(",")]
+    protocols = list(dict.fromkeys(names))  # weak-0.05 and weak-.05 are one
     try:
         seeds = [int(seed) for seed in config.seeds.split(",")]
     except ValueError:

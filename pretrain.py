@@ -355,12 +355,12 @@ def main(argv=None, pace=PACE):
     check_settings(settings)
     resolve_device(settings.device)  # refused before the work
     rows = load_rows(which, settings)
-    where = f"{rows.data.name} ({which.protocol}, seed {which.seed})"
+    where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
     y = rows.train.y
     progress.say(f"{rows.data.name}: {rows.label}")
     progress.say(f"{where}: {len(y)} training rows, {int(y.sum())} anomalies")
     train = reuse_or_pretrain if options.resume else pretrain_and_save
-    run = RunFolder(options.out, rows.data.name, which.protocol, which.seed)
+    run = RunFolder(options.out, rows.data.name, which.protocol_name, which.seed)
     with run.locked() as folder:
         train(folder, rows.train, which.seed, settings, options, Journal(progress), pace)
         progress.say(f"saved {folder.path / 'pretrained.pt'}")

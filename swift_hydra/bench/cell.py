@@ -29,6 +29,7 @@ import numpy as np
 from swift_hydra.bench.methods import make_method
 from swift_hydra.bench.places import SCRIPT
 from swift_hydra.bench.records import RecordKey, find_record, lock_record, write_record
+from swift_hydra.data.splits import HIDING, parse_protocol
 from swift_hydra.run.record import git_hash, peak_memory_mib
 from swift_hydra.settings import InputError
 
@@ -47,7 +48,8 @@ LOST_CHILDREN = 10  # so many may be lost like that before it counts as the cell
 START = "forkserver" if resource else "spawn"
 # Imported once per worker, shared by its cells.
 PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.cell"]
-# What a record of the method "script" takes over from the run's report.json.
+# What a record of the method "script" takes over from the run's report.json; ``n_hidden`` too where
+# the protocol hides anomalies.
 REPORTED = (
     "n_train",
     "n_train_anomalies",
@@ -74,7 +76,8 @@ class Cell:
         records: folder of the records.
         path: the dataset's file.
         method: a name that :func:`methods.make_method` knows, or ``script``.
-        protocol: a name of ``splits.PROTOCOLS``.
+        protocol: a name that :func:`data.splits.parse_protocol` knows, such as ``seen`` or
+            ``weak-0.05``.
         seed: of the split and of the method.
         max_rows: stratified subsample of larger tables, 0 for all rows.
         time_limit: seconds, wall-clock.
@@ -226,9 +229,11 @@ def _scores(cell, make):
 
     from swift_hydra.dataloader import RowOptions, load_rows
 
+    protocol, labelled = parse_protocol(cell.protocol)
     which = RowOptions(
         dataset=cell.path,
-        protocol=cell.protocol,
+        protocol=protocol,
+        labelled=labelled,
         seed=cell.seed,
         max_rows=cell.max_rows or None,
     )
@@ -248,7 +253,7 @@ def _scores(cell, make):
         )
     content = {
         "n_train": len(y),
-        "n_train_anomalies": int(y.sum()),
+        "n_train_anomalies": int((y == 1).sum()),
         "n_test": len(y_test),
         "n_test_anomalies": int(y_test.sum()),
         "n_features": X.shape[1],
@@ -258,6 +263,8 @@ def _scores(cell, make):
         "score_seconds": round(scored - fitted, 4),
         "peak_memory_mib": peak_memory_mib(),
     }
+    if protocol in HIDING:
+        content["n_hidden"] = rows.n_hidden
     if hasattr(model, "synthetic_"):
         last = model.episode_log_[-1] if model.episode_log_ else {}
         content |= {
@@ -274,7 +281,10 @@ def _script(cell):
         name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")
     }
     command = [sys.executable, str(SCRIPT), cell.path, "--quiet"]
-    command += ["--protocol", cell.protocol, "--seed", str(cell.seed)]
+    protocol, labelled = parse_protocol(cell.protocol)
+    command += ["--protocol", protocol, "--seed", str(cell.seed)]
+    if protocol == "weak":
+        command += ["--labelled", labelled]
     if cell.max_rows:
         command += ["--max-rows", str(cell.max_rows)]
     with tempfile.TemporaryDirectory() as out:
@@ -287,4 +297,5 @@ def _script(cell):
             last_line = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise RuntimeError(f"exit code {process.returncode}: {last_line}")
         report = json.loads(next(Path(out).rglob("report.json")).read_text())
-    return {name: report[name] for name in REPORTED} | {"wall_seconds": round(seconds, 1)}
+    names = [*REPORTED, "n_hidden"] if protocol in HIDING else REPORTED
+    return {name: report[name] for name in names} | {"wall_seconds": round(seconds, 1)}

@@ -5,8 +5,7 @@ Mean ranks over the sets; a bar joins methods that Wilcoxon-Holm cannot part.
 
 from swift_hydra.bench.methods import GROUPS, OURS
 from swift_hydra.bench.places import RESULTS
-from swift_hydra.bench.scores import FIVE_SEEDS, Scores
-from swift_hydra.data.splits import PROTOCOLS
+from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores
 from swift_hydra.settings import InputError
 
 
@@ -35,7 +34,7 @@ def draw_diagrams(records, needed):
     import matplotlib.pyplot as plt
 
     written = []
-    for protocol in PROTOCOLS:
+    for protocol in PUBLISHED:
         scores = Scores(records, protocol, FIVE_SEEDS, [*OURS, *GROUPS["peers"]])
         if needed not in scores.complete:
             continue

@@ -16,9 +16,8 @@ from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
 from swift_hydra.bench.places import DIRTY, PAGES, RESULTS, SPEED
 from swift_hydra.bench.records import load_records
-from swift_hydra.bench.scores import FIVE_SEEDS, Scores, holm, paired
+from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores, holm, paired
 from swift_hydra.bench.speed_tables import speed_page
-from swift_hydra.data.splits import PROTOCOLS
 from swift_hydra.files import write_bytes
 
 SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
@@ -134,7 +133,7 @@ def overview(records, methods, seeds):
     Returns:
         Markdown lines.
     """
-    protocols = {p: Scores(records, p, seeds, methods) for p in PROTOCOLS}
+    protocols = {p: Scores(records, p, seeds, methods) for p in PUBLISHED}
     protocols = {p: s for p, s in protocols.items() if SWIFT_HYDRA in s.complete}
     if not protocols:
         return ["No complete record of the comparison yet."]
@@ -356,7 +355,7 @@ def sections(records):
         "Written by `python benchmark.py --report` from `results/records`.",
         "",
     ]
-    for protocol in PROTOCOLS:
+    for protocol in PUBLISHED:
         lines += headline(records, protocol, compared, FIVE_SEEDS)
     for preset in ("paper", "full"):
         for subject, methods in (
@@ -367,7 +366,7 @@ def sections(records):
                 text = f"{subject}, preset {preset}, {protocol}"
                 lines += ladder(records, protocol, f"{preset}/rl", methods, TWO_SEEDS, text)
     lines += script_table(records)
-    for protocol in PROTOCOLS:
+    for protocol in PUBLISHED:
         lines += per_dataset(records, protocol, compared, FIVE_SEEDS)
     tables = {"overview": overview(records, compared, FIVE_SEEDS)}
     for name, methods in (("generators", _rungs("paper")), ("parts", _with_ablations("paper"))):

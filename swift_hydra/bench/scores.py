@@ -13,6 +13,7 @@ from scipy.stats import wilcoxon
 
 UNDEFINED = "is undefined for this data set"
 RESAMPLES = 10000
+PUBLISHED = ("seen", "few", "unseen")  # the protocols of the published comparison
 FIVE_SEEDS = {0, 1, 2, 3, 4}  # of the published comparison
 
 

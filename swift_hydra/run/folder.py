@@ -25,7 +25,7 @@ class RunFolder:
     Args:
         out: folder of all runs.
         dataset: name of the set.
-        protocol: of the split.
+        protocol: of the split, by the name that :func:`data.splits.protocol_name` gives it.
         seed: of the run.
 
     Raises:

@@ -35,8 +35,8 @@ def page(report, figures):
     """
     name = f"{report['dataset']}, {report['protocol']}, seed {report['seed']}"
     rows = {
-        part: f"{report[f'n_{part}']:,} rows, {report[f'n_{part}_anomalies']:,} of them anomalies"
-        for part in ("train", "test")
+        part: f"{report[f'n_{part}']:,} rows, {report[f'n_{part}_anomalies']:,} of them {what}"
+        for part, what in (("train", "known anomalies"), ("test", "anomalies"))
     }
     facts = {
         "training": rows["train"],

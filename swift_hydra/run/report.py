@@ -1,5 +1,6 @@
 """What a finished run says of itself: report.json, the log, the arrays, the figures."""
 
+import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from swift_hydra.run.figures import Run, draw_run
@@ -24,14 +25,15 @@ def report_of_start(rows, which, config, resumed_after):
     y_test = rows.y_test
     return {
         "dataset": rows.data.name,
-        "protocol": which.protocol,
+        "protocol": which.protocol_name,
         "seed": which.seed,
         "config": config,
         **rows.fingerprints,
         "resumed_after": resumed_after,
         **environment_report(),
         "n_train": len(y),
-        "n_train_anomalies": int(y.sum()),
+        "n_train_anomalies": int((y == 1).sum()),
+        "n_hidden": rows.n_hidden,
         "n_test": len(y_test),
         "n_test_anomalies": int(y_test.sum()),
         "n_features": len(rows.data.columns),
@@ -85,7 +87,7 @@ def figures_of(detector, rows, score, log, report):
     """
     columns = detector.columns_
     run = Run(
-        y_train=rows.train.y,
+        y_train=np.maximum(rows.train.y, 0),
         train_score=detector.decision_scores_,
         Z_train=rows.train.Z,
         y_test=rows.y_test,

@@ -260,6 +260,57 @@ def test_groups_and_methods_are_known():
     assert len(listed) == len(set(listed)) == 2 * len({cell.method for cell in listed})
 
 
+def test_protocols_are_known_by_what_is_labelled(folder):
+    names = "seen,few,unseen,one-class,weak-0.05,weak-10,weak-0"
+    config = benchmark.BenchmarkConfig(datasets="47_yeast", seeds="0", methods="kNN")
+    config.protocols = names + ",weak-.050"  # the same again
+    listed = benchmark.list_cells(config)
+    assert [cell.protocol for cell in listed] == names.split(",")
+    for name in ("weak", "weak-5%", "weak-1.5", "often"):
+        config.protocols = name
+        with pytest.raises(InputError, match=r"'seen', 'few', 'unseen', 'one-class'.*'weak-10'"):
+            benchmark.list_cells(config)
+
+
+class Silent(Slow):
+    """Scores by the first column, and says with which labels it was fitted."""
+
+    def fit(self, X, y):
+        self.n_experts_, self.episode_log_ = int(y.sum()), []
+        self.synthetic_ = y[y < 0]
+
+    def decision_function(self, X):
+        return X[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "known", "hidden"),
+    [("weak-0.05", 1, 13), ("weak-10", 10, 4), ("weak-0", 0, 14), ("one-class", 0, 0)],
+)
+def test_records_of_hidden_anomalies(folder, protocol, known, hidden):
+    cell = dataclasses.replace(cell_of(folder, "silent"), protocol=protocol)
+    record = run_cell(cell, start="fork", make=Silent)
+    assert record["failed"] is None and record["protocol"] == protocol
+    assert (record["n_train_anomalies"], record["n_hidden"]) == (known, hidden)
+    assert (record["n_experts"], record["n_synthetic"]) == (known, 0)
+    assert record["n_train"] == (40 if protocol == "one-class" else 70)
+    assert load_records(folder / "records") == [record]
+
+
+def test_what_was_published_hides_nothing(folder):
+    record = run_cell(cell_of(folder, "silent"), start="fork", make=Silent)
+    assert record["n_train_anomalies"] == 8 and "n_hidden" not in record
+
+
+def test_the_script_is_told_what_is_labelled(folder):
+    (folder / "broken.npz").unlink()
+    done = sweep(folder, "--methods", "script", "--protocols", "weak-10")
+    assert "1 computed, 0 failed" in done.stdout, done.stdout + done.stderr
+    (record,) = load_records(folder / "records")
+    assert record["protocol"] == "weak-10"
+    assert (record["n_train_anomalies"], record["n_hidden"]) == (10, 4)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
@@ -268,6 +319,7 @@ def test_groups_and_methods_are_known():
         ("methods", "full/rl/magic"),
         ("methods", "full/rl/one-expert/x"),
         ("protocols", "often"),
+        ("protocols", "weak"),
         ("seeds", "a"),
         ("datasets", "47_yeats"),
         ("jobs", 0),

@@ -61,6 +61,20 @@ def test_a_record_is_found_before_and_after_the_merge(tmp_path):
     assert load_records(tmp_path) == [record]
 
 
+def test_names_of_protocols_with_a_point_are_kept_apart(tmp_path):
+    records = [made() | {"protocol": f"weak-{labelled}"} for labelled in ("0", "0.05", "0.5")]
+    for record in records:
+        write_record(tmp_path, record)
+    names = {path.name for path in (tmp_path / ".cells").glob("*.json")}
+    assert "full-rl.weak-0.05.a-seed0.json" in names and len(names) == 3
+    merge_records(tmp_path)
+    assert load_records(tmp_path) == records
+    assert [find_record(tmp_path, key_of(record)) for record in records] == records
+    assert {path.name for path in tmp_path.glob("*.jsonl")} == {
+        f"full-rl.{record['protocol']}.jsonl" for record in records
+    }
+
+
 def test_a_merge_that_was_cut_off_is_finished_by_the_next(tmp_path):
     """Killed between its rename and the deletion of the working files."""
     record = made()

@@ -14,7 +14,8 @@ from helpers import ROOT, SHORT, made_table, real_set, run_script
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.data.columns import ColumnSettings
-from swift_hydra.dataloader import DownloadOptions, FileOptions, RowOptions
+from swift_hydra.data.splits import make_split
+from swift_hydra.dataloader import DownloadOptions, FileOptions, RowOptions, load_dataset
 from swift_hydra.pretrain import OutputOptions, PretrainSettings
 from swift_hydra.settings import run_main
 from swift_hydra.SwiftHydra import RunOptions, SwiftHydra, main
@@ -115,6 +116,27 @@ def test_a_csv_and_the_protocols(tmp_path):
         assert (tmp_path / "t" / protocol / "seed0" / "DONE").exists()
 
 
+def test_what_is_labelled_names_the_folder_of_a_weak_run(tmp_path):
+    """Two amounts side by side, each with the rows of its split."""
+    command = ["SwiftHydra.py", "47_yeast", "--protocol", "weak", "--seed", 1, "--out", tmp_path]
+    run = run_script(*command, "--labelled", 10, "--preset", "paper", *SHORT)
+    result(run)
+    name = "47_yeast (weak-10, seed 1)"
+    assert f"{name}: 1038 training rows with 10 known anomalies and 345 hidden ones" in run.stdout
+    folder = tmp_path / "47_yeast" / "weak-10" / "seed1"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["protocol"] == "weak-10" and report["config"]["labelled"] == "10"
+    assert (report["n_train_anomalies"], report["n_hidden"]) == (10, 345)
+    split = make_split(None, load_dataset("47_yeast").y, "weak", 1, labelled=10)
+    scores = np.load(folder / "scores.npz")
+    assert np.array_equal(scores["train_index"], split.train)
+    assert np.array_equal(scores["test_index"], split.test)
+    pre = run_script("pretrain.py", *command[1:], *PRETRAIN_SHORT)  # the default is a share
+    assert pre.returncode == 0, pre.stderr
+    assert "47_yeast (weak-0.05, seed 1)" in pre.stdout
+    assert (tmp_path / "47_yeast" / "weak-0.05" / "seed1" / "pretrained.pt").exists()
+
+
 def test_a_bare_call_runs_on_the_embedded_set(tmp_path):
     """The default dataset, from a folder that is not the project's, without the network."""
     run = run_script(
@@ -188,6 +210,7 @@ BAD_ARGUMENTS = {
     "unknown name": (["47_yeats"], "yeast"),
     "unwritable out": (["good.npz", "--out", "file/x"], "--out"),
     "unknown option value": (["good.npz", "--protocol", "often"], "often"),
+    "labelled": (["good.npz", "--protocol", "weak", "--labelled", "5%"], "labelled='5%'"),
     "unknown flag": (["good.npz", "--speed"], "--speed"),
     "experts": (["good.npz", "--n-experts", "lots"], "lots"),
     "device": (["good.npz", "--device", "abacus"], "abacus"),

@@ -28,7 +28,7 @@ from swift_hydra.data.rows import TrainingRows
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
-from swift_hydra.estimator import KIND, TableDetector
+from swift_hydra.estimator import KIND, TableDetector, check_contamination
 from swift_hydra.files import load_checkpoint
 from swift_hydra.generation.controls import (
     COPIED,
@@ -47,6 +47,7 @@ from swift_hydra.model import choose_n_experts
 from swift_hydra.pretrain import (
     OutputOptions,
     PretrainSettings,
+    known_rows,
     pretrain,
     reuse_or_pretrain,
 )
@@ -88,10 +89,12 @@ MOST = 1000  # generated rows where their number is not given
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
-    """Anomaly detector for tables with some known anomalies (semi-supervised: y marks them).
+    """Anomaly detector for tables of which all, a few or no anomalies are known.
 
-    Higher scores are more anomalous; labels are 0 (normal, or unknown) and 1 (known anomaly). Every
-    setting is a keyword; most are flags of the command line too.
+    Higher scores are more anomalous. Labels: 1 is a known anomaly; 0 is taken for normal, which may
+    hide anomalies; -1 is unlabelled, the same but never trusted; without a 1, or without y, nothing
+    is known. Rows that are probably hidden anomalies are not learned from (M13). Every setting is a
+    keyword; most are flags of the command line too.
 
     Args:
         random_state: seed of every stage; the same seed gives the same scores to the bit on a CPU.
@@ -105,8 +108,11 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_synthetic: generated rows; None balances the classes (400 to 1000).
         synthetic_share: share of generated rows in the anomaly half of a training batch.
         unlike_weight: w of M12, the prior share of anomalies unlike the known ones.
-        contamination: share of the training rows that ``predict`` would flag; only sets
-            ``threshold_``.
+        contamination: share of the training rows that ``predict`` would flag, or "auto": the
+            estimated share of anomalies; only sets ``threshold_``.
+        false_alarms: share of normal rows that ``predict`` may flag, in place of ``contamination``;
+            None leaves it to that.
+        trust_normals: rows labelled 0 are learned from as normal, whatever they look like.
         impute: what happens to missing values, see :class:`data.columns.Preparation`.
         categorical: what happens to text columns.
         cvae_steps: training steps of every Beta C-VAE.
@@ -130,6 +136,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         columns_: what was learned about the columns, a :class:`data.rows.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
+        kept_: (n,) False for the training rows that were set aside as probable anomalies (M13).
+        estimated_contamination_: estimated share of anomalies among the training rows, known ones
+            included.
         threshold_: the score above which ``predict`` flags.
         labels_: (n,) the training rows above it.
         feature_names_in_: names of the columns, where the training table had some.
@@ -162,8 +171,11 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     unlike_weight: float = setting(
         0.3, "prior share of anomalies unlike the known ones (M12)", low=0, high=0.99
     )
-    contamination: float = setting(
-        0.1, "share of training rows above the threshold", low=0, high=0.99, flag=False
+    contamination: float | str = setting(
+        0.1, "share of training rows above the threshold, or auto", flag=False
+    )
+    false_alarms: float | None = setting(
+        None, "share of normal rows that may be above the threshold", low=0, high=0.99
     )
     mixture_steps: int = setting(300, "training steps of the final mixture", low=1, high=10**6)
     max_normals: int = setting(
@@ -180,11 +192,11 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     progress: Callable | None = setting(None, "called with stage, step, n_steps", flag=False)
 
     def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None, journal=None):
-        """Train on rows with known anomalies.
+        """Train on rows, with known anomalies or without.
 
         Args:
             X: (n, d) array-like, data frame or Table, or :class:`data.rows.TrainingRows` without y.
-            y: (n,) labels.
+            y: (n,) labels of -1, 0 and 1; None where nothing is known.
             pretrained: from pretrain.py, on the same rows with the same seed; None pretrains.
             X_train: ADBench's name for X.
             y_train: ADBench's name for y.
@@ -201,19 +213,27 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.label_name_ = name if isinstance(name, str) else None
         journal = journal or Journal(self.progress)
         seed = int(self.random_state)
-        Z = torch.from_numpy(rows.Z)
-        labels = torch.from_numpy(rows.y)
+        with journal.stage("cleaning"):
+            known = known_rows(rows, seed, self)
+        Z, labels = known.Z, known.y
         if pretrained is None:
             with journal.stage("pretrain"):
                 pretrained = pretrain(Z, labels, seed, self, journal)
         with journal.stage("episodes"):
             generated = generate(Z, labels, pretrained, seed, self, journal)
-        wanted, self.effective_rank_ = choose_n_experts(rows.Z)
+        if self.preset == "paper" and not labels.any() and not len(generated.rows):
+            raise InputError(
+                f"generator={self.generator!r} left no generated row and y marks no anomaly: the "
+                "mixture has nothing to learn: give another generator, or preset='full'"
+            )
+        wanted, self.effective_rank_ = choose_n_experts(known.Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
         self.device_ = resolve_device(self.device)
-        self.detector_, self.decision_scores_, self.fresh_scores_ = PRESETS[self.preset].fit(
+        fitted = PRESETS[self.preset].fit(
             Z, labels, generated.rows, self._detector_settings(), journal
         )
+        self.detector_ = fitted.detector
+        self._keep_scores(rows, known, fitted)
         self.columns_ = rows.columns
         self._name_features()
         self.n_features_in_ = rows.columns.n_features
@@ -221,19 +241,30 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.synthetic_ = rows.columns.in_units(generated.rows.numpy())
         self.episode_log_ = generated.log
         self.seconds_ = journal.seconds
-        return self.set_contamination(self.contamination)
+        return self._set_threshold()
+
+    def _keep_scores(self, rows, known, fitted):
+        """Scores of all training rows; those that were set aside are fresh to the detector."""
+        self.kept_ = known.kept
+        self.decision_scores_ = np.empty(len(rows.y))
+        self.decision_scores_[known.kept] = fitted.scores
+        self.fresh_scores_ = self.decision_scores_.copy()
+        self.fresh_scores_[known.kept] = fitted.fresh
+        if not known.kept.all():
+            aside = fitted.detector.score(rows.Z[~known.kept])
+            self.decision_scores_[~known.kept] = self.fresh_scores_[~known.kept] = aside
+        self.normal_scores_ = np.sort(fitted.fresh[known.y.numpy() == 0])
+        doubtful = (rows.y == -1) if self.trust_normals else (rows.y != 1)
+        n_anomalies = int((rows.y == 1).sum()) + known.share * int(doubtful.sum())
+        self.estimated_contamination_ = n_anomalies / len(rows.y)
 
     def _read(self, X, y):
-        if y is None:
-            raise InputError(
-                "SwiftHydra requires y to be passed, but the target y is None: give 1 for known "
-                "anomalies"
-            )
         return TrainingRows.read(X, y, self)
 
     def check_settings(self):
         """Refuse unknown option values before any work. Raises :class:`settings.InputError`."""
         check_settings(self)
+        check_contamination(self.contamination)
         auto = self.n_experts == "auto"
         number = str(self.n_experts)
         if not auto and (not number.isdigit() or int(number) < 1):
@@ -302,6 +333,10 @@ def generate(Z, y, networks, seed, settings, journal=None):
     rng = stage_rng(seed, f"generate/{kind}")
     stream = streams(seed, f"generate/{kind}")
     if kind in COPIED:
+        if not y.any():
+            raise InputError(
+                f"generator={kind!r} copies known anomalies, but y marks none: give another one"
+            )
         rows = COPIED[kind](Z, y, wanted, seed, stream.draws)
         return _finish(rows, [_entry_of(rows)], journal)
     environment = LatentEnvironment(Z, y, networks, rng, **options)

@@ -10,15 +10,19 @@ Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py tak
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import content_of, load_checkpoint, write_torch
+from swift_hydra.geometry import BEND, Neighbours
 from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.run.folder import RunFolder
@@ -38,6 +42,8 @@ from swift_hydra.training.optimise import Optimiser, Training
 from swift_hydra.training.seeds import stage_rng, streams
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
+STAND_INS = 400
+BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
 CVAE_BATCH = 128
 CVAE_RATE = 2e-3
 CVAE_DECAY = 1e-4
@@ -53,6 +59,9 @@ class PretrainSettings:
         100, "training steps of the pretrained detector", low=1, high=10**6
     )
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE", low=0, high=1e6)
+    trust_normals: bool = setting(
+        False, "take rows labelled 0 for normal, whatever they look like (M13)"
+    )
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1: where networks train; the episodes' small ones on the CPU"
     )
@@ -194,6 +203,46 @@ def train_detector(make, examples, recipe, seed, stage, journal):
 # --- both on one set of rows ----------------------------------------------------------------------
 
 
+class Known(NamedTuple):
+    """Training rows that are learned from (M13)."""
+
+    kept: np.ndarray  # (n,) bool, False for the rows that are set aside
+    share: float  # of the rows that might hide anomalies, estimated to be some
+    Z: torch.Tensor  # (n', d) the kept rows, standardised
+    y: torch.Tensor  # (n',) int64, 1 for the known anomalies; maybe none
+
+
+def known_rows(rows, seed, settings):
+    """What of the training rows is learned from: :class:`Known`.
+
+    Args:
+        rows: :class:`data.rows.TrainingRows`.
+        seed: of the run.
+        settings: a :class:`PretrainSettings`.
+    """
+    kept, share = set_aside(rows.Z, rows.y, seed, settings.trust_normals)
+    y = (rows.y[kept] == 1).astype(np.int64)
+    return Known(kept, share, torch.from_numpy(rows.Z[kept]), torch.from_numpy(y))
+
+
+def stand_ins(Z, seed):
+    """Rows that stand for anomalies where none is known: (m, d).
+
+    Each is a row moved in a random direction by one to eight times its distance to its neighbours.
+
+    Args:
+        Z: (n, d) tensor of rows taken for normal.
+        seed: of the run.
+    """
+    draws = streams(seed, "stand-ins").draws
+    base = Z[torch.randint(len(Z), (STAND_INS,), generator=draws)]
+    near = Neighbours(Z.numpy()).mean_distance(base.numpy(), 5, others=True, nothing=0.0)
+    step = torch.from_numpy(near).float() + 1e-3  # (m,)
+    step = step * (torch.rand(STAND_INS, generator=draws) * math.log(8.0)).exp()
+    direction = F.normalize(torch.randn(base.shape, generator=draws), dim=1)
+    return (base + step[:, None] * direction).clamp(-BOUND, BOUND)
+
+
 class Pretrained(NamedTuple):
     """The two networks that the episodes start from, on the CPU."""
 
@@ -206,7 +255,7 @@ def pretrain(Z, y, seed, settings, journal=None):
 
     Args:
         Z: (n, d) float32 tensor.
-        y: (n,) int64 tensor with both classes.
+        y: (n,) int64 tensor; without an anomaly :func:`stand_ins` take their place.
         seed: of both trainings.
         settings: a :class:`PretrainSettings`.
         journal: what both trainings go on from and leave; None keeps nothing.
@@ -216,6 +265,10 @@ def pretrain(Z, y, seed, settings, journal=None):
     """
     journal = journal or Journal()
     device = resolve_device(settings.device)
+    if not y.any():
+        moved = stand_ins(Z, seed)
+        Z = torch.cat([Z, moved])
+        y = torch.cat([y, torch.ones(len(moved), dtype=y.dtype)])
     Z = Z.to(device)
     y = y.to(device)
     d = Z.shape[1]
@@ -236,7 +289,8 @@ def pretrain(Z, y, seed, settings, journal=None):
 
 def _decisive(settings):
     """What of the settings decides the networks, but for the device."""
-    return {name: getattr(settings, name) for name in ("cvae_steps", "detector_steps", "beta")}
+    names = ("cvae_steps", "detector_steps", "beta", "trust_normals")
+    return {name: getattr(settings, name) for name in names}
 
 
 def save_pretrained(path, pretrained, rows, seed, settings, log):
@@ -313,9 +367,8 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     say = journal.progress.say
     store = Store(path, rows.fingerprint, stamp, options.resume, say, pace)
     own = Journal(journal.progress, store)
-    Z = torch.from_numpy(rows.Z)
-    y = torch.from_numpy(rows.y)
-    pretrained = pretrain(Z, y, seed, settings, own)
+    known = known_rows(rows, seed, settings)
+    pretrained = pretrain(known.Z, known.y, seed, settings, own)
     save_pretrained(folder.path / "pretrained.pt", pretrained, rows, seed, settings, own.log)
     journal.log += own.log
     store.clear()
@@ -356,9 +409,8 @@ def main(argv=None, pace=PACE):
     resolve_device(settings.device)  # refused before the work
     rows = load_rows(which, settings)
     where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
-    y = rows.train.y
     progress.say(f"{rows.data.name}: {rows.label}")
-    progress.say(f"{where}: {len(y)} training rows, {int(y.sum())} anomalies")
+    progress.say(f"{where}: {rows}")
     train = reuse_or_pretrain if options.resume else pretrain_and_save
     run = RunFolder(options.out, rows.data.name, which.protocol_name, which.seed)
     with run.locked() as folder:

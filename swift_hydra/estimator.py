@@ -33,6 +33,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread)
 
 
+def check_contamination(value):
+    """Refuse what is neither "auto" nor a share from 0 to .99."""
+    if value != "auto":
+        if isinstance(value, str):
+            raise InputError(f"contamination={value!r} is not usable: give 'auto' or a share")
+        check_range("contamination", value, 0, 0.99, whole=False)
+
+
 class NotFitted(InputError, NotFittedError):
     """scikit-learn's error for an estimator without a fit, one line on the command line."""
 
@@ -50,13 +58,14 @@ class TableDetector(BaseEstimator):
 
     ``fit`` leaves ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (scores standardised
     rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_`` of the same as
-    fresh rows would have them, ``synthetic_``, ``classes_``, ``n_features_in_``, ``n_experts_`` and
-    ``effective_rank_``.
+    fresh rows would have them, ``normal_scores_`` of those that were learned from as normal,
+    ``kept_``, ``estimated_contamination_``, ``synthetic_``, ``classes_``, ``n_features_in_``,
+    ``n_experts_`` and ``effective_rank_``.
     """
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
+        tags.target_tags.required = False  # nothing known is a case of its own
         # Two labels; otherwise no classifier: scores matter.
         tags.classifier_tags = ClassifierTags(multi_class=False)
         return tags
@@ -184,16 +193,55 @@ class TableDetector(BaseEstimator):
         above = self.decision_function(X) > self.threshold_
         return self.classes_[above.astype(np.int64)]
 
+    def p_values(self, X):
+        """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.
+
+        Conformal: the share of the m training normals whose scores, by fits that left them out,
+        are as high, the row itself counted. Of fresh normal rows a share t has p-values up to t.
+        """
+        return self._p_values(self.decision_function(X))
+
+    def _p_values(self, scores):
+        m = len(self.normal_scores_)
+        as_high = m - np.searchsorted(self.normal_scores_, scores, side="left")
+        return (as_high + 1) / (m + 1)
+
     def set_contamination(self, contamination):
         """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
 
         Args:
             contamination: share above the threshold that is expected of fresh rows like the
-                training rows, 0 to .99; the nearest that equal scores allow.
+                training rows, 0 to .99, the nearest that equal scores allow; "auto" takes
+                ``estimated_contamination_``.
         """
-        check_range("contamination", contamination, 0, 0.99, whole=False)
+        check_contamination(contamination)
         self.contamination = contamination
-        self.threshold_ = threshold_of(self.fresh_scores_, contamination)
+        self.false_alarms = None
+        return self._set_threshold()
+
+    def set_false_alarms(self, share):
+        """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
+
+        Args:
+            share: of fresh normal rows that may be above the threshold, 0 to .99: their p-values
+                are then at most that.
+        """
+        check_range("false_alarms", share, 0, 0.99, whole=False)
+        self.false_alarms = share
+        return self._set_threshold()
+
+    def _set_threshold(self):
+        if self.false_alarms is not None:
+            m = len(self.normal_scores_)
+            # So many normals may score as high as a flagged row; -1 where m is too small for any.
+            allowed = int(self.false_alarms * (m + 1) + 1e-9) - 1
+            self.threshold_ = np.inf
+            if allowed >= 0:
+                self.threshold_ = float(self.normal_scores_[m - 1 - allowed])
+        else:
+            share = self.contamination
+            share = self.estimated_contamination_ if share == "auto" else share
+            self.threshold_ = threshold_of(self.fresh_scores_, share)
         self.labels_ = (self.fresh_scores_ > self.threshold_).astype(np.int64)
         return self
 
@@ -224,6 +272,9 @@ class TableDetector(BaseEstimator):
             "detector": to_tensors(self.detector_.snapshot()),
             "decision_scores": torch.from_numpy(self.decision_scores_),
             "fresh_scores": torch.from_numpy(self.fresh_scores_),
+            "normal_scores": torch.from_numpy(self.normal_scores_),
+            "kept": torch.from_numpy(self.kept_),
+            "estimated_contamination": self.estimated_contamination_,
         }
 
     def save(self, path):
@@ -260,8 +311,12 @@ class TableDetector(BaseEstimator):
             self.synthetic_ = saved["synthetic"].numpy()
             self.decision_scores_ = saved["decision_scores"].numpy()
             self.fresh_scores_ = saved["fresh_scores"].numpy()
+            self.normal_scores_ = saved["normal_scores"].numpy()
+            self.kept_ = saved["kept"].numpy()
+            self.estimated_contamination_ = saved["estimated_contamination"]
             self.detector_ = self.detector_from(to_arrays(saved["detector"]))
-            self.set_contamination(self.contamination)
+            check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)
+            self._set_threshold()
             self._check_rebuilt()
             return self._name_features()
 
@@ -285,6 +340,8 @@ class TableDetector(BaseEstimator):
             "synthetic": (rows, (*rows.shape[:1], d)),
             "decision_scores": (scores, scores.shape[:1]),
             "fresh_scores": (self.fresh_scores_, scores.shape[:1]),
+            "kept": (self.kept_, scores.shape[:1]),
+            "normal_scores": (self.normal_scores_, self.normal_scores_.shape[:1]),
         }
         for name, (value, shape) in wanted.items():
             if value.shape != shape or not np.isfinite(value).all():

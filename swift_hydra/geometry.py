@@ -104,7 +104,7 @@ class Neighbours:
         k = min(k, m)
         distance = np.empty((len(X), k))
         index = np.empty((len(X), k), dtype=np.int64)
-        size = max(BLOCK_NUMBERS // m, 16)
+        size = max(BLOCK_NUMBERS // max(m, 1), 16)
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             rows = on_grid(X[part])[0]

@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from swift_hydra.cleaning.kernel_expert import KernelExpert
+from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.evidence import Columns, Evidence, column_index
-from swift_hydra.detection.kernel_expert import KernelExpert
-from swift_hydra.detection.leave_out import LeaveOut
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
+from swift_hydra.detection.one_class import Far, Smoother
 from swift_hydra.detection.pvalue import MergedPValue, known_or_unlike, platt, shrunken_shape
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
@@ -92,9 +93,11 @@ class Seen(NamedTuple):
 class KnownSide:
     """Is a row like the known anomalies? The mixture and the kernel experts (M9, M11).
 
+    There is none where no anomaly is known.
+
     Args:
         mixture: a :class:`detection.mixture.Mixture` on features and evidence.
-        kernels: :class:`detection.kernel_expert.KernelExpert` objects.
+        kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
     """
 
     def __init__(self, mixture, kernels):
@@ -164,18 +167,27 @@ class UnlikeSide:
     Args:
         mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned normals
             against generated rows, or None where there were none.
+        alone: what judges beside them where no anomaly is known: a
+            :class:`detection.one_class.Smoother` of trusted rows, else a
+            :class:`detection.one_class.Far`; or None.
     """
 
-    def __init__(self, mixture):
+    def __init__(self, mixture, alone=None):
         self.mixture = mixture
+        self.alone = alone
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 or 2)."""
+        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 3)."""
         with journal.stage("one-class"):
             distance = seen.columns.all[:, column_index(("knn5",))]
+            alone = None
+            if not seen.labels.any():
+                kind = Smoother if settings.trust_normals else Far
+                alone = kind.fit(seen.Z, stage_rng(settings.random_state, "one-class/reference"))
+                distance = np.column_stack([alone.score(seen.Z, others=True), distance])
             if not len(seen.synthetic):
-                return cls(None), distance
+                return cls(None, alone), distance
             # Only generated rows stand for anomalies here: known ones would teach it what it has
             # to do without.
             examples = seen.examples(False, ONE_CLASS_COLUMNS)
@@ -185,11 +197,13 @@ class UnlikeSide:
                 examples, recipe, "one-class", settings, journal, n_experts
             )
             scores = np.column_stack([distance, left_out])
-            return cls(mixture), seen.left_out.shared(scores)
+            return cls(mixture, alone), seen.left_out.shared(scores)
 
-    def score(self, columns):
-        """One-class scores (n, 1 or 2) of evidence columns (n, c)."""
+    def score(self, Z, columns):
+        """One-class scores (n, 1 to 3) of rows Z (n, d) with their evidence (n, c)."""
         distance = columns[:, column_index(("knn5",))]
+        if self.alone is not None:
+            distance = np.column_stack([self.alone.score(Z), distance])
         if self.mixture is None:
             return distance
         learned = self.mixture.logits(shown(columns, ONE_CLASS_COLUMNS))
@@ -197,21 +211,29 @@ class UnlikeSide:
 
     def snapshot(self):
         """Tensors and plain values."""
-        return {"mixture": None if self.mixture is None else self.mixture.snapshot()}
+        mixture, alone = (
+            None if part is None else part.snapshot() for part in (self.mixture, self.alone)
+        )
+        return {"mixture": mixture, "alone": alone}
 
     @classmethod
     def from_snapshot(cls, saved, settings):
         """Rebuild from :meth:`snapshot`."""
-        if saved["mixture"] is None:
-            return cls(None)
-        return cls(Mixture.from_snapshot(saved["mixture"], settings.mamba))
+        mixture, alone = saved["mixture"], saved["alone"]
+        if mixture is not None:
+            mixture = Mixture.from_snapshot(mixture, settings.mamba)
+        if alone is not None:
+            alone = (Smoother if "width" in alone else Far)(**alone)
+        return cls(mixture, alone)
 
 
 class Judgement:
     """Both sides' scores as class-balanced log-odds: "known anomaly OR unlike normals" (M12).
 
+    Where no anomaly is known, the one-class side alone, by the prior shape and not calibrated.
+
     Args:
-        known: :class:`detection.pvalue.MergedPValue` of the experts' scores.
+        known: :class:`detection.pvalue.MergedPValue` of the experts' scores, or None.
         unlike: of the one-class scores.
         shapes: of both p-values under anomalies.
         weight: prior share of anomalies unlike the known ones.
@@ -227,7 +249,9 @@ class Judgement:
 
     @classmethod
     def fit(cls, experts, one_class, y, weight):
-        """From left-out scores (n, ..) of both sides and labels (n,)."""
+        """From left-out scores (n, ..) of both sides and labels (n,); no experts: None."""
+        if experts is None:
+            return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
         sides = []
         shapes = []
@@ -241,15 +265,17 @@ class Judgement:
 
     def score(self, experts, one_class):
         """(n,) log-odds from both sides' scores."""
-        known = self.known.minus_log_p(experts)
         unlike = self.unlike.minus_log_p(one_class)
+        if self.known is None:
+            return known_or_unlike(unlike, unlike, 0.0, self.shapes[::-1])
+        known = self.known.minus_log_p(experts)
         slope, shift = self.calibration
         return slope * known_or_unlike(known, unlike, self.weight, self.shapes) + shift
 
     def snapshot(self):
         """Arrays and plain values, without the weight."""
         return {
-            "known": self.known.snapshot(),
+            "known": None if self.known is None else self.known.snapshot(),
             "unlike": self.unlike.snapshot(),
             "shapes": self.shapes,
             "calibration": list(self.calibration),
@@ -258,7 +284,10 @@ class Judgement:
     @classmethod
     def from_snapshot(cls, saved, weight):
         """Rebuild from :meth:`snapshot`."""
-        known, unlike = (MergedPValue.from_snapshot(saved[name]) for name in ("known", "unlike"))
+        known, unlike = (
+            None if saved[name] is None else MergedPValue.from_snapshot(saved[name])
+            for name in ("known", "unlike")
+        )
         return cls(known, unlike, saved["shapes"], weight, saved["calibration"])
 
 
@@ -268,7 +297,7 @@ class FullDetector:
     Args:
         evidence: :class:`detection.evidence.Evidence`, with the :class:`Residual` of two C-VAEs,
             each trained on half of the rows.
-        known: :class:`KnownSide`.
+        known: :class:`KnownSide`, or None where no anomaly is known.
         unlike: :class:`UnlikeSide`.
         judgement: :class:`Judgement`.
     """
@@ -284,7 +313,9 @@ class FullDetector:
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
             evidence, seen = _gather(Z, y, synthetic.numpy(), settings, journal)
-        known, experts = KnownSide.fit(seen, settings, journal)
+        known, experts = None, None
+        if y.any():
+            known, experts = KnownSide.fit(seen, settings, journal)
         unlike, one_class = UnlikeSide.fit(seen, settings, journal)
         judgement = Judgement.fit(experts, one_class, y.numpy(), settings.unlike_weight)
         self = cls(evidence, known, unlike, judgement)
@@ -295,16 +326,24 @@ class FullDetector:
     def parts(self, Z):
         """Both sides' scores (n, ..) of standardised rows (n, d), before they are joined."""
         columns = self.evidence.transform(Z)
-        return self.known.score(Z, columns), self.unlike.score(columns)
+        experts = None if self.known is None else self.known.score(Z, columns)
+        return experts, self.unlike.score(Z, columns)
 
     def score(self, Z):
         """(n,) float64 log-odds of standardised rows (n, d)."""
         return self.judgement.score(*self.parts(Z))
 
     def expert_usage(self, Z):
-        """Numbers of the mixture's experts that run for standardised rows (n, d): (n, k)."""
-        inputs = beside(Z, self.evidence.transform(Z), MIXTURE_COLUMNS)
-        return self.known.mixture.experts_of(inputs)
+        """Numbers of the mixture's experts that run for standardised rows (n, d): (n, k).
+
+        Of the one-class mixture where no anomaly is known; without any, (n, 0).
+        """
+        columns = self.evidence.transform(Z)
+        if self.known is not None:
+            return self.known.mixture.experts_of(beside(Z, columns, MIXTURE_COLUMNS))
+        if self.unlike.mixture is None:
+            return np.zeros((len(Z), 0), dtype=np.int64)
+        return self.unlike.mixture.experts_of(shown(columns, ONE_CLASS_COLUMNS))
 
     def snapshot(self):
         """Tensors, arrays and plain values."""
@@ -314,7 +353,7 @@ class FullDetector:
                 for residual in self.evidence.residuals
             ],
             "evidence": self.evidence.snapshot(),
-            "known": self.known.snapshot(),
+            "known": None if self.known is None else self.known.snapshot(),
             "unlike": self.unlike.snapshot(),
             "judgement": self.judgement.snapshot(),
         }
@@ -324,7 +363,7 @@ class FullDetector:
         """Rebuild from :meth:`snapshot`; settings: :class:`detection.mixture.DetectorSettings`."""
         cvaes = [read_network(BetaCVAE, packed) for packed in saved["cvaes"]]
         evidence = Evidence.from_snapshot(saved["evidence"], map(Residual, cvaes))
-        known = KnownSide.from_snapshot(saved["known"], settings)
+        known = saved["known"] and KnownSide.from_snapshot(saved["known"], settings)
         unlike = UnlikeSide.from_snapshot(saved["unlike"], settings)
         judgement = Judgement.from_snapshot(saved["judgement"], settings.unlike_weight)
         return cls(evidence, known, unlike, judgement)

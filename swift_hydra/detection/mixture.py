@@ -33,6 +33,7 @@ class DetectorSettings:
     mixture_steps: int
     synthetic_share: float
     unlike_weight: float
+    trust_normals: bool
     cvae_steps: int
     beta: float
     max_normals: int

@@ -21,8 +21,8 @@ All but none, smote and oversample meet the same filter (M7).
 import torch
 
 from swift_hydra.generation.agent import PolicyProposer
-from swift_hydra.generation.environment import BOUND
 from swift_hydra.generation.reward import Candidates
+from swift_hydra.pretrain import BOUND
 from swift_hydra.settings import InputError
 
 N_CANDIDATES = 1024  # proposals of an episode

@@ -29,15 +29,14 @@ from swift_hydra.generation.reward import (
     Novelty,
     RewardFunction,
 )
-from swift_hydra.geometry import BEND
 from swift_hydra.model import BetaCVAE, MoEDetector
+from swift_hydra.pretrain import BOUND
 from swift_hydra.snapshot import pack_network, read_network
 
 # Largest change of one step in each part of the state.
 STEP_Z = 1.0
 STEP_LOG_TAU = 0.7
 STEP_LOGIT_RHO = 1.0
-BOUND = 0.98 * BEND  # of decoded values: 25 standard deviations before they were bent
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class LatentEnvironment:
         networks: has ``cvae`` and ``detector``.
         rng: numpy Generator that draws the reference rows.
         n_steps: steps of a rollout.
-        anomaly_share: share of rollouts that start at a known anomaly.
+        anomaly_share: share of rollouts that start at a known anomaly, where there is one.
         quantile: bound of the filter, see :class:`generation.reward.Feasibility`.
         reward_settings: weights and switches of :class:`generation.reward.RewardFunction`.
     """
@@ -90,7 +89,7 @@ class LatentEnvironment:
         self.cvae = networks.cvae
         self.detector = networks.detector
         self.n_steps = n_steps
-        self.anomaly_share = anomaly_share
+        self.anomaly_share = anomaly_share if y.any() else 0.0
         rows = X.numpy()
         normal, anomaly = (np.flatnonzero(y.numpy() == label) for label in (0, 1))
         self.normals = np.sort(rng.permutation(normal)[: 8 * MAX_REFERENCE])
@@ -131,7 +130,7 @@ class LatentEnvironment:
         counts = (count - n_anomalous, n_anomalous)
         groups = (self.normals, self.anomalies)
         picks = [
-            torch.randint(len(group), (n,), generator=generator).numpy()
+            torch.randint(max(len(group), 1), (n,), generator=generator).numpy()
             for group, n in zip(groups, counts, strict=True)
         ]
         rows = np.concatenate([group[pick] for group, pick in zip(groups, picks, strict=True)])

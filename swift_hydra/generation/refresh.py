@@ -29,6 +29,8 @@ def refresh(environment, y, accepted, seed, stage):
     """
     cvae = environment.cvae
     detector = environment.detector
+    if not len(accepted) and not y.any():
+        return  # no anomaly, known or generated
     rows = torch.cat([environment.X, accepted])
     labels = torch.cat([y, torch.ones(len(accepted), dtype=y.dtype)])
     environment.cvae = train_cvae(
@@ -64,6 +66,8 @@ def detector_loss(environment, y, accepted):
     normal = X[y == 0]
     anomaly = torch.cat([X[y == 1], accepted])
     normal = normal[:: math.ceil(len(normal) / LOSS_ROWS)]
-    on_anomalies = F.softplus(-detector.score(anomaly)).mean()
     on_normals = F.softplus(detector.score(normal)).mean()
+    if not len(anomaly):
+        return float(on_normals)
+    on_anomalies = F.softplus(-detector.score(anomaly)).mean()
     return float(on_anomalies + on_normals) / 2

@@ -118,8 +118,11 @@ class BatchPlan:
         batch = recipe.batch
         device = X.device
         normal, anomaly = ((y == label).nonzero().squeeze(1).cpu() for label in (0, 1))
-        rows = half_and_half(normal, anomaly, steps, batch, generator)  # (S, B)
-        n_fake = round(batch // 2 * recipe.synthetic_share) if len(synthetic) else 0
+        # Without a known anomaly generated rows take all places of that half.
+        known = anomaly if len(anomaly) else normal
+        rows = half_and_half(normal, known, steps, batch, generator)  # (S, B)
+        share = recipe.synthetic_share if len(anomaly) else 1.0
+        n_fake = round(batch // 2 * share) if len(synthetic) else 0
         self.source = torch.cat([X, synthetic]) if n_fake else X  # (n + m, d)
         self._views = views
         if views is not None and n_fake:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import Losses, made_table, standardised, trained_cvae, trained_mixture
 
-from swift_hydra.detection.leave_out import LeaveOut
+from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.mixture import out_of_fold
 from swift_hydra.generation.agent import GaussianPolicy
 from swift_hydra.model import (

@@ -79,7 +79,7 @@ class KernelExpert:
             rng: numpy Generator that draws the centres of a large table.
             max_centres: most centres, at most half of them anomalies: bounds the m^3 of the fit
                 and the m of scoring a row.
-            left_out: has ``groups`` and ``folds``, see :class:`detection.leave_out.LeaveOut`.
+            left_out: has ``groups`` and ``folds``, see :class:`cleaning.leave_out.LeaveOut`.
             views: a function from a fold's number to X as it looks without that fold; None where X
                 does not depend on other rows.
 

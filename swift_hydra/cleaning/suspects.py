@@ -1,0 +1,131 @@
+"""Which rows without a known anomaly are probably anomalies nobody has labelled (M13).
+
+# DIFF(paper): an addition. The paper takes every row that is not labelled for normal; where those
+hide anomalies, all that takes them for normal learns the wrong thing.
+
+Two looks at a row, neither of which has learned from it: the closed-form experts' left-out score
+(is it like the known anomalies?), and how near the nearest known anomaly is in units of the row's
+own distance to its neighbours. The rows that both find most suspicious are set aside: they are no
+anomalies either (taken for such they did harm), they are just not learned from. How many, says how
+the known anomalies' own left-out scores rank among them: where nothing is hidden hardly any row
+ranks above half of them, so that clean tables keep their rows.
+
+Shapes: n rows, d features.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from swift_hydra.cleaning.kernel_expert import KernelExpert
+from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.geometry import Neighbours
+from swift_hydra.training.seeds import stage_rng
+
+PRIOR = 0.05  # share of hidden anomalies before anything is known
+STRENGTH = 5  # known anomalies that the prior counts for
+FEWEST = 3  # known anomalies that say anything about the share
+MOST = 0.4  # of the rows that may be set aside
+LEAST_KEPT = 5  # rows that stay
+WIDE = 0.05  # share of the rows that are a row's own neighbourhood
+REFERENCE = 4096  # rows that stand for a larger table
+CENTRES = 800  # of each closed-form expert
+FOLDS = 4
+KERNELS = (("l2", 1), ("l1", 1))  # norm, rounds of feature learning
+
+
+class Cleaned(NamedTuple):
+    """What is left to learn from."""
+
+    kept: np.ndarray  # (n,) bool, False for the rows that are set aside
+    share: float  # of the rows that might hide anomalies, estimated to be some
+
+
+def set_aside(Z, y, seed, trust_normals=False):
+    """Find the rows that are not to be learned from.
+
+    Args:
+        Z: (n, d) standardised rows.
+        y: (n,) labels: 1 known anomaly, 0 taken for normal, -1 unlabelled.
+        seed: of the run.
+        trust_normals: rows labelled 0 stay, whatever they look like.
+
+    Returns:
+        :class:`Cleaned`.
+    """
+    kept = np.ones(len(y), dtype=bool)
+    doubtful = np.flatnonzero(y == -1 if trust_normals else y != 1)
+    known = y == 1
+    most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
+    if most < 1:
+        return Cleaned(kept, 0.0)
+    if known.any():
+        suspicion = _like_known(Z, known, seed)
+    else:
+        suspicion = np.log(own_distance(Z, seed) + 1e-9)
+    share = hidden_share(suspicion[doubtful], suspicion[known])
+    number = min(round(share * len(doubtful)), most)
+    # Of equally suspicious rows all stay: which of them comes first must not matter.
+    bound = np.partition(suspicion[doubtful], -number - 1)[-number - 1]
+    kept[doubtful[suspicion[doubtful] > bound]] = False
+    return Cleaned(kept, share)
+
+
+def hidden_share(doubtful, known):
+    """Estimated share of anomalies among the doubtful rows.
+
+    If hidden anomalies score like the known ones, as many of them lie above the j-th highest known
+    one as of those, in share: j / (m + 1). All rows up there are at most that many times more. The
+    smallest such bound over the upper half of the known ones, shrunken towards ``PRIOR``.
+
+    Args:
+        doubtful: (u,) left-out scores.
+        known: (m,) left-out scores of the known anomalies.
+    """
+    m = len(known)
+    if m < FEWEST:
+        return PRIOR
+    highest = np.sort(known)[::-1][: (m + 1) // 2]
+    ranked = np.sort(doubtful)
+    above = 1 - np.searchsorted(ranked, highest, side="left") / len(ranked)
+    bound = float((above * (m + 1) / np.arange(1, len(highest) + 1)).min())
+    return (STRENGTH * PRIOR + m * min(bound, MOST)) / (STRENGTH + m)
+
+
+def own_distance(Z, seed):
+    """Mean distance of rows (n, d) to 5 % of the others, (n,)."""
+    reference = _some(np.arange(len(Z)), seed)
+    k = max(5, int(WIDE * len(reference)))
+    return Neighbours(Z[reference]).mean_distance(Z, k, others=True, nothing=0.0)
+
+
+def _some(rows, seed):
+    """At most ``REFERENCE`` of the row numbers, ascending."""
+    return np.sort(stage_rng(seed, "cleaning/reference").permutation(rows)[:REFERENCE])
+
+
+def _like_known(Z, known, seed):
+    """How much a row looks like the known anomalies, by nothing that has learned from it: (n,)."""
+    y = known.astype(np.int64)
+    left_out = LeaveOut(Z, y, FOLDS, seed)
+    scores = [
+        KernelExpert(norm, rounds).fit(Z, y, stage_rng(seed, f"cleaning/{norm}"), CENTRES, left_out)
+        for norm, rounds in KERNELS
+    ]
+    others = ~known
+    reference = _some(np.flatnonzero(others), seed)
+    k = max(5, int(WIDE * len(reference)))
+    own = Neighbours(Z[reference]).mean_distance(Z, k, others=True, nothing=0.0)
+    anomalies = Neighbours(Z[known])
+    near = anomalies.mean_distance(Z, 1)
+    near[known] = anomalies.mean_distance(Z[known], 1, others=True)  # NaN: copies of one row
+    ratio = np.log(own + 1e-9) - np.log(near + 1e-9)
+    ratio[np.isnan(ratio)] = np.nanmin(ratio)
+    return sum(_minus_log_p(score, others) for score in (np.mean(scores, axis=0), ratio))
+
+
+def _minus_log_p(scores, others):
+    """-log of the share of the other rows at or above each score: (n,)."""
+    ranked = np.sort(scores[others])
+    above = len(ranked) - np.searchsorted(ranked, scores, side="left")
+    return -np.log((above + 0.5) / (len(ranked) + 1))

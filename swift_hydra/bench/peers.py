@@ -218,7 +218,7 @@ class FullRankPCA:
 
 @contextlib.contextmanager
 def _random_state_kept():
-    """Some packages seed the global random streams: afterwards they are as they were."""
+    """Some packages seed the global random streams, or draw: afterwards they are as they were."""
     import torch
 
     numpys = np.random.get_bit_generator()
@@ -349,11 +349,12 @@ class Peer:
     def decision_function(self, X):
         """Scores (n,) of rows X (n, d)."""
         X = self._rows(np.asarray(X))
-        if hasattr(self.model, "decision_function"):
+        with _random_state_kept():
+            if not hasattr(self.model, "decision_function"):
+                return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
             score = np.asarray(self.model.decision_function(X), dtype=np.float64)
-            score = score.reshape(len(X), -1)[:, -1]  # (n,); some give a column, some two
-            return -score if self.name in SKLEARN_SIGN else score
-        return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
+        score = score.reshape(len(X), -1)[:, -1]  # (n,); some give a column, some two
+        return -score if self.name in SKLEARN_SIGN else score
 
     def _rows(self, X):
         if self.scaler is None:

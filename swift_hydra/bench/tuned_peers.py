@@ -36,14 +36,14 @@ def draw_lightgbm(rng, imbalance):
     """Settings of an ``LGBMClassifier``; ``imbalance`` is normal rows per anomaly."""
     return {
         "n_estimators": int(rng.choice([50, 100, 200, 400])),
-        "learning_rate": between(rng, 0.01, 0.3),
+        "learning_rate": between(rng, 0.02, 0.2),
         "num_leaves": round(between(rng, 4, 64)),
-        "min_child_samples": round(between(rng, 2, 50)),
+        "min_child_samples": round(between(rng, 5, 50)),
         "reg_lambda": between(rng, 1e-3, 10.0),
         "subsample": float(rng.uniform(0.6, 1.0)),
         "subsample_freq": 1,
         "colsample_bytree": float(rng.uniform(0.5, 1.0)),
-        "scale_pos_weight": between(rng, 1.0, max(imbalance, 1.0)),
+        "scale_pos_weight": between(rng, 1.0, max(imbalance, 1.0) ** 0.5),
     }
 
 
@@ -78,7 +78,9 @@ class Tuned:
         return self
 
     def decision_function(self, X):
-        """Scores (n,) of rows X (n, d): the probability of an anomaly."""
+        """Scores (n,) of rows X (n, d): log-odds where the package gives them, else chances."""
+        if hasattr(self.model, "decision_function"):
+            return self.model.decision_function(X)
         return self.model.predict_proba(X)[:, 1]
 
     def _search(self, X, y):

@@ -9,10 +9,11 @@
 
 A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``, such as
 ``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``, or a group of methods: ours, peers,
-foundation, ladder, ablations. ``script`` runs ``python SwiftHydra.py`` in a process of its own, on
-whole tables with ``--max-rows 0``. A cell is done when its record is there: an interrupted sweep
-goes on where it was, a failed cell is recorded with its reason and does not stop the others
-(``--retry-failed`` tries again).
+weak-peers (few known anomalies), one-class-peers (none), tuned, foundation, ladder, ablations.
+``script`` runs ``python SwiftHydra.py`` in a process of its own, on whole tables with
+``--max-rows 0``. A cell is done when its record is there: an interrupted sweep goes on where it
+was, a failed cell is recorded with its reason and does not stop the others (``--retry-failed``
+tries again).
 """
 
 import os

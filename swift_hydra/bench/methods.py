@@ -5,7 +5,7 @@ A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``
 this process, but ``python SwiftHydra.py``.
 """
 
-from swift_hydra.bench.peers import FOUNDATION, PEERS, Peer
+from swift_hydra.bench.peers import FOUNDATION, PEERS, TUNED, Peer
 from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import PRESETS, SwiftHydra
@@ -29,10 +29,24 @@ ABLATIONS = {
     "no-one-class": {"unlike_weight": 0.0},
 }
 
+# The peers of the recorded sweep; later ones are in groups of their own.
+RECORDED = (
+    *("CatBoost", "ExtraTrees", "RandomForest", "XGBoost", "LightGBM"),
+    *("SVC", "LogisticRegression", "MLP", "XGBOD", "DevNet"),
+    *("kNN", "LOF", "IsolationForest", "ECOD"),
+)
+LABEL_LEARNERS = tuple(name for name, (*_, learns_from) in PEERS.items() if learns_from == "labels")
 OURS = ("full/rl", "paper/rl")
 GROUPS = {
     "ours": OURS,
-    "peers": tuple(name for name in PEERS if name not in FOUNDATION),
+    "peers": RECORDED,
+    "weak-peers": (
+        *(name for name in LABEL_LEARNERS if name not in (*FOUNDATION, *TUNED)),
+        "kNN",
+        "IsolationForest",
+    ),
+    "one-class-peers": tuple(name for name in PEERS if name not in LABEL_LEARNERS),
+    "tuned": TUNED,
     "foundation": FOUNDATION,
     "ladder": tuple(
         f"{preset}/{generator}" for preset in ("paper", "full") for generator in GENERATORS

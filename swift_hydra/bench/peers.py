@@ -2,13 +2,17 @@
 
 Settings are their authors' defaults, one thread each; only the forests have 300 trees and logistic
 regression 2,000 iterations. Methods that compare distances or sizes get the same standardised,
-clipped rows as this project's detector, trees get the rows as they are. Detectors that take no
-labels learn from the training rows labelled normal, which is the stronger use of them.
+clipped rows as this project's detector, trees get the rows as they are; networks whose authors
+say so get the former between 0 and 1. Detectors that take no labels learn from the training rows
+labelled 0, which is the stronger use of them: all normal, or, where labels are few, unlabelled.
 
 Every package is imported when its peer is used: ``pip install ".[bench]"``.
 """
 
+import contextlib
 import os
+import random
+from functools import partial
 
 import numpy as np
 
@@ -19,11 +23,11 @@ N_TREES = 300
 NEIGHBOURS = 5
 
 
-def _catboost(seed):
+def _catboost(seed, **settings):
     from catboost import CatBoostClassifier
 
     return CatBoostClassifier(
-        random_seed=seed, thread_count=1, verbose=False, allow_writing_files=False
+        random_seed=seed, thread_count=1, verbose=False, allow_writing_files=False, **settings
     )
 
 
@@ -45,10 +49,22 @@ def _xgboost(seed):
     return XGBClassifier(random_state=seed, n_jobs=1)
 
 
-def _lightgbm(seed):
+def _lightgbm(seed, **settings):
     from lightgbm import LGBMClassifier
 
-    return LGBMClassifier(random_state=seed, n_jobs=1, verbose=-1)
+    return LGBMClassifier(random_state=seed, n_jobs=1, verbose=-1, **settings)
+
+
+def _tuned_catboost(seed):
+    from swift_hydra.bench.tuned_peers import Tuned, draw_catboost
+
+    return Tuned(partial(_catboost, seed), draw_catboost, seed)
+
+
+def _tuned_lightgbm(seed):
+    from swift_hydra.bench.tuned_peers import Tuned, draw_lightgbm
+
+    return Tuned(partial(_lightgbm, seed), draw_lightgbm, seed)
 
 
 def _svc(seed):
@@ -93,6 +109,59 @@ def _xgbod(seed):
     return XGBOD(random_state=seed, n_jobs=1)
 
 
+def _wsad_dt(seed):
+    """Dual-tailed kernels (Durani, Nitzl, Plant and Boehm, ICML 2025), the authors' package."""
+    from wsad_dt import WSADDT
+
+    # Its five members are seeded with multiples, which for 0 would be five times the same.
+    return WSADDT(seed=seed + 1)
+
+
+def _lunar(seed):
+    from pyod.models.lunar import LUNAR
+
+    model = LUNAR(random_state=seed, n_jobs=1)
+    model.device = "cpu"  # it would take a GPU where there is one
+    model.network.to("cpu")
+    return model
+
+
+def _kde(seed):
+    from pyod.models.kde import KDE
+
+    return KDE()
+
+
+def _ocsvm(seed):
+    from pyod.models.ocsvm import OCSVM
+
+    return OCSVM()
+
+
+def _gmm(seed):
+    from pyod.models.gmm import GMM
+
+    return GMM(random_state=seed)
+
+
+def _hbos(seed):
+    from pyod.models.hbos import HBOS
+
+    return HBOS()
+
+
+def _cblof(seed):
+    from pyod.models.cblof import CBLOF
+
+    return CBLOF(random_state=seed, n_jobs=1)
+
+
+def _network(name, seed):
+    from swift_hydra.bench import deep_peers
+
+    return getattr(deep_peers, name)(seed)
+
+
 def _tabicl(seed):
     from tabicl import TabICLClassifier
 
@@ -124,62 +193,50 @@ class NormalNeighbours:
         return self.search.kneighbors(X, n_neighbors=self.k)[0].mean(1)
 
 
-class DevNet:
-    """Deviation network (Pang, Shen and van den Hengel, KDD 2019), in its authors' settings.
-
-    One hidden layer of 20 units; a normal row's score shall deviate little from 5,000 draws of
-    N(0, 1), an anomaly's by five standard deviations at least. PyOD carries a version too; it
-    scored .07 where logistic regression has .98 (cardio, *seen*), so that it would be no fair peer.
+class FullRankPCA:
+    """PyOD's PCA, without the directions that have no variance: it would divide by that.
 
     Args:
-        seed: of the weights and the batches.
+        seed: its random state.
     """
-
-    MARGIN = 5.0
-    HIDDEN = 20
-    BATCH = 512
-    EPOCHS = 50
-    BATCHES = 20  # of an epoch
 
     def __init__(self, seed):
         self.seed = seed
 
-    def fit(self, X, y):
-        import torch
-        import torch.nn.functional as F
+    def fit(self, X, y=None):
+        from pyod.models.pca import PCA
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.net = torch.nn.Sequential(
-                torch.nn.Linear(X.shape[1], self.HIDDEN),
-                torch.nn.ReLU(),
-                torch.nn.Linear(self.HIDDEN, 1),
-            )
-            X = torch.from_numpy(X)  # (n, d)
-            half = self.BATCH // 2  # normals first, anomalies after them
-            groups = [torch.from_numpy(np.flatnonzero(y == label)) for label in (0, 1)]
-            optimiser = torch.optim.RMSprop(self.net.parameters(), lr=1e-3, weight_decay=0.01)
-            for _ in range(self.EPOCHS * self.BATCHES):
-                rows = torch.cat(
-                    [group[torch.randint(len(group), (half,))] for group in groups]
-                )  # (B,)
-                reference = torch.randn(5000)
-                deviation = (self.net(X[rows])[:, 0] - reference.mean()) / reference.std()  # (B,)
-                loss = deviation[:half].abs().mean() + F.relu(self.MARGIN - deviation[half:]).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-                optimiser.step()
+        size = np.linalg.svd(X - X.mean(0, dtype=np.float64), compute_uv=False)
+        least = size.max() * max(X.shape) * np.finfo(np.float32).eps
+        rank = max(int((size > least).sum()), 1)
+        self.model = PCA(n_components=rank, random_state=self.seed).fit(X)
         return self
 
     def decision_function(self, X):
-        import torch
-
-        with torch.no_grad():
-            return self.net(torch.from_numpy(X))[:, 0].double().numpy()
+        return self.model.decision_function(X)
 
 
-# name: (factory, "rows" or "scaled" input, what it learns from: "labels" or "normals")
+@contextlib.contextmanager
+def _random_state_kept():
+    """Some packages seed the global random streams, or draw: afterwards they are as they were."""
+    import torch
+
+    numpys = np.random.get_bit_generator()
+    before = numpys.state
+    pythons = random.getstate()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        numpys.state = before
+        random.setstate(pythons)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+
+
+# name: (factory, "rows", "scaled" or "unit" input, what it learns from: "labels" or "normals")
 PEERS = {
     "CatBoost": (_catboost, "rows", "labels"),
     "ExtraTrees": (_extra_trees, "rows", "labels"),
@@ -190,16 +247,32 @@ PEERS = {
     "LogisticRegression": (_logistic, "scaled", "labels"),
     "MLP": (_mlp, "scaled", "labels"),
     "XGBOD": (_xgbod, "scaled", "labels"),
-    "DevNet": (DevNet, "scaled", "labels"),
+    "DevNet": (partial(_network, "DevNet"), "scaled", "labels"),
+    "DeepSAD": (partial(_network, "DeepSAD"), "unit", "labels"),
+    "PReNet": (partial(_network, "PReNet"), "unit", "labels"),
+    "FeaWAD": (partial(_network, "FeaWAD"), "unit", "labels"),
+    "RoSAS": (partial(_network, "RoSAS"), "scaled", "labels"),
+    "WSAD-DT": (_wsad_dt, "unit", "labels"),
+    "CatBoost-tuned": (_tuned_catboost, "rows", "labels"),
+    "LightGBM-tuned": (_tuned_lightgbm, "rows", "labels"),
     "TabICL": (_tabicl, "rows", "labels"),
     "TabPFN": (_tabpfn, "rows", "labels"),
     "kNN": (lambda seed: NormalNeighbours(), "scaled", "normals"),
     "LOF": (_lof, "scaled", "normals"),
     "IsolationForest": (_isolation_forest, "scaled", "normals"),
     "ECOD": (_ecod, "scaled", "normals"),
+    "LUNAR": (_lunar, "scaled", "normals"),
+    "KDE": (_kde, "scaled", "normals"),
+    "PCA": (FullRankPCA, "scaled", "normals"),
+    "OCSVM": (_ocsvm, "scaled", "normals"),
+    "GMM": (_gmm, "scaled", "normals"),
+    "HBOS": (_hbos, "scaled", "normals"),
+    "CBLOF": (_cblof, "scaled", "normals"),
+    "DDAE": (partial(_network, "DDAE"), "scaled", "normals"),
 }
 # These need weights that no package carries: not part of the default group.
 FOUNDATION = ("TabICL", "TabPFN")
+TUNED = ("CatBoost-tuned", "LightGBM-tuned")
 SKLEARN_SIGN = ("LOF", "IsolationForest")  # scikit-learn's outlier detectors score normals higher
 
 
@@ -228,25 +301,37 @@ class Peer:
         Args:
             X: rows (n, d).
             y: labels (n,) of 0 and 1; -1, unlabelled, is taken as 0.
+                Anomalies may hide among these. There is a 0 at
+                least, and for a peer that learns from labels a 1.
 
         Returns:
             Itself.
 
         Raises:
-            InputError: with the pip line when its package is missing, or with a plain word when
-                the weights of a foundation model are not on this machine.
+            InputError: for labels without what the peer learns from, with the pip line when its
+                package is missing, or with a plain word when the weights of a foundation model are
+                not on this machine.
         """
         factory, rows, learns_from = PEERS[self.name]
         X = np.asarray(X)
         y = np.maximum(np.asarray(y).astype(np.int64), 0)
-        self.scaler = ClippedZScores(X) if rows == "scaled" else None
+        if not (y == 0).any():
+            raise InputError(f"{self.name} needs a row labelled 0")
+        if learns_from == "labels" and not (y == 1).any():
+            raise InputError(f"{self.name} needs a known anomaly")
+        self.scaler = None if rows == "rows" else ClippedZScores(X)
+        self.range = None
+        if rows == "unit":
+            Z = self.scaler(X)
+            self.range = Z.min(0), Z.max(0)
         X = self._rows(X)
         try:
-            self.model = factory(self.seed)
-            if learns_from == "normals":
-                self.model.fit(X[y == 0])
-            else:
-                self.model.fit(X, y)
+            with _random_state_kept():
+                self.model = factory(self.seed)
+                if learns_from == "normals":
+                    self.model.fit(X[y == 0])
+                else:
+                    self.model.fit(X, y)
         except ImportError as error:
             raise InputError(
                 f"{self.name} needs the package {error.name}: pip install '.[bench]'"
@@ -265,11 +350,18 @@ class Peer:
     def decision_function(self, X):
         """Scores (n,) of rows X (n, d)."""
         X = self._rows(np.asarray(X))
-        if hasattr(self.model, "decision_function"):
+        with _random_state_kept():
+            if not hasattr(self.model, "decision_function"):
+                return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
             score = np.asarray(self.model.decision_function(X), dtype=np.float64)
-            score = score.reshape(len(X), -1)[:, -1]  # (n,); some give a column, some two
-            return -score if self.name in SKLEARN_SIGN else score
-        return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
+        score = score.reshape(len(X), -1)[:, -1]  # (n,); some give a column, some two
+        return -score if self.name in SKLEARN_SIGN else score
 
     def _rows(self, X):
-        return X if self.scaler is None else self.scaler(X)
+        if self.scaler is None:
+            return X
+        X = self.scaler(X)
+        if self.range is None:
+            return X
+        low, high = self.range
+        return (X - low) / np.where(high > low, high - low, 1)

@@ -180,14 +180,13 @@ class UnlikeSide:
     def fit(cls, seen, settings, journal):
         """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 3)."""
         with journal.stage("one-class"):
-            distance = seen.columns.all[:, column_index(("knn5",))]
             alone = None
             if not seen.labels.any():
                 kind = Smoother if settings.trust_normals else Far
                 alone = kind.fit(seen.Z, stage_rng(settings.random_state, "one-class/reference"))
-                distance = np.column_stack([alone.score(seen.Z, others=True), distance])
+            distances = cls(None, alone)._distances(seen.Z, seen.columns.all, others=True)
             if not len(seen.synthetic):
-                return cls(None, alone), distance
+                return cls(None, alone), distances
             # Only generated rows stand for anomalies here: known ones would teach it what it has
             # to do without.
             examples = seen.examples(False, ONE_CLASS_COLUMNS)
@@ -196,18 +195,25 @@ class UnlikeSide:
             mixture, left_out = Mixture.train_left_out(
                 examples, recipe, "one-class", settings, journal, n_experts
             )
-            scores = np.column_stack([distance, left_out])
+            scores = np.column_stack([distances, left_out])
             return cls(mixture, alone), seen.left_out.shared(scores)
 
     def score(self, Z, columns):
         """One-class scores (n, 1 to 3) of rows Z (n, d) with their evidence (n, c)."""
-        distance = columns[:, column_index(("knn5",))]
-        if self.alone is not None:
-            distance = np.column_stack([self.alone.score(Z), distance])
+        distances = self._distances(Z, columns)
         if self.mixture is None:
-            return distance
+            return distances
         learned = self.mixture.logits(shown(columns, ONE_CLASS_COLUMNS))
-        return np.column_stack([distance, learned])
+        return np.column_stack([distances, learned])
+
+    def _distances(self, Z, columns, others=False):
+        """The scores that nothing learned, (n, 1 or 2); ``others`` for training rows."""
+        # Five neighbours are a sharp measure of clean rows, the Gaussian bears dirty ones.
+        name = "gaussian" if isinstance(self.alone, Far) else "knn5"
+        column = columns[:, column_index((name,))]
+        if self.alone is None:
+            return column
+        return np.column_stack([self.alone.score(Z, others), column])
 
     def snapshot(self):
         """Tensors and plain values."""

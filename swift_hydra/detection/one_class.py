@@ -17,6 +17,7 @@ from swift_hydra.geometry import Neighbours, squared_distances
 
 SMOOTHED = 2000  # reference rows of the smoother: bounds its n r d
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
+SAME = 1e-9  # squared: copies up to what cancels
 BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
@@ -59,7 +60,7 @@ class Smoother:
         reference = Z[np.sort(rng.permutation(len(Z))[:SMOOTHED])]
         rows = torch.from_numpy(reference).double()
         square = squared_distances(rows, rows)
-        apart = square[square > 0]
+        apart = square[square > SAME]
         typical = float(apart.median()) if len(apart) else 1.0
         trials = [cls(reference, typical * width) for width in WIDTHS]
         errors = [trial.residuals(reference, others=True).mean() for trial in trials]
@@ -72,7 +73,7 @@ class Smoother:
         for part in torch.from_numpy(np.asarray(Z)).double().split(BLOCK):
             square = squared_distances(part, reference)  # (B, r)
             if others:
-                own = square <= 0
+                own = square <= SAME
                 square = square.masked_fill(own & ~own.all(1, keepdim=True), torch.inf)
             weight = torch.softmax(-square / (2 * self.width), dim=1)
             out.append((part - weight @ reference).norm(dim=1))

@@ -27,7 +27,10 @@ ABLATIONS = {
     "mlp-experts": {"mixture_settings": {"block": "mlp"}},
     "one-token": {"mixture_settings": {"n_tokens": 1}},
     "no-one-class": {"unlike_weight": 0.0},
+    "trust-normals": {"trust_normals": True},
 }
+
+OF_FULL = ("no-one-class", "trust-normals")  # ablations that are measured with "full" alone
 
 # The peers of the recorded sweep; later ones are in groups of their own.
 RECORDED = (
@@ -52,7 +55,7 @@ GROUPS = {
         f"{preset}/{generator}" for preset in ("paper", "full") for generator in GENERATORS
     ),
     "ablations": (
-        *(f"paper/rl/{ablation}" for ablation in ABLATIONS if ablation != "no-one-class"),
+        *(f"paper/rl/{ablation}" for ablation in ABLATIONS if ablation not in OF_FULL),
         *(f"full/rl/{ablation}" for ablation in ("mlp-experts", "one-expert", "no-one-class")),
     ),
 }

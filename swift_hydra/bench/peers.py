@@ -300,9 +300,8 @@ class Peer:
 
         Args:
             X: rows (n, d).
-            y: labels (n,) of 0 and 1; -1, unlabelled, is taken as 0.
-                Anomalies may hide among these. There is a 0 at
-                least, and for a peer that learns from labels a 1.
+            y: labels (n,) of 0 and 1; -1, unlabelled, is taken as 0. Anomalies may hide among
+                these. There is a 0 at least, and for a peer that learns from labels a 1.
 
         Returns:
             Itself.

@@ -3,14 +3,16 @@
     python SwiftHydra.py                       # the embedded UCI Yeast set
     python SwiftHydra.py yeast --protocol unseen --seed 1
     python SwiftHydra.py path/to/table.csv --label-column outlier
+    python SwiftHydra.py path/to/table.csv --label-column none    # nothing is known: ranks all rows
     python SwiftHydra.py path/to/table.csv --resume    # goes on where the same command was cut off
     python SwiftHydra.py yeast --eval-only results/47_yeast/seen/seed0/checkpoint.pt
     python SwiftHydra.py score --checkpoint results/table/seen/seed0/checkpoint.pt --data new.csv
 
 Uses what pretrain.py saved for the same rows and settings, and pretrains first when nothing is
 there. Writes ``results/<dataset>/<protocol>/seed<k>/`` and prints ``AUC-ROC 0.xxxx  AUC-PR 0.xxxx``
-last. :class:`SwiftHydra` is the same method for your own code, with scikit-learn's conventions;
-:func:`generate` and :func:`run_episodes` are the paper's loop.
+last; without labels, ``scores.csv`` there ranks every row. :class:`SwiftHydra` is the same method
+for your own code, with scikit-learn's conventions; :func:`generate` and :func:`run_episodes` are
+the paper's loop.
 """
 
 import importlib
@@ -471,6 +473,9 @@ def main(argv=None, pace=PACE):
     where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
     progress.say(f"{rows.data.name}: {rows.label}")
     progress.say(f"{where}: {rows}")
+    if rows.split is None and (options.eval_only or options.plot):
+        flag = "--eval-only" if options.eval_only else "--plot"
+        raise InputError(f"{flag} needs labels to compare with: leave it out, or name their column")
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
@@ -505,7 +510,7 @@ def _run(folder, rows, detector, which, options, work):
         finished = finished_run(folder, rows.fingerprints, settings)
         if finished is not None:
             say(f"nothing is left to do: {folder.path} is done")
-            print(run_report.result_line(*finished))
+            print(run_report.result_line(*finished) if rows.split else folder.path / "scores.csv")
             return
     path = folder.path / "resume.pt"
     print_ = rows.train.fingerprint
@@ -524,7 +529,7 @@ def _run(folder, rows, detector, which, options, work):
             )
         detector.fit(rows.train, pretrained=pretrained, journal=journal)
         with journal.stage("score"):
-            score = detector.score_prepared(rows.X_test)
+            score = detector.score_prepared(rows.X_test) if rows.split else np.empty(0)
     except InputError:  # a file's, and said
         raise
     except Exception as error:
@@ -541,13 +546,18 @@ def _run(folder, rows, detector, which, options, work):
     _write(folder, rows, detector, score, journal.log, report, options.plot)
     store.clear()
     _say_what_was_done(folder, detector, options, say)
-    print(run_report.result_line(rows.y_test, score))
+    if rows.split is None:
+        print(run_report.ranking_line(detector, folder.path))
+    else:
+        print(run_report.result_line(rows.y_test, score))
 
 
 def _write(folder, rows, detector, score, log, report, plot):
     """All files of a run that did not fail."""
     figures = run_report.figures_of(detector, rows, score, log, report) if plot else {}
     checkpoint = detector.checkpoint(rows.train.fingerprint)
+    if rows.split is None:
+        figures["scores.csv"] = run_report.ranking(detector)
     folder.write_results(report, log, run_report.arrays_of(rows, score), checkpoint, figures)
     write_tensorboard(folder.path / "tensorboard", log)
 

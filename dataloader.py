@@ -21,7 +21,7 @@ import numpy as np
 from swift_hydra.data.catalogue import resolve_dataset
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.download import download
-from swift_hydra.data.files import read_table, suffix_of
+from swift_hydra.data.files import NO_LABEL, read_table, suffix_of
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows
@@ -31,6 +31,7 @@ from swift_hydra.data.table import CellParser, Table, fingerprint
 from swift_hydra.settings import InputError, parse_config, printable, run_main, setting
 
 DEFAULT_DATASET = "47_yeast"
+UNLABELLED = "unlabelled"  # in place of a protocol: all rows train, none tests
 
 
 @dataclass
@@ -44,7 +45,7 @@ class FileOptions(Reading):
         positional=True,
     )
     label_column: str | None = setting(
-        None, "label column of a .csv or .parquet (default: the last)"
+        None, "label column of a .csv or .parquet (default: the last); none: there are no labels"
     )
     drop_columns: str | None = setting(None, "columns to leave out, separated by commas")
 
@@ -68,6 +69,8 @@ class RowOptions(FileOptions):
     @property
     def protocol_name(self):
         """The protocol as folders and messages name it, such as ``seen`` or ``weak-0.05``."""
+        if self.label_column == NO_LABEL:
+            return UNLABELLED
         return protocol_name(self.protocol, self.labelled)
 
 
@@ -108,10 +111,10 @@ class Dataset:
 
 
 class Rows(NamedTuple):
-    """A dataset under a protocol."""
+    """A dataset under a protocol; without labels all of it trains, and the test part is empty."""
 
     data: Dataset
-    split: Split
+    split: Split | None  # None without labels
     train: TrainingRows  # its labels are what the protocol tells, not all that the data set knows
     test: Table
     X_test: np.ndarray  # (m, d') the test rows, prepared by what the training rows say
@@ -128,14 +131,20 @@ class Rows(NamedTuple):
     @property
     def label(self):
         """Which column is the label, which value the anomaly, and how many of them there are."""
+        if self.split is None:
+            return f"no label column, {len(self.train.y)} rows"
         return f"label column {self.data.label!r}, {self.data.labels}"
 
     @property
     def n_hidden(self):
-        """Anomalies among the training rows that training does not know of."""
+        """Anomalies among the training rows that training does not know of; None without labels."""
+        if self.split is None:
+            return None
         return int((self.data.y[self.split.train] == 1).sum()) - len(self.split.known)
 
     def __str__(self):
+        if self.split is None:
+            return f"{len(self.train.y)} training rows, of which nothing is known"
         known = f"{len(self.train.y)} training rows with {len(self.split.known)} known anomalies"
         if self.n_hidden:
             known += f" and {self.n_hidden} hidden ones"
@@ -164,6 +173,8 @@ def load_rows(options, settings=None, least=2):
         settings=settings,
         reading=options,
     )
+    if options.label_column == NO_LABEL:
+        return _all_rows(data, options, settings)
     split = make_split(
         data.X if options.protocol == "unseen" else None,
         data.y,
@@ -182,6 +193,20 @@ def load_rows(options, settings=None, least=2):
     return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
 
 
+def _all_rows(data, options, settings):
+    """:class:`Rows` of a table without labels."""
+    for name in ("protocol", "max_rows"):
+        value = getattr(options, name)
+        if value != getattr(RowOptions, name):
+            raise InputError(
+                f"{name}={value!r} is for tables with labels: with label_column='none' all rows "
+                "train: leave it out"
+            )
+    train = TrainingRows.read(data.table, data.labels, settings)
+    nothing = data.table.take(slice(0, 0))
+    return Rows(data, None, train, nothing, train.X[:0], data.y[:0])
+
+
 def load_dataset(
     spec,
     label_column=None,
@@ -197,7 +222,8 @@ def load_dataset(
         spec: a path or a name, see :func:`data.catalogue.resolve_dataset`. ``.npz`` needs ``X``
             (n, d) and ``y`` (n,) or (n, 1); a text file may have a header row and separates cells
             by comma, semicolon, tab or |; ``.parquet`` needs pyarrow.
-        label_column: the label column of a text file or ``.parquet``; None takes the last one.
+        label_column: the label column of a text file or ``.parquet``; None takes the last one,
+            "none" says that there are no labels.
         impute: what happens to gaps, see :class:`data.columns.Preparation`.
         categorical: what happens to texts.
         drop_columns: names of columns to leave out, separated by commas.
@@ -224,14 +250,7 @@ def load_dataset(
     checks = [
         lambda: CellParser.refuse(path, problems),
         lambda: preparation.fit(table).transform(table),
-        lambda: read_labels(
-            y,
-            path if label == "y" else f"{path}: column {label!r}",
-            2,
-            settings.anomaly_label,
-            settings.majority_anomalies,
-            lines,
-        ),
+        lambda: _labels_of(path, y, label, settings, lines),
     ]
     _, X, labels = _all_or_every_problem(checks, path)
     for note in notes(table):
@@ -240,6 +259,14 @@ def load_dataset(
         table = replace(table, X=X)  # one copy where one will do
     table = replace(table, columns=table.names())
     return Dataset(stem_of(path), table, labels, label, path, settings)
+
+
+def _labels_of(path, y, label, settings, lines):
+    """:class:`data.labels.Labels` of a file; all -1 where it has none."""
+    if label == NO_LABEL:
+        return Labels(y.astype(np.int64), np.array([0, 1]))
+    where = path if label == "y" else f"{path}: column {label!r}"
+    return read_labels(y, where, 2, settings.anomaly_label, settings.majority_anomalies, lines)
 
 
 def stem_of(path):

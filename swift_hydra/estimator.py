@@ -199,9 +199,10 @@ class TableDetector(BaseEstimator):
         Conformal: the share of the m training normals whose scores, by fits that left them out,
         are as high, the row itself counted. Of fresh normal rows a share t has p-values up to t.
         """
-        return self._p_values(self.decision_function(X))
+        return self.p_values_of(self.decision_function(X))
 
-    def _p_values(self, scores):
+    def p_values_of(self, scores):
+        """The same of scores (n,) that are there already."""
         m = len(self.normal_scores_)
         as_high = m - np.searchsorted(self.normal_scores_, scores, side="left")
         return (as_high + 1) / (m + 1)

@@ -18,6 +18,7 @@ FLOORS = [
     ["data"],
     ["dataloader", "model", "run"],
     ["training"],
+    ["cleaning"],
     ["pretrain"],
     ["generation", "detection"],
     ["estimator"],

@@ -26,6 +26,7 @@ from swift_hydra.data.table import CellParser, Table, as_table, listed, text_col
 from swift_hydra.settings import InputError
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
+NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 LOOKED_AT = 10_000  # rows that say which decimal mark a file has
 MOST_COLUMNS = 100_000
 TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
@@ -345,7 +346,8 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
 
     Args:
         path: an existing .npz, text file or .parquet.
-        label_column: None takes the last column; not for an .npz.
+        label_column: None takes the last column, ``NO_LABEL`` says that there is none: the labels
+            are then -1. Another name is not for an .npz.
         drop: names of columns to leave out.
         texts: False refuses text.
         reading: a :class:`data.reading.Reading`, or None for the defaults.
@@ -357,7 +359,12 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     Raises:
         InputError: whatever is wrong with the file.
     """
+    unlabelled = label_column == NO_LABEL
     if path.suffix.lower() == ".npz":
+        if unlabelled:
+            (X,) = read_npz(path, ["X"])
+            table = as_table(X, texts or (), path, dates=dates)
+            return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
         for name, value in (("label_column", label_column), ("drop_columns", drop)):
             if value:
                 raise InputError(
@@ -367,8 +374,12 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         return Labelled(as_table(X, texts or (), path, dates=dates), y, "y", [])
     file = _open(path, reading or Reading(), dates)
     names = file.header or [f"x{j}" for j in range(file.width)]
-    label = len(names) - 1 if label_column is None else file.column(label_column, "label column")
-    out = {label, *(file.column(name, "drop_columns:") for name in drop)}
+    label = len(names) - 1
+    if label_column is not None and not unlabelled:
+        label = file.column(label_column, "label column")
+    out = {file.column(name, "drop_columns:") for name in drop}
+    if not unlabelled:
+        out.add(label)
     if file.index is not None and file.index not in out:
         shown = file.header[file.index]
         warnings.warn(
@@ -394,7 +405,10 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     lines = None if isinstance(file, _Parquet) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
     table = Table(np.concatenate(blocks), columns, parse.texts(), path, lines)
-    return Labelled(table, labels, names[label], list(parse.problems.values()))
+    problems = list(parse.problems.values())
+    if unlabelled:
+        return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
+    return Labelled(table, labels, names[label], problems)
 
 
 def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None):

@@ -36,6 +36,7 @@ class RunFolder:
         "log.jsonl",
         "checkpoint.pt",
         "scores.npz",
+        "scores.csv",
         "report.json",
         "DONE",
         "pretrained.pt",
@@ -110,7 +111,7 @@ class RunFolder:
             log: list of dicts.
             arrays: dict or None.
             checkpoint: dict or None.
-            figures: {file name: bytes} or None.
+            figures: {file name: bytes} of figures and pages, or None.
 
         All of them are on disk before the first takes its place: when there is no room, the run
         before stays whole.
@@ -133,7 +134,8 @@ class RunFolder:
                     part(self.path / name, lambda file, content=content: file.write(content))
                 )
             (self.path / "DONE").unlink(missing_ok=True)
-            for old in [*self.path.glob("*.png"), self.path / "report.html"]:
+            pages = (self.path / "report.html", self.path / "scores.csv")
+            for old in (*self.path.glob("*.png"), *pages):
                 if old.name not in contents:
                     old.unlink(missing_ok=True)
             for name, finished in parts.items():

@@ -12,6 +12,31 @@ def result_line(y, score):
     return f"AUC-ROC {roc_auc_score(y, score):.4f}  AUC-PR {average_precision_score(y, score):.4f}"
 
 
+def ranking(detector):
+    """scores.csv of a run without labels: one line per training row, bytes.
+
+    Left-out score, p-value (see ``p_values``), rank (1 is the most anomalous), and 1 above the
+    threshold.
+    """
+    scores = detector.decision_scores_
+    p = detector.p_values_of(scores)
+    rank = (-scores).argsort(kind="stable").argsort(kind="stable") + 1
+    lines = ["row,score,p_value,rank,anomaly"]
+    columns = (scores.tolist(), p.tolist(), rank.tolist(), detector.labels_.tolist())
+    for row, (score, value, place, flag) in enumerate(zip(*columns, strict=True)):
+        lines.append(f"{row},{score:.9g},{value:.6g},{place},{flag}")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def ranking_line(detector, path):
+    """The last line of a run without labels."""
+    share = detector.estimated_contamination_
+    return (
+        f"{int(detector.labels_.sum())} of {len(detector.labels_)} rows above the threshold; share "
+        f"of anomalies taken to be {share:.3f} (nothing is known); ranked in {path / 'scores.csv'}"
+    )
+
+
 def report_of_start(rows, which, config, resumed_after):
     """What report.json says before the work.
 
@@ -51,14 +76,22 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         backend: with which Mamba.
         seconds: of every stage.
     """
+    measured = {"auc_roc": None, "auc_pr": None}
+    if rows.split is not None:
+        measured = {
+            "auc_roc": float(roc_auc_score(rows.y_test, score)),
+            "auc_pr": float(average_precision_score(rows.y_test, score)),
+        }
     return {
         "device": str(device),
         "mamba_backend": backend,
         "n_experts": detector.n_experts_,
         "effective_rank": round(detector.effective_rank_, 2),
         "n_synthetic": len(detector.synthetic_),
-        "auc_roc": float(roc_auc_score(rows.y_test, score)),
-        "auc_pr": float(average_precision_score(rows.y_test, score)),
+        "n_set_aside": int((~detector.kept_).sum()),
+        "estimated_contamination": round(detector.estimated_contamination_, 4),
+        "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
+        **measured,
         "seconds": seconds,
         "peak_memory_mib": peak_memory_mib(),
         "failed": None,
@@ -67,6 +100,8 @@ def report_of_end(detector, rows, score, device, backend, seconds):
 
 def arrays_of(rows, score):
     """What scores.npz holds."""
+    if rows.split is None:
+        return {"y_test": rows.y_test, "score": score}
     return {
         "y_test": rows.y_test,
         "score": score,

@@ -5,8 +5,8 @@
 
 Rows are read, scored and written block by block: memory is that of one block. The output has one
 line per row, in the order of the input: the row's number (from 0) or its id, its score, 1 where the
-score is above the checkpoint's threshold, and with ``--explain K`` the K features that raise the
-score of such a row most.
+score is above the threshold, with ``--p-values`` how improbable so high a score is for a normal
+row, and with ``--explain K`` the K features that raise the score of a row above the threshold most.
 """
 
 import contextlib
@@ -25,7 +25,13 @@ from tqdm import tqdm
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.files import part, real_place, write_file
-from swift_hydra.settings import InputError, check_range, parse_config, printable, setting
+from swift_hydra.settings import (
+    InputError,
+    check_range,
+    parse_config,
+    printable,
+    setting,
+)
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
 NAMED = 5  # drifting columns that are named
@@ -45,6 +51,13 @@ class ScoreOptions(Reading):
     out: str = setting("scores.csv", "where the scores are written")
     id_column: str | None = setting(None, "column that names the rows (default: their number)")
     explain: int = setting(0, "features to name for every row above the threshold")
+    p_values: bool = setting(False, "a column more: how improbable the score is for a normal row")
+    false_alarms: float | None = setting(
+        None,
+        "threshold that this share of normal rows may be above (default: the training's)",
+        low=0,
+        high=0.99,
+    )
     force: bool = setting(False, "replace a file at --out, whatever it holds")
     quiet: bool = setting(False, "print only warnings and errors")
 
@@ -79,7 +92,7 @@ class Tally:
                 )
 
 
-def scored_lines(detector, blocks, explain, tally):
+def scored_lines(detector, blocks, explain, tally, p_values=False):
     """Score blocks of rows; yields for each the cells of its lines.
 
     Args:
@@ -87,7 +100,9 @@ def scored_lines(detector, blocks, explain, tally):
         blocks: pairs of a Table and its rows' ids.
         explain: features to name for every row above the threshold.
         tally: a :class:`Tally` that counts the rows.
+        p_values: give them too.
     """
+    first = 4 if p_values else 3
     blank = [""] * (2 * explain)
     for table, ids in blocks:
         X = detector.columns_.prepare(table)
@@ -100,11 +115,16 @@ def scored_lines(detector, blocks, explain, tally):
             [i, f"{value:.9g}", flag, *blank]
             for i, value, flag in zip(ids, score.tolist(), flags.tolist(), strict=True)
         ]
+        if p_values:
+            for line, value in zip(lines, detector.p_values_of(score).tolist(), strict=True):
+                line.insert(3, f"{value:.6g}")
         if explain and len(above):
             features, raised = detector.explain(table.take(above), explain)
             for row, names, values in zip(above, features, raised, strict=True):
                 pairs = zip(names, values, strict=True)
-                lines[row][3:] = [cell for name, value in pairs for cell in (name, f"{value:.4g}")]
+                lines[row][first:] = [
+                    cell for name, value in pairs for cell in (name, f"{value:.4g}")
+                ]
         yield lines
 
 
@@ -124,6 +144,8 @@ def main(argv, load):
             )
     detector = load(config.checkpoint)
     check_range("explain", config.explain, 0, detector.n_features_in_)
+    if config.false_alarms is not None:
+        detector.set_false_alarms(config.false_alarms)
     columns = detector.columns_
     tally = Tally(columns)
     blocks = stream_table(
@@ -136,15 +158,16 @@ def main(argv, load):
         (config, detector.dates),
     )
     start = time.perf_counter()
-    blocks = scored_lines(detector, blocks, config.explain, tally)
+    blocks = scored_lines(detector, blocks, config.explain, tally, config.p_values)
     blocks = itertools.chain([next(blocks)], blocks)  # what is wrong with the data is said first
 
     def write(file):
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         output = csv.writer(text)
+        more = ["p_value"] if config.p_values else []
         numbers = range(1, config.explain + 1)
         named = [name for i in numbers for name in (f"feature_{i}", f"raises_score_by_{i}")]
-        output.writerow([harmless(config.id_column or "row"), "score", "anomaly", *named])
+        output.writerow([harmless(config.id_column or "row"), "score", "anomaly", *more, *named])
         hide = True if config.quiet else None
         with tqdm(unit=" rows", unit_scale=True, disable=hide) as bar:
             for lines in blocks:

@@ -1,0 +1,179 @@
+"""Hidden anomalies and tables of which nothing is known (M13)."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from swift_hydra.cleaning.suspects import MOST, PRIOR, hidden_share, set_aside
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+SHORT = {
+    "cvae_steps": 40,
+    "detector_steps": 30,
+    "mixture_steps": 60,
+    "n_episodes": 1,
+    "n_synthetic": 60,
+}
+
+
+def table(seed=0, n=600, share=0.1):
+    """Rows (n, 5) and their true labels: anomalies are a cluster of their own."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 5))
+    y = (np.arange(n) < share * n).astype(np.int64)
+    X[y == 1] = 0.5 * X[y == 1] + 2.5
+    order = rng.permutation(n)
+    return X[order], y[order]
+
+
+def some_known(y, number):
+    """Labels of which only the first ``number`` anomalies are told."""
+    told = np.zeros_like(y)
+    told[np.flatnonzero(y == 1)[:number]] = 1
+    return told
+
+
+def test_hidden_anomalies_are_set_aside_and_hardly_a_normal_row():
+    X, y = table()
+    cleaned = set_aside(X.astype(np.float32), some_known(y, 10), 0)
+    aside = ~cleaned.kept
+    assert aside[y == 1].sum() > 30  # of 50
+    assert aside[y == 0].sum() < 10  # of 540
+    assert 0.04 < cleaned.share < 0.15
+
+
+def test_clean_tables_keep_their_rows():
+    X, y = table()
+    assert (~set_aside(X.astype(np.float32), y, 0).kept).sum() <= 0.01 * len(X)
+
+
+def test_trusted_rows_stay_and_unlabelled_ones_do_not():
+    X, y = table()
+    told = some_known(y, 10)
+    Z = X.astype(np.float32)
+    assert set_aside(Z, told, 0, trust_normals=True).kept.all()
+    told[(told == 0) & (np.arange(len(y)) % 2 == 0)] = -1
+    kept = set_aside(Z, told, 0, trust_normals=True).kept
+    assert kept[told == 0].all() and not kept[told == -1].all()
+
+
+def test_the_share_of_hidden_anomalies():
+    rng = np.random.default_rng(0)
+    known = rng.normal(4, 1, 60)
+    clean = rng.normal(0, 1, 2000)
+    hidden = rng.normal(4, 1, 300)
+    assert hidden_share(clean, known) < 0.02
+    assert abs(hidden_share(np.r_[clean, hidden], known) - 300 / 2300) < 0.06
+    assert hidden_share(clean, known[:2]) == PRIOR  # too few to tell
+    assert hidden_share(clean, np.full(60, -9.0)) <= MOST
+
+
+def test_the_order_of_equal_rows_does_not_decide():
+    X, y = table(n=200)
+    X = np.repeat(X[:100], 2, axis=0).astype(np.float32)
+    told = np.repeat(some_known(y[:100], 3), 2)
+    kept = set_aside(X, told, 0).kept
+    assert np.array_equal(kept[0::2], kept[1::2])
+
+
+def test_cleaning_helps_where_anomalies_hide():
+    X, y = table(share=0.15)
+    fresh, truth = table(seed=1)
+    told = some_known(y, 6)
+    areas = [
+        roc_auc_score(
+            truth,
+            SwiftHydra(trust_normals=trust, **SHORT).fit(X, told).decision_function(fresh),
+        )
+        for trust in (False, True)
+    ]
+    assert areas[0] > areas[1] - 0.002
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+@pytest.mark.parametrize("labels", ["None", "0", "-1"])
+def test_nothing_has_to_be_known(preset, labels):
+    X, y = table(share=0.05)
+    y_known = None if labels == "None" else np.full(len(y), int(labels))
+    model = SwiftHydra(preset=preset, **SHORT).fit(X, y_known)
+    fresh, truth = table(seed=1, share=0.05)
+    assert roc_auc_score(truth, model.decision_function(fresh)) > 0.9
+    assert np.isfinite(model.decision_scores_).all()
+    assert model.estimated_contamination_ == PRIOR
+    assert len(model.synthetic_)
+    assert roc_auc_score(y, model.decision_scores_) > 0.9
+
+
+def test_none_and_zeros_are_the_same():
+    X, y = table()
+    none, zeros = (SwiftHydra(**SHORT).fit(X, labels) for labels in (None, 0 * y))
+    assert np.array_equal(none.decision_scores_, zeros.decision_scores_)
+
+
+def test_trusted_rows_without_an_anomaly():
+    """One class: all rows are normal, and nothing of them is set aside."""
+    X, y = table()
+    model = SwiftHydra(trust_normals=True, **SHORT).fit(X[y == 0], np.zeros((y == 0).sum()))
+    assert model.kept_.all()
+    fresh, truth = table(seed=1)
+    assert roc_auc_score(truth, model.decision_function(fresh)) > 0.95
+
+
+def test_what_has_nothing_to_learn_from_is_refused():
+    X, _ = table(n=100)
+    with pytest.raises(InputError, match="nothing to learn"):
+        SwiftHydra(preset="paper", generator="none", **SHORT).fit(X)
+    with pytest.raises(InputError, match="copies known anomalies"):
+        SwiftHydra(generator="oversample", **SHORT).fit(X)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.1, 1.0])
+def test_adbench_calls_it_at_every_ratio(ratio):
+    """Its pipeline: fit(X_train, y_train) with hidden anomalies labelled 0, predict_score(X)."""
+    X, y = table()
+    told = some_known(y, int(np.ceil(ratio * y.sum())))
+    model = SwiftHydra(random_state=3, **SHORT).fit(X_train=X, y_train=told)
+    scores = model.predict_score(X)
+    assert scores.shape == (len(X),) and np.isfinite(scores).all()
+    assert roc_auc_score(y, scores) > 0.9
+
+
+@pytest.mark.parametrize("number", [0, 20])
+def test_p_values_keep_their_word(number):
+    X, y = table(n=1500, share=0.05)
+    told = some_known(y, number)
+    X, told = X[(y == 0) | (told == 1)], told[(y == 0) | (told == 1)]
+    model = SwiftHydra(trust_normals=True, **SHORT).fit(X, told)
+    fresh, truth = table(seed=1, n=4000, share=0.05)
+    p = model.p_values(fresh)
+    assert p.min() > 0 and p.max() <= 1
+    for stated in (0.01, 0.05, 0.2):
+        # Sampling error of both the normals that are compared with and the fresh ones.
+        error = (stated * (1 - stated) * (1 / 1400 + 1 / 3800)) ** 0.5
+        assert abs((p[truth == 0] <= stated).mean() - stated) < 3.5 * error + 0.004
+    model.set_false_alarms(0.05)
+    assert np.array_equal(model.predict(fresh) == 1, p <= 0.05)
+    assert model.set_false_alarms(0.0).predict(fresh).sum() == 0
+
+
+def test_the_share_can_be_the_estimated_one():
+    X, y = table()
+    model = SwiftHydra(contamination="auto", **SHORT).fit(X, some_known(y, 10))
+    assert abs(model.labels_.mean() - model.estimated_contamination_) < 0.01
+    with pytest.raises(InputError, match="contamination='much'"):
+        model.set_contamination("much")
+
+
+def test_what_was_set_aside_is_kept_in_a_file(tmp_path):
+    X, y = table()
+    model = SwiftHydra(false_alarms=0.02, **SHORT).fit(X, some_known(y, 10))
+    model.save(tmp_path / "m.pt")
+    loaded = SwiftHydra.load(tmp_path / "m.pt")
+    assert np.array_equal(loaded.kept_, model.kept_)
+    assert loaded.threshold_ == model.threshold_
+    assert np.array_equal(loaded.p_values(X), model.p_values(X))
+    empty = SwiftHydra(**SHORT).fit(X)
+    empty.save(tmp_path / "n.pt")
+    loaded = SwiftHydra.load(tmp_path / "n.pt")
+    assert np.array_equal(loaded.decision_function(X), empty.decision_function(X))

@@ -76,7 +76,8 @@ def hidden_share(doubtful, known):
 
     If hidden anomalies score like the known ones, as many of them lie above the j-th highest known
     one as of those, in share: j / (m + 1). All rows up there are at most that many times more. The
-    smallest such bound over the upper half of the known ones, shrunken towards ``PRIOR``.
+    smallest such bound over the upper half of the known ones, shrunken towards ``PRIOR``. The
+    highest known one alone says too little: it is often above all rows.
 
     Args:
         doubtful: (u,) left-out scores.
@@ -85,10 +86,10 @@ def hidden_share(doubtful, known):
     m = len(known)
     if m < FEWEST:
         return PRIOR
-    highest = np.sort(known)[::-1][: (m + 1) // 2]
+    place = np.arange(2, (m + 1) // 2 + 1)  # j
     ranked = np.sort(doubtful)
-    above = 1 - np.searchsorted(ranked, highest, side="left") / len(ranked)
-    bound = float((above * (m + 1) / np.arange(1, len(highest) + 1)).min())
+    above = 1 - np.searchsorted(ranked, np.sort(known)[m - place], side="left") / len(ranked)
+    bound = float((above * (m + 1) / place).min())
     return (STRENGTH * PRIOR + m * min(bound, MOST)) / (STRENGTH + m)
 
 

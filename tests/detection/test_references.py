@@ -15,7 +15,7 @@ from swift_hydra.SwiftHydra import SwiftHydra
 LOADED, TRAINED = 1e-6, 1e-5
 # Another system, processor family or version of a library may round and draw otherwise. A loaded
 # model computes the same sums; in a training one candidate more or less is accepted and the rest
-# follows: a beta of .2002 in place of .2 moves the scores by .02 on average, another number of
+# follows: a beta of .21 in place of .2 moves the scores by .02 on average, another number of
 # steps by .04, another seed by .1.
 LOADED_ELSEWHERE, TRAINED_ELSEWHERE = 1e-5, 0.06
 
@@ -79,7 +79,7 @@ def test_a_training_gives_the_scores_it_gave(frozen):
     assert difference(model, frozen, np.mean) < TRAINED_ELSEWHERE
 
 
-@pytest.mark.parametrize("change", [{"beta": 0.2002}, {"random_state": 8}])
+@pytest.mark.parametrize("change", [{"beta": 0.21}, {"random_state": 8}])
 def test_a_slightly_other_training_is_seen(frozen, change):
     model = SwiftHydra(**SETTINGS | change).fit(frozen["X"], frozen["y"])
     assert difference(model, frozen) > 100 * TRAINED

@@ -22,6 +22,9 @@ from swift_hydra.files import write_bytes
 
 SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
 TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
+# What is known, from nothing to all, and the half of the normals alone.
+BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-20")
+BY_LABELS += ("weak-0.25", "weak-1.0", "one-class")
 NO_RANKING = 0.5  # AUC-ROC of a method that fails
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
 
@@ -301,6 +304,50 @@ def script_table(records):
     return [*lines, ""]
 
 
+def labels_table(records, methods):
+    """AUC-ROC (AUC-PR) of every method where few, some or no anomalies are known.
+
+    Args:
+        records: dicts.
+        methods: those that are shown.
+
+    Returns:
+        Markdown lines: a column for each of ``BY_LABELS`` that Swift Hydra has, seed 0.
+    """
+    columns = {name: Scores(records, name, {0}, methods) for name in BY_LABELS}
+    columns = {name: s for name, s in columns.items() if SWIFT_HYDRA in s.complete}
+    if not columns:
+        return ["No record of it yet."]
+    means = {
+        m: {
+            name: (s.per_set(m).mean(), s.per_set(m, "auc_pr").mean())
+            for name, s in columns.items()
+            if m in s.complete
+        }
+        for m in methods
+    }
+    best = {
+        (name, i): max(v[name][i] for v in means.values() if name in v)
+        for name in columns
+        for i in (0, 1)
+    }
+    heads = [f"*{name}*, {len(s.sets)} sets" for name, s in columns.items()]
+    lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(columns))]
+    for m in sorted(
+        means, key=lambda m: (-len(means[m]), -sum(roc for roc, _ in means[m].values()))
+    ):
+        if not means[m]:
+            continue
+        row = []
+        for name in columns:
+            values = means[m].get(name, ())
+            bold = ["**" if value == best[name, i] else "" for i, value in enumerate(values)]
+            texts = [f"{b}{_short(v)}{b}" for b, v in zip(bold, values, strict=True)]
+            row.append(f"{texts[0]} ({texts[1]})" if texts else "")
+        lines.append(row_of(_title(m), *row))
+    return lines
+
+
 def dirty_table(records, methods):
     """Mean AUC-ROC of every method on clean tables and on their dirty versions, *seen*.
 
@@ -374,6 +421,8 @@ def sections(records):
         rows = [line for line in rows if line.startswith("|")]
         tables[name] = rows or ["No complete record of it yet."]
     tables["speed"] = speed_page(SPEED)[:-1]
+    shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
+    tables["labels"] = labels_table(records, list(dict.fromkeys(shown)))
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     return lines, tables
 

@@ -8,7 +8,8 @@ Two looks at a row, neither of which has learned from it: the closed-form expert
 own distance to its neighbours. The rows that both find most suspicious are set aside: they are no
 anomalies either (taken for such they did harm), they are just not learned from. How many, says how
 the known anomalies' own left-out scores rank among them: where nothing is hidden hardly any row
-ranks above half of them, so that clean tables keep their rows.
+ranks above half of them, so that clean tables keep their rows; and where the known ones rank as
+anything does, none is set aside.
 
 Shapes: n rows, d features.
 """
@@ -79,6 +80,10 @@ def hidden_share(doubtful, known):
     smallest such bound over the upper half of the known ones, shrunken towards ``PRIOR``. The
     highest known one alone says too little: it is often above all rows.
 
+    Scores that hardly tell the known anomalies from the rest cannot tell the hidden ones either:
+    the share fades where their rank sum is no further from chance than two to four of its standard
+    deviations (Mann and Whitney).
+
     Args:
         doubtful: (u,) left-out scores.
         known: (m,) left-out scores of the known anomalies.
@@ -90,7 +95,11 @@ def hidden_share(doubtful, known):
     ranked = np.sort(doubtful)
     above = 1 - np.searchsorted(ranked, np.sort(known)[m - place], side="left") / len(ranked)
     bound = float((above * (m + 1) / place).min())
-    return (STRENGTH * PRIOR + m * min(bound, MOST)) / (STRENGTH + m)
+    below = np.searchsorted(ranked, known, "left") + np.searchsorted(ranked, known, "right")
+    area = below.mean() / (2 * len(ranked))
+    deviations = (area - 0.5) / np.sqrt((m + len(ranked) + 1) / (12 * m * len(ranked)))
+    told = float(np.clip((deviations - 2) / 2, 0, 1))
+    return told * (STRENGTH * PRIOR + m * min(bound, MOST)) / (STRENGTH + m)
 
 
 def own_distance(Z, seed):

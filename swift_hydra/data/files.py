@@ -341,6 +341,21 @@ class Labelled(NamedTuple):
     problems: list  # what is wrong with cells, texts
 
 
+def _labelled_npz(path, label_column, drop, texts, dates):
+    """:func:`read_table` of an .npz."""
+    if label_column == NO_LABEL and not drop:
+        (X,) = read_npz(path, ["X"])
+        table = as_table(X, texts or (), path, dates=dates)
+        return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
+    for name, value in (("label_column", label_column), ("drop_columns", drop)):
+        if value:
+            raise InputError(
+                f"{path}: {name}={value!r} is for .csv and .parquet files: an .npz has X and y"
+            )
+    X, y = read_npz(path)
+    return Labelled(as_table(X, texts or (), path, dates=dates), y, "y", [])
+
+
 def read_table(path, label_column=None, drop=(), texts=False, reading=None, dates=False):
     """A labelled file: features and labels.
 
@@ -359,19 +374,9 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     Raises:
         InputError: whatever is wrong with the file.
     """
-    unlabelled = label_column == NO_LABEL
     if path.suffix.lower() == ".npz":
-        if unlabelled:
-            (X,) = read_npz(path, ["X"])
-            table = as_table(X, texts or (), path, dates=dates)
-            return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
-        for name, value in (("label_column", label_column), ("drop_columns", drop)):
-            if value:
-                raise InputError(
-                    f"{path}: {name}={value!r} is for .csv and .parquet files: an .npz has X and y"
-                )
-        X, y = read_npz(path)
-        return Labelled(as_table(X, texts or (), path, dates=dates), y, "y", [])
+        return _labelled_npz(path, label_column, drop, texts, dates)
+    unlabelled = label_column == NO_LABEL
     file = _open(path, reading or Reading(), dates)
     names = file.header or [f"x{j}" for j in range(file.width)]
     label = len(names) - 1

@@ -237,3 +237,21 @@ def test_explanations_name_the_planted_feature():
     assert names.shape == raised.shape == (200, 3)
     assert (np.diff(raised, axis=1) <= 0).all()
     assert np.mean(names[:, 0] == [f"x{j}" for j in planted]) >= 0.9
+
+
+def test_p_values_and_alarms_by_their_rate(trained, tmp_path):
+    model, X, checkpoint = trained
+    data = write_csv(tmp_path / "new.csv", NAMES, X)
+    out = tmp_path / "scores.csv"
+    more = ("--p-values", "--false-alarms", "0.05", "--explain", "1")
+    done = score(checkpoint, data, "--out", out, *more)
+    assert done.returncode == 0, done.stderr
+    with open(out, newline="") as file:
+        table = list(csv.DictReader(file))
+    p = np.array([float(row["p_value"]) for row in table])
+    np.testing.assert_allclose(p, model.p_values(X), rtol=1e-4, atol=3 / len(X))
+    flagged = np.array([row["anomaly"] == "1" for row in table])
+    assert 0 < flagged.sum() < 60 and p[flagged].max() <= p[~flagged].min()
+    assert all((row["feature_1"] != "") == (row["anomaly"] == "1") for row in table)
+    done = score(checkpoint, data, "--out", out, "--false-alarms", "2")
+    assert done.returncode == 2 and "false_alarms=2" in done.stderr

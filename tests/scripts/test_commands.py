@@ -320,3 +320,58 @@ def test_no_script_does_anything_on_import():
     process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert process.returncode == 0, process.stderr
     assert process.stdout == ""
+
+
+def test_a_table_without_labels_is_ranked(tmp_path):
+    X, y = made_table()
+    np.savez(tmp_path / "t.npz", X=X)
+    command = ("SwiftHydra.py", "t.npz", "--label-column", "none", *SHORT, "--quiet")
+    done = run_script(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "t" / "unlabelled" / "seed0"
+    last = done.stdout.splitlines()[-1]
+    assert "rows above the threshold" in last and "ranked in" in last
+    lines = (folder / "scores.csv").read_text().splitlines()
+    assert lines[0] == "row,score,p_value,rank,anomaly"
+    row, score, p, rank, _ = np.array([line.split(",") for line in lines[1:]], dtype=float).T
+    assert np.array_equal(row, np.arange(len(X)))
+    assert np.array_equal(np.sort(rank), np.arange(1, len(X) + 1))
+    assert np.all(np.diff(score[np.argsort(rank)]) <= 0) and np.all(
+        np.diff(p[np.argsort(rank)]) >= 0
+    )
+    assert roc_auc_score(y, score) > 0.7
+    report = json.loads((folder / "report.json").read_text())
+    assert report["auc_roc"] is None and report["n_hidden"] is None and report["n_test"] == 0
+    assert report["n_set_aside"] > 0 and report["estimated_contamination"] == 0.05
+    before = (folder / "scores.csv").read_bytes()
+    done = run_script(*command, "--resume", cwd=tmp_path)
+    assert done.returncode == 0 and "scores.csv" in done.stdout
+    assert (folder / "scores.csv").read_bytes() == before
+    for more in (
+        ("--protocol", "few"),
+        ("--max-rows", "100"),
+        ("--eval-only", "c.pt"),
+        ("--plot",),
+    ):
+        done = run_script(*command, *more, cwd=tmp_path)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    checkpoint = folder / "checkpoint.pt"
+    done = run_script(
+        "SwiftHydra.py", "score", "--checkpoint", checkpoint, "--data", "t.npz", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_known_and_one_class(tmp_path):
+    X, y = made_table()
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    for flags, name in (
+        (("--protocol", "weak", "--labelled", "0"), "weak-0"),
+        (("--protocol", "one-class", "--trust-normals"), "one-class"),
+    ):
+        done = run_script("SwiftHydra.py", "t.npz", *flags, *SHORT, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith("AUC-ROC ")
+        report = json.loads((tmp_path / "results/t" / name / "seed0/report.json").read_text())
+        assert report["n_train_anomalies"] == 0 and report["auc_roc"] > 0.6
+        assert (report["n_set_aside"] == 0) == ("--trust-normals" in flags)

@@ -107,12 +107,16 @@ def test_the_own_table_section_works_as_typed(tmp_path):
         line.split("#")[0]
         for line in re.search(r"```\n(.*?)```", section, flags=re.S)[1].splitlines()
     ]
-    assert len(typed) == 3
+    assert len(typed) == 4
     for command in typed[:2]:
         done = run_script(*shlex.split(command)[1:], *SHORT, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1].startswith("AUC-ROC ")
-    done = run_script(*shlex.split(typed[2])[1:], cwd=tmp_path)
+    done = run_script(*shlex.split(typed[2])[1:], *SHORT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ranked = (tmp_path / "results" / "table" / "unlabelled" / "seed0" / "scores.csv").read_text()
+    assert len(ranked.splitlines()) == 301
+    done = run_script(*shlex.split(typed[3])[1:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 301
 

@@ -47,6 +47,7 @@ class Run(NamedTuple):
     Z_train: np.ndarray  # (n, d)
     y_test: np.ndarray  # (m,)
     score: np.ndarray  # (m,)
+    p_test: np.ndarray  # (m,) p-values of the test rows
     Z_test: np.ndarray  # (m, d)
     synthetic: np.ndarray  # (s, d), s may be 0
     log: list  # the entries of log.jsonl
@@ -252,6 +253,35 @@ def _scores(plt, run):
     return figure
 
 
+def _alarms(plt, run):
+    """Are p-values as rare as they say? With two standard errors of the test normals."""
+    p = np.sort(run.p_test[run.y_test == 0])
+    least = max(float(run.p_test.min()), 1e-4)
+    stated = np.geomspace(least, 1, 60)
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.1))
+    error = 2 * np.sqrt(stated * (1 - stated) / len(p))
+    low, high = np.maximum(stated - error, least / 10), stated + error
+    axis.fill_between(stated, low, high, color=GREY, alpha=0.3, linewidth=0, label="chance")
+    axis.plot(stated, stated, color=GREY, linestyle=":")
+    for label, name, look in (
+        (0, "normal rows flagged", {"color": BLUE}),
+        (1, "anomalies flagged", {"color": ORANGE, "linestyle": "--"}),
+    ):
+        values = np.sort(run.p_test[run.y_test == label])
+        share = np.searchsorted(values, stated, side="right") / len(values)
+        axis.plot(stated, np.maximum(share, least / 10), label=name, **look)
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="stated false-alarm rate",
+        ylabel="share of test rows",
+        xlim=(least, 1),
+        ylim=(least / 10, 1.3),
+    )
+    axis.legend(loc="lower right")
+    return figure
+
+
 def _entries(run, stage):
     return [entry for entry in run.log if entry["stage"] == stage]
 
@@ -388,6 +418,13 @@ FIGURES = (
         "Scores",
         "The less the normals' scores (above) and the anomalies' (below) overlap, the better;"
         " training rows (dashed) that score like test rows say that little was memorised.",
+    ),
+    (
+        "alarms.png",
+        _alarms,
+        "False alarms",
+        "The threshold falls from left to right: the share of normal test rows that are flagged "
+        "(solid) shall be the one that was stated (dotted, with what chance allows).",
     ),
     (
         "map.png",

@@ -127,6 +127,7 @@ def figures_of(detector, rows, score, log, report):
         Z_train=rows.train.Z,
         y_test=rows.y_test,
         score=score,
+        p_test=detector.p_values_of(score),
         Z_test=columns.standardise(rows.X_test),
         synthetic=columns.standardise(detector.synthetic_),
         log=log,

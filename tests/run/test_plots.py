@@ -142,6 +142,7 @@ def test_umap_is_a_third_panel_where_it_is_installed(monkeypatch):
         Z_train=X[:99],
         y_test=y[99:],
         score=y[99:],
+        p_test=1 - 0.9 * y[99:],
         Z_test=X[99:],
         synthetic=X[:0],
         log=[],

@@ -198,6 +198,8 @@ class TableDetector(BaseEstimator):
 
         Conformal: the share of the m training normals whose scores, by fits that left them out,
         are as high, the row itself counted. Of fresh normal rows a share t has p-values up to t.
+        Where nothing is known all rows count as normals, and p-values are rather too large.
+        ``preset="paper"`` has no left-out scores: there they are too small.
         """
         return self.p_values_of(self.decision_function(X))
 

@@ -1,5 +1,6 @@
 """The downloader against a small server: good, damaged, missing, interrupted, resumed files."""
 
+import contextlib
 import hashlib
 import http.server
 import io
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -36,7 +38,8 @@ FILES = {GLASS: made(0), UNKNOWN: made(1), "29_Pima.npz": made(2)}
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves ``server.files``; honours Range if ``server.ranges``; breaks off once after
-    ``server.cut`` bytes.
+    ``server.cut`` bytes; with ``server.pause`` a byte each so many seconds, with ``server.endless``
+    more than it said, or a length that it does not say.
     """
 
     def do_GET(self):
@@ -53,8 +56,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
+        if not server.endless:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        with contextlib.suppress(OSError):  # the other side has given up
+            while server.endless:
+                self.wfile.write(bytes(4096))
+            for i in range(start, len(content) if server.pause else 0):
+                self.wfile.write(content[i : i + 1])
+                time.sleep(server.pause)
         cut, server.cut = server.cut, None
         self.wfile.write(content[start:] if cut is None else content[start : start + cut])
 
@@ -68,6 +78,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.files, httpd.ranges, httpd.cut, httpd.log = dict(FILES), True, None, []
+    httpd.pause, httpd.endless = 0, False
     httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}/data"
     thread = threading.Thread(
         target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -210,6 +221,26 @@ def test_file_of_unknown_sum_already_there(server, tmp_path, download):
     (tmp_path / UNKNOWN).write_bytes(b"damaged")
     download("Ionosphere", server.url, tmp_path)
     assert (tmp_path / UNKNOWN).read_bytes() == FILES[UNKNOWN]
+
+
+def test_a_server_that_hardly_sends_is_given_up(server, tmp_path, monkeypatch, download):
+    monkeypatch.setattr(download_module, "PATIENCE", 0.5)
+    server.pause = 0.02
+    with pytest.raises(InputError, match=r"bytes a second: given up with .* goes on from there"):
+        download("glass", server.url, tmp_path)
+    assert not (tmp_path / GLASS).exists()
+    server.pause = 0
+    download("glass", server.url, tmp_path)
+    assert (tmp_path / GLASS).read_bytes() == FILES[GLASS]
+    assert server.log[-1][1].startswith("bytes=")  # what had come was not fetched again
+
+
+def test_a_server_that_never_ends_is_given_up(server, tmp_path, monkeypatch, download):
+    monkeypatch.setattr(download_module, "MOST_BYTES", 10**6)
+    server.endless = True
+    with pytest.raises(InputError, match="sends more than 1000000 bytes"):
+        download("glass", server.url, tmp_path)
+    assert not (tmp_path / GLASS).exists()
 
 
 def test_all_goes_on_after_a_failure(server, tmp_path, capsys, download):

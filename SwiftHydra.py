@@ -73,6 +73,7 @@ from swift_hydra.settings import (
     setting,
 )
 from swift_hydra.training.seeds import stage_rng, streams
+from swift_hydra.training.threads import few_threads
 
 if __name__ == "SwiftHydra":
     # The clone's short name: one class, and one name in pickles, whichever came first.
@@ -213,7 +214,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         # A frame to score may still have its label column.
         name = getattr(y, "name", None)
         self.label_name_ = name if isinstance(name, str) else None
-        journal = journal or Journal(self.progress)
+        with few_threads(rows.Z.size):
+            self._fit(rows, pretrained, journal or Journal(self.progress))
+        return self._set_threshold()
+
+    def _fit(self, rows, pretrained, journal):
+        """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
         with journal.stage("cleaning"):
             known = known_rows(rows, seed, self)
@@ -243,7 +249,6 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.synthetic_ = rows.columns.in_units(generated.rows.numpy())
         self.episode_log_ = generated.log
         self.seconds_ = journal.seconds
-        return self._set_threshold()
 
     def _keep_scores(self, rows, known, fitted):
         """Scores of all training rows; those that were set aside are fresh to the detector."""

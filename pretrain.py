@@ -40,6 +40,7 @@ from swift_hydra.snapshot import pack_network, read_network, to_tensors
 from swift_hydra.training.batches import BatchPlan, Examples, half_and_half
 from swift_hydra.training.optimise import Optimiser, Training
 from swift_hydra.training.seeds import stage_rng, streams
+from swift_hydra.training.threads import few_threads
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 STAND_INS = 400
@@ -367,8 +368,9 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     say = journal.progress.say
     store = Store(path, rows.fingerprint, stamp, options.resume, say, pace)
     own = Journal(journal.progress, store)
-    known = known_rows(rows, seed, settings)
-    pretrained = pretrain(known.Z, known.y, seed, settings, own)
+    with few_threads(rows.Z.size):
+        known = known_rows(rows, seed, settings)
+        pretrained = pretrain(known.Z, known.y, seed, settings, own)
     save_pretrained(folder.path / "pretrained.pt", pretrained, rows, seed, settings, own.log)
     journal.log += own.log
     store.clear()

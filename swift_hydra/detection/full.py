@@ -166,7 +166,7 @@ class UnlikeSide:
 
     Args:
         mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned normals
-            against generated rows, or None where there were none.
+            against generated rows, or None where there were none or rows are not trusted.
         alone: what judges beside them where no anomaly is known: a
             :class:`detection.one_class.Smoother` of trusted rows, else a
             :class:`detection.one_class.Far`; or None.
@@ -185,7 +185,9 @@ class UnlikeSide:
                 kind = Smoother if settings.trust_normals else Far
                 alone = kind.fit(seen.Z, stage_rng(settings.random_state, "one-class/reference"))
             distances = cls(None, alone)._distances(seen.Z, seen.columns.all, others=True)
-            if not len(seen.synthetic):
+            # An expert that takes rows for normal which may hide anomalies learns to pass these
+            # over: beside the distance it cost .017 AUC-ROC (29 sets).
+            if not len(seen.synthetic) or isinstance(alone, Far):
                 return cls(None, alone), distances
             # Only generated rows stand for anomalies here: known ones would teach it what it has
             # to do without.
@@ -208,12 +210,12 @@ class UnlikeSide:
 
     def _distances(self, Z, columns, others=False):
         """The scores that nothing learned, (n, 1 or 2); ``others`` for training rows."""
-        # Five neighbours are a sharp measure of clean rows, the Gaussian bears dirty ones.
-        name = "gaussian" if isinstance(self.alone, Far) else "knn5"
-        column = columns[:, column_index((name,))]
+        near = columns[:, column_index(("knn5",))]
         if self.alone is None:
-            return column
-        return np.column_stack([self.alone.score(Z, others), column])
+            return near
+        alone = self.alone.score(Z, others)[:, None]
+        # Five neighbours are a sharp measure of trusted rows; hidden anomalies stand together.
+        return alone if isinstance(self.alone, Far) else np.column_stack([alone, near])
 
     def snapshot(self):
         """Tensors and plain values."""

@@ -12,9 +12,10 @@ Shapes: n rows, r reference rows, d features.
 import numpy as np
 import torch
 
-from swift_hydra.cleaning.suspects import REFERENCE, WIDE
+from swift_hydra.cleaning.suspects import REFERENCE
 from swift_hydra.geometry import Neighbours, squared_distances
 
+FAR = 0.1  # share of the rows that are a row's neighbourhood: fewer hidden ones cannot fill it
 SMOOTHED = 2000  # reference rows of the smoother: bounds its n r d
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
 SAME = 1e-9  # squared: copies up to what cancels
@@ -22,12 +23,12 @@ BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
 class Far:
-    """Logarithm of the mean distance to the nearest 5 % of the reference rows."""
+    """Logarithm of the mean distance to the nearest 10 % of the reference rows."""
 
     def __init__(self, reference):
         self.reference = np.asarray(reference)
         self.neighbours = Neighbours(self.reference)
-        self.k = max(5, int(WIDE * len(self.reference)))
+        self.k = max(5, int(FAR * len(self.reference)))
 
     @classmethod
     def fit(cls, Z, rng):

@@ -26,6 +26,7 @@ from swift_hydra.training.seeds import stage_rng
 PRIOR = 0.05  # share of hidden anomalies before anything is known
 STRENGTH = 5  # known anomalies that the prior counts for
 FEWEST = 3  # known anomalies that say anything about the share
+FARTHEST = 0.15  # share of rows that is set aside where nothing is known: too many cost little
 MOST = 0.4  # of the rows that may be set aside
 LEAST_KEPT = 5  # rows that stay
 WIDE = 0.05  # share of the rows that are a row's own neighbourhood
@@ -65,7 +66,7 @@ def set_aside(Z, y, seed, trust_normals=False):
     else:
         suspicion = np.log(own_distance(Z, seed) + 1e-9)
     share = hidden_share(suspicion[doubtful], suspicion[known])
-    number = min(round(share * len(doubtful)), most)
+    number = min(round((share if known.any() else FARTHEST) * len(doubtful)), most)
     # Of equally suspicious rows all stay: which of them comes first must not matter.
     bound = np.partition(suspicion[doubtful], -number - 1)[-number - 1]
     kept[doubtful[suspicion[doubtful] > bound]] = False
@@ -103,9 +104,9 @@ def hidden_share(doubtful, known):
 
 
 def own_distance(Z, seed):
-    """Mean distance of rows (n, d) to 5 % of the others, (n,)."""
+    """Mean distance of rows (n, d) to 10 % of the others, (n,): few hidden ones cannot fill it."""
     reference = _some(np.arange(len(Z)), seed)
-    k = max(5, int(WIDE * len(reference)))
+    k = max(5, int(2 * WIDE * len(reference)))
     return Neighbours(Z[reference]).mean_distance(Z, k, others=True, nothing=0.0)
 
 

@@ -2,9 +2,9 @@
 
 # DIFF(paper): additions; the paper has labels.
 
-:class:`Far` bears hidden anomalies among its rows: a group of them is too small to be a row's whole
-neighbourhood. :class:`Smoother` is sharper and takes all its rows for normal. Which one is used,
-says whether the rows are trusted.
+:class:`Far` bears hidden anomalies among its rows: few are left of a group once the farthest rows
+were set aside, and those are no row's twenty neighbours. :class:`Smoother` is sharper and takes all
+its rows for normal. Which one is used, says whether the rows are trusted.
 
 Shapes: n rows, r reference rows, d features.
 """
@@ -15,7 +15,7 @@ import torch
 from swift_hydra.cleaning.suspects import REFERENCE
 from swift_hydra.geometry import Neighbours, squared_distances
 
-FAR = 0.1  # share of the rows that are a row's neighbourhood: fewer hidden ones cannot fill it
+FAR = 20  # neighbours
 SMOOTHED = 2000  # reference rows of the smoother: bounds its n r d
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
 SAME = 1e-9  # squared: copies up to what cancels
@@ -23,12 +23,11 @@ BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
 class Far:
-    """Logarithm of the mean distance to the nearest 10 % of the reference rows."""
+    """Logarithm of the mean distance to the twenty nearest reference rows."""
 
     def __init__(self, reference):
         self.reference = np.asarray(reference)
         self.neighbours = Neighbours(self.reference)
-        self.k = max(5, int(FAR * len(self.reference)))
 
     @classmethod
     def fit(cls, Z, rng):
@@ -37,7 +36,7 @@ class Far:
 
     def score(self, Z, others=False):
         """(n,) of rows (n, d); ``others`` leaves a row's own copies out."""
-        return np.log(self.neighbours.mean_distance(Z, self.k, others, nothing=0.0) + 1e-6)
+        return np.log(self.neighbours.mean_distance(Z, FAR, others, nothing=0.0) + 1e-6)
 
     def snapshot(self):
         """Arrays and plain values."""

@@ -214,8 +214,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         # A frame to score may still have its label column.
         name = getattr(y, "name", None)
         self.label_name_ = name if isinstance(name, str) else None
-        with few_threads(rows.Z.size):
-            self._fit(rows, pretrained, journal or Journal(self.progress))
+        self._fit(rows, pretrained, journal or Journal(self.progress))
         return self._set_threshold()
 
     def _fit(self, rows, pretrained, journal):
@@ -488,7 +487,8 @@ def main(argv=None, pace=PACE):
         _evaluate(options.eval_only, rows, which)
         return
     with RunFolder(options.out, rows.data.name, which.protocol_name, which.seed).locked() as folder:
-        _run(folder, rows, detector, which, options, Work(progress, pace))
+        with few_threads(rows.train.Z.size):
+            _run(folder, rows, detector, which, options, Work(progress, pace))
 
 
 def _evaluate(path, rows, which):

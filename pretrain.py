@@ -368,9 +368,8 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     say = journal.progress.say
     store = Store(path, rows.fingerprint, stamp, options.resume, say, pace)
     own = Journal(journal.progress, store)
-    with few_threads(rows.Z.size):
-        known = known_rows(rows, seed, settings)
-        pretrained = pretrain(known.Z, known.y, seed, settings, own)
+    known = known_rows(rows, seed, settings)
+    pretrained = pretrain(known.Z, known.y, seed, settings, own)
     save_pretrained(folder.path / "pretrained.pt", pretrained, rows, seed, settings, own.log)
     journal.log += own.log
     store.clear()
@@ -387,6 +386,8 @@ def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE)
         pretrained, found, log = load_pretrained(path, rows.fingerprint)
         if found == _decisive(settings):
             journal.progress.say(f"using {path}")
+            # Left by a run that was killed between the two files.
+            (folder.path / "pretrain-resume.pt").unlink(missing_ok=True)
             journal.log += log
             return pretrained
         journal.progress.say(f"{path} has other settings ({found}): pretraining again")
@@ -415,7 +416,7 @@ def main(argv=None, pace=PACE):
     progress.say(f"{where}: {rows}")
     train = reuse_or_pretrain if options.resume else pretrain_and_save
     run = RunFolder(options.out, rows.data.name, which.protocol_name, which.seed)
-    with run.locked() as folder:
+    with run.locked() as folder, few_threads(rows.train.Z.size):
         train(folder, rows.train, which.seed, settings, options, Journal(progress), pace)
         progress.say(f"saved {folder.path / 'pretrained.pt'}")
 

@@ -59,14 +59,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not server.endless:
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        cut, server.cut = server.cut, None
+        rest = content[start:] if cut is None else content[start : start + cut]
         with contextlib.suppress(OSError):  # the other side has given up
             while server.endless:
                 self.wfile.write(bytes(4096))
-            for i in range(start, len(content) if server.pause else 0):
-                self.wfile.write(content[i : i + 1])
+            if not server.pause:
+                self.wfile.write(rest)
+                return
+            for i in range(len(rest)):
+                self.wfile.write(rest[i : i + 1])
                 time.sleep(server.pause)
-        cut, server.cut = server.cut, None
-        self.wfile.write(content[start:] if cut is None else content[start : start + cut])
 
     def log_message(self, *args):
         pass

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.suspects import PRIOR, hidden_share, set_aside
@@ -180,19 +179,3 @@ def test_what_was_set_aside_is_kept_in_a_file(tmp_path):
     empty.save(tmp_path / "n.pt")
     loaded = SwiftHydra.load(tmp_path / "n.pt")
     assert np.array_equal(loaded.decision_function(X), empty.decision_function(X))
-
-
-def test_threads_come_back():
-    """A fit takes one thread and leaves as many as there were, also where it fails."""
-    seen = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        X, _ = table(n=60)
-        SwiftHydra(progress=lambda *_, **__: seen.append(torch.get_num_threads()), **SHORT).fit(X)
-        with pytest.raises(InputError):
-            SwiftHydra(generator="smote", **SHORT).fit(X)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert set(seen) == {1}

@@ -375,3 +375,16 @@ def test_nothing_known_and_one_class(tmp_path):
         report = json.loads((tmp_path / "results/t" / name / "seed0/report.json").read_text())
         assert report["n_train_anomalies"] == 0 and report["auc_roc"] > 0.6
         assert (report["n_set_aside"] == 0) == ("--trust-normals" in flags)
+
+
+def test_threads_come_back(npz, tmp_path):
+    """A command takes one thread, and leaves as many as there were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        main([str(npz), "--quiet", "--out", str(tmp_path), *SHORT])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    report = json.loads(next(tmp_path.rglob("report.json")).read_text())
+    assert report["threads"] == 1

@@ -259,10 +259,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         if not known.kept.all():
             aside = fitted.detector.score(rows.Z[~known.kept])
             self.decision_scores_[~known.kept] = self.fresh_scores_[~known.kept] = aside
-        # What p-values compare with. Where nothing is known the rows that were set aside belong to
-        # it: they may well be normal, and alarms shall be no more frequent than was said.
-        normal = known.kept & (rows.y != 1) if known.y.any() else np.ones(len(rows.y), dtype=bool)
-        self.normal_scores_ = np.sort(self.fresh_scores_[normal])
+        # What p-values compare with. The rows that were set aside belong to it: they may well be
+        # normal, and alarms shall be no more frequent than was said.
+        self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
         doubtful = (rows.y == -1) if self.trust_normals else (rows.y != 1)
         n_anomalies = int((rows.y == 1).sum()) + known.share * int(doubtful.sum())
         self.estimated_contamination_ = n_anomalies / len(rows.y)

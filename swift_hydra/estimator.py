@@ -58,7 +58,7 @@ class TableDetector(BaseEstimator):
 
     ``fit`` leaves ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (scores standardised
     rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_`` of the same as
-    fresh rows would have them, ``normal_scores_`` of those that were learned from as normal,
+    fresh rows would have them, ``normal_scores_`` of those without a known anomaly,
     ``kept_``, ``estimated_contamination_``, ``synthetic_``, ``classes_``, ``n_features_in_``,
     ``n_experts_`` and ``effective_rank_``.
     """
@@ -196,10 +196,10 @@ class TableDetector(BaseEstimator):
     def p_values(self, X):
         """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.
 
-        Conformal: the share of the m training normals whose scores, by fits that left them out,
-        are as high, the row itself counted. Of fresh normal rows a share t has p-values up to t.
-        Where nothing is known all rows count as normals, and p-values are rather too large.
-        ``preset="paper"`` has no left-out scores: there they are too small.
+        Conformal: the share of the m training rows without a known anomaly whose scores, by fits
+        that left them out, are as high, the row itself counted. Of fresh normal rows a share t has
+        p-values up to t; fewer where anomalies hide among the m. ``preset="paper"`` has no left-out
+        scores: there they are too small.
         """
         return self.p_values_of(self.decision_function(X))
 

@@ -11,6 +11,7 @@ IMPORT_FROM = PACKAGE.parent
 SCRIPT = (PACKAGE.parent if IN_CLONE else PACKAGE) / "SwiftHydra.py"
 RESULTS = ROOT / "results"
 RECORDS = RESULTS / "records"
+LABELS = RESULTS / "labels"  # of the protocols that hide labels, one file for all methods
 DIRTY = RESULTS / "dirty"
 SPEED = RESULTS / "speed"
 # What may hold tables between markers; a page that is not there is passed over.

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from swift_hydra.cleaning.suspects import in_doubt
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.dataloader import RowOptions, load_rows
@@ -262,8 +263,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         # What p-values compare with. The rows that were set aside belong to it: they may well be
         # normal, and alarms shall be no more frequent than was said.
         self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
-        doubtful = (rows.y == -1) if self.trust_normals else (rows.y != 1)
-        n_anomalies = int((rows.y == 1).sum()) + known.share * int(doubtful.sum())
+        n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
+        n_anomalies = int((rows.y == 1).sum()) + known.share * n_doubtful
         self.estimated_contamination_ = n_anomalies / len(rows.y)
 
     def _read(self, X, y):

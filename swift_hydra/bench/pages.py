@@ -14,7 +14,7 @@ from swift_hydra.bench.diagrams import draw_diagrams
 from swift_hydra.bench.dirty import KINDS
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
-from swift_hydra.bench.places import DIRTY, PAGES, RESULTS, SPEED
+from swift_hydra.bench.places import DIRTY, LABELS, PAGES, RESULTS, SPEED
 from swift_hydra.bench.records import load_records
 from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores, holm, paired
 from swift_hydra.bench.speed_tables import speed_page
@@ -141,11 +141,7 @@ def overview(records, methods, seeds):
     if not protocols:
         return ["No complete record of the comparison yet."]
     means, fewer = _means(records, protocols, methods)
-    best = {
-        (p, i): max(v[p][i] for m, v in means.items() if p in v and m not in fewer)
-        for p in protocols
-        for i in (0, 1)
-    }
+    best = _best({m: v for m, v in means.items() if m not in fewer}, protocols)
     heads = [f"*{p}*, {len(s.sets)} sets" for p, s in protocols.items()]
     lines = [
         "| mean AUC-ROC (AUC-PR) | " + " | ".join(heads) + " |",
@@ -157,12 +153,7 @@ def overview(records, methods, seeds):
         return -np.mean([roc for roc, _ in values]) + 10 * (len(values) < 2)
 
     for m in sorted(means, key=place):
-        row = []
-        for p in protocols:
-            values = means[m].get(p, ())
-            bold = ["**" if value == best[p, i] else "" for i, value in enumerate(values)]
-            texts = [f"{b}{_short(v)}{b}" for b, v in zip(bold, values, strict=True)]
-            row.append(f"{texts[0]} ({texts[1]})" if texts else "")
+        row = _both_areas(means[m], protocols, best)
         seeds_of_row = " (seeds 0, 1)" if m in fewer else ""
         lines.append(f"| {_title(m)}{seeds_of_row} | " + " | ".join(row) + " |")
     row = []
@@ -173,17 +164,42 @@ def overview(records, methods, seeds):
     return lines
 
 
+def _areas(scores, method):
+    """A method's mean AUC-ROC and AUC-PR over the sets of a :class:`Scores`."""
+    return scores.per_set(method).mean(), scores.per_set(method, "auc_pr").mean()
+
+
+def _best(means, columns):
+    """{(column, 0 or 1): the largest AUC-ROC or AUC-PR} of {method: {column: both}}."""
+    return {
+        (name, i): max(v[name][i] for v in means.values() if name in v)
+        for name in columns
+        for i in (0, 1)
+    }
+
+
+def _both_areas(areas, columns, best):
+    """Cells ``AUC-ROC (AUC-PR)`` of {column: both}, the best bold; empty where there is none."""
+    cells = []
+    for name in columns:
+        values = areas.get(name, ())
+        bold = ["**" if value == best[name, i] else "" for i, value in enumerate(values)]
+        texts = [f"{b}{_short(v)}{b}" for b, v in zip(bold, values, strict=True)]
+        cells.append(f"{texts[0]} ({texts[1]})" if texts else "")
+    return cells
+
+
 def _means(records, protocols, methods):
     """({method: {protocol: (AUC-ROC, AUC-PR)}}, the methods that have two seeds only)."""
     means = defaultdict(dict)
     fewer = set()
     for p, scores in protocols.items():
         for m in scores.complete:
-            means[m][p] = scores.per_set(m).mean(), scores.per_set(m, "auc_pr").mean()
+            means[m][p] = _areas(scores, m)
         part = Scores(records, p, TWO_SEEDS, methods)
         for m in set(part.complete) - set(scores.complete):
             fewer.add(m)
-            means[m][p] = part.per_set(m).mean(), part.per_set(m, "auc_pr").mean()
+            means[m][p] = _areas(part, m)
     return means, fewer
 
 
@@ -319,32 +335,18 @@ def labels_table(records, methods):
     if not columns:
         return ["No record of it yet."]
     means = {
-        m: {
-            name: (s.per_set(m).mean(), s.per_set(m, "auc_pr").mean())
-            for name, s in columns.items()
-            if m in s.complete
-        }
-        for m in methods
+        m: {name: _areas(s, m) for name, s in columns.items() if m in s.complete} for m in methods
     }
-    best = {
-        (name, i): max(v[name][i] for v in means.values() if name in v)
-        for name in columns
-        for i in (0, 1)
-    }
+    best = _best(means, columns)
     heads = [f"*{name}*, {len(s.sets)} sets" for name, s in columns.items()]
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(columns))]
-    for m in sorted(
-        means, key=lambda m: (-len(means[m]), -sum(roc for roc, _ in means[m].values()))
-    ):
-        if not means[m]:
-            continue
-        row = []
-        for name in columns:
-            values = means[m].get(name, ())
-            bold = ["**" if value == best[name, i] else "" for i, value in enumerate(values)]
-            texts = [f"{b}{_short(v)}{b}" for b, v in zip(bold, values, strict=True)]
-            row.append(f"{texts[0]} ({texts[1]})" if texts else "")
-        lines.append(row_of(_title(m), *row))
+
+    def place(method):
+        areas = means[method].values()
+        return -len(areas), -sum(roc for roc, _ in areas)
+
+    for m in sorted(filter(means.get, means), key=place):
+        lines.append(row_of(_title(m), *_both_areas(means[m], columns, best)))
     return lines
 
 
@@ -422,7 +424,8 @@ def sections(records):
         tables[name] = rows or ["No complete record of it yet."]
     tables["speed"] = speed_page(SPEED)[:-1]
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
-    tables["labels"] = labels_table(records, list(dict.fromkeys(shown)))
+    by_labels = [*load_records(LABELS), *records]
+    tables["labels"] = labels_table(by_labels, list(dict.fromkeys(shown)))
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     return lines, tables
 

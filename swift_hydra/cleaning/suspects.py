@@ -43,6 +43,11 @@ class Cleaned(NamedTuple):
     share: float  # of the rows that might hide anomalies, estimated to be some
 
 
+def in_doubt(y, trust_normals):
+    """(n,) bool: the rows that might hide anomalies, of labels (n,) as in :func:`set_aside`."""
+    return y == -1 if trust_normals else y != 1
+
+
 def set_aside(Z, y, seed, trust_normals=False):
     """Find the rows that are not to be learned from.
 
@@ -56,7 +61,7 @@ def set_aside(Z, y, seed, trust_normals=False):
         :class:`Cleaned`.
     """
     kept = np.ones(len(y), dtype=bool)
-    doubtful = np.flatnonzero(y == -1 if trust_normals else y != 1)
+    doubtful = np.flatnonzero(in_doubt(y, trust_normals))
     known = y == 1
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:

@@ -25,13 +25,7 @@ from tqdm import tqdm
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.files import part, real_place, write_file
-from swift_hydra.settings import (
-    InputError,
-    check_range,
-    parse_config,
-    printable,
-    setting,
-)
+from swift_hydra.settings import InputError, check_range, parse_config, printable, setting
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
 NAMED = 5  # drifting columns that are named

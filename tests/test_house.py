@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from swift_hydra.bench.places import DIRTY, LABELS, RECORDS, SPEED
+
 # From the ground up; what stands in one line does not know its neighbours there.
 FLOORS = [
     ["settings"],
@@ -69,11 +71,11 @@ def room(module):
     return module.split(".")[1]
 
 
-def tracked():
-    """Paths that git knows, from the root."""
+def git_files(*options):
+    """Paths that ``git ls-files`` lists, from the root."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: which files belong to the project is not known")
-    command = ["git", "ls-files"]
+    command = ["git", "ls-files", *options]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return [Path(line) for line in done.stdout.splitlines()]
 
@@ -108,12 +110,18 @@ def test_code_imports_under_the_package_name_only():
 
 
 def test_the_root_shows_few_things():
-    files = tracked()
+    files = git_files()
     visible = {path.parts[0] for path in files if not path.parts[0].startswith(".")}
     assert len(visible) <= 16
     assert sum(name.endswith(".py") for name in visible) == 5
     n_files = len(files)
     assert n_files < 250
+
+
+def test_git_ignores_nothing_that_the_pages_are_built_from():
+    folders = [RECORDS, LABELS, DIRTY, SPEED]
+    ignored = git_files("--others", "--ignored", "--exclude-standard", *map(str, folders))
+    assert [path for path in ignored if ".cells" not in path.parts] == []
 
 
 def test_both_lists_of_requirements_say_the_same():

@@ -20,7 +20,7 @@ from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.evidence import Columns, Evidence, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
-from swift_hydra.detection.one_class import Far, Smoother
+from swift_hydra.detection.one_class import Far, Near
 from swift_hydra.detection.pvalue import MergedPValue, known_or_unlike, platt, shrunken_shape
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
@@ -168,7 +168,7 @@ class UnlikeSide:
         mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned normals
             against generated rows, or None where there were none or rows are not trusted.
         alone: what judges beside them where no anomaly is known: a
-            :class:`detection.one_class.Smoother` of trusted rows, else a
+            :class:`detection.one_class.Near` of trusted rows, else a
             :class:`detection.one_class.Far`; or None.
     """
 
@@ -178,11 +178,11 @@ class UnlikeSide:
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 3)."""
+        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 4)."""
         with journal.stage("one-class"):
             alone = None
             if not seen.labels.any():
-                kind = Smoother if settings.trust_normals else Far
+                kind = Near if settings.trust_normals else Far
                 alone = kind.fit(seen.Z, stage_rng(settings.random_state, "one-class/reference"))
             distances = cls(None, alone)._distances(seen.Z, seen.columns.all, others=True)
             # An expert that takes rows for normal which may hide anomalies learns to pass these
@@ -201,7 +201,7 @@ class UnlikeSide:
             return cls(mixture, alone), seen.left_out.shared(scores)
 
     def score(self, Z, columns):
-        """One-class scores (n, 1 to 3) of rows Z (n, d) with their evidence (n, c)."""
+        """One-class scores (n, 1 to 4) of rows Z (n, d) with their evidence (n, c)."""
         distances = self._distances(Z, columns)
         if self.mixture is None:
             return distances
@@ -209,13 +209,10 @@ class UnlikeSide:
         return np.column_stack([distances, learned])
 
     def _distances(self, Z, columns, others=False):
-        """The scores that nothing learned, (n, 1 or 2); ``others`` for training rows."""
-        near = columns[:, column_index(("knn5",))]
+        """The scores that nothing learned, (n, 1 or 3); ``others`` for training rows."""
         if self.alone is None:
-            return near
-        alone = self.alone.score(Z, others)[:, None]
-        # Five neighbours are a sharp measure of trusted rows; hidden anomalies stand together.
-        return alone if isinstance(self.alone, Far) else np.column_stack([alone, near])
+            return columns[:, column_index(("knn5",))]
+        return self.alone.score(Z, others)
 
     def snapshot(self):
         """Tensors and plain values."""
@@ -231,7 +228,7 @@ class UnlikeSide:
         if mixture is not None:
             mixture = Mixture.from_snapshot(mixture, settings.mamba)
         if alone is not None:
-            alone = (Smoother if "width" in alone else Far)(**alone)
+            alone = (Near if "widths" in alone else Far)(**alone)
         return cls(mixture, alone)
 
 

@@ -3,22 +3,26 @@
 # DIFF(paper): additions; the paper has labels.
 
 :class:`Far` bears hidden anomalies among its rows: few are left of a group once the farthest rows
-were set aside, and those are no row's twenty neighbours. :class:`Smoother` is sharper and takes all
-its rows for normal. Which one is used, says whether the rows are trusted.
+were set aside, and those are no row's twenty neighbours. :class:`Near` is sharper and takes all its
+rows for normal. Which one is used, says whether the rows are trusted.
 
 Shapes: n rows, r reference rows, d features.
 """
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
 from swift_hydra.geometry import Neighbours, squared_distances
 
 FAR = 20  # neighbours
-SMOOTHED = 2000  # reference rows of the smoother: bounds its n r d
+TRUSTED = 2000  # reference rows of :class:`Near`: bounds its n r d
+NEAREST = 2  # neighbours by the sum of absolute differences
+RIDGE = 0.05  # of the mean variance, added to that along every direction
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
 SAME = 1e-9  # squared: copies up to what cancels
+WIDE = 1024  # columns; of a wider table so many rows make the whitening
 BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
@@ -35,8 +39,9 @@ class Far:
         return cls(Z[np.sort(rng.permutation(len(Z))[:REFERENCE])])
 
     def score(self, Z, others=False):
-        """(n,) of rows (n, d); ``others`` leaves a row's own copies out."""
-        return np.log(self.neighbours.mean_distance(Z, FAR, others, nothing=0.0) + 1e-6)
+        """(n, 1) of rows (n, d); ``others`` leaves a row's own copies out."""
+        distance = self.neighbours.mean_distance(Z, FAR, others, nothing=0.0)
+        return np.log(distance + 1e-6)[:, None]
 
     def snapshot(self):
         """Arrays and plain values."""
@@ -48,41 +53,103 @@ class Smoother:
 
     After Melo et al., kernel contraction matching (CIKM 2026): the width of the Gaussian kernel is
     the one that reproduces the reference rows best when each is left out.
+
+    Args:
+        reference: (r, d) rows.
+        width: squared, of the kernel; None finds it.
     """
 
-    def __init__(self, reference, width):
-        self.reference = np.asarray(reference)
-        self.width = float(width)
+    def __init__(self, reference, width=None):
+        self.reference = torch.as_tensor(reference).double()
+        self.width = self._best_width() if width is None else float(width)
 
-    @classmethod
-    def fit(cls, Z, rng):
-        """Arguments are those of :meth:`Far.fit`."""
-        reference = Z[np.sort(rng.permutation(len(Z))[:SMOOTHED])]
-        rows = torch.from_numpy(reference).double()
-        square = squared_distances(rows, rows)
+    def _best_width(self):
+        square = squared_distances(self.reference, self.reference)
         apart = square[square > SAME]
         typical = float(apart.median()) if len(apart) else 1.0
-        trials = [cls(reference, typical * width) for width in WIDTHS]
-        errors = [trial.residuals(reference, others=True).mean() for trial in trials]
-        return trials[int(np.argmin(errors))]
+        widths = typical * WIDTHS
+        errors = [
+            Smoother(self.reference, width).residuals(self.reference, others=True).mean()
+            for width in widths
+        ]
+        return float(widths[int(np.argmin(errors))])
 
     def residuals(self, Z, others=False):
-        """(n,) distances of rows (n, d) to their smoothed selves."""
-        reference = torch.from_numpy(self.reference).double()
+        """(n,) distances of rows (n, d) to their smoothed selves; ``others`` without copies."""
         out = []
-        for part in torch.from_numpy(np.asarray(Z)).double().split(BLOCK):
-            square = squared_distances(part, reference)  # (B, r)
+        for part in torch.as_tensor(Z).double().split(BLOCK):
+            square = squared_distances(part, self.reference)  # (B, r)
             if others:
                 own = square <= SAME
                 square = square.masked_fill(own & ~own.all(1, keepdim=True), torch.inf)
             weight = torch.softmax(-square / (2 * self.width), dim=1)
-            out.append((part - weight @ reference).norm(dim=1))
+            out.append((part - weight @ self.reference).norm(dim=1))
         return torch.cat(out).numpy() if out else np.zeros(0)
 
+
+class Whitening:
+    """Rows in coordinates of equal variance along every direction of the reference rows.
+
+    What is small beside the other directions and yet unlike the normals shows there.
+    """
+
+    def __init__(self, reference):
+        rows = np.asarray(reference, dtype=np.float64)
+        if rows.shape[1] > WIDE:  # nothing is cubic in the columns
+            rows = rows[:WIDE]
+        rows = rows - rows.mean(0)
+        _, root, directions = np.linalg.svd(rows / np.sqrt(len(rows)), full_matrices=False)
+        variance = np.square(root)
+        least = RIDGE * variance.sum() / rows.shape[1] + SAME
+        self.directions = directions  # (min(r, d), d)
+        self.beyond = least**-0.5  # along what no row spans
+        self.scale = (variance + least) ** -0.5 - self.beyond
+
+    def __call__(self, Z):
+        Z = np.asarray(Z, dtype=np.float64)
+        return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
+
+
+class Near:
+    """Three distances to trusted rows: two smoothers' residuals and the nearest two rows.
+
+    The smoothers look at the rows as they are and in coordinates of equal variance, the nearest
+    rows are those by the sum of absolute differences: by one or two differing values rather than by
+    many small differences.
+    """
+
+    def __init__(self, reference, widths=(None, None)):
+        self.reference = np.asarray(reference)
+        self.whitened = Whitening(self.reference)
+        rows = (self.reference, self.whitened(self.reference))
+        self.smoothers = [Smoother(*both) for both in zip(rows, widths, strict=True)]
+
+    @classmethod
+    def fit(cls, Z, rng):
+        """Arguments are those of :meth:`Far.fit`."""
+        return cls(Z[np.sort(rng.permutation(len(Z))[:TRUSTED])])
+
     def score(self, Z, others=False):
-        """Logarithm of the residuals, (n,)."""
-        return np.log(self.residuals(Z, others) + 1e-6)
+        """Logarithms of the distances, (n, 3); ``others`` leaves a row's own copies out."""
+        looks = zip(self.smoothers, (Z, self.whitened(Z)), strict=True)
+        columns = [smoother.residuals(rows, others) for smoother, rows in looks]
+        return np.log(np.column_stack([*columns, self._nearest(Z, others)]) + 1e-6)
+
+    def _nearest(self, Z, others):
+        near = np.empty(len(Z))
+        for start in range(0, len(Z), BLOCK):
+            part = slice(start, start + BLOCK)
+            distance = cdist(Z[part], self.reference, "cityblock")  # (B, r)
+            if others:
+                own = distance <= SAME
+                distance[own & ~own.all(1, keepdims=True)] = np.inf
+            k = min(NEAREST, distance.shape[1])
+            nearest = np.partition(distance, k - 1, axis=1)[:, :k]
+            # Copies of one row and another: one other row is all there is.
+            near[part] = np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
+        return near
 
     def snapshot(self):
         """Arrays and plain values."""
-        return {"reference": self.reference, "width": self.width}
+        widths = [smoother.width for smoother in self.smoothers]
+        return {"reference": self.reference, "widths": widths}

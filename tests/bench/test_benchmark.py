@@ -119,8 +119,8 @@ def test_sigkill_at_ten_random_moments_damages_nothing(tmp_path):
         np.savez(tmp_path / f"{name}.npz", X=X, y=y)
     command = [sys.executable, ROOT / "benchmark.py", "--jobs", "2"]
     command += ["--datasets", tmp_path, "--records", tmp_path / "records"]
-    command += ["--seeds", ",".join(map(str, range(20)))]
-    command += ["--methods", "kNN,ExtraTrees,DevNet"]
+    command += ["--seeds", ",".join(map(str, range(12)))]
+    command += ["--methods", "kNN,ECOD"]
     rng = random.Random(0)
     before = {}
     for kill in range(10):
@@ -141,7 +141,7 @@ def test_sigkill_at_ten_random_moments_damages_nothing(tmp_path):
     last = subprocess.run(command, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     now = finished(tmp_path)
-    assert len(now) == 2 * 20 * 3
+    assert len(now) == 2 * 12 * 2
     assert all(now[key] == record for key, record in before.items())
     assert [record["failed"] for record in now.values()] == [None] * len(now)
     assert all(np.isfinite(record["auc_roc"]) for record in now.values())

@@ -25,7 +25,7 @@ from swift_hydra.training.seeds import stage_rng
 
 PRIOR = 0.05  # share of hidden anomalies before anything is known
 STRENGTH = 5  # known anomalies that the prior counts for
-FEWEST = 3  # known anomalies that say anything about the share
+TELLING = (0.6, 0.75)  # area under the known anomalies' curve: from nothing told to all
 FARTHEST = 0.15  # share of rows that is set aside where nothing is known: too many cost little
 MOST = 0.4  # of the rows that may be set aside
 LEAST_KEPT = 5  # rows that stay
@@ -83,29 +83,31 @@ def hidden_share(doubtful, known):
 
     If hidden anomalies score like the known ones, as many of them lie above the j-th highest known
     one as of those, in share: j / (m + 1). All rows up there are at most that many times more. The
-    smallest such bound over the upper half of the known ones, shrunken towards ``PRIOR``. The
-    highest known one alone says too little: it is often above all rows.
+    smallest such bound over the upper half of the known ones, drawn up towards ``PRIOR``, but to no
+    more than twice the bound: where hardly any row ranks above half of the known anomalies,
+    hardly any is hidden. The highest known one alone says too little: it is often above all rows.
 
     Scores that hardly tell the known anomalies from the rest cannot tell the hidden ones either:
     the share fades where their rank sum is no further from chance than two to four of its standard
-    deviations (Mann and Whitney).
+    deviations (Mann and Whitney), and where the area is below ``TELLING``.
 
     Args:
         doubtful: (u,) left-out scores.
         known: (m,) left-out scores of the known anomalies.
     """
     m = len(known)
-    if m < FEWEST:
+    if not m:
         return PRIOR
-    place = np.arange(2, (m + 1) // 2 + 1)  # j
+    place = np.arange(min(2, m), max((m + 1) // 2, min(2, m)) + 1)  # j
     ranked = np.sort(doubtful)
     above = 1 - np.searchsorted(ranked, np.sort(known)[m - place], side="left") / len(ranked)
-    bound = float((above * (m + 1) / place).min())
+    bound = min(float((above * (m + 1) / place).min()), MOST)
     below = np.searchsorted(ranked, known, "left") + np.searchsorted(ranked, known, "right")
     area = below.mean() / (2 * len(ranked))
     deviations = (area - 0.5) / np.sqrt((m + len(ranked) + 1) / (12 * m * len(ranked)))
-    told = float(np.clip((deviations - 2) / 2, 0, 1))
-    return told * (STRENGTH * PRIOR + m * min(bound, MOST)) / (STRENGTH + m)
+    told = np.clip((deviations - 2) / 2, 0, 1)
+    told *= np.clip((area - TELLING[0]) / (TELLING[1] - TELLING[0]), 0, 1)
+    return float(told) * (STRENGTH * min(PRIOR, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
 def own_distance(Z, seed):

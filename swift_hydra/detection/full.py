@@ -178,7 +178,7 @@ class UnlikeSide:
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 4)."""
+        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 3)."""
         with journal.stage("one-class"):
             alone = None
             if not seen.labels.any():
@@ -201,7 +201,7 @@ class UnlikeSide:
             return cls(mixture, alone), seen.left_out.shared(scores)
 
     def score(self, Z, columns):
-        """One-class scores (n, 1 to 4) of rows Z (n, d) with their evidence (n, c)."""
+        """One-class scores (n, 1 to 3) of rows Z (n, d) with their evidence (n, c)."""
         distances = self._distances(Z, columns)
         if self.mixture is None:
             return distances
@@ -209,7 +209,7 @@ class UnlikeSide:
         return np.column_stack([distances, learned])
 
     def _distances(self, Z, columns, others=False):
-        """The scores that nothing learned, (n, 1 or 3); ``others`` for training rows."""
+        """The scores that nothing learned, (n, 1 or 2); ``others`` for training rows."""
         if self.alone is None:
             return columns[:, column_index(("knn5",))]
         return self.alone.score(Z, others)
@@ -228,7 +228,7 @@ class UnlikeSide:
         if mixture is not None:
             mixture = Mixture.from_snapshot(mixture, settings.mamba)
         if alone is not None:
-            alone = (Near if "widths" in alone else Far)(**alone)
+            alone = (Near if "width" in alone else Far)(**alone)
         return cls(mixture, alone)
 
 

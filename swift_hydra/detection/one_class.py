@@ -111,18 +111,17 @@ class Whitening:
 
 
 class Near:
-    """Three distances to trusted rows: two smoothers' residuals and the nearest two rows.
+    """Two distances to trusted rows: a smoother's residual and the two nearest rows.
 
-    The smoothers look at the rows as they are and in coordinates of equal variance, the nearest
-    rows are those by the sum of absolute differences: by one or two differing values rather than by
-    many small differences.
+    The smoother looks at the rows in coordinates of equal variance. The nearest rows are those by
+    the sum of absolute differences: a few values that differ much count less than many that differ
+    a little.
     """
 
-    def __init__(self, reference, widths=(None, None)):
+    def __init__(self, reference, width=None):
         self.reference = np.asarray(reference)
         self.whitened = Whitening(self.reference)
-        rows = (self.reference, self.whitened(self.reference))
-        self.smoothers = [Smoother(*both) for both in zip(rows, widths, strict=True)]
+        self.smoother = Smoother(self.whitened(self.reference), width)
 
     @classmethod
     def fit(cls, Z, rng):
@@ -130,10 +129,9 @@ class Near:
         return cls(Z[np.sort(rng.permutation(len(Z))[:TRUSTED])])
 
     def score(self, Z, others=False):
-        """Logarithms of the distances, (n, 3); ``others`` leaves a row's own copies out."""
-        looks = zip(self.smoothers, (Z, self.whitened(Z)), strict=True)
-        columns = [smoother.residuals(rows, others) for smoother, rows in looks]
-        return np.log(np.column_stack([*columns, self._nearest(Z, others)]) + 1e-6)
+        """Logarithms of the distances, (n, 2); ``others`` leaves a row's own copies out."""
+        residuals = self.smoother.residuals(self.whitened(Z), others)
+        return np.log(np.column_stack([residuals, self._nearest(Z, others)]) + 1e-6)
 
     def _nearest(self, Z, others):
         near = np.empty(len(Z))
@@ -144,12 +142,11 @@ class Near:
                 own = distance <= SAME
                 distance[own & ~own.all(1, keepdims=True)] = np.inf
             k = min(NEAREST, distance.shape[1])
-            nearest = np.partition(distance, k - 1, axis=1)[:, :k]
+            nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
             # Copies of one row and another: one other row is all there is.
             near[part] = np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
         return near
 
     def snapshot(self):
         """Arrays and plain values."""
-        widths = [smoother.width for smoother in self.smoothers]
-        return {"reference": self.reference, "widths": widths}
+        return {"reference": self.reference, "width": self.smoother.width}

@@ -31,6 +31,7 @@ from swift_hydra.data.rows import TrainingRows
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
+from swift_hydra.distillation.student import Student
 from swift_hydra.estimator import KIND, TableDetector, check_contamination
 from swift_hydra.files import load_checkpoint
 from swift_hydra.generation.controls import (
@@ -117,6 +118,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         false_alarms: share of normal rows that ``predict`` may flag, in place of ``contamination``;
             None leaves it to that.
         trust_normals: rows labelled 0 are learned from as normal, whatever they look like.
+        fast: a small mixture learns the detector's scores and scores in its place.
+        verify: with ``fast``, the share of rows, where that mixture's experts differ most, that the
+            detector scores after all.
         impute: what happens to missing values, see :class:`data.columns.Preparation`.
         categorical: what happens to text columns.
         cvae_steps: training steps of every Beta C-VAE.
@@ -143,6 +147,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         kept_: (n,) False for the training rows that were set aside as probable anomalies (M13).
         estimated_contamination_: estimated share of anomalies among the training rows, known ones
             included.
+        student_: the small mixture of ``fast``, or None.
         threshold_: the score above which ``predict`` flags.
         labels_: (n,) the training rows above it.
         feature_names_in_: names of the columns, where the training table had some.
@@ -180,6 +185,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     )
     false_alarms: float | None = setting(
         None, "share of normal rows that may be above the threshold", low=0, high=0.99
+    )
+    fast: bool = setting(False, "score with a small mixture that learned the detector's scores")
+    verify: float = setting(
+        0.0, "with fast: share of rows that the detector scores again", low=0, high=1
     )
     mixture_steps: int = setting(300, "training steps of the final mixture", low=1, high=10**6)
     max_normals: int = setting(
@@ -243,6 +252,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.detector_ = fitted.detector
         self._keep_scores(rows, known, fitted)
         self.columns_ = rows.columns
+        self.student_ = None
+        if self.fast:
+            with journal.stage("student"):
+                self._train_student(rows, generated.rows.numpy(), journal)
         self._name_features()
         self.n_features_in_ = rows.columns.n_features
         self.classes_ = rows.classes
@@ -266,6 +279,14 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
         n_anomalies = int((rows.y == 1).sum()) + known.share * n_doubtful
         self.estimated_contamination_ = n_anomalies / len(rows.y)
+
+    def _train_student(self, rows, generated, journal):
+        """The student, and its scores of the training rows in place of the detector's."""
+        given = (rows, self.fresh_scores_, self.detector_.score, generated)
+        self.student_ = Student.fit(*given, self, journal)
+        self.decision_scores_ = self._scores_of(rows.Z)
+        self.fresh_scores_ = self.decision_scores_
+        self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
 
     def _read(self, X, y):
         return TrainingRows.read(X, y, self)

@@ -15,6 +15,7 @@ from sklearn.utils import ClassifierTags
 from swift_hydra.data.frames import frame_names, with_columns
 from swift_hydra.data.rows import Columns
 from swift_hydra.data.table import as_table, listed
+from swift_hydra.distillation.student import Student
 from swift_hydra.files import content_of, load_checkpoint, write_torch
 from swift_hydra.settings import InputError, check_range
 from swift_hydra.snapshot import to_arrays, to_tensors
@@ -102,12 +103,18 @@ class TableDetector(BaseEstimator):
         """
         chunk = self.default_chunk_rows()
         starts = range(0, max(len(X), 1), chunk)
-        parts = [self.detector_.score(self.columns_.standardise(X[i : i + chunk])) for i in starts]
+        parts = [self._scores_of(self.columns_.standardise(X[i : i + chunk])) for i in starts]
         scores = np.concatenate(parts)
         if not np.isfinite(scores).all():
             n_bad = int((~np.isfinite(scores)).sum())
             raise FloatingPointError(f"{n_bad} of {len(scores)} scores are not finite")
         return scores
+
+    def _scores_of(self, Z):
+        """(n,) scores of standardised rows (n, d')."""
+        if self.student_ is None:
+            return self.detector_.score(Z)
+        return self.student_.score(Z, self.verify, self.detector_.score)
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""
@@ -273,6 +280,7 @@ class TableDetector(BaseEstimator):
             "effective_rank": self.effective_rank_,
             "synthetic": torch.from_numpy(self.synthetic_),
             "detector": to_tensors(self.detector_.snapshot()),
+            "student": None if self.student_ is None else to_tensors(self.student_.snapshot()),
             "decision_scores": torch.from_numpy(self.decision_scores_),
             "fresh_scores": torch.from_numpy(self.fresh_scores_),
             "normal_scores": torch.from_numpy(self.normal_scores_),
@@ -318,6 +326,10 @@ class TableDetector(BaseEstimator):
             self.kept_ = saved["kept"].numpy()
             self.estimated_contamination_ = saved["estimated_contamination"]
             self.detector_ = self.detector_from(to_arrays(saved["detector"]))
+            self.student_ = None
+            if saved["student"] is not None:
+                student = to_arrays(saved["student"])
+                self.student_ = Student.from_snapshot(student, self.mamba)
             check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)
             self._set_threshold()
             self._check_rebuilt()

@@ -22,7 +22,7 @@ FLOORS = [
     ["training"],
     ["cleaning"],
     ["pretrain"],
-    ["generation", "detection"],
+    ["generation", "detection", "distillation"],
     ["estimator"],
     ["SwiftHydra"],
     ["bench"],

@@ -28,9 +28,10 @@ ABLATIONS = {
     "one-token": {"mixture_settings": {"n_tokens": 1}},
     "no-one-class": {"unlike_weight": 0.0},
     "trust-normals": {"trust_normals": True},
+    "fast": {"fast": True},
 }
 
-OF_FULL = ("no-one-class", "trust-normals")  # ablations that are measured with "full" alone
+OF_FULL = ("no-one-class", "trust-normals", "fast")  # ablations that are measured with "full" alone
 
 # The peers of the recorded sweep; later ones are in groups of their own.
 RECORDED = (

@@ -176,9 +176,14 @@ def score(_, repeats, sizes):
     X, y = made_table(sizes.n_train, d, share=0.05)
     new, _ = made_table(sizes.n_scored, d, seed=1)
     functions = {}
-    for preset in ("paper", "full"):
-        model = SwiftHydra(random_state=0, preset=preset, **sizes.settings).fit(X, y)
-        functions[f"Swift Hydra ({preset})"] = lambda model=model: model.decision_function(new)
+    ours = {
+        "paper": {"preset": "paper"},
+        "full": {},
+        "full, --fast": {"fast": True},
+    }
+    for name, settings in ours.items():
+        model = SwiftHydra(random_state=0, **settings, **sizes.settings).fit(X, y)
+        functions[f"Swift Hydra ({name})"] = lambda model=model: model.decision_function(new)
     for name in ("ExtraTrees", "kNN"):
         peer = Peer(name, 0).fit(X, y)
         functions[name] = lambda peer=peer: peer.decision_function(new)

@@ -90,6 +90,7 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         "n_synthetic": len(detector.synthetic_),
         "n_set_aside": int((~detector.kept_).sum()),
         "estimated_contamination": round(detector.estimated_contamination_, 4),
+        "student": None if detector.student_ is None else detector.student_.agreement,
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         **measured,
         "seconds": seconds,

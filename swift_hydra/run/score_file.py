@@ -52,6 +52,9 @@ class ScoreOptions(Reading):
         low=0,
         high=0.99,
     )
+    verify: float | None = setting(
+        None, "of a --fast checkpoint: share of rows that the detector scores again", low=0, high=1
+    )
     force: bool = setting(False, "replace a file at --out, whatever it holds")
     quiet: bool = setting(False, "print only warnings and errors")
 
@@ -136,10 +139,7 @@ def main(argv, load):
             raise InputError(
                 f"{name}: is missing: python SwiftHydra.py score --checkpoint C --data new.csv"
             )
-    detector = load(config.checkpoint)
-    check_range("explain", config.explain, 0, detector.n_features_in_)
-    if config.false_alarms is not None:
-        detector.set_false_alarms(config.false_alarms)
+    detector = _as_asked(load(config.checkpoint), config)
     columns = detector.columns_
     tally = Tally(columns)
     blocks = stream_table(
@@ -182,6 +182,21 @@ def main(argv, load):
                 f"{config.out}"
             )
         )
+
+
+def _as_asked(detector, config):
+    """The detector with the options of the command in effect."""
+    check_range("explain", config.explain, 0, detector.n_features_in_)
+    if config.false_alarms is not None:
+        detector.set_false_alarms(config.false_alarms)
+    if config.verify is not None:
+        if detector.student_ is None:
+            raise InputError(
+                f"verify={config.verify:g}: {config.checkpoint} was not trained with --fast, all "
+                "its scores are the detector's: leave --verify out"
+            )
+        detector.verify = config.verify
+    return detector
 
 
 def harmless(cell):

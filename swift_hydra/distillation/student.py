@@ -1,0 +1,343 @@
+"""A small mixture of Mamba experts that learns a fitted detector's scores (``fast=True``).
+
+# DIFF(paper): an addition. The paper's mixture is small; what stands beside it here (evidence,
+kernel experts) is accurate and slow, and carries training rows. After Hinton et al., "Distilling
+the knowledge in a neural network" (2015): the fitted detector is the teacher, this is the student.
+
+The student sees a row, its distances to a few centres, and how far out it lies. It learns from the
+training rows, whose targets are the teacher's left-out scores, and from rows that nobody labelled
+but the teacher (:func:`questions`). Nothing of it is a training row: every centre is a mean of two
+rows at least.
+
+Shapes: n rows, d features, c centres, i inputs, E experts.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from sklearn.cluster import MiniBatchKMeans
+
+from swift_hydra.geometry import BEND, Neighbours
+from swift_hydra.model import MoEDetector
+from swift_hydra.scan.backends import choose_backend
+from swift_hydra.snapshot import pack_network, read_network
+from swift_hydra.training.optimise import Optimiser, Training
+from swift_hydra.training.seeds import stage_rng, streams
+
+N_EXPERTS = 4
+MIXTURE = {"k": 2, "n_tokens": 4, "d_model": 16, "d_head": 64, "dropout": 0.0}
+STEPS = 600
+BATCH = 128
+RATE = 3e-3
+DECAY = 1e-4
+BALANCE = 0.02
+QUESTIONS = 9000
+NORMAL_CENTRES = 64
+ANOMALY_CENTRES = 16
+NEAREST = 8  # centres of normals whose distances are inputs, in their order
+NEAREST_ANOMALIES = 4
+CENTRED_ROWS = 16384  # that centres are found of
+LEAST = 1e-2  # added to a distance before its logarithm
+MOST = 6.0  # standard deviations of an input
+FARTHEST = 12.0  # of a squashed score
+INSIDE = 0.98 * BEND  # of questions: 25 standard deviations, unbent
+SHELLS = (0.2, 8.0)  # how far rows are moved, in distances to their neighbours
+BOUND = 0.5  # between squashed scores: more is a disagreement
+DOUBTS = 201  # quantiles of the training rows' doubt that are kept
+
+
+def questions(Z, y, generated, rng):
+    """Rows for the teacher to score: (m, d), about ``QUESTIONS`` and the generated ones.
+
+    A third each: mix-up of two rows; rows moved in a random direction of some features by .2 to 8
+    times their distance to their neighbours; rows with a random share of another row's values.
+
+    Args:
+        Z: (n, d) standardised training rows.
+        y: (n,) labels, 1 for known anomalies.
+        generated: (g, d) generated anomalies.
+        rng: numpy Generator.
+    """
+    n, d = Z.shape
+    m = QUESTIONS // 3
+    known = np.flatnonzero(y == 1)
+    pool = np.concatenate([np.arange(n), known])
+
+    def some(rows=pool):
+        return rng.choice(rows, size=m)
+
+    weight = rng.beta(0.5, 0.5, size=(m, 1))
+    mixed = weight * Z[some()] + (1 - weight) * Z[some()]
+    base = np.where(rng.random(m) < 0.25, some(known if len(known) else pool), some(np.arange(n)))
+    reference = Neighbours(Z[rng.permutation(n)[:4096]])
+    step = reference.mean_distance(Z[base], 5, others=True, nothing=0.0) + 1e-3
+    step *= np.exp(rng.uniform(*np.log(SHELLS), size=m))
+    direction = rng.normal(size=(m, d)) * (rng.random((m, d)) < rng.random((m, 1)))
+    length = np.linalg.norm(direction, axis=1, keepdims=True)
+    moved = Z[base] + step[:, None] * direction / np.maximum(length, 1e-9)
+    taken = rng.random((m, d)) < rng.random((m, 1))
+    swapped = np.where(taken, Z[some()], Z[some(np.arange(n))])
+    rows = np.concatenate([mixed, moved, swapped, generated])
+    return np.clip(rows, -INSIDE, INSIDE).astype(np.float32)
+
+
+def centres_of(Z, most, rng, others=None):
+    """Centres of rows (n, d), each the mean of two rows at least: (c, d) float64.
+
+    Args:
+        Z: the rows.
+        most: centres.
+        rng: numpy Generator.
+        others: (o, d) centres of other rows, for a row that is the only one of its kind.
+    """
+    if len(Z) > CENTRED_ROWS:
+        Z = Z[np.sort(rng.permutation(len(Z))[:CENTRED_ROWS])]
+    wanted = max(min(most, len(Z) // 2), 1)
+    seed = int(rng.integers(2**31))
+    kmeans = MiniBatchKMeans(wanted, n_init=1, max_iter=20, random_state=seed).fit(Z)
+    label = kmeans.predict(Z)
+    count = np.bincount(label, minlength=wanted)
+    total = np.zeros((wanted, Z.shape[1]))
+    np.add.at(total, label, Z.astype(np.float64))
+    centres = total[count > 0] / count[count > 0, None]
+    alone = count[count > 0] < 2
+    around = np.concatenate([centres[~alone], others]) if others is not None else centres[~alone]
+    if alone.any() and len(around):
+        apart = np.square(centres[alone, None] - around).sum(2)
+        centres[alone] = (centres[alone] + around[apart.argmin(1)]) / 2
+    return centres
+
+
+class Inputs:
+    """What the student sees of a row, (i,) numbers: all of them cheap.
+
+    The row itself; logarithms of the distances to the nearest centres of normals and of known
+    anomalies, in their order; its length and largest value; a Gaussian of the distance to every
+    centre.
+
+    Args:
+        normals: (c, d) centres of rows that are not known anomalies.
+        anomalies: (a, d) of the known anomalies; a may be 0.
+        width: of the Gaussians.
+        centre: (i,) mean of the inputs over the training rows, or None.
+        scale: (i,) standard deviation.
+    """
+
+    def __init__(self, normals, anomalies, width, centre=None, scale=None):
+        self.normals = torch.as_tensor(normals).double()
+        self.anomalies = torch.as_tensor(anomalies).double()
+        self.width = float(width)
+        self.centre = None if centre is None else torch.as_tensor(centre).float()
+        self.scale = None if scale is None else torch.as_tensor(scale).float()
+        self._centres = torch.cat([self.normals, self.anomalies])  # (c + a, d)
+        self._squares = self._centres.square().sum(1)
+
+    @classmethod
+    def fit(cls, Z, y, rng):
+        """From standardised rows (n, d), labels (n,) and a numpy Generator."""
+        normals = centres_of(Z[y != 1], NORMAL_CENTRES, rng)
+        known = Z[y == 1]
+        anomalies = known[:0]
+        if len(known):
+            anomalies = centres_of(known, ANOMALY_CENTRES, rng, normals)
+        self = cls(normals, anomalies, 1.0)
+        some = torch.from_numpy(Z[rng.permutation(len(Z))[:2000]])
+        near = self._distances(some)[:, : len(normals)].sort(dim=1).values
+        self.width = 1.5 * float(near[:, min(4, len(normals) - 1)].median()) + 1e-3
+        rows = torch.from_numpy(Z[rng.permutation(len(Z))[:CENTRED_ROWS]])
+        values = self(rows)
+        self.centre = values.mean(0)
+        self.scale = values.std(0, correction=0) + 1e-3
+        return self
+
+    def _distances(self, Z):
+        # In float64: float32 products cancel near a centre, and are rounded by a row's place.
+        Z = Z.double()
+        square = Z.square().sum(1)[:, None] + self._squares - 2 * Z @ self._centres.T
+        return square.clamp(min=0.0).sqrt().float()  # (n, c + a)
+
+    def __call__(self, Z):
+        """Inputs (n, i) float32 of a float32 tensor of rows (n, d)."""
+        distance = self._distances(Z)
+        c = len(self.normals)
+        parts = [Z]
+        for some, k in ((distance[:, :c], NEAREST), (distance[:, c:], NEAREST_ANOMALIES)):
+            near = some.topk(min(k, some.shape[1]), dim=1, largest=False).values
+            parts.append((near + LEAST).log())
+        parts += [Z.norm(dim=1, keepdim=True), Z.abs().amax(1, keepdim=True)]
+        parts.append((distance / self.width).square_().mul_(-0.5).exp_())
+        values = torch.cat(parts, dim=1)
+        if self.centre is None:
+            return values
+        return values.sub_(self.centre).div_(self.scale).clamp_(-MOST, MOST)
+
+    def snapshot(self):
+        """Tensors and plain numbers."""
+        names = ("normals", "anomalies", "width", "centre", "scale")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`.
+
+        Raises:
+            ValueError: for what does not fit together or is not finite.
+        """
+        self = cls(**saved)
+        d = self.normals.shape[1]
+        parts = (self.normals, self.anomalies, self.centre, self.scale)
+        if not len(self.normals) or self.anomalies.shape[1:] != (d,) or not self.width > 0:
+            raise ValueError("the student's centres do not fit together")
+        if not all(part.isfinite().all() for part in parts) or not (self.scale > 0).all():
+            raise ValueError("the student's inputs are not finite")
+        return self
+
+
+class Student:
+    """A mixture of Mamba experts that scores in a detector's place.
+
+    It learns arsinh((score - middle) / spread): a difference between two anomalies far out counts
+    less than one between two rows that could be either.
+
+    Args:
+        inputs: :class:`Inputs`.
+        network: a :class:`model.MoEDetector` of them.
+        middle: median of the teacher's scores of the training rows.
+        spread: their standard deviation.
+        doubts: (DOUBTS,) quantiles of the training rows' doubt, see :meth:`doubt`.
+        agreement: ``disagreement``, the share of training rows whose squashed scores differ by
+            more than ``BOUND``, and ``rank_correlation`` (Spearman).
+    """
+
+    def __init__(self, inputs, network, middle, spread, doubts=None, agreement=None):
+        self.inputs = inputs
+        self.network = network
+        self.middle = float(middle)
+        self.spread = float(spread)
+        self.doubts = doubts
+        self.agreement = agreement
+
+    @classmethod
+    def fit(cls, rows, scores, teacher, generated, settings, journal):
+        """Learn a teacher's scores.
+
+        Args:
+            rows: :class:`data.rows.TrainingRows`.
+            scores: (n,) the teacher's scores of them, by fits that left them out.
+            teacher: a function from standardised rows (m, d) to their scores.
+            generated: (g, d) generated anomalies, standardised.
+            settings: has ``random_state`` and ``mamba``.
+            journal: a :class:`journal.Journal`.
+        """
+        seed = int(settings.random_state)
+        rng = stage_rng(seed, "student/questions")
+        Z = np.asarray(rows.Z, dtype=np.float32)
+        asked = questions(Z, rows.y, generated, rng)
+        spread = max(float(scores.std()), 1e-6)
+        self = cls(Inputs.fit(Z, rows.y, rng), None, np.median(scores), spread)
+        answers = np.concatenate([scores, teacher(asked)])
+        target = torch.from_numpy(self._squashed(answers)).float()
+        X = self.inputs(torch.from_numpy(np.concatenate([Z, asked])))
+        batches = _batches(rows.y, len(asked), streams(seed, "student/batches").draws)
+        self.network = _train(X, target, batches, seed, settings.mamba, journal)
+        own = self.score(Z)
+        far = np.abs(self._squashed(own) - self._squashed(scores)) > BOUND
+        rank = float(spearmanr(own, scores).statistic) if np.ptp(own) and np.ptp(scores) else 1.0
+        self.agreement = {"disagreement": float(far.mean()), "rank_correlation": rank}
+        self.doubts = np.quantile(self.doubt(Z), np.linspace(0, 1, DOUBTS))
+        return self
+
+    def _squashed(self, scores):
+        return np.arcsinh((scores - self.middle) / self.spread)
+
+    def score(self, Z, share=0.0, teacher=None):
+        """(n,) float64 scores of standardised rows (n, d), on the teacher's scale.
+
+        Args:
+            Z: the rows.
+            share: of rows like the training rows that the teacher scores again: those whose
+                experts differ most.
+            teacher: a function from rows to the teacher's scores.
+        """
+        values = self.network.score(self._read(Z)).numpy().astype(np.float64)
+        scores = self.middle + self.spread * np.sinh(np.clip(values, -FARTHEST, FARTHEST))
+        if share > 0:
+            bound = np.interp(1 - share, np.linspace(0, 1, DOUBTS), self.doubts)
+            again = self.doubt(Z) > bound if share < 1 else np.ones(len(Z), dtype=bool)
+            if again.any():
+                scores[again] = teacher(np.asarray(Z)[again])
+        return scores
+
+    @torch.no_grad()
+    def doubt(self, Z):
+        """Standard deviation of the experts' squashed scores of rows (n, d): (n,)."""
+        parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(16384)
+        each = [self.network.experts(self.inputs(part)).std(0, correction=0) for part in parts]
+        return torch.cat(each).numpy().astype(np.float64)
+
+    def _read(self, Z):
+        return self.inputs(torch.from_numpy(np.asarray(Z, dtype=np.float32)))
+
+    def snapshot(self):
+        """Tensors and plain values."""
+        return {
+            "inputs": self.inputs.snapshot(),
+            "network": pack_network(self.network),
+            "middle": self.middle,
+            "spread": self.spread,
+            "doubts": self.doubts,
+            "agreement": self.agreement,
+        }
+
+    @classmethod
+    def from_snapshot(cls, saved, backend):
+        """Rebuild from :meth:`snapshot`; scores are equal to the bit.
+
+        Args:
+            saved: what :meth:`snapshot` returned.
+            backend: the setting it was trained with.
+        """
+        network = read_network(MoEDetector, saved["network"])
+        network.backend = "torch" if backend == "torch" else "auto"
+        doubts = np.asarray(saved["doubts"])
+        if doubts.shape != (DOUBTS,) or not np.isfinite(doubts).all():
+            raise ValueError("the student's doubts are not finite or too few")
+        inputs = Inputs.from_snapshot(saved["inputs"])
+        network(inputs(inputs.normals[:1].float()))
+        return cls(
+            inputs, network, saved["middle"], saved["spread"], doubts, dict(saved["agreement"])
+        )
+
+
+def _batches(y, n_asked, generator):
+    """Row numbers of all batches (STEPS, BATCH): half training rows, half questions.
+
+    A quarter of the training rows are known anomalies, where there are any.
+    """
+    half = BATCH // 2
+    rows = torch.randint(len(y), (STEPS, BATCH), generator=generator)
+    known = torch.from_numpy(np.flatnonzero(y == 1))
+    if len(known):
+        some = torch.randint(len(known), (STEPS, half // 4), generator=generator)
+        rows[:, : half // 4] = known[some]
+    asked = torch.randint(n_asked, (STEPS, BATCH - half), generator=generator)
+    rows[:, half:] = len(y) + asked
+    return rows
+
+
+def _train(X, target, batches, seed, backend, journal):
+    """The network, trained on inputs (n, i) and targets (n,), in eval mode."""
+    stream = streams(seed, "student")
+    network = stream.built(lambda: MoEDetector(X.shape[1], n_experts=N_EXPERTS, **MIXTURE)).train()
+    network.backend = choose_backend(backend, X.device)
+    optimiser = Optimiser(network, RATE, DECAY, STEPS)
+    training = Training("student", network, optimiser, STEPS, stream, journal)
+    for step in training:
+        wanted = target[batches[step]]  # (B,)
+        out = network(X[batches[step]], stream=stream)
+        own = F.smooth_l1_loss(out.expert_logits, wanted.expand(N_EXPERTS, -1))
+        mixture = F.smooth_l1_loss(out.logit, wanted)
+        loss = mixture + own + BALANCE * out.router.balance_loss
+        training.learn(loss, student_loss=mixture.item())
+    return network.eval()

@@ -1,0 +1,182 @@
+"""The small mixture that scores in the detector's place (fast=True)."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import SHORT, made_table, real_set, run_script
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.distillation import student as module
+from swift_hydra.distillation.student import Inputs, Student, centres_of, questions
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+FEW_STEPS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
+
+
+@pytest.fixture(scope="module")
+def table():
+    return made_table(n=1000, n_anomalies=80)
+
+
+@pytest.fixture(scope="module")
+def fitted(table):
+    X, y = table
+    return SwiftHydra(fast=True, n_synthetic=60, **FEW_STEPS).fit(X[:400], y[:400])
+
+
+@pytest.fixture(scope="module")
+def fresh(table):
+    X, y = table
+    return X[400:], y[400:]
+
+
+def teacher(model, X):
+    return model.detector_.score(model.columns_.standardise(X))
+
+
+def test_it_learns_its_teachers_order(fitted, fresh):
+    X, y = fresh
+    own, wanted = fitted.decision_function(X), teacher(fitted, X)
+    assert spearmanr(own, wanted).statistic > 0.85
+    assert roc_auc_score(y, own) > roc_auc_score(y, wanted) - 0.03
+    assert fitted.student_.agreement["rank_correlation"] > 0.85
+    assert 0 <= fitted.student_.agreement["disagreement"] < 0.3
+
+
+def test_trained_beats_untrained(fitted, fresh):
+    X, _ = fresh
+    Z = fitted.columns_.standardise(X)
+    network = module.MoEDetector(
+        fitted.student_.network.d_features, n_experts=module.N_EXPERTS, **module.MIXTURE
+    )
+    untrained = Student(fitted.student_.inputs, network.eval(), 0.0, 1.0)
+    wanted = teacher(fitted, X)
+    ranks = [spearmanr(s.score(Z), wanted).statistic for s in (untrained, fitted.student_)]
+    assert abs(ranks[0]) < 0.6 < ranks[1]
+
+
+def test_a_row_has_one_score(fitted, fresh):
+    X = fresh[0][:50]
+    together = fitted.decision_function(X)
+    alone = np.concatenate([fitted.decision_function(X[i : i + 1]) for i in range(len(X))])
+    np.testing.assert_allclose(alone, together, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_known", [1, 2, 30])
+def test_no_centre_is_a_training_row(n_known):
+    X, _ = made_table(n=200)
+    y = (np.arange(200) < n_known).astype(np.int64)
+    inputs = Inputs.fit(X, y, np.random.default_rng(0))
+    centres = torch.cat([inputs.normals, inputs.anomalies])
+    assert torch.cdist(centres, torch.from_numpy(X).double()).min() > 1e-3
+    assert len(inputs.anomalies)
+
+
+def test_centres_of_a_single_row_and_of_copies():
+    row = np.ones((1, 3), dtype=np.float32)
+    assert centres_of(row, 8, np.random.default_rng(0)).shape == (1, 3)
+    copies = np.repeat(row, 40, axis=0)
+    assert np.allclose(centres_of(copies, 8, np.random.default_rng(0)), 1.0)
+
+
+def test_questions_are_finite_and_reach_beyond_the_rows():
+    X, y = made_table()
+    Z = np.clip(X, -4.5, 4.5)
+    asked = questions(Z, y, Z[:7], np.random.default_rng(0))
+    assert asked.shape == (module.QUESTIONS // 3 * 3 + 7, 6)
+    assert np.isfinite(asked).all() and np.abs(asked).max() < 5
+    assert np.isfinite(questions(Z, 0 * y, Z[:0], np.random.default_rng(0))).all()
+
+
+def test_the_detector_scores_again_what_is_doubtful(fitted, fresh):
+    X, _ = fresh
+    student, Z = fitted.student_, fitted.columns_.standardise(X)
+    wanted = teacher(fitted, X)
+    alone = student.score(Z)
+    some = student.score(Z, 0.1, fitted.detector_.score)
+    again = some != alone
+    assert 0.02 < again.mean() < 0.4
+    np.testing.assert_allclose(some[again], wanted[again], atol=1e-6)
+    assert student.doubt(Z)[again].min() > np.median(student.doubt(Z))
+    np.testing.assert_allclose(student.score(Z, 1.0, fitted.detector_.score), wanted, atol=1e-6)
+
+
+def test_it_survives_the_file(fitted, fresh, tmp_path):
+    X, _ = fresh
+    fitted.save(tmp_path / "m.pt")
+    loaded = SwiftHydra.load(tmp_path / "m.pt")
+    assert np.array_equal(loaded.decision_function(X), fitted.decision_function(X))
+    assert loaded.threshold_ == fitted.threshold_
+
+
+def test_a_damaged_student_is_refused(fitted, tmp_path):
+    for part, value in (("doubts", torch.zeros(3)), ("network", {"config": {}, "state": {}})):
+        saved = fitted.checkpoint()
+        saved["student"][part] = value
+        torch.save(saved, tmp_path / "m.pt")
+        with pytest.raises(InputError, match=r"m\.pt"):
+            SwiftHydra.load(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("settings", [{"preset": "paper"}, {"trust_normals": True}])
+def test_other_teachers(settings):
+    X, y = made_table(n=200, n_anomalies=20)
+    known = None if "trust_normals" in settings else y
+    model = SwiftHydra(fast=True, n_synthetic=40, **FEW_STEPS, **settings).fit(X, known)
+    assert roc_auc_score(y, model.decision_function(X)) > 0.6
+    assert np.array_equal(model.decision_scores_, model.decision_function(X))
+
+
+def test_alarms_of_a_clean_table_are_those_stated():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 4))
+    y = (np.arange(2000) < 40).astype(np.int64)
+    X[y == 1] += 2
+    model = SwiftHydra(fast=True, n_synthetic=60, **FEW_STEPS).fit(X[:1000], y[:1000])
+    p = model.p_values(rng.normal(size=(2000, 4)))
+    assert abs((p <= 0.05).mean() - 0.05) < 0.03
+
+
+def test_commands(tmp_path):
+    X, y = made_table(n=200, n_anomalies=20)
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    done = run_script("SwiftHydra.py", "t.npz", "--fast", "--out", "out", *SHORT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "out" / "t" / "seen" / "seed0"
+    report = json.loads((run / "report.json").read_text())
+    assert report["config"]["fast"] and report["student"]["rank_correlation"] > 0.3
+    stages = {json.loads(line)["stage"] for line in (run / "log.jsonl").read_text().splitlines()}
+    assert "student" in stages
+    np.savez(tmp_path / "new.npz", X=X)
+    score = ("SwiftHydra.py", "score", "--checkpoint", run / "checkpoint.pt", "--data", "new.npz")
+    scores = []
+    for more in ((), ("--verify", "1")):
+        done = run_script(*score, *more, "--force", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        scores.append(np.loadtxt(tmp_path / "scores.csv", delimiter=",", skiprows=1)[:, 1])
+    model = SwiftHydra.load(run / "checkpoint.pt")
+    np.testing.assert_allclose(scores[0], model.decision_function(X), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(scores[1], teacher(model, X), rtol=1e-6, atol=1e-6)
+
+
+def test_verify_without_a_student_is_refused(tmp_path):
+    X, y = made_table(n=120, n_anomalies=20)
+    SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y).save(tmp_path / "m.pt")
+    np.savez(tmp_path / "new.npz", X=X)
+    score = ("SwiftHydra.py", "score", "--checkpoint", "m.pt", "--data", "new.npz")
+    done = run_script(*score, "--verify", "0.1", cwd=tmp_path)
+    assert done.returncode == 2 and "--verify" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_real_rows_keep_their_order():
+    which = RowOptions(dataset=str(real_set("40_vowels")), protocol="seen", seed=10)
+    rows = load_rows(which)
+    model = SwiftHydra(fast=True, random_state=10).fit(rows.train.X, rows.train.y)
+    own = roc_auc_score(rows.y_test, model.decision_function(rows.X_test))
+    assert own > roc_auc_score(rows.y_test, teacher(model, rows.X_test)) - 0.03

@@ -34,7 +34,15 @@ def verbose(tmp_path_factory):
     X, y = made_table(n=200, n_anomalies=30)
     np.savez(base / "made.npz", X=X, y=y)
     run = run_script(
-        "SwiftHydra.py", base / "made.npz", "--out", base, "-v", "--n-synthetic", "5000", *SHORT
+        "SwiftHydra.py",
+        base / "made.npz",
+        "--out",
+        base,
+        "-v",
+        "--fast",
+        "--n-synthetic",
+        "5000",
+        *SHORT,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout, base / "made" / "seen" / "seed0"

@@ -33,6 +33,7 @@ from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.distillation.student import Student
 from swift_hydra.estimator import KIND, TableDetector, check_contamination
+from swift_hydra.exported import SUFFIX, Exported, onnx_bytes, require_onnx, write_onnx
 from swift_hydra.files import load_checkpoint
 from swift_hydra.generation.controls import (
     COPIED,
@@ -307,6 +308,17 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         except RuntimeError as error:
             raise InputError(str(error)) from None
 
+    def export(self, path):
+        """Write the student of ``fast=True`` as one ONNX file that holds no training row.
+
+        Its input X are prepared rows (n, d') float64, its output their scores; ``score`` takes the
+        file in a checkpoint's place. Needs the packages onnx and onnxruntime.
+
+        Raises:
+            InputError: without a student, without the packages, or where it cannot be written.
+        """
+        write_onnx(self, path)
+
     def _detector_settings(self):
         return DetectorSettings.of(self, n_experts=self.n_experts_, device=self.device_)
 
@@ -481,13 +493,16 @@ class RunOptions(OutputOptions):
     eval_only: str | None = setting(
         None, "score the test rows with this checkpoint.pt instead of training"
     )
+    export: bool = setting(
+        False, "with --fast: write student.onnx, which holds no training row (needs onnx)"
+    )
 
 
 def main(argv=None, pace=PACE):
     """The command; ``pace`` says how often a run keeps what is finished, for ``--resume``."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["score"]:
-        score_file.main(argv[1:], SwiftHydra.load)
+        score_file.main(argv[1:], _load)
         return
     about = f"{__doc__.splitlines()[0]} To score new rows: python SwiftHydra.py score -h"
     classes = (RowOptions, SwiftHydra, RunOptions)
@@ -496,6 +511,8 @@ def main(argv=None, pace=PACE):
     progress = Progress(options.quiet, verbose=options.verbose)
     if options.plot:
         require_matplotlib()  # before the work, not after it
+    if options.export:
+        require_onnx(detector.fast)
     detector.check_settings()
     rows = load_rows(which, detector)
     where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
@@ -510,6 +527,11 @@ def main(argv=None, pace=PACE):
     with RunFolder(options.out, rows.data.name, which.protocol_name, which.seed).locked() as folder:
         with few_threads(rows.train.Z.size):
             _run(folder, rows, detector, which, options, Work(progress, pace))
+
+
+def _load(path):
+    """A checkpoint, or what :meth:`SwiftHydra.export` wrote."""
+    return (Exported if str(path).endswith(SUFFIX) else SwiftHydra).load(path)
 
 
 def _evaluate(path, rows, which):
@@ -535,7 +557,8 @@ def _run(folder, rows, detector, which, options, work):
     """Train, score the test rows, write the run's files and print the result line."""
     say = work.progress.say
     settings = {"seed": which.seed, **flag_values(detector)}
-    if options.resume and not options.plot:  # figures need the fitted detector
+    # Figures and the exported student need the fitted detector.
+    if options.resume and not (options.plot or options.export):
         finished = finished_run(folder, rows.fingerprints, settings)
         if finished is not None:
             say(f"nothing is left to do: {folder.path} is done")
@@ -572,7 +595,7 @@ def _run(folder, rows, detector, which, options, work):
             "where"
         ) from error
     report |= run_report.report_of_end(detector, rows, score, device, backend, journal.seconds)
-    _write(folder, rows, detector, score, journal.log, report, options.plot)
+    _write(folder, rows, detector, score, journal.log, report, options)
     store.clear()
     _say_what_was_done(folder, detector, options, say)
     if rows.split is None:
@@ -581,9 +604,11 @@ def _run(folder, rows, detector, which, options, work):
         print(run_report.result_line(rows.y_test, score))
 
 
-def _write(folder, rows, detector, score, log, report, plot):
+def _write(folder, rows, detector, score, log, report, options):
     """All files of a run that did not fail."""
-    figures = run_report.figures_of(detector, rows, score, log, report) if plot else {}
+    figures = run_report.figures_of(detector, rows, score, log, report) if options.plot else {}
+    if options.export:
+        figures["student.onnx"] = onnx_bytes(detector)
     checkpoint = detector.checkpoint(rows.train.fingerprint)
     if rows.split is None:
         figures["scores.csv"] = run_report.ranking(detector)

@@ -103,12 +103,15 @@ class TableDetector(BaseEstimator):
         """
         chunk = self.default_chunk_rows()
         starts = range(0, max(len(X), 1), chunk)
-        parts = [self._scores_of(self.columns_.standardise(X[i : i + chunk])) for i in starts]
+        parts = [self._scores_of_prepared(X[i : i + chunk]) for i in starts]
         scores = np.concatenate(parts)
         if not np.isfinite(scores).all():
             n_bad = int((~np.isfinite(scores)).sum())
             raise FloatingPointError(f"{n_bad} of {len(scores)} scores are not finite")
         return scores
+
+    def _scores_of_prepared(self, X):
+        return self._scores_of(self.columns_.standardise(X))
 
     def _scores_of(self, Z):
         """(n,) scores of standardised rows (n, d')."""
@@ -242,18 +245,19 @@ class TableDetector(BaseEstimator):
 
     def _set_threshold(self):
         if self.false_alarms is not None:
-            m = len(self.normal_scores_)
-            # So many normals may score as high as a flagged row; -1 where m is too small for any.
-            allowed = int(self.false_alarms * (m + 1) + 1e-9) - 1
-            self.threshold_ = np.inf
-            if allowed >= 0:
-                self.threshold_ = float(self.normal_scores_[m - 1 - allowed])
+            self.threshold_ = self._threshold_of_false_alarms()
         else:
             share = self.contamination
             share = self.estimated_contamination_ if share == "auto" else share
             self.threshold_ = threshold_of(self.fresh_scores_, share)
         self.labels_ = (self.fresh_scores_ > self.threshold_).astype(np.int64)
         return self
+
+    def _threshold_of_false_alarms(self):
+        m = len(self.normal_scores_)
+        # So many normals may score as high as a flagged row; -1 where m is too small for any.
+        allowed = int(self.false_alarms * (m + 1) + 1e-9) - 1
+        return float(self.normal_scores_[m - 1 - allowed]) if allowed >= 0 else np.inf
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -289,7 +293,12 @@ class TableDetector(BaseEstimator):
         }
 
     def save(self, path):
-        """Write the fitted detector to one file, atomically."""
+        """Write the fitted detector to one file, atomically.
+
+        With ``preset="full"`` it holds training rows: up to ``max_normals`` neighbours and
+        ``max_centres`` rows in every kernel expert, standardised. The student's file holds none,
+        see ``export``.
+        """
         write_torch(path, self.checkpoint())
 
     @classmethod

@@ -24,6 +24,7 @@ FLOORS = [
     ["pretrain"],
     ["generation", "detection", "distillation"],
     ["estimator"],
+    ["exported"],
     ["SwiftHydra"],
     ["bench"],
     ["benchmark"],

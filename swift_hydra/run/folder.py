@@ -134,7 +134,7 @@ class RunFolder:
                     part(self.path / name, lambda file, content=content: file.write(content))
                 )
             (self.path / "DONE").unlink(missing_ok=True)
-            pages = (self.path / "report.html", self.path / "scores.csv")
+            pages = [self.path / name for name in ("report.html", "scores.csv", "student.onnx")]
             for old in (*self.path.glob("*.png"), *pages):
                 if old.name not in contents:
                     old.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ class ScoreOptions(Reading):
     """Settings of the command."""
 
     checkpoint: str = setting(
-        None, "checkpoint.pt of a run of SwiftHydra.py, or what SwiftHydra.save wrote"
+        None, "checkpoint.pt or student.onnx of a run, or what SwiftHydra.save or export wrote"
     )
     data: str = setting(
         None, "rows to score: a .csv, .parquet or .npz with the columns of the training table"
@@ -192,8 +192,8 @@ def _as_asked(detector, config):
     if config.verify is not None:
         if detector.student_ is None:
             raise InputError(
-                f"verify={config.verify:g}: {config.checkpoint} was not trained with --fast, all "
-                "its scores are the detector's: leave --verify out"
+                f"verify={config.verify:g}: {config.checkpoint} is no checkpoint of --fast, which "
+                "has both: leave --verify out"
             )
         detector.verify = config.verify
     return detector

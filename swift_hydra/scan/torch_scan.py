@@ -28,7 +28,21 @@ def selective_scan(u, delta, A, B, C, D):
     Returns:
         (G, B, L, D). Deterministic on the CPU; differentiable once in every argument.
     """
-    return _SelectiveScan.apply(u, delta, A, B, C) + u * D[:, None, None, :]
+    scan = _traced if torch.jit.is_tracing() else _SelectiveScan.apply
+    return scan(u, delta, A, B, C) + u * D[:, None, None, :]
+
+
+def _traced(u, delta, A, B, C):
+    """The same without writing in place, which a recorded graph (ONNX) does not know."""
+    A_t = A.transpose(1, 2).unsqueeze(1)  # (G, 1, N, D)
+    state = 0.0
+    out = []
+    for t in range(u.shape[2]):
+        step = delta[:, :, t].unsqueeze(2)  # (G, B, 1, D)
+        added = B[:, :, t].unsqueeze(-1) * (step * u[:, :, t].unsqueeze(2))  # (G, B, N, D)
+        state = added + torch.exp(step * A_t) * state
+        out.append((C[:, :, t].unsqueeze(-1) * state).sum(2))  # (G, B, D)
+    return torch.stack(out, dim=2)
 
 
 class _SelectiveScan(torch.autograd.Function):

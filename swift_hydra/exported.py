@@ -1,0 +1,189 @@
+"""The student of ``fast=True`` as one ONNX file, which needs no PyTorch, and back.
+
+The file scores prepared rows in float64: scaler, inputs and experts are in its graph. What the
+table's texts and gaps become, the threshold, and how the training rows scored are in its metadata,
+so that ``python SwiftHydra.py score`` takes it like a checkpoint. It holds no training row: medians
+and ranges of the columns, centres that are means of rows, weights.
+"""
+
+import copy
+import importlib.util
+import io
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from swift_hydra.data.rows import Columns
+from swift_hydra.distillation.student import FARTHEST
+from swift_hydra.estimator import TableDetector
+from swift_hydra.files import content_of, write_bytes
+from swift_hydra.geometry import BEND
+from swift_hydra.settings import InputError
+
+KIND = "swift-hydra student 1"
+SUFFIX = ".onnx"
+NORMAL_SCORES = 2000  # at most, of those that p-values compare with
+MOST_DEVIATIONS = 1e15  # beyond which a bent value is 5 whatever it is
+OPSET = 17
+MISSING = "needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
+
+
+class _Graph(nn.Module):
+    """What is exported: prepared rows (n, d) float64 to scores (n,) float64."""
+
+    def __init__(self, student, scaler):
+        super().__init__()
+        self.student = student
+        self.network = copy.deepcopy(student.network).eval()
+        self.network.backend = "torch"
+        self.register_buffer("centre", torch.from_numpy(scaler.centre))
+        self.register_buffer("scale", torch.from_numpy(scaler.scale))
+
+    def forward(self, X):
+        u = ((X - self.centre) / self.scale).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+        inputs = self.student.inputs((u / torch.sqrt(1 + (u / BEND) ** 2)).float())
+        gates, chosen = self.network.route(inputs)
+        each = self.network.experts(inputs).T  # (n, E)
+        value = (each.gather(1, chosen) * gates).sum(1).double()
+        value = value.clamp(-FARTHEST, FARTHEST)
+        # ONNX has sinh for float32 alone.
+        return self.student.middle + self.student.spread * (value.exp() - (-value).exp()) / 2
+
+
+def require_onnx(fast):
+    """Refuse an export that cannot be made, before the work.
+
+    Args:
+        fast: whether there is, or will be, a student.
+    """
+    if not fast:
+        raise InputError("export needs the student: fit with fast=True (--fast)")
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError(f"export {MISSING}")
+
+
+def onnx_bytes(detector):
+    """The ONNX file of a fitted detector with a student.
+
+    Raises:
+        InputError: without a student, or without the packages.
+    """
+    require_onnx(detector.student_ is not None)
+    import onnx
+
+    scaler = detector.columns_.scaler
+    rows = torch.from_numpy(scaler.centre + np.linspace(-1, 1, 5)[:, None] * scaler.scale)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes that the recorded graph takes for constants: d, E
+        torch.onnx.export(
+            _Graph(detector.student_, scaler),
+            (rows,),
+            buffer,
+            input_names=["X"],
+            output_names=["score"],
+            dynamic_axes={"X": {0: "n"}, "score": {0: "n"}},
+            opset_version=OPSET,
+            dynamo=False,  # the other exporter needs one package more
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    normal = detector.normal_scores_
+    some = np.linspace(0, len(normal) - 1, min(len(normal), NORMAL_SCORES)).round().astype(int)
+    content = {
+        "kind": KIND,
+        "columns": _plain(detector.columns_.snapshot()),
+        "n_features": detector.n_features_in_,
+        "classes": detector.classes_.tolist(),
+        "label_name": detector.label_name_,
+        "dates": detector.dates,
+        "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
+        "normal_scores": normal[some].tolist(),
+        "agreement": detector.student_.agreement,
+    }
+    onnx.helper.set_model_props(model, {"swift_hydra": json.dumps(content)})
+    return model.SerializeToString()
+
+
+def write_onnx(detector, path):
+    """Write :func:`onnx_bytes` to a file, atomically."""
+    write_bytes(path, onnx_bytes(detector))
+
+
+class Exported(TableDetector):
+    """What :func:`write_onnx` wrote, as a detector that scores; :meth:`load` reads it."""
+
+    @classmethod
+    def load(cls, path):
+        """Read the file.
+
+        Raises:
+            InputError: without onnxruntime; if the file is missing, damaged or of another kind.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise InputError(f"{path}: {MISSING}") from None
+        if not Path(path).is_file():
+            raise InputError(f"{path}: does not exist: give the file that export wrote")
+        with content_of(path):
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            options.log_severity_level = 4
+            self = cls()
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+            content = json.loads(
+                self._session.get_modelmeta().custom_metadata_map.get("swift_hydra", "{}")
+            )
+            if content.get("kind") != KIND:
+                raise ValueError(f"kind is {content.get('kind')!r}, not {KIND!r}")
+            self.n_features_in_ = content["n_features"]
+            self.columns_ = Columns.from_snapshot(_arrays(content["columns"]), self.n_features_in_)
+            self.classes_ = np.array(content["classes"])
+            self.label_name_ = content["label_name"]
+            self.dates = content["dates"]
+            self.normal_scores_ = np.sort(np.array(content["normal_scores"], dtype=np.float64))
+            threshold = content["threshold"]
+            self.threshold_ = np.inf if threshold is None else float(threshold)
+            self.detector_ = self._session
+            self.student_ = None
+            self.score_prepared(np.stack([self.columns_.centre, self.columns_.low]))
+        return self
+
+    def _scores_of_prepared(self, X):
+        return self._session.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]
+
+    def set_false_alarms(self, share):
+        """As :meth:`estimator.TableDetector.set_false_alarms`; there are no training rows' labels.
+
+        Args:
+            share: of normal rows.
+        """
+        self.false_alarms = share
+        self.threshold_ = self._threshold_of_false_alarms()
+        return self
+
+
+def _plain(value):
+    """Arrays to lists inside nested dicts, with their types."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": str(value.dtype)}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _arrays(value):
+    """The way back of :func:`_plain`."""
+    if isinstance(value, dict):
+        if value.keys() == {"array", "dtype"}:
+            return np.array(value["array"], dtype=value["dtype"])
+        return {name: _arrays(item) for name, item in value.items()}
+    return [_arrays(item) for item in value] if isinstance(value, list) else value

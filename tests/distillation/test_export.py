@@ -1,0 +1,127 @@
+"""The student as one ONNX file."""
+
+import sys
+
+import numpy as np
+import pytest
+from helpers import SHORT, made_table, run_script
+
+from swift_hydra.exported import Exported
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("onnx", reason="onnx is not installed")
+
+FEW_STEPS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
+
+
+@pytest.fixture(scope="module")
+def model():
+    X, y = made_table(n=400, n_anomalies=30)
+    return SwiftHydra(fast=True, n_synthetic=60, **FEW_STEPS).fit(X, y)
+
+
+@pytest.fixture(scope="module")
+def file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "student.onnx"
+    model.export(path)
+    return path
+
+
+def test_equal_scores_on_ten_thousand_rows(model, file):
+    X = np.random.default_rng(1).normal(size=(10_000, 6)) * 2
+    X[0] = 1e12
+    own = model.decision_function(X)
+    exported = Exported.load(file)
+    np.testing.assert_allclose(exported.decision_function(X), own, atol=1e-5, rtol=1e-5)
+    assert exported.threshold_ == model.threshold_
+    assert np.array_equal(exported.predict(X[:100]), model.predict(X[:100]))
+    np.testing.assert_allclose(exported.p_values(X[:100]), model.p_values(X[:100]), atol=0.01)
+
+
+def test_plain_onnxruntime_scores_prepared_rows(model, file):
+    import onnxruntime
+
+    X = np.random.default_rng(2).normal(size=(3, 6))
+    session = onnxruntime.InferenceSession(str(file))
+    for rows in (X, X[:1]):  # any number of them
+        (scores,) = session.run(None, {"X": rows})
+        np.testing.assert_allclose(scores, model.decision_function(rows), atol=1e-5, rtol=1e-5)
+
+
+def test_it_is_small_and_holds_no_training_row(model, file):
+    content = file.read_bytes()
+    assert len(content) < 2**20
+    X, _ = made_table(n=400, n_anomalies=30)
+    for rows in (X, X.astype(np.float64), model.columns_.standardise(X)):
+        for row in rows:
+            assert row[:2].tobytes() not in content
+    values = {f"{value:.6g}" for value in X[:, 0]}
+    assert sum(value in content.decode("latin-1") for value in values) <= 2  # the column's range
+
+
+def test_without_a_student_it_is_refused(tmp_path):
+    X, y = made_table(n=120, n_anomalies=20)
+    plain = SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y)
+    with pytest.raises(InputError, match="fast=True"):
+        plain.export(tmp_path / "s.onnx")
+    assert not (tmp_path / "s.onnx").exists()
+
+
+def test_the_package_is_named_where_it_is_missing(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match="pip install onnx onnxruntime"):
+        Exported.load(file)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "other"])
+def test_damaged_files_are_refused_in_one_line(file, tmp_path, damage):
+    import onnx
+
+    path = tmp_path / "s.onnx"
+    if damage == "other":
+        x = onnx.helper.make_tensor_value_info("X", onnx.TensorProto.DOUBLE, ["n", 6])
+        node = onnx.helper.make_node("Identity", ["X"], ["score"])
+        out = onnx.helper.make_tensor_value_info("score", onnx.TensorProto.DOUBLE, ["n", 6])
+        graph = onnx.helper.make_graph([node], "other", [x], [out])
+        opset = [onnx.helper.make_opsetid("", 17)]
+        onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    elif damage != "missing":
+        content = {"empty": b"", "text": b"no model", "cut": file.read_bytes()[:5000]}[damage]
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"s\.onnx") as error:
+        Exported.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_commands(tmp_path):
+    X, y = made_table(n=200, n_anomalies=20)
+    texts = np.where(X[:, 2] > 0, "red", "blue")
+    lines = ["a,b,c,outlier"]
+    for row, text, label in zip(X, texts, y, strict=True):
+        lines.append(f"{row[0]:.5f},{row[1]:.5f},{text},{label}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    flags = ("--categorical", "onehot", "--fast", "--export", "--out", "out", *SHORT)
+    done = run_script("SwiftHydra.py", "t.csv", "--label-column", "outlier", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "out" / "t" / "seen" / "seed0"
+    (tmp_path / "new.csv").write_text(
+        "\n".join(",".join(line.split(",")[:3]) for line in lines) + "\n"
+    )
+    scores = []
+    for name in ("checkpoint.pt", "student.onnx"):
+        arguments = ("--checkpoint", run / name, "--data", "new.csv", "--p-values", "--force")
+        done = run_script("SwiftHydra.py", "score", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        scores.append(np.loadtxt(tmp_path / "scores.csv", delimiter=",", skiprows=1))
+    np.testing.assert_allclose(scores[1][:, 1], scores[0][:, 1], atol=1e-5, rtol=1e-5)
+    assert np.array_equal(scores[1][:, 2], scores[0][:, 2])
+    refused = run_script(
+        *("SwiftHydra.py", "score", "--checkpoint", run / "student.onnx"),
+        *("--data", "new.csv", "--verify", "0.1", "--force"),
+        cwd=tmp_path,
+    )
+    assert refused.returncode == 2 and "--verify" in refused.stderr
+    refused = run_script("SwiftHydra.py", "t.csv", "--export", cwd=tmp_path)
+    assert refused.returncode == 2 and "--fast" in refused.stderr

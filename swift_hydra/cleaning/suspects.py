@@ -96,9 +96,9 @@ def hidden_share(doubtful, known):
         known: (m,) left-out scores of the known anomalies.
     """
     m = len(known)
-    if not m:
+    if m < 2:  # any row may rank above a single one
         return PRIOR
-    place = np.arange(min(2, m), max((m + 1) // 2, min(2, m)) + 1)  # j
+    place = np.arange(2, max((m + 1) // 2, 2) + 1)  # j
     ranked = np.sort(doubtful)
     above = 1 - np.searchsorted(ranked, np.sort(known)[m - place], side="left") / len(ranked)
     bound = min(float((above * (m + 1) / place).min()), MOST)

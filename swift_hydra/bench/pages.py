@@ -15,7 +15,7 @@ from swift_hydra.bench.dirty import KINDS
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
 from swift_hydra.bench.places import DIRTY, LABELS, PAGES, RESULTS, SPEED
-from swift_hydra.bench.records import load_records
+from swift_hydra.bench.records import key_of, load_records
 from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores, holm, paired
 from swift_hydra.bench.speed_tables import speed_page
 from swift_hydra.files import write_bytes
@@ -350,6 +350,41 @@ def labels_table(records, methods):
     return lines
 
 
+def student_table(records):
+    """The student of ``fast=True`` against the detector that it learned from, as Markdown lines.
+
+    Args:
+        records: dicts; those of seed 0 are shown, a line for every protocol.
+    """
+    heads = ("sets", "detector", "student", "difference", "worst set")
+    lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
+    student = f"{SWIFT_HYDRA}/fast"
+    for protocol in (*PUBLISHED, *BY_LABELS):
+        cells = defaultdict(dict)
+        for r in records:
+            if (r["protocol"], r["seed"], r["failed"]) == (protocol, 0, None):
+                cells[r["method"]][r["dataset"]] = (r["auc_roc"], r["auc_pr"])
+        sets = sorted(cells[student].keys() & cells[SWIFT_HYDRA].keys())
+        if not sets:
+            continue
+        both = np.array([[cells[m][name] for name in sets] for m in (SWIFT_HYDRA, student)])
+        change = both[1] - both[0]  # (sets, 2)
+        error = change.std(0, ddof=1) / len(sets) ** 0.5
+        worst = int(change[:, 0].argmin())
+        lines.append(
+            row_of(
+                f"*{protocol}*",
+                len(sets),
+                *("{:.3f} ({:.3f})".format(*side) for side in both.mean(1)),
+                "{:+.3f} ± {:.3f} ({:+.3f} ± {:.3f})".format(
+                    *np.column_stack([change.mean(0), error]).ravel()
+                ),
+                f"{sets[worst]} {change[worst, 0]:+.3f}",
+            )
+        )
+    return lines if len(lines) > 2 else ["No record of it yet."]
+
+
 def dirty_table(records, methods):
     """Mean AUC-ROC of every method on clean tables and on their dirty versions, *seen*.
 
@@ -398,14 +433,17 @@ def sections(records):
         The lines of ``results/README.md``, and {marker: lines} for the pages.
     """
     compared = [*OURS, *GROUPS["peers"], *GROUPS["foundation"]]
+    latest = measured_again(records)
     lines = [
         "# Measured results",
         "",
-        "Written by `python benchmark.py --report` from `results/records`.",
+        "Written by `python benchmark.py --report` from `results/records` and, where a cell was "
+        "measured again, `results/labels`. The ladders and ablations are of one commit among "
+        "themselves, older than the headline tables.",
         "",
     ]
     for protocol in PUBLISHED:
-        lines += headline(records, protocol, compared, FIVE_SEEDS)
+        lines += headline(latest, protocol, compared, FIVE_SEEDS)
     for preset in ("paper", "full"):
         for subject, methods in (
             ("Where generated anomalies come from", _rungs(preset)),
@@ -416,18 +454,24 @@ def sections(records):
                 lines += ladder(records, protocol, f"{preset}/rl", methods, TWO_SEEDS, text)
     lines += script_table(records)
     for protocol in PUBLISHED:
-        lines += per_dataset(records, protocol, compared, FIVE_SEEDS)
-    tables = {"overview": overview(records, compared, FIVE_SEEDS)}
+        lines += per_dataset(latest, protocol, compared, FIVE_SEEDS)
+    tables = {"overview": overview(latest, compared, FIVE_SEEDS)}
     for name, methods in (("generators", _rungs("paper")), ("parts", _with_ablations("paper"))):
         rows = ladder(records, "unseen", "paper/rl", methods, TWO_SEEDS, "")
         rows = [line for line in rows if line.startswith("|")]
         tables[name] = rows or ["No complete record of it yet."]
     tables["speed"] = speed_page(SPEED)[:-1]
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
-    by_labels = [*load_records(LABELS), *records]
-    tables["labels"] = labels_table(by_labels, list(dict.fromkeys(shown)))
+    tables["labels"] = labels_table(latest, list(dict.fromkeys(shown)))
+    tables["student"] = student_table(latest)
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     return lines, tables
+
+
+def measured_again(records):
+    """The records, those in ``LABELS`` in place of older ones of the same cell."""
+    cells = {key_of(record): record for record in [*records, *load_records(LABELS)]}
+    return list(cells.values())
 
 
 def filled(text, tables):
@@ -459,4 +503,4 @@ def write_report(records, figures=False):
         if page.is_file():
             write_bytes(page, filled(page.read_text(), tables).encode())
             written.append(page)
-    return written + (draw_diagrams(records, SWIFT_HYDRA) if figures else [])
+    return written + (draw_diagrams(measured_again(records), SWIFT_HYDRA) if figures else [])

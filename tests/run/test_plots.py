@@ -198,3 +198,19 @@ def test_missing_matplotlib_is_named_first(npz, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="pip install matplotlib"):
         main([str(npz), "--plot", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_closeness_counts_test_anomalies_that_generated_rows_come_nearer_to():
+    rng = np.random.default_rng(0)
+    Z_train = rng.normal(size=(60, 2)).astype(np.float32)
+    y_train = (np.arange(60) < 2).astype(int)
+    Z_train[y_train == 1] = (-4, 0)
+    Z_test = np.array([[4, 0], [4, 0.5], [-4, 0.1], [-4, -0.1]], dtype=np.float32)
+    given = {"y_train": y_train, "Z_train": Z_train, "y_test": np.ones(4), "Z_test": Z_test}
+    names = [name for name in plots.Run._fields if name not in given]
+    run = plots.Run(**given, **dict.fromkeys(names))
+    near = np.array([[3.9, 0.2]] * 50, dtype=np.float32)
+    assert plots.closeness(run._replace(synthetic=near))[0] == 0.5
+    assert plots.closeness(run._replace(synthetic=near * [0.01, 1]))[0] == 0.5  # nearer than -4
+    assert plots.closeness(run._replace(synthetic=near - [8.1, 0]))[0] == 0
+    assert plots.closeness(run._replace(synthetic=near[:0])) is None

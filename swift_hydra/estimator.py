@@ -336,7 +336,7 @@ class TableDetector(BaseEstimator):
             self.estimated_contamination_ = saved["estimated_contamination"]
             self.detector_ = self.detector_from(to_arrays(saved["detector"]))
             self.student_ = None
-            if saved["student"] is not None:
+            if saved.get("student") is not None:  # older checkpoints have no such part
                 student = to_arrays(saved["student"])
                 self.student_ = Student.from_snapshot(student, self.mamba)
             check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)

@@ -22,7 +22,7 @@ from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import content_of, load_checkpoint, write_torch
-from swift_hydra.geometry import BEND, Neighbours
+from swift_hydra.geometry import BOUND, Neighbours
 from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.run.folder import RunFolder
@@ -44,7 +44,6 @@ from swift_hydra.training.threads import few_threads
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 STAND_INS = 400
-BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
 CVAE_BATCH = 128
 CVAE_RATE = 2e-3
 CVAE_DECAY = 1e-4

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from swift_hydra.data.columns import MOST_DEVIATIONS
 from swift_hydra.data.rows import Columns
 from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector
@@ -27,7 +28,6 @@ from swift_hydra.settings import InputError
 KIND = "swift-hydra student 1"
 SUFFIX = ".onnx"
 NORMAL_SCORES = 2000  # at most, of those that p-values compare with
-MOST_DEVIATIONS = 1e15  # beyond which a bent value is 5 whatever it is
 OPSET = 17
 MISSING = "needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
 
@@ -134,11 +134,11 @@ class Exported(TableDetector):
             options.intra_op_num_threads = torch.get_num_threads()
             options.log_severity_level = 4
             self = cls()
-            self._session = onnxruntime.InferenceSession(
+            self.detector_ = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
             content = json.loads(
-                self._session.get_modelmeta().custom_metadata_map.get("swift_hydra", "{}")
+                self.detector_.get_modelmeta().custom_metadata_map.get("swift_hydra", "{}")
             )
             if content.get("kind") != KIND:
                 raise ValueError(f"kind is {content.get('kind')!r}, not {KIND!r}")
@@ -150,13 +150,12 @@ class Exported(TableDetector):
             self.normal_scores_ = np.sort(np.array(content["normal_scores"], dtype=np.float64))
             threshold = content["threshold"]
             self.threshold_ = np.inf if threshold is None else float(threshold)
-            self.detector_ = self._session
             self.student_ = None
             self.score_prepared(np.stack([self.columns_.centre, self.columns_.low]))
         return self
 
     def _scores_of_prepared(self, X):
-        return self._session.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]
+        return self.detector_.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]
 
     def set_false_alarms(self, share):
         """As :meth:`estimator.TableDetector.set_false_alarms`; there are no training rows' labels.

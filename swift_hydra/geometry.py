@@ -12,6 +12,7 @@ import hashlib
 import numpy as np
 
 BEND = 5.0  # bound of standardised values, see data/columns.py
+BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
 FINEST = 19  # a grid step is 2^-FINEST, coarser where d is large
 MOST_FAR = 48.0  # bound of the coordinate for what the bend hides
 FAR_FROM = 2.0  # times BEND: standard deviations from which it counts

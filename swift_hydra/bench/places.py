@@ -11,7 +11,7 @@ IMPORT_FROM = PACKAGE.parent
 SCRIPT = (PACKAGE.parent if IN_CLONE else PACKAGE) / "SwiftHydra.py"
 RESULTS = ROOT / "results"
 RECORDS = RESULTS / "records"
-LABELS = RESULTS / "labels"  # of the protocols that hide labels, one file for all methods
+LABELS = RESULTS / "labels"  # by protocol, all methods in one file; newer than RECORDS
 DIRTY = RESULTS / "dirty"
 SPEED = RESULTS / "speed"
 # What may hold tables between markers; a page that is not there is passed over.

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from sklearn.cluster import MiniBatchKMeans
 
-from swift_hydra.geometry import BEND, Neighbours
+from swift_hydra.geometry import BOUND, Neighbours
 from swift_hydra.model import MoEDetector
 from swift_hydra.scan.backends import choose_backend
 from swift_hydra.snapshot import pack_network, read_network
@@ -41,9 +41,8 @@ CENTRED_ROWS = 16384  # that centres are found of
 LEAST = 1e-2  # added to a distance before its logarithm
 MOST = 6.0  # standard deviations of an input
 FARTHEST = 12.0  # of a squashed score
-INSIDE = 0.98 * BEND  # of questions: 25 standard deviations, unbent
 SHELLS = (0.2, 8.0)  # how far rows are moved, in distances to their neighbours
-BOUND = 0.5  # between squashed scores: more is a disagreement
+DISAGREE = 0.5  # between squashed scores: more is a disagreement
 DOUBTS = 201  # quantiles of the training rows' doubt that are kept
 
 
@@ -79,7 +78,7 @@ def questions(Z, y, generated, rng):
     taken = rng.random((m, d)) < rng.random((m, 1))
     swapped = np.where(taken, Z[some()], Z[some(np.arange(n))])
     rows = np.concatenate([mixed, moved, swapped, generated])
-    return np.clip(rows, -INSIDE, INSIDE).astype(np.float32)
+    return np.clip(rows, -BOUND, BOUND).astype(np.float32)
 
 
 def centres_of(Z, most, rng, others=None):
@@ -207,7 +206,7 @@ class Student:
         spread: their standard deviation.
         doubts: (DOUBTS,) quantiles of the training rows' doubt, see :meth:`doubt`.
         agreement: ``disagreement``, the share of training rows whose squashed scores differ by
-            more than ``BOUND``, and ``rank_correlation`` (Spearman).
+            more than ``DISAGREE``, and ``rank_correlation`` (Spearman).
     """
 
     def __init__(self, inputs, network, middle, spread, doubts=None, agreement=None):
@@ -242,7 +241,7 @@ class Student:
         batches = _batches(rows.y, len(asked), streams(seed, "student/batches").draws)
         self.network = _train(X, target, batches, seed, settings.mamba, journal)
         own = self.score(Z)
-        far = np.abs(self._squashed(own) - self._squashed(scores)) > BOUND
+        far = np.abs(self._squashed(own) - self._squashed(scores)) > DISAGREE
         rank = float(spearmanr(own, scores).statistic) if np.ptp(own) and np.ptp(scores) else 1.0
         self.agreement = {"disagreement": float(far.mean()), "rank_correlation": rank}
         self.doubts = np.quantile(self.doubt(Z), np.linspace(0, 1, DOUBTS))

@@ -22,7 +22,7 @@ import torch
 
 from swift_hydra.generation.agent import PolicyProposer
 from swift_hydra.generation.reward import Candidates
-from swift_hydra.pretrain import BOUND
+from swift_hydra.geometry import BOUND
 from swift_hydra.settings import InputError
 
 N_CANDIDATES = 1024  # proposals of an episode

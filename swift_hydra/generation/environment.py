@@ -29,8 +29,8 @@ from swift_hydra.generation.reward import (
     Novelty,
     RewardFunction,
 )
+from swift_hydra.geometry import BOUND
 from swift_hydra.model import BetaCVAE, MoEDetector
-from swift_hydra.pretrain import BOUND
 from swift_hydra.snapshot import pack_network, read_network
 
 # Largest change of one step in each part of the state.

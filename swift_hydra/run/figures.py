@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from swift_hydra.geometry import BEND, Neighbours
+from swift_hydra.geometry import BOUND, Neighbours
 from swift_hydra.run.page import page
 from swift_hydra.settings import InputError
 
@@ -35,7 +35,6 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 MOST_COMPARED = 4096  # normals of :func:`closeness`
-BOUND = 0.98 * BEND  # of rows that were moved
 MAP_ROWS = 200  # most points of each kind in the map: t-SNE takes seconds on all five
 MAP_DIRECTIONS = 50  # principal components that t-SNE and UMAP see of a wider table
 USAGE_ROWS = 4000  # most rows of each class that are routed for expert usage

@@ -196,7 +196,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         4096, "normals that stand for a larger table in the neighbour search", low=2, high=10**9
     )
     max_centres: int = setting(
-        1600, "rows that stand for a larger table in each kernel expert", low=4, high=10**5
+        1000, "rows that stand for a larger table in each kernel expert", low=4, high=10**5
     )
     mamba: str = setting(
         "auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)"

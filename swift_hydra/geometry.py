@@ -11,6 +11,8 @@ import hashlib
 
 import numpy as np
 
+from swift_hydra.compiled import MORE, available, nearest_rows
+
 BEND = 5.0  # bound of standardised values, see data/columns.py
 BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
 FINEST = 19  # a grid step is 2^-FINEST, coarser where d is large
@@ -77,22 +79,28 @@ class Neighbours:
         reference: (r, d) standardised rows; copies count as many times as they are there.
 
     Attributes:
-        distinct: m numbers of reference rows, the first of each group of copies.
+        distinct: m numbers of reference rows, the first of each group of copies, in any order.
         group: (r,) which distinct row each reference row is.
     """
 
     def __init__(self, reference):
         self.reference = np.ascontiguousarray(reference, dtype=np.float32)
         rows, self.step = on_grid(self.reference)
-        _, self.distinct, self.group = np.unique(
+        _, distinct, group = np.unique(
             copies(self.reference), return_index=True, return_inverse=True
         )
-        rows = rows[self.distinct]
+        # Shuffled: in many tables rows that stand together are neighbours of the same rows.
+        place = np.random.default_rng(0).permutation(len(distinct))
+        self.distinct = distinct[np.argsort(place)]
+        self.group = place[group]
+        self._rows = np.ascontiguousarray(rows[self.distinct])
+        self._square = np.square(self._rows).sum(1)
         # One product gives |r|^2 - 2 x r.
-        self._factor = np.concatenate([rows, np.square(rows).sum(1)[:, None]], axis=1).T.copy()
+        in_units = np.column_stack([self._rows * self.step, self._square * self.step**2])
+        self._rounded = in_units.T.astype(np.float32)
 
     def nearest(self, X, k):
-        """The nearest distinct reference rows, of equally near ones some.
+        """The nearest distinct reference rows, of equally near ones the first.
 
         Args:
             X: (n, d) rows.
@@ -101,23 +109,50 @@ class Neighbours:
         Returns:
             Sorted distances and their places in ``distinct``: (n, min(k, m)).
         """
-        m = self._factor.shape[1]
+        m = len(self._rows)
         k = min(k, m)
-        distance = np.empty((len(X), k))
+        square = np.empty((len(X), k))
         index = np.empty((len(X), k), dtype=np.int64)
         size = max(BLOCK_NUMBERS // max(m, 1), 16)
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             rows = on_grid(X[part])[0]
-            square = np.concatenate([-2 * rows, np.ones((len(rows), 1))], axis=1) @ self._factor
-            at = np.argpartition(square, k - 1, axis=1)[:, :k] if k < m else np.arange(m)
-            at = np.sort(np.broadcast_to(at, (len(rows), k)), axis=1)
-            near = np.take_along_axis(square, at, axis=1)
-            order = np.argsort(near, axis=1, kind="stable")
-            index[part] = np.take_along_axis(at, order, axis=1)
-            near = np.take_along_axis(near, order, axis=1) + np.square(rows).sum(1)[:, None]
-            distance[part] = np.sqrt(near) * self.step
-        return distance, index
+            unsure = np.ones(len(rows), dtype=bool)
+            if available() and m >= k + MORE:
+                square[part], index[part], unsure = self._rounded_first(rows, k)
+            if unsure.any():
+                at = start + np.flatnonzero(unsure)
+                square[at], index[at] = self._among_all(rows[unsure], k)
+        return np.sqrt(square) * self.step, index
+
+    def _rounded_first(self, rows, k):
+        """Squared distances and places (n, k) by float32 products; where these may not suffice."""
+        x = rows * self.step
+        factor = np.concatenate([-2 * x, np.ones((len(x), 1))], axis=1).astype(np.float32)
+        near = factor @ self._rounded
+        square, index, bound = nearest_rows(near, rows, self._rows, k)
+        # What float32 sums of d + 2 products can be off by, more rather than less.
+        length = np.sqrt(np.square(x).sum(1))
+        longest = np.sqrt(self._square.max()) * self.step
+        error = 2.0**-23 * (len(self._rounded) + 8) * longest * (2 * length + longest)
+        enough = square[:, -1] * self.step**2 - np.square(length) < bound - error
+        return square, index, ~enough
+
+    def _among_all(self, rows, k):
+        """Squared distances and places (n, k) by exact products."""
+        square = self._square - 2 * rows @ self._rows.T
+        at = np.broadcast_to(np.arange(len(self._rows)), square.shape)
+        if k < square.shape[1]:
+            last = np.partition(square, k - 1, axis=1)[:, k - 1 : k]
+            nearer = square < last
+            level = square == last
+            missing = k - nearer.sum(1, keepdims=True)
+            chosen = nearer | (level & (np.cumsum(level, axis=1) <= missing))
+            at = np.nonzero(chosen)[1].reshape(len(rows), k)
+        near = np.take_along_axis(square, at, axis=1)
+        order = np.argsort(near, axis=1, kind="stable")
+        near = np.take_along_axis(near, order, axis=1) + np.square(rows).sum(1)[:, None]
+        return near, np.take_along_axis(at, order, axis=1)
 
     def counts(self, used=None):
         """How many reference rows (of those ``used``, (r,) bool) are copies of each: (m,)."""

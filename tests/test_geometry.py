@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 
+from swift_hydra import compiled
 from swift_hydra.generation.reward import Coverage, Novelty
 from swift_hydra.geometry import (
     BEND,
@@ -83,6 +85,36 @@ def test_copies_count_and_can_be_left_out(X, k):
     if (np.abs(unbend(X)) < 9).all():
         own = search.mean_distance(X, k)
         np.testing.assert_allclose(own, np.sort(full, 1)[:, :k].mean(1), atol=1e-4)
+
+
+@pytest.mark.skipif(not compiled.available(), reason="numba is not installed: pip install numba")
+@settings(max_examples=60, deadline=None)
+@given(rows(most=400), st.integers(1, 25))
+def test_compiled_neighbours_are_the_plain_ones(X, k):
+    """Whatever is level, far out or all alike; the compiled way may leave rows to the plain one."""
+    search = Neighbours(X)
+    asked = np.concatenate([X, X[::-1] + np.float32(0.01)])
+    compiled_ones = search.nearest(asked, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "njit", None)
+        plain = search.nearest(asked, k)
+    assert all(np.array_equal(a, b) for a, b in zip(compiled_ones, plain, strict=True))
+
+
+@pytest.mark.skipif(not compiled.available(), reason="numba is not installed: pip install numba")
+@pytest.mark.parametrize("shape", [(0, 5, 3), (1, 1, 1), (7, 33, 12), (600, 700, 50)])
+@pytest.mark.parametrize("metric", ["cityblock", "euclidean"])
+def test_compiled_sums_of_kernels(shape, metric, threads):
+    rng, (n, m, d) = np.random.default_rng(0), shape
+    X, Y, weights = rng.normal(size=(n, d)), rng.normal(size=(m, d)), rng.normal(size=m)
+    expected = np.exp(-0.3 * cdist(X, Y, metric)) @ weights
+    for number in (1, 2):
+        threads(number)
+        sums = compiled.sums_of_kernels(X, Y, weights, -0.3, metric == "euclidean")
+        np.testing.assert_allclose(sums, expected, atol=1e-5)
+    if n:
+        one = compiled.sums_of_kernels(X[:1], Y, weights, -0.3, metric == "euclidean")
+        assert one[0] == sums[0]  # whatever rows are beside it
 
 
 def test_shares_of_copies():

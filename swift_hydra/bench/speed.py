@@ -41,6 +41,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from tqdm import tqdm
 
+from swift_hydra import compiled
 from swift_hydra.bench.peers import Peer
 from swift_hydra.bench.places import IMPORT_FROM, SCRIPT
 from swift_hydra.bench.speed_kernels import gpu, scan, step
@@ -49,7 +50,6 @@ from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import write_bytes
 from swift_hydra.model import MoEDetector
 from swift_hydra.run.record import environment_report, peak_memory_mib
-from swift_hydra.scan import numba_scan
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -144,7 +144,7 @@ def _against_one_detector(repeats, sizes):
 
 
 def _cpu_backends():
-    return ["torch", *(["numba"] if numba_scan.available() else [])]
+    return ["torch", *(["numba"] if compiled.available() else [])]
 
 
 class ReleasedTransformer(nn.Module):

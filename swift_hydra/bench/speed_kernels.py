@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from swift_hydra import compiled
 from swift_hydra.bench.stopwatch import in_turns, made_table
 from swift_hydra.model import MoEDetector, mamba_mixer
 from swift_hydra.scan import numba_scan
@@ -69,7 +70,7 @@ def scan(_, repeats, sizes):
     if find_spec("mambapy") is None:
         raise InputError("parts: scan compares with mambapy: pip install mambapy==1.2.0")
     ways = {"torch": selective_scan, "mambapy": mambapy_scan}
-    if numba_scan.available():
+    if compiled.available():
         ways["numba"] = numba_scan.selective_scan
     shapes = tqdm(sizes.scans, desc="scan", disable=None)
     return {"rows": [_timed_scans(ways, shape, repeats) for shape in shapes]}

@@ -21,7 +21,7 @@ from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import euclidean_distances
 
-from swift_hydra.scan import numba_scan
+from swift_hydra.compiled import available, sums_of_kernels
 
 RIDGES = (0.03, 0.3, 3.0)
 CANCELLED = 1e-13  # of the squared length of two rows
@@ -139,20 +139,15 @@ class KernelExpert:
         """Distances of rows X (n, d) to the centres under the feature scales: (n, m)."""
         return self._between(X * self.scale, self.centres * self.scale)
 
-    def _between(self, rows, centres, rounded=False):
-        """Distances of scaled rows (n, d) to scaled centres (m, d): (n, m).
-
-        ``rounded`` takes float32 where that is faster.
-        """
-        if self.norm == "l2":
-            square = euclidean_distances(rows, centres, squared=True)
-            # What cancels leaves 1e-15 of the rows' size, whose root would be no small distance.
-            size = np.square(rows).sum(1)[:, None] + np.square(centres).sum(1)
-            square[square < CANCELLED * size] = 0.0
-            return np.sqrt(square, out=square)
-        if rounded and numba_scan.available():
-            return numba_scan.city_block(rows, centres)
-        return cdist(rows, centres, "cityblock")
+    def _between(self, rows, centres):
+        """Distances of scaled rows (n, d) to scaled centres (m, d): (n, m)."""
+        if self.norm == "l1":
+            return cdist(rows, centres, "cityblock")
+        square = euclidean_distances(rows, centres, squared=True)
+        # What cancels leaves 1e-15 of the rows' size, whose root would be no small distance.
+        size = np.square(rows).sum(1)[:, None] + np.square(centres).sum(1)
+        square[square < CANCELLED * size] = 0.0
+        return np.sqrt(square, out=square)
 
     def _kernel(self, distance):
         """exp(-distance / width), in place: (n, m)."""
@@ -206,12 +201,16 @@ class KernelExpert:
 
     def score(self, X):
         """(n,) scores of rows (n, d), about -1 for normals and 1 for anomalies."""
-        scores = np.empty(len(X))
+        X = np.asarray(X, dtype=np.float64)
         centres = self.centres * self.scale
+        if available():
+            given = (centres, self.alpha, -1 / self.width, self.norm == "l2")
+            return sums_of_kernels(X * self.scale, *given)
+        scores = np.empty(len(X))
         for start in range(0, len(X), SCORED_ROWS):
-            rows = np.asarray(X[start : start + SCORED_ROWS], dtype=np.float64) * self.scale
-            distance = self._between(rows, centres, rounded=True)
-            scores[start : start + SCORED_ROWS] = self._kernel(distance) @ self.alpha
+            part = slice(start, start + SCORED_ROWS)
+            distance = self._between(X[part] * self.scale, centres)
+            scores[part] = self._kernel(distance) @ self.alpha
         return scores
 
     def snapshot(self):

@@ -2,7 +2,7 @@
 
 import torch
 
-from swift_hydra.scan import numba_scan
+from swift_hydra import compiled
 
 
 def has_mamba_kernels():
@@ -85,10 +85,10 @@ def choose_backend(name="auto", device="cpu"):
             "the mamba-ssm kernels cannot run here (they need an NVIDIA GPU and the compiled "
             'extension): pip install --no-build-isolation "mamba-ssm>=2.2.2,<2.3.2"'
         )
-    if name == "numba" and not numba_scan.available():
+    if name == "numba" and not compiled.available():
         raise RuntimeError("the CPU kernels need numba: pip install numba")
     if name == "torch":
         return name
     if torch.device(device).type == "cuda":
         return "official" if name != "numba" and has_mamba_kernels() else "torch"
-    return "numba" if numba_scan.available() else "torch"
+    return "numba" if compiled.available() else "torch"

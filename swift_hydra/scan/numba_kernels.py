@@ -13,17 +13,11 @@ Every kernel works on the rows from ``low`` to ``high`` and releases the GIL.
 Shapes: G experts, B rows, L tokens, D = d_inner channels, N = d_state, R = dt_rank, K = d_conv.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-try:
-    from llvmlite import ir
-    from numba import njit, types
-    from numba.extending import intrinsic
-except ImportError:  # the pure PyTorch path runs
-    njit = None
+from swift_hydra.compiled import available
 
 
 class Scan(NamedTuple):
@@ -49,57 +43,8 @@ class Block(NamedTuple):
     skip: np.ndarray  # (G, D)
 
 
-if njit is not None:
-    f32 = np.float32
-
-    # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning.
-    FAST = {"reassoc", "contract", "nsz", "arcp"}
-
-    def compiled(function, fastmath=FAST, **more):
-        """A kernel that is called from outside."""
-        options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", **more}
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:
-            # Neither the code's folder nor the home can be written: compiled in every process.
-            return njit(**options)(function)
-
-    # A part of every kernel that calls it: faster, and rounded alike whether a kernel is compiled
-    # in this process or was kept by an earlier one. A function of its own would be linked from
-    # elsewhere in the two cases.
-    inlined = partial(compiled, forceinline=True)
-    # The same with products in the order in which they are written.
-    in_order = partial(inlined, fastmath={"contract"})
-
-    @intrinsic
-    def _power_of_two(typing, k):
-        """2 ** k for a whole float32 in [-126, 127]: its bits, not a call."""
-
-        def code(context, builder, signature, arguments):
-            exponent = builder.fptosi(arguments[0], ir.IntType(32))
-            bits = builder.shl(builder.add(exponent, ir.IntType(32)(127)), ir.IntType(32)(23))
-            return builder.bitcast(bits, ir.FloatType())
-
-        return types.float32(types.float32), code
-
-    @inlined
-    def exp(x):
-        """e ** x for float32, relative error below 3e-7.
-
-        x is cut at -87 and 87, float32's range.
-        """
-        x = f32(-87.0) if x < f32(-87.0) else x
-        x = f32(87.0) if x > f32(87.0) else x
-        k = np.floor(x * f32(1.4426950408889634) + f32(0.5))
-        # ln 2 in two parts: k times the first is exact.
-        r = (x - k * f32(0.693359375)) - k * f32(-2.12194440e-4)
-        p = f32(1 / 5040)
-        p = p * r + f32(1 / 720)
-        p = p * r + f32(1 / 120)
-        p = p * r + f32(1 / 24)
-        p = p * r + f32(1 / 6)
-        p = p * r + f32(0.5)
-        return ((p * r + f32(1.0)) * r + f32(1.0)) * _power_of_two(k)
+if available():
+    from swift_hydra.compiled import compiled, exp, f32, in_order, inlined
 
     @inlined
     def sigmoid(x):
@@ -437,24 +382,3 @@ if njit is not None:
             _projection_backward(u, to_state[g], grad_state, grad_u, grad_to_state[g])
             _activation_backward(v, grad_u, grad_conv_bias[g])
             _convolution_backward(grad_u, xz[g, r], conv[g], grad_xz[g, r], grad_conv[g])
-
-    # --- distances --------------------------------------------------------------------------------
-
-    @compiled
-    def city_block(out, low, high, rows, columns):
-        """Distances of rows (4 q, d) to columns (d, m), fours low to high.
-
-        Four rows share a pass over the columns.
-        """
-        d, m = columns.shape
-        for four in range(low, high):
-            x = rows[4 * four : 4 * four + 4]
-            y = out[4 * four : 4 * four + 4]
-            y[:] = f32(0.0)
-            for j in range(d):
-                x0, x1, x2, x3 = x[0, j], x[1, j], x[2, j], x[3, j]
-                for c in range(m):
-                    y[0, c] += abs(x0 - columns[j, c])
-                    y[1, c] += abs(x1 - columns[j, c])
-                    y[2, c] += abs(x2 - columns[j, c])
-                    y[3, c] += abs(x3 - columns[j, c])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from references.make import HERE, SETTINGS, made_with, rows
 
-from swift_hydra.scan import numba_scan as fused
+from swift_hydra import compiled
 from swift_hydra.SwiftHydra import SwiftHydra
 
 # Scores have a standard deviation of .6. Largest differences measured on one machine over processor
@@ -42,7 +42,7 @@ def made_here(frozen):
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_the_frozen_model_scores_as_it_did(frozen, loaded, threads, backend, n_threads):
-    if backend == "numba" and not fused.available():
+    if backend == "numba" and not compiled.available():
         pytest.skip("numba is not installed")
     threads(n_threads)
     for side in (loaded.detector_.known, loaded.detector_.unlike):

@@ -20,10 +20,9 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from swift_hydra import SwiftHydra  # noqa: E402
+from swift_hydra import SwiftHydra, compiled  # noqa: E402
 from swift_hydra.dataloader import load_dataset  # noqa: E402
 from swift_hydra.files import write_file  # noqa: E402
-from swift_hydra.scan import numba_scan  # noqa: E402
 
 # Short, but every part of the full preset learns something; the plain PyTorch path, which every
 # machine has.
@@ -51,7 +50,7 @@ def rows():
 
 def made_with():
     """What rounding and random draws depend on, as text."""
-    numba = "with numba" if numba_scan.available() else "without numba"
+    numba = "with numba" if compiled.available() else "without numba"
     system = f"{platform.system()} {platform.machine()}"
     return f"torch {torch.__version__}, {numba}, numpy {np.__version__}, {system}"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from swift_hydra import compiled
 from swift_hydra.model import Mamba, mamba_mixer
 from swift_hydra.scan import numba_kernels, numba_scan
 from swift_hydra.scan.backends import choose_backend, grouped_scan, has_mamba_kernels
@@ -63,7 +64,7 @@ def test_float32_is_close_and_deterministic():
 
 
 needs_numba = pytest.mark.skipif(
-    not numba_scan.available(), reason="numba is not installed: pip install numba"
+    not compiled.available(), reason="numba is not installed: pip install numba"
 )
 
 
@@ -146,7 +147,7 @@ def test_two_threads_compute_what_one_computes(threads):
     p, x, results = block_parameters(), torch.randn(3, 6000, 9, 8), []
     for n in (1, 2):
         threads(n)
-        assert len(numba_scan.parts(18_000, x.numel() * 6)) == n
+        assert len(compiled.parts(18_000, x.numel() * 6)) == n
         y = mamba_mixer(p, x, "numba")
         results.append([y, *torch.autograd.grad(y.square().mean(), list(p.values()))])
     for one, two in zip(*results, strict=True):
@@ -154,7 +155,7 @@ def test_two_threads_compute_what_one_computes(threads):
 
 
 def test_without_numba_the_plain_path_runs(monkeypatch):
-    monkeypatch.setattr(numba_kernels, "njit", None)
+    monkeypatch.setattr(compiled, "njit", None)
     assert choose_backend("auto") == "torch"
     with pytest.raises(RuntimeError, match="pip install numba"):
         choose_backend("numba")
@@ -272,15 +273,3 @@ def test_a_mamba_ssm_without_its_extension_falls_back(monkeypatch):
     assert choose_backend("auto", "cuda") == "torch"
     with pytest.raises(RuntimeError, match="no-build-isolation"):
         choose_backend("official")
-
-
-@pytest.mark.skipif(not numba_scan.available(), reason="numba is not installed")
-@pytest.mark.parametrize("shape", [(0, 5, 3), (1, 1, 1), (7, 33, 12), (600, 70, 50)])
-def test_city_block_distances(shape):
-    from scipy.spatial.distance import cdist
-
-    rng, (n, m, d) = np.random.default_rng(0), shape
-    X, Y = rng.normal(size=(n, d)), rng.normal(size=(m, d))
-    np.testing.assert_allclose(
-        numba_scan.city_block(X, Y), cdist(X, Y, "cityblock"), rtol=1e-5, atol=1e-5
-    )

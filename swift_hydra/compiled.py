@@ -1,0 +1,277 @@
+"""What numba compiles, an optional extra: how, in how many threads, and distances of rows.
+
+:mod:`scan.numba_kernels` has the kernels of the scan. Every kernel works on the rows from ``low``
+to ``high`` and releases the GIL. A row's result does not depend on the rows beside it.
+
+Shapes: n rows, d features, m reference rows.
+"""
+
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+
+import numpy as np
+import torch
+
+try:
+    from llvmlite import ir
+    from numba import njit, types
+    from numba.extending import intrinsic
+except ImportError:  # plain NumPy, SciPy and PyTorch run
+    njit = None
+
+SMALL = 2**21  # operations below which one thread is faster than two
+CHUNK = 32  # most distances whose smallest is looked at before any of them
+MORE = 8  # neighbours that are computed exactly beyond those that are asked for
+
+
+def available():
+    """True where numba is installed."""
+    return njit is not None
+
+
+@cache
+def _pool(process):
+    return ThreadPoolExecutor(max(2, os.cpu_count() or 2))
+
+
+def parts(n_rows, work):
+    """Shares of the rows, one for each thread that is worth its start: [(low, high), ...].
+
+    Args:
+        n_rows: rows to share.
+        work: operations in all.
+    """
+    threads = min(torch.get_num_threads(), n_rows) if work > SMALL else 1
+    bounds = [n_rows * i // threads for i in range(threads + 1)]
+    return list(itertools.pairwise(bounds))
+
+
+def run(kernel, shares, out, arguments):
+    """Call ``kernel(out, low, high, *arguments)`` for every share, in threads if there are several.
+
+    Args:
+        kernel: a compiled function, which releases the GIL.
+        shares: (low, high) of each.
+        out: the array that all of them write or read, each its own rows.
+        arguments: a list of arrays for each share.
+    """
+    if len(shares) == 1:
+        kernel(out, *shares[0], *arguments[0])
+        return
+    pool = _pool(os.getpid())
+    jobs = [
+        pool.submit(kernel, out, *share, *each)
+        for share, each in zip(shares, arguments, strict=True)
+    ]
+    for job in jobs:
+        job.result()
+
+
+if available():
+    f32 = np.float32
+
+    # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning.
+    FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+    def compiled(function, fastmath=FAST, **more):
+        """A kernel that is called from outside."""
+        options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", **more}
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:
+            # Neither the code's folder nor the home can be written: compiled in every process.
+            return njit(**options)(function)
+
+    # A part of every kernel that calls it: faster, and rounded alike whether a kernel is compiled
+    # in this process or was kept by an earlier one. A function of its own would be linked from
+    # elsewhere in the two cases.
+    inlined = partial(compiled, forceinline=True)
+    # The same with products in the order in which they are written.
+    in_order = partial(inlined, fastmath={"contract"})
+
+    @intrinsic
+    def _power_of_two(typing, k):
+        """2 ** k for a whole float32 in [-126, 127]: its bits, not a call."""
+
+        def code(context, builder, signature, arguments):
+            exponent = builder.fptosi(arguments[0], ir.IntType(32))
+            bits = builder.shl(builder.add(exponent, ir.IntType(32)(127)), ir.IntType(32)(23))
+            return builder.bitcast(bits, ir.FloatType())
+
+        return types.float32(types.float32), code
+
+    @inlined
+    def exp(x):
+        """e ** x for float32, relative error below 3e-7.
+
+        x is cut at -87 and 87, float32's range.
+        """
+        x = f32(-87.0) if x < f32(-87.0) else x
+        x = f32(87.0) if x > f32(87.0) else x
+        k = np.floor(x * f32(1.4426950408889634) + f32(0.5))
+        # ln 2 in two parts: k times the first is exact.
+        r = (x - k * f32(0.693359375)) - k * f32(-2.12194440e-4)
+        p = f32(1 / 5040)
+        p = p * r + f32(1 / 720)
+        p = p * r + f32(1 / 120)
+        p = p * r + f32(1 / 24)
+        p = p * r + f32(1 / 6)
+        p = p * r + f32(0.5)
+        return ((p * r + f32(1.0)) * r + f32(1.0)) * _power_of_two(k)
+
+    # --- distances --------------------------------------------------------------------------------
+
+    @compiled
+    def kernel_sums(out, low, high, rows, columns, weights, slope, squared):
+        """Sums of weights (m,) times exp(slope * distance to columns (d, m)) for rows (4 q, d).
+
+        Of fours low to high, which share a pass over the columns; out is (4 q,). The distance is
+        the sum of absolute differences, or the root of the sum of their squares.
+        """
+        d, m = columns.shape
+        y = np.empty((4, m), f32)
+        for four in range(low, high):
+            x = rows[4 * four : 4 * four + 4]
+            y[:] = f32(0.0)
+            for j in range(d):
+                x0, x1, x2, x3 = x[0, j], x[1, j], x[2, j], x[3, j]
+                if squared:
+                    for c in range(m):
+                        y[0, c] += (x0 - columns[j, c]) ** 2
+                        y[1, c] += (x1 - columns[j, c]) ** 2
+                        y[2, c] += (x2 - columns[j, c]) ** 2
+                        y[3, c] += (x3 - columns[j, c]) ** 2
+                else:
+                    for c in range(m):
+                        y[0, c] += abs(x0 - columns[j, c])
+                        y[1, c] += abs(x1 - columns[j, c])
+                        y[2, c] += abs(x2 - columns[j, c])
+                        y[3, c] += abs(x3 - columns[j, c])
+            for r in range(4):
+                total = 0.0
+                for c in range(m):
+                    distance = np.sqrt(y[r, c]) if squared else y[r, c]
+                    total += weights[c] * np.float64(exp(slope * distance))
+                out[4 * four + r] = total
+
+    without_nan = partial(inlined, fastmath={*FAST, "nnan"})
+
+    @without_nan
+    def _threshold(values, size, smallest, best):
+        """Write the smallest of each chunk of values (m,); the len(best)-th smallest of these."""
+        best[:] = f32(np.inf)
+        for chunk in range(len(smallest)):
+            start = chunk * size
+            least = f32(np.inf)
+            for c in range(start, min(start + size, len(values))):
+                least = values[c] if values[c] < least else least
+            smallest[chunk] = least
+            if least < best[-1]:
+                p = len(best) - 1
+                while p > 0 and best[p - 1] > least:
+                    best[p] = best[p - 1]
+                    p -= 1
+                best[p] = least
+        return best[-1]
+
+    @without_nan
+    def _up_to(values, size, smallest, threshold, at):
+        """Write where values (m,) are up to the threshold; how many, at most len(at) + 1."""
+        count = 0
+        for chunk in range(len(smallest)):
+            if smallest[chunk] > threshold:
+                continue
+            start = chunk * size
+            for c in range(start, min(start + size, len(values))):
+                if values[c] <= threshold:
+                    if count == len(at):
+                        return count + 1
+                    at[count] = c
+                    count += 1
+        return count
+
+    @inlined
+    def _exactly(square, index, at, row, reference):
+        """The k nearest of the candidates ``at``, by exact squared distance and number."""
+        k = len(square)
+        for number, c in enumerate(at):
+            exact = 0.0
+            for j in range(len(row)):
+                exact += (row[j] - reference[c, j]) ** 2
+            p = min(number, k)
+            while p > 0 and square[p - 1] > exact:  # equal ones come in order
+                if p < k:
+                    square[p] = square[p - 1]
+                    index[p] = index[p - 1]
+                p -= 1
+            if p < k:
+                square[p] = exact
+                index[p] = c
+
+    @compiled
+    def nearest(square, low, high, index, bound, near, rows, reference):
+        """The k nearest of m reference rows, from rounded squared distances near (n, m).
+
+        Writes exact squared distances and numbers (n, k), in order, and the bound (n,) that the
+        rounded values of all rows which were not looked at exceed. ``rows`` (n, d) and
+        ``reference`` (m, d) hold whole numbers.
+        """
+        n_least = square.shape[1] + MORE
+        m = near.shape[1]
+        size = max(min(m // (4 * n_least), CHUNK), 1)
+        smallest = np.empty((m + size - 1) // size, f32)
+        best = np.empty(n_least, f32)
+        at = np.empty(4 * n_least, np.int64)
+        for i in range(low, high):
+            # So many chunks have a value up to it, so as many values at least are up to it.
+            threshold = _threshold(near[i], size, smallest, best)
+            count = _up_to(near[i], size, smallest, threshold, at)
+            if count > len(at):  # many are level
+                bound[i] = -np.inf
+                continue
+            bound[i] = threshold
+            _exactly(square[i], index[i], at[:count], rows[i], reference)
+
+
+def sums_of_kernels(X, Y, weights, slope, squared):
+    """Sums of weights (m,) times exp(slope * distance) between rows X (n, d) and Y (m, d): (n,).
+
+    In float32, the sums in float64.
+
+    Args:
+        squared: the distance is the root of the squared differences' sum, else it is the sum of
+            absolute differences.
+    """
+    rows = np.zeros((-(-len(X) // 4) * 4, X.shape[1]), np.float32)
+    rows[: len(X)] = X
+    columns = np.ascontiguousarray(Y.T, np.float32)
+    out = np.empty(len(rows))
+    shares = parts(len(rows) // 4, len(rows) * columns.size) if len(X) else []
+    given = [rows, columns, weights.astype(np.float64), np.float32(slope), squared]
+    run(kernel_sums, shares, out, [given] * len(shares))
+    return out[: len(X)]
+
+
+def nearest_rows(near, rows, reference, k):
+    """The k nearest of m reference rows, exactly.
+
+    Args:
+        near: (n, m) float32, m >= k + MORE; squared distances up to rounding and a constant per
+            row.
+        rows: (n, d) float64 of whole numbers.
+        reference: (m, d) the same.
+        k: how many.
+
+    Returns:
+        Squared distances and numbers (n, k), of equally near rows the first, and the bound (n,)
+        that ``near`` exceeds wherever a reference row was not looked at; -inf where they are not
+        filled in.
+    """
+    square = np.zeros((len(rows), k))
+    index = np.zeros((len(rows), k), np.int64)
+    bound = np.empty(len(rows))
+    shares = parts(len(rows), near.size)
+    run(nearest, shares, square, [[index, bound, near, rows, reference]] * len(shares))
+    return square, index, bound

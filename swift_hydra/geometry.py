@@ -197,6 +197,12 @@ def mean_of_first(values, share, nothing=np.nan):
     return np.where(total > 0, (values * share).sum(1) / np.maximum(total, 1), nothing)
 
 
+def share_nearer(rows, to, than):
+    """Share of rows (n, d) nearer to one of ``to`` (r, d) than to any of ``than`` (s, d)."""
+    distances = [Neighbours(some).nearest(rows, 1)[0] for some in (to, than)]
+    return float((distances[0] < distances[1]).mean())
+
+
 def squared_distances(a, b):
     """Between rows a (n, d) and b (m, d), torch tensors: (n, m) float64, differentiable.
 

@@ -70,10 +70,10 @@ drawn = settings(
 
 
 @drawn
-@given(tables())
-def test_any_table_fits_and_a_row_has_one_score(data):
+@given(tables(), st.booleans())
+def test_any_table_fits_and_a_row_has_one_score(data, fast):
     X, y = data
-    model = fitted(X, y)
+    model = fitted(X, y, fast=fast)
     scores = model.decision_function(X)
     assert np.isfinite(scores).all() and np.isfinite(model.decision_scores_).all()
     one = np.concatenate([model.decision_function(X[i : i + 1]) for i in range(0, len(X), 7)])

@@ -30,6 +30,7 @@ from swift_hydra.bench.methods import make_method
 from swift_hydra.bench.places import SCRIPT
 from swift_hydra.bench.records import RecordKey, find_record, lock_record, write_record
 from swift_hydra.data.splits import HIDING, parse_protocol
+from swift_hydra.geometry import share_nearer
 from swift_hydra.run.record import git_hash, peak_memory_mib
 from swift_hydra.settings import InputError
 
@@ -274,12 +275,23 @@ def _scores(cell, make):
             "false_alarms": [round(float((p <= stated).mean()), 4) for stated in (0.01, 0.05)],
         }
     if hasattr(model, "synthetic_"):
-        last = model.episode_log_[-1] if model.episode_log_ else {}
-        content |= {
-            "n_synthetic": len(model.synthetic_),
-            "n_experts": model.n_experts_,
-            "rank_of_generated": round(last.get("effective_rank", 0.0), 2),
-        }
+        content |= _of_generated(model, X[y == 1], rows.X_test[y_test == 1])
+    return content
+
+
+def _of_generated(model, known, unknown):
+    """What a record says of the generated rows, and of the student that learned from them."""
+    last = model.episode_log_[-1] if model.episode_log_ else {}
+    content = {
+        "n_synthetic": len(model.synthetic_),
+        "n_experts": model.n_experts_,
+        "rank_of_generated": round(last.get("effective_rank", 0.0), 2),
+    }
+    if len(model.synthetic_) and len(known):
+        sides = map(model.columns_.standardise, (unknown, model.synthetic_, known))
+        content["nearer_to_generated"] = round(share_nearer(*sides), 4)
+    if getattr(model, "student_", None) is not None:
+        content |= {name: round(value, 4) for name, value in model.student_.agreement.items()}
     return content
 
 

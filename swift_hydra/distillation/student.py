@@ -38,6 +38,7 @@ ANOMALY_CENTRES = 16
 NEAREST = 8  # centres of normals whose distances are inputs, in their order
 NEAREST_ANOMALIES = 4
 CENTRED_ROWS = 16384  # that centres are found of
+STEP = 2.0**-20  # of squared distances
 LEAST = 1e-2  # added to a distance before its logarithm
 MOST = 6.0  # standard deviations of an input
 FARTHEST = 12.0  # of a squashed score
@@ -108,6 +109,14 @@ def centres_of(Z, most, rng, others=None):
     return centres
 
 
+def _root(square):
+    """float32 roots of float64 sums, of which a row's place in its batch decides the last digits.
+
+    Those are cut off: where a table says little, inputs are scaled up to a thousandfold.
+    """
+    return (square / STEP).round_().mul_(STEP).clamp_(min=0.0).sqrt_().float()
+
+
 class Inputs:
     """What the student sees of a row, (i,) numbers: all of them cheap.
 
@@ -151,10 +160,10 @@ class Inputs:
         return self
 
     def _distances(self, Z):
-        # In float64: float32 products cancel near a centre, and are rounded by a row's place.
+        # In float64: float32 products cancel near a centre.
         Z = Z.double()
         square = Z.square().sum(1)[:, None] + self._squares - 2 * Z @ self._centres.T
-        return square.clamp(min=0.0).sqrt().float()  # (n, c + a)
+        return _root(square)  # (n, c + a)
 
     def __call__(self, Z):
         """Inputs (n, i) float32 of a float32 tensor of rows (n, d)."""
@@ -164,7 +173,8 @@ class Inputs:
         for some, k in ((distance[:, :c], NEAREST), (distance[:, c:], NEAREST_ANOMALIES)):
             near = some.topk(min(k, some.shape[1]), dim=1, largest=False).values
             parts.append((near + LEAST).log())
-        parts += [Z.norm(dim=1, keepdim=True), Z.abs().amax(1, keepdim=True)]
+        length = _root(Z.double().square().sum(1, keepdim=True))
+        parts += [length, Z.abs().amax(1, keepdim=True)]
         parts.append((distance / self.width).square_().mul_(-0.5).exp_())
         values = torch.cat(parts, dim=1)
         if self.centre is None:

@@ -11,17 +11,22 @@
 Controls for the benchmark:
 
     search      random actions in place of the policy, the same budget and selection as rl
+    boundary    the policy's starts, temperature and sparsity without the policy
     uniform     uniform in the box of the training rows
     smote       between a known anomaly and one of its nearest known anomalies (Chawla et al. 2002)
     oversample  copies of known anomalies
+    shared-even, shared-odd  one proposal for all tables, see shared.py
 
 All but none, smote and oversample meet the same filter (M7).
 """
+
+from functools import partial
 
 import torch
 
 from swift_hydra.generation.agent import PolicyProposer
 from swift_hydra.generation.reward import Candidates
+from swift_hydra.generation.shared import LEARNED, shared_rows
 from swift_hydra.geometry import BOUND
 from swift_hydra.settings import InputError
 
@@ -105,6 +110,11 @@ def noise_rows(environment, generator):
     return environment.decode(at)  # no action was taken: the row, plus its random direction
 
 
+def boundary_rows(environment, generator):
+    """Normal rows and known anomalies moved at random, (B, d)."""
+    return environment.decode(environment.reset(N_CANDIDATES, 1.0, generator))
+
+
 def cvae_rows(environment, generator):
     """Means of p(x | z, 1) for z from the prior, (B, d)."""
     z = torch.randn(N_CANDIDATES, environment.d_latent, generator=generator)
@@ -118,7 +128,13 @@ def uniform_rows(environment, generator):
     return low + (high - low) * torch.rand(N_CANDIDATES, len(low), generator=generator)
 
 
-DRAWN = {"noise": noise_rows, "cvae": cvae_rows, "uniform": uniform_rows}
+DRAWN = {
+    "noise": noise_rows,
+    "boundary": boundary_rows,
+    "cvae": cvae_rows,
+    "uniform": uniform_rows,
+    **{name: partial(shared_rows, theta=theta) for name, theta in LEARNED.items()},
+}
 
 
 @torch.no_grad()
@@ -184,7 +200,9 @@ GENERATORS = (
     "noise",
     "none",
     "search",
+    "boundary",
     "uniform",
     "smote",
     "oversample",
+    *LEARNED,
 )

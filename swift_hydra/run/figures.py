@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from swift_hydra.geometry import BOUND, Neighbours
+from swift_hydra.geometry import BOUND, Neighbours, share_nearer
 from swift_hydra.run.page import page
 from swift_hydra.settings import InputError
 
@@ -162,11 +162,7 @@ def closeness(run):
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     moved = normals[rng.integers(len(normals), size=len(direction))] + away * direction
     moved = np.clip(moved, -BOUND, BOUND)
-    bar = Neighbours(known).nearest(unknown, 1)[0]
-    return tuple(
-        float((Neighbours(rows).nearest(unknown, 1)[0] < bar).mean())
-        for rows in (run.synthetic, moved)
-    )
+    return tuple(share_nearer(unknown, rows, known) for rows in (run.synthetic, moved))
 
 
 def _pca(rows, Z_train):

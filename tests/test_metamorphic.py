@@ -62,8 +62,9 @@ def tables(draw, kinds=KINDS):
 def fitted(X, y, **more):
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
-        patch.setattr(student, "STEPS", 20)
-        patch.setattr(student, "QUESTIONS", 300)
+        if more.get("fast"):
+            patch.setattr(student, "STEPS", 20)
+            patch.setattr(student, "QUESTIONS", 300)
         return SwiftHydra(**SHORT, majority_anomalies=True, **more).fit(X, y)
 
 

@@ -559,7 +559,7 @@ def _run(folder, rows, detector, which, options, work):
     settings = {"seed": which.seed, **flag_values(detector)}
     # Figures and the exported student need the fitted detector.
     if options.resume and not (options.plot or options.export):
-        finished = finished_run(folder, rows.fingerprints, settings)
+        finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
         if finished is not None:
             say(f"nothing is left to do: {folder.path} is done")
             print(run_report.result_line(*finished) if rows.split else folder.path / "scores.csv")

@@ -47,6 +47,7 @@ CENTRE = np.array([-1.1, 1.0, -0.5, 0.0, 0.6, 0.0, 0.0, 0.0])
 SPREAD = np.array([1.5, 0.7, 0.4, 1.5, 0.5, 0.3, 0.4, 0.2])
 LEARNED = {  # on the sets of even and of odd place in the list
     "shared-even": (0.491, 1.375, -0.575, 1.074, -0.573, -0.614, 1.433, 0.352),
+    "shared-odd": (0.222, 0.33, -0.408, 1.293, -0.239, -0.219, -0.75, 0.098),
 }
 
 N_ROWS = 500  # generated rows that a mixture learns from while the proposal is learned

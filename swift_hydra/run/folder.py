@@ -18,6 +18,12 @@ import numpy as np
 from swift_hydra.files import NO_LOCKS, file_lock, part, torch_bytes
 from swift_hydra.settings import InputError
 
+FIGURES = (
+    *("curves.png", "scores.png", "alarms.png", "map.png", "experts.png"),
+    *("episodes.png", "training.png"),
+)
+OPTIONAL = (*FIGURES, "report.html", "scores.csv", "student.onnx")  # not of every run
+
 
 class RunFolder:
     """One run's place on disk.
@@ -134,9 +140,8 @@ class RunFolder:
                     part(self.path / name, lambda file, content=content: file.write(content))
                 )
             (self.path / "DONE").unlink(missing_ok=True)
-            pages = [self.path / name for name in ("report.html", "scores.csv", "student.onnx")]
-            for old in (*self.path.glob("*.png"), *pages):
-                if old.name not in contents:
-                    old.unlink(missing_ok=True)
+            for name in OPTIONAL:  # of the run before; what else is there is not ours
+                if name not in contents:
+                    (self.path / name).unlink(missing_ok=True)
             for name, finished in parts.items():
                 os.replace(finished, self.path / name)

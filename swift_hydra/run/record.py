@@ -1,9 +1,9 @@
 """What a run records of its surroundings: versions, memory, TensorBoard."""
 
 import platform
-import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ def write_tensorboard(folder, log):
     """The numbers of log.jsonl as TensorBoard scalars, where TensorBoard is installed.
 
     Called when all is done: the import takes longer than some stages. What an earlier run wrote
-    there is replaced.
+    there is replaced. Where it cannot be written a warning says so: the run's own files are there.
 
     Args:
         folder: where they go.
@@ -25,12 +25,16 @@ def write_tensorboard(folder, log):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(folder) as writer:
-        for entry in log:
-            step = entry.get("step", entry.get("episode"))
-            for key in entry.keys() - {"stage", "step", "episode"}:
-                writer.add_scalar(f"{entry['stage']}/{key}", entry[key], step)
+    try:
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        with SummaryWriter(folder) as writer:
+            for entry in log:
+                step = entry.get("step", entry.get("episode"))
+                for key in entry.keys() - {"stage", "step", "episode"}:
+                    writer.add_scalar(f"{entry['stage']}/{key}", entry[key], step)
+    except (OSError, UnicodeError) as error:  # it takes no name that is not UTF-8
+        warnings.warn(f"no TensorBoard files in {str(folder)!r}: {error}", stacklevel=2)
 
 
 def git_hash():

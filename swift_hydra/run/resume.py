@@ -127,20 +127,22 @@ class Store:
         self.path.unlink(missing_ok=True)
 
 
-def finished_run(folder, prints, settings):
+def finished_run(folder, prints, settings, ranks=False):
     """y_test and score of the run that ``folder`` holds.
 
-    None if it is not done, or of other rows or settings.
+    None if it is not done, lacks a file, or is of other rows or settings.
 
     Args:
         folder: a RunFolder.
         prints: fingerprints of the rows, as in the report.
         settings: as in its ``config``.
+        ranks: without labels, a run ranks its rows in scores.csv.
 
     Raises:
         InputError: if a file of the finished run is damaged.
     """
-    if not (folder.path / "DONE").exists():
+    needed = ["DONE", "checkpoint.pt", *(["scores.csv"] if ranks else [])]
+    if not all((folder.path / name).exists() for name in needed):
         return None
     path = folder.path / "report.json"
     try:

@@ -14,6 +14,7 @@ import csv
 import io
 import itertools
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from swift_hydra.data.reading import Reading, number
 from swift_hydra.files import part, real_place, write_file
 from swift_hydra.settings import InputError, check_range, parse_config, printable, setting
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of one
+# What a spreadsheet takes for the start of one, the wide forms of East Asian keyboards among it.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NAMED = 5  # drifting columns that are named
 DRIFT = 0.01  # share of rows outside the training range that is worth a warning
 
@@ -175,12 +177,15 @@ def main(argv, load):
     for line in tally.warnings():
         print(printable(line), file=sys.stderr)
     if not config.quiet:
+        # Beside scores that go on to another program the line would be one of them.
+        shown = sys.stdout if real_place(config.out).is_file() else sys.stderr
         print(
             printable(
                 f"{tally.n_rows} rows scored in {time.perf_counter() - start:.1f} s, "
                 f"{tally.n_above} above the threshold {detector.threshold_:.4g}; written to "
                 f"{config.out}"
-            )
+            ),
+            file=shown,
         )
 
 
@@ -201,14 +206,20 @@ def _as_asked(detector, config):
 
 def harmless(cell):
     """A cell that no spreadsheet runs: a text that starts like a formula gets an apostrophe."""
-    if isinstance(cell, str) and cell[:1] in FORMULA and number(cell) is None:
+    if isinstance(cell, str) and number(cell) is None and _starts_formula(cell):
         return "'" + cell
     return cell
+
+
+def _starts_formula(text):
+    return text[:1] in FORMULA or text.lstrip()[:1] in FORMULA
 
 
 def _write_scores(config, write):
     """The output file, never in place of something that this command would not write again."""
     out = real_place(config.out)
+    if out.suffix == ".gz":
+        raise InputError(f"{out}: scores are written as plain text: leave .gz out of the name")
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
     for given in (config.data, config.checkpoint):
@@ -217,28 +228,31 @@ def _write_scores(config, write):
     if config.force or not out.is_file() or out.stat().st_size == 0:
         write_file(out, write)
         return
-    other = InputError(
-        f"{out}: is there and holds something else than scores of these rows: choose another --out "
-        "or give --force"
-    )
-    if _ids_of(out) is None:
-        raise other
+    # Rows without ids are told apart by their scores: a number may be any table's.
+    n_telling = 1 if config.id_column else 2
     with part(out, write) as name:
-        new, old = _ids_of(name), _ids_of(out)
-        if any(a != b for a, b in itertools.zip_longest(new, old)):
-            raise other
+        old, new = (_telling(path, n_telling) for path in (out, name))
+        if any(a != b for a, b in itertools.zip_longest(old, new)):
+            raise InputError(
+                f"{out}: is there and holds something else than scores of these rows"
+                f"{'' if config.id_column else ' by this checkpoint'}: choose another --out or "
+                "give --force"
+            )
         os.replace(name, out)
 
 
-def _ids_of(path):
-    """An iterator over the rows' ids of a file that this command wrote, or None of another."""
+def _telling(path, n_telling):
+    """What tells whose scores a file holds: the first cells of every line.
+
+    None for a file that has columns which this command does not write.
+    """
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        if next(csv.reader(file), [])[1:3] != ["score", "anomaly"]:
-            return None
-
-    def ids():
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.reader(file):
-                yield row[0] if row else ""
-
-    return ids()
+        lines = csv.reader(file)
+        header = next(lines, [])
+        ours = header[1:3] == ["score", "anomaly"] and all(
+            name == "p_value" or re.fullmatch(r"(feature|raises_score_by)_\d+", name)
+            for name in header[3:]
+        )
+        yield header[:1] if ours else None
+        for line in lines if ours else ():
+            yield line[:n_telling]

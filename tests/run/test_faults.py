@@ -469,6 +469,11 @@ def test_a_finished_run_is_not_run_again(base):
     assert contents(path) == before
     assert "using" in finish(base.start("again", "--resume", script="pretrain")).out
     assert contents(path) == before
+    (path / "checkpoint.pt").unlink()  # what is missing is made again, and nothing else goes
+    (path / "my_notes.png").write_text("mine")
+    finish(base.start("again", "--resume"))
+    assert (path / "checkpoint.pt").exists() and (path / "my_notes.png").read_text() == "mine"
+    (path / "my_notes.png").unlink()
     (path / "scores.npz").write_bytes(before["scores.npz"][:-200])
     refused(base.start("again", "--resume"), "scores.npz", "run without --resume")
     finish(

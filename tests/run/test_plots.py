@@ -14,11 +14,13 @@ from sklearn.metrics import log_loss
 
 from swift_hydra.pretrain import PretrainSettings, pretrain
 from swift_hydra.run import figures as plots
+from swift_hydra.run.folder import FIGURES as REPLACED
 from swift_hydra.run.page import page
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, generate, main
 
 FIGURES = {name for name, *_ in plots.FIGURES}
+assert set(REPLACED) == FIGURES  # those go when a run without --plot replaces one
 
 
 def run_main(path, out, *more):

@@ -162,6 +162,8 @@ def test_a_device_or_pipe_is_not_replaced(trained, tmp_path):
         done = score(trained[2], data, "--out", pipe)
         lines = reader.stdout.read().splitlines()
     assert done.returncode == 0 and lines[0] == "row,score,anomaly" and len(lines) == 6
+    done = score(trained[2], data, "--out", "/dev/stdout")
+    assert len(done.stdout.splitlines()) == 6 and "rows scored" in done.stderr
     assert score(trained[2], data, "--out", "/dev/null").returncode == 0
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
@@ -177,6 +179,16 @@ def test_scores_of_other_rows_are_not_replaced(trained, tmp_path):
     assert done.returncode == 2 and "--force" in done.stderr and out.read_bytes() == kept
     assert score(trained[2], more, "--out", out, "--force").returncode == 0
     assert len(out.read_text().splitlines()) == 7
+    other = write_csv(tmp_path / "other.csv", NAMES, [[9, 2, 3, 4]] * 6)  # as many rows
+    kept = out.read_bytes()
+    assert score(trained[2], other, "--out", out).returncode == 2 and out.read_bytes() == kept
+    noted = tmp_path / "noted.csv"
+    lines = out.read_text().splitlines()
+    noted.write_text("".join(f"{line},note {i}\n" for i, line in enumerate(lines)))
+    kept = noted.read_bytes()
+    assert score(trained[2], more, "--out", noted).returncode == 2 and noted.read_bytes() == kept
+    done = score(trained[2], more, "--out", tmp_path / "scores.csv.gz")
+    assert done.returncode == 2 and "leave .gz out" in done.stderr
     mine = tmp_path / "notes.txt"
     mine.write_text("mine")
     assert score(trained[2], data, "--out", mine).returncode == 2 and mine.read_text() == "mine"

@@ -1,0 +1,77 @@
+"""Does a learned generator earn its place? The tables of the comparison in ``results/POLICY.md``."""
+
+from swift_hydra.bench.markdown import row_of, rule_of
+from swift_hydra.bench.scores import Scores, holm, paired
+
+LEARNERS = {"rl": "policy, on the table", "shared": "proposal, across tables"}
+CONTROLS = ("search", "boundary", "noise")
+HALVES = {"paper/shared-even": "paper/shared", "paper/shared-odd": "paper/shared"}
+STUDENTS = ("full/rl/fast", "full/noise/fast", "full/none/fast")
+LEVEL = 0.02  # an interval within it says that two are level
+NOTHING = ["No complete record of it yet."]
+
+
+def arms_of(records):
+    """The records with both halves of the shared proposal under one name."""
+    return [r | {"method": HALVES.get(r["method"], r["method"])} for r in records]
+
+
+def outcome(r, p):
+    """In a word, by the rule of the plan; ``r`` is a :class:`bench.scores.Paired`."""
+    if p < 0.05:
+        return "ahead" if r.difference > 0 else "behind"
+    return "level" if -LEVEL < r.low and r.high < LEVEL else "open"
+
+
+def comparison(records):
+    """The six comparisons of the main measure, as Markdown lines."""
+    scores = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
+    if set(scores.complete) != set(_names(*LEARNERS, *CONTROLS)):
+        return NOTHING
+    area = {name: scores.per_set(f"paper/{name}") for name in (*LEARNERS, *CONTROLS)}
+    pairs = [(a, b) for a in LEARNERS for b in CONTROLS]
+    results = [paired(area[a], area[b]) for a, b in pairs]
+    adjusted = holm([r.p for r in results])
+    lines = [
+        row_of(
+            f"AUC-ROC, {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}",
+            *(f"{name} ({area[name].mean():.4f})" for name in CONTROLS),
+        ),
+        rule_of(len(CONTROLS)),
+    ]
+    for number, (name, title) in enumerate(LEARNERS.items()):
+        row = slice(number * len(CONTROLS), (number + 1) * len(CONTROLS))
+        cells = [
+            f"{r.difference:+.4f} ({r.low:+.4f} to {r.high:+.4f}), p {_p(p)}: {outcome(r, p)}"
+            for r, p in zip(results[row], adjusted[row], strict=True)
+        ]
+        lines.append(row_of(f"{name}, {title} ({area[name].mean():.4f})", *cells))
+    return lines
+
+
+def second_measures(records):
+    """What is told beside, as Markdown lines."""
+    arms = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
+    students = Scores(records, "unseen", methods=STUDENTS)
+    if len(arms.complete) < len(LEARNERS) + len(CONTROLS) or len(students.complete) < len(STUDENTS):
+        return NOTHING
+    lines = [
+        row_of("", "AUC-ROC", "AUC-PR", "nearer to a generated row", "rank correlation"),
+        rule_of(4),
+    ]
+    for scores in (arms, students):
+        for m in scores.best_first():
+            near = scores.per_cell_or_none(m, "nearer_to_generated")
+            rank = scores.per_cell_or_none(m, "rank_correlation")
+            areas = [scores.per_set(m, name).mean() for name in ("auc_roc", "auc_pr")]
+            shown = ["" if value is None else f"{value:.3f}" for value in (near, rank)]
+            lines.append(row_of(m, *(f"{a:.4f}" for a in areas), *shown))
+    return lines
+
+
+def _names(*generators):
+    return [f"paper/{name}" for name in generators]
+
+
+def _p(p):
+    return f"{p:.3f}" if p >= 0.001 else "< .001"

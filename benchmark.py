@@ -53,8 +53,8 @@ class BenchmarkConfig:
     protocols: str = setting(
         "seen",
         "protocols, separated by commas: seen, few, unseen, one-class, and weak-0.05, weak-10 or "
-        "the like (see --labelled of SwiftHydra.py), and ADBench's kinds of anomalies and faults of "
-        "tables (see docs/runs.md)",
+        "the like (see --labelled of SwiftHydra.py); also local, global, cluster, dependency, "
+        "duplicated, irrelevant, flipped (see docs/runs.md)",
     )
     methods: str = setting(
         "ours", "methods or groups of methods, separated by commas (see the top of benchmark.py)"

@@ -10,7 +10,6 @@ Every mistake in a file raises :class:`settings.InputError`, one line with the f
 key, the value found and what to do about it.
 """
 
-import hashlib
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
 from swift_hydra.data.suspicious import notes
-from swift_hydra.data.table import CellParser, Table, fingerprint
+from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
 from swift_hydra.settings import InputError, parse_config, printable, run_main, setting
 
 DEFAULT_DATASET = "47_yeast"
@@ -324,13 +323,12 @@ def describe(X, y):
         X: (n, d) features.
         y: (n,) labels, 1 for anomalies.
     """
-    X = np.asarray(X, dtype=np.float64) + 0.0  # -0.0 becomes 0.0, the two are one value
-    seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X}
+    X = np.asarray(X, dtype=np.float64)
     return {
         "rows": len(X),
         "features": X.shape[1],
         "anomalies": int((np.asarray(y) == 1).sum()),
-        "duplicates": len(X) - len(seen),
+        "duplicates": len(X) - len(set(row_digests(X))),
         "constant_columns": int((X == X[0]).all(axis=0).sum()),
     }
 

@@ -47,8 +47,9 @@ LOST_CHILDREN = 10  # so many may be lost like that before it counts as the cell
 # Forked from a clean process with the imports done: milliseconds, where a new interpreter takes
 # seconds.
 START = "forkserver" if resource else "spawn"
-# Imported once per worker, shared by its cells.
-PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.cell"]
+# Imported once per worker, shared by its cells; the last is what setting torch's determinism back
+# after a peer imports, seconds that a cell would have for its own fit.
+PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.cell", "torch._inductor.config"]
 # What a record of the method "script" takes over from the run's report.json; ``n_hidden`` too where
 # the protocol hides anomalies.
 REPORTED = (

@@ -3,6 +3,7 @@
     python benchmark.py --datasets DIR --methods ours,peers --seeds 0,1,2,3,4 --jobs 2
     python benchmark.py --datasets DIR --methods ladder --protocols seen,unseen --jobs 2
     python benchmark.py --datasets DIR --methods script --max-rows 0    # the main script
+    python benchmark.py --frozen DIR --jobs 2     # one fixed configuration on sets of yours
     python benchmark.py --report                  # tables, from the records
     python benchmark.py --speed --datasets DIR    # times, see swift_hydra/bench/speed.py
     python benchmark.py --dirty OUT --datasets DIR    # dirty tables, see swift_hydra/bench/dirty.py
@@ -20,7 +21,7 @@ import os
 import random
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -28,9 +29,10 @@ from tqdm import tqdm
 from swift_hydra.bench.backends import BACKENDS, spread
 from swift_hydra.bench.cell import Cell
 from swift_hydra.bench.dirty import write_dirty
+from swift_hydra.bench.frozen import FROZEN, claim, refuse_flags, write_page
 from swift_hydra.bench.methods import GROUPS, check_method
 from swift_hydra.bench.pages import write_report
-from swift_hydra.bench.places import IMPORT_FROM, RECORDS, SPEED
+from swift_hydra.bench.places import FROZEN_RECORDS, IMPORT_FROM, RECORDS, SPEED
 from swift_hydra.bench.records import key_of, load_records, merge_records, remove_records
 from swift_hydra.data.catalogue import DATASET_DIR, resolve_dataset
 from swift_hydra.data.splits import parse_protocol, protocol_name
@@ -43,6 +45,10 @@ from swift_hydra.settings import (
     setting,
 )
 
+# What --frozen does not let a command line change.
+FIXED = ("datasets", "seeds", "protocols", "methods", "max_rows")
+FIXED += ("report", "figures", "speed", "parts", "dirty")
+
 
 @dataclass
 class BenchmarkConfig:
@@ -53,7 +59,8 @@ class BenchmarkConfig:
     protocols: str = setting(
         "seen",
         "protocols, separated by commas: seen, few, unseen, one-class, and weak-0.05, weak-10 or "
-        "the like (see --labelled of SwiftHydra.py)",
+        "the like (see --labelled of SwiftHydra.py); also local, global, cluster, dependency, "
+        "duplicated, irrelevant, flipped (see docs/runs.md)",
     )
     methods: str = setting(
         "ours", "methods or groups of methods, separated by commas (see the top of benchmark.py)"
@@ -76,7 +83,14 @@ class BenchmarkConfig:
     )
     memory_limit: float = setting(8.0, "GiB a cell may ask for, 0 for no limit", low=0, high=1e6)
     retry_failed: bool = setting(False, "compute failed cells again")
-    records: str = setting(str(RECORDS), "folder of the records")
+    records: str = setting(
+        str(RECORDS), "folder of the records; of --frozen, unless it is given, results/frozen"
+    )
+    frozen: str | None = setting(
+        None,
+        "measure one fixed configuration (see swift_hydra/bench/frozen.py) on all .npz files of "
+        "this folder, and write its page beside the records",
+    )
     speed: bool = setting(
         False,
         "measure times in place of scores, into results/speed, and stop "
@@ -95,8 +109,13 @@ class BenchmarkConfig:
     figures: bool = setting(False, "with --report: draw the critical-difference diagrams too")
 
 
-def main(argv=None):
+def main(argv=None, configuration=FROZEN):
+    """The command; ``configuration`` is what ``--frozen`` measures."""
+    argv = sys.argv[1:] if argv is None else argv
     (config,) = parse_config([BenchmarkConfig], __doc__.splitlines()[0], argv)
+    if config.frozen is not None:
+        _measure_frozen(config, argv, configuration)
+        return
     if config.report or config.speed or config.dirty:
         if config.report:
             written = write_report(config.records, config.figures)
@@ -107,7 +126,11 @@ def main(argv=None):
         for path in written:
             print(f"written: {path}")
         return
-    cells = list_cells(config)
+    _say_lost(_measure(list_cells(config), config))
+
+
+def _measure(cells, config):
+    """Compute what is not recorded yet; returns how many cells were lost."""
     todo = _open_cells(cells, config)
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already")
     # In a random order the cells so far are a fair sample of the rest, and the progress bar's
@@ -116,8 +139,39 @@ def main(argv=None):
     _prepare_environment()
     failed, lost = _sweep(todo, config)
     print(f"{len(todo) - failed - lost} computed, {failed} failed (see the records)")
+    return lost
+
+
+def _say_lost(lost):
     if lost:
         sys.exit(f"{lost} cells were lost with their machines: the same command computes them")
+
+
+def _measure_frozen(config, argv, configuration):
+    """Measure a fixed configuration on a folder's sets, and write its page."""
+    refuse_flags(argv, FIXED)
+    if not Path(config.frozen).is_dir():
+        raise InputError(f"{config.frozen}: is no folder: give one that holds .npz files")
+    if not any(word.partition("=")[0] == "--records" for word in argv):
+        config = replace(config, records=str(FROZEN_RECORDS))
+    config = replace(
+        config,
+        datasets=config.frozen,
+        seeds=",".join(map(str, configuration.seeds)),
+        max_rows=configuration.max_rows,
+    )
+    cells = []
+    for protocol, methods in configuration.methods.items():
+        asked = replace(config, protocols=protocol, methods=",".join(methods))
+        cells += list_cells(asked)
+    paths = _dataset_paths(config.frozen)
+    _check_writable(config.records)
+    print(f"configuration SHA-256 {configuration.sha256}", flush=True)
+    sums = claim(config.records, configuration, paths)
+    lost = _measure(cells, config)
+    for path in write_page(config.records, configuration, sums):
+        print(f"written: {path}")
+    _say_lost(lost)
 
 
 def list_cells(config):
@@ -179,14 +233,7 @@ def _dataset_paths(datasets):
 
 def _open_cells(cells, config):
     """The cells that are still to be computed; failed ones are forgotten where that is wanted."""
-    try:
-        Path(config.records).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=config.records):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{config.records}: cannot write there ({error.strerror}): choose another --records"
-        ) from None
+    _check_writable(config.records)
     merge_records(config.records)  # what an interrupted sweep left
     known = {key_of(record): record for record in load_records(config.records)}
     if config.retry_failed:
@@ -195,6 +242,18 @@ def _open_cells(cells, config):
         remove_records(config.records, failed)
         return [cell for cell in cells if cell.key not in known or cell.key in failed]
     return [cell for cell in cells if cell.key not in known]
+
+
+def _check_writable(records):
+    """Make the folder of the records, and see that it takes files."""
+    try:
+        Path(records).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=records):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{records}: cannot write there ({error.strerror}): choose another --records"
+        ) from None
 
 
 def _prepare_environment():

@@ -10,7 +10,6 @@ Every mistake in a file raises :class:`settings.InputError`, one line with the f
 key, the value found and what to do about it.
 """
 
-import hashlib
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from swift_hydra.data.angles import KINDS, irrelevant, made_rows
 from swift_hydra.data.catalogue import resolve_dataset
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.download import download
@@ -27,7 +27,7 @@ from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
 from swift_hydra.data.suspicious import notes
-from swift_hydra.data.table import CellParser, Table, fingerprint
+from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
 from swift_hydra.settings import InputError, parse_config, printable, run_main, setting
 
 DEFAULT_DATASET = "47_yeast"
@@ -140,12 +140,16 @@ class Rows(NamedTuple):
         """Anomalies among the training rows that training does not know of; None without labels."""
         if self.split is None:
             return None
-        return int((self.data.y[self.split.train] == 1).sum()) - len(self.split.known)
+        of_train, told = (self.data.y[rows] for rows in (self.split.train, self.split.known))
+        return int((of_train == 1).sum()) - int((told == 1).sum())
 
     def __str__(self):
         if self.split is None:
             return f"{len(self.train.y)} training rows, of which nothing is known"
         known = f"{len(self.train.y)} training rows with {len(self.split.known)} known anomalies"
+        n_wrong = int((self.data.y[self.split.known] != 1).sum())
+        if n_wrong:
+            known += f" ({n_wrong} of them normal rows)"
         if self.n_hidden:
             known += f" and {self.n_hidden} hidden ones"
         return f"{known}, {len(self.y_test)} test rows with {int(self.y_test.sum())}"
@@ -185,12 +189,31 @@ def load_rows(options, settings=None, least=2):
         least=least,
         labelled=options.labelled,
     )
+    data = _changed(data, split)
     y = np.minimum(data.y, 0)  # what is not told is taken as normal, and -1 stays unlabelled
     y[split.known] = 1
     labels = Labels(y[split.train], data.labels.classes)
     train = TrainingRows.read(data.table.take(split.train), labels, settings)
     test = data.table.take(split.test)
     return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
+
+
+def _changed(data, split):
+    """The data set with the rows or columns that its protocol makes; most make none."""
+    table = data.table
+    if split.protocol in KINDS:
+        preparation = Preparation.of(data.settings).fit(table)
+        X = np.array(preparation.transform(table), dtype=np.float64)
+        rows = np.sort(np.concatenate([split.train, split.test]))
+        X[rows] = made_rows(X[rows], data.y[rows], split.protocol, split.seed)
+        table = Table(X, list(preparation.names), {}, table.source, table.lines)
+    elif split.protocol == "irrelevant":
+        numbers = [j for j in range(table.X.shape[1]) if j not in table.texts]
+        added = irrelevant(table.X, split.seed, numbers)
+        names = [f"irrelevant{j}" for j in range(added.shape[1])]
+        columns = [*table.names(), *names]
+        table = replace(table, X=np.column_stack([table.X, added]), columns=columns)
+    return replace(data, table=table)
 
 
 def _all_rows(data, options, settings):
@@ -300,13 +323,12 @@ def describe(X, y):
         X: (n, d) features.
         y: (n,) labels, 1 for anomalies.
     """
-    X = np.asarray(X, dtype=np.float64) + 0.0  # -0.0 becomes 0.0, the two are one value
-    seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X}
+    X = np.asarray(X, dtype=np.float64)
     return {
         "rows": len(X),
         "features": X.shape[1],
         "anomalies": int((np.asarray(y) == 1).sum()),
-        "duplicates": len(X) - len(seen),
+        "duplicates": len(X) - len(set(row_digests(X))),
         "constant_columns": int((X == X[0]).all(axis=0).sum()),
     }
 

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 
 import numpy as np
-import torch
 
 try:
     from llvmlite import ir
@@ -43,7 +42,11 @@ def parts(n_rows, work):
         n_rows: rows to share.
         work: operations in all.
     """
-    threads = min(torch.get_num_threads(), n_rows) if work > SMALL else 1
+    threads = 1
+    if work > SMALL:
+        import torch  # here, since tables are read without it
+
+        threads = min(torch.get_num_threads(), n_rows)
     bounds = [n_rows * i // threads for i in range(threads + 1)]
     return list(itertools.pairwise(bounds))
 

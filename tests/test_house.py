@@ -14,7 +14,7 @@ from swift_hydra.bench.places import DIRTY, LABELS, RECORDS, SPEED
 
 # From the ground up; what stands in one line does not know its neighbours there.
 FLOORS = [
-    ["settings", "compiled"],
+    ["settings", "compiled", "seeds"],
     ["files", "journal", "geometry", "snapshot"],
     ["scan"],
     ["data"],

@@ -30,6 +30,7 @@ from swift_hydra.bench.methods import make_method
 from swift_hydra.bench.places import SCRIPT
 from swift_hydra.bench.records import RecordKey, find_record, lock_record, write_record
 from swift_hydra.data.splits import HIDING, parse_protocol
+from swift_hydra.data.table import row_digests
 from swift_hydra.geometry import share_nearer
 from swift_hydra.run.record import git_hash, peak_memory_mib
 from swift_hydra.settings import InputError
@@ -47,8 +48,9 @@ LOST_CHILDREN = 10  # so many may be lost like that before it counts as the cell
 # Forked from a clean process with the imports done: milliseconds, where a new interpreter takes
 # seconds.
 START = "forkserver" if resource else "spawn"
-# Imported once per worker, shared by its cells.
-PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.cell"]
+# Imported once per worker, shared by its cells; the last is what setting torch's determinism back
+# after a peer imports, seconds that a cell would have for its own fit.
+PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.cell", "torch._inductor.config"]
 # What a record of the method "script" takes over from the run's report.json; ``n_hidden`` too where
 # the protocol hides anomalies.
 REPORTED = (
@@ -226,8 +228,6 @@ def _computed(cell, make):
 
 def _scores(cell, make):
     """Fit on the split's training rows, score its test rows."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     from swift_hydra.dataloader import RowOptions, load_rows
 
     protocol, labelled = parse_protocol(cell.protocol)
@@ -243,6 +243,8 @@ def _scores(cell, make):
     y = rows.train.y
     y_test = rows.y_test
     model = make(cell.method, cell.seed)
+    if hasattr(model, "load"):
+        model.load()
     start = time.perf_counter()
     model.fit(X, y)
     fitted = time.perf_counter()
@@ -258,11 +260,11 @@ def _scores(cell, make):
         "n_test": len(y_test),
         "n_test_anomalies": int(y_test.sum()),
         "n_features": X.shape[1],
-        "auc_roc": round(float(roc_auc_score(y_test, score)), 6),
-        "auc_pr": round(float(average_precision_score(y_test, score)), 6),
+        **_areas(y_test, score),
         "fit_seconds": round(fitted - start, 3),
         "score_seconds": round(scored - fitted, 4),
         "peak_memory_mib": peak_memory_mib(),
+        **_without_copies(rows, score),
     }
     if protocol in HIDING:
         content["n_hidden"] = rows.n_hidden
@@ -293,6 +295,36 @@ def _of_generated(model, known, unknown):
     if getattr(model, "student_", None) is not None:
         content |= {name: round(value, 4) for name, value in model.student_.agreement.items()}
     return content
+
+
+def _without_copies(rows, score):
+    """The scores of test rows that are no copy of a training row, and how many are one.
+
+    Args:
+        rows: a :class:`dataloader.Rows`.
+        score: (m,) of its test rows.
+
+    Returns:
+        ``auc_roc_fresh`` and ``auc_pr_fresh``, None where a class has no such row, and
+        ``n_test_copies``.
+    """
+    known = set(row_digests(rows.train.X))
+    fresh = np.array([digest not in known for digest in row_digests(rows.X_test)])
+    y = rows.y_test[fresh]
+    both = 0 < y.sum() < len(y)
+    areas = _areas(y, score[fresh]) if both else {"auc_roc": None, "auc_pr": None}
+    areas = {f"{name}_fresh": area for name, area in areas.items()}
+    return areas | {"n_test_copies": int((~fresh).sum())}
+
+
+def _areas(y, score):
+    """Both areas of scores (m,) of rows labelled y (m,)."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    return {
+        "auc_roc": round(float(roc_auc_score(y, score)), 6),
+        "auc_pr": round(float(average_precision_score(y, score)), 6),
+    }
 
 
 def _script(cell):

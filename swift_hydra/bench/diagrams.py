@@ -3,14 +3,20 @@
 Mean ranks over the sets; a bar joins methods that Wilcoxon-Holm cannot part.
 """
 
+from pathlib import Path
+
 from swift_hydra.bench.methods import GROUPS, OURS
 from swift_hydra.bench.places import RESULTS
 from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores
 from swift_hydra.settings import InputError
 
+INCHES = 0.24  # height of a line of the diagram: a label's, and air
+WIDTH = 9.0
+DOTS = 120  # per inch
+
 
 def draw_diagrams(records, needed):
-    """Draw one diagram per protocol into ``results``.
+    """Draw one diagram per protocol of the published comparison into ``results``.
 
     Args:
         records: dicts.
@@ -22,34 +28,76 @@ def draw_diagrams(records, needed):
     Raises:
         InputError: if a package is missing.
     """
+    methods = [*OURS, *GROUPS["peers"]]
+    found = [Scores(records, protocol, FIVE_SEEDS, methods) for protocol in PUBLISHED]
+    found = dict(zip(PUBLISHED, found, strict=True))
+    return draw_all({p: s for p, s in found.items() if needed in s.complete}, RESULTS)
+
+
+def draw_all(found, folder):
+    """Draw the diagrams of {protocol: :class:`scores.Scores`} into a folder.
+
+    A protocol with fewer than two complete methods or two sets has none.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        InputError: if a package is missing.
+    """
+    written = []
+    for protocol, scores in found.items():
+        if len(scores.complete) < 2 or len(scores.sets) < 2:
+            continue
+        figure = diagram(scores, f"mean rank on {protocol}, {len(scores.sets)} sets (1 is best)")
+        path = Path(folder) / f"critical-difference-{protocol}.png"
+        figure.savefig(path, dpi=DOTS, bbox_inches="tight")
+        written.append(path)
+    return written
+
+
+def diagram(scores, title):
+    """The diagram of a :class:`scores.Scores`, as high as its labels and bars need.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        InputError: if a package is missing.
+    """
     try:
-        import matplotlib
         import pandas
         import scikit_posthocs
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError(
             f"figures need the package {error.name}: pip install {error.name.replace('_', '-')}"
         ) from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    written = []
-    for protocol in PUBLISHED:
-        scores = Scores(records, protocol, FIVE_SEEDS, [*OURS, *GROUPS["peers"]])
-        if needed not in scores.complete:
-            continue
-        table = pandas.DataFrame({m: scores.per_set(m) for m in scores.complete}, index=scores.sets)
-        long = table.reset_index(names="set").melt(
-            id_vars="set", var_name="method", value_name="auc"
-        )
-        p = scikit_posthocs.posthoc_wilcoxon(
-            long, "auc", "method", p_adjust="holm", zero_method="zsplit"
-        )
-        plt.figure(figsize=(9, 3.2))
-        scikit_posthocs.critical_difference_diagram(table.rank(axis=1, ascending=False).mean(), p)
-        plt.title(f"mean rank on {protocol}, {len(scores.sets)} sets (1 is best)")
-        path = RESULTS / f"critical-difference-{protocol}.png"
-        plt.savefig(path, dpi=120, bbox_inches="tight")
-        plt.close()
-        written.append(path)
-    return written
+    table = pandas.DataFrame({m: scores.per_set(m) for m in scores.complete}, index=scores.sets)
+    long = table.reset_index(names="set").melt(id_vars="set", var_name="method", value_name="auc")
+    p = scikit_posthocs.posthoc_wilcoxon(
+        long, "auc", "method", p_adjust="holm", zero_method="zsplit"
+    )
+    ranks = table.rank(axis=1, ascending=False).mean()
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    # Labels stand clear of the elbows' ends by a share of the ranks' range.
+    margin = 0.02 * max(float(ranks.max() - ranks.min()), 0.5)
+    drawn = scikit_posthocs.critical_difference_diagram(
+        ranks,
+        p,
+        ax=axes,
+        text_h_margin=margin,
+        label_fmt_left="{label} ({rank:.1f})",
+        label_fmt_right="({rank:.1f}) {label}",
+    )
+    for label in drawn["labels"]:
+        toward = -1 if label.get_ha() == "right" else 1
+        label.set_x(label.get_position()[0] + toward * margin)
+    lowest = min(label.get_position()[1] for label in drawn["labels"])
+    axes.set_ylim(lowest - 0.5, 0.5)
+    figure.set_size_inches(WIDTH, INCHES * (1.0 - lowest))
+    axes.set_title(title, pad=24)
+    return figure

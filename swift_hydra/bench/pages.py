@@ -8,121 +8,34 @@ is in ``scores.py``.
 from collections import defaultdict
 
 import numpy as np
-from scipy.stats import rankdata
 
+from swift_hydra.bench.comparison import (
+    COST,
+    SWIFT_HYDRA,
+    headline,
+    left_out,
+    per_dataset,
+    short,
+    shown_p,
+    title_of,
+    without_copies,
+)
 from swift_hydra.bench.diagrams import draw_diagrams
 from swift_hydra.bench.dirty import KINDS
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
-from swift_hydra.bench.places import DIRTY, LABELS, PAGES, RESULTS, SPEED
+from swift_hydra.bench.places import DIRTY, LABELS, PAGES, POLICY, RESULTS, SPEED
+from swift_hydra.bench.policy import comparison, second_measures
 from swift_hydra.bench.records import key_of, load_records
-from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores, holm, paired
+from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores, paired
 from swift_hydra.bench.speed_tables import speed_page
 from swift_hydra.files import write_bytes
 
-SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
-TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
 # What is known, from nothing to all, and the half of the normals alone.
 BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-20")
 BY_LABELS += ("weak-0.25", "weak-1.0", "one-class")
 NO_RANKING = 0.5  # AUC-ROC of a method that fails
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
-
-
-def _title(method):
-    return TITLES.get(method, method)
-
-
-def _shown_p(p):
-    return f"{p:.3f}" if p >= 0.001 else "< .001"
-
-
-def _short(value):
-    """Three digits without the zero before the point."""
-    return f"{value:.3f}"[1:] if round(value, 3) < 1 else "1.000"
-
-
-def _left_out(scores, title):
-    """A line for every method that lacks cells."""
-    lines = []
-    for m, (n, n_failed) in sorted(scores.incomplete.items()):
-        of = f"{n} of {len(scores.keys)} cells ({n_failed} failed)"
-        lines += [f"{title(m)} has {of} and is left out.", ""]
-    return lines
-
-
-def headline(records, protocol, methods, seeds):
-    """One protocol's full comparison.
-
-    Args:
-        records: dicts.
-        protocol: its name.
-        methods: those that are compared.
-        seeds: those that a set must have.
-
-    Returns:
-        Markdown lines, none where Swift Hydra has no complete record.
-    """
-    scores = Scores(records, protocol, seeds, methods)
-    if SWIFT_HYDRA not in scores.complete:
-        return []
-    ours = scores.per_set(SWIFT_HYDRA)
-    against = {m: paired(ours, scores.per_set(m)) for m in scores.best_first() if m != SWIFT_HYDRA}
-    adjusted = dict(zip(against, holm([r.p for r in against.values()]), strict=True))
-    lines = [
-        f"## {protocol}: {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}",
-        "",
-        "± is the standard deviation over seeds of the mean over sets. The difference is Swift "
-        "Hydra (`full`) minus the row, with its bootstrap 95 % interval over sets; p is Wilcoxon's "
-        "signed-rank test over sets, corrected by Holm; seconds are means over cells, one thread.",
-        "",
-        "| method | AUC-ROC | AUC-PR | mean rank | difference | 95 % | p (Holm) | wins / losses "
-        "| fit s | score s |",
-        rule_of(9),
-    ]
-    for m, rank in _mean_ranks(scores).items():
-        compared = ("", "", "", "")
-        if m in against:
-            r = against[m]
-            compared = (
-                f"{r.difference:+.4f}",
-                f"{r.low:+.4f} to {r.high:+.4f}",
-                _shown_p(adjusted[m]),
-                f"{r.wins} / {r.losses}",
-            )
-        lines.append(
-            row_of(
-                _title(m),
-                "{:.4f} ± {:.4f}".format(*scores.over_seeds(m)),
-                "{:.4f} ± {:.4f}".format(*scores.over_seeds(m, "auc_pr")),
-                f"{rank:.2f}",
-                *compared,
-                f"{scores.per_cell(m, 'fit_seconds'):.2f}",
-                f"{scores.per_cell(m, 'score_seconds'):.3f}",
-            )
-        )
-    return [*lines, *_best_peer_row(scores, ours), "", *_left_out(scores, _title)]
-
-
-def _mean_ranks(scores):
-    """{method: mean rank over the sets}, the best method by AUC-ROC first."""
-    order = scores.best_first()
-    table = np.round([scores.per_set(m) for m in order], 9)  # (methods, sets)
-    ranks = np.apply_along_axis(lambda column: rankdata(-column), 0, table).mean(1)
-    return dict(zip(order, ranks, strict=True))
-
-
-def _best_peer_row(scores, ours):
-    """The last row of :func:`headline`, none where no peer is complete."""
-    peers = [scores.per_set(m) for m in scores.complete if "/" not in m]
-    if not peers:
-        return []
-    best = np.max(peers, axis=0)
-    wins_and_losses = f"{(ours > best).sum()} / {(ours < best).sum()}"
-    difference = f"{ours.mean() - best.mean():+.4f}"
-    title = "*the best peer of every set, chosen on its test rows*"
-    cells = [title, f"{best.mean():.4f}", "", "", difference, "", "", wins_and_losses, "", ""]
-    return [row_of(*cells)]
 
 
 def overview(records, methods, seeds):
@@ -144,8 +57,8 @@ def overview(records, methods, seeds):
     best = _best({m: v for m, v in means.items() if m not in fewer}, protocols)
     heads = [f"*{p}*, {len(s.sets)} sets" for p, s in protocols.items()]
     lines = [
-        "| mean AUC-ROC (AUC-PR) | " + " | ".join(heads) + " |",
-        rule_of(len(protocols)),
+        row_of("mean AUC-ROC (AUC-PR)", *heads, *COST),
+        rule_of(len(protocols) + len(COST)),
     ]
 
     def place(method):
@@ -155,13 +68,22 @@ def overview(records, methods, seeds):
     for m in sorted(means, key=place):
         row = _both_areas(means[m], protocols, best)
         seeds_of_row = " (seeds 0, 1)" if m in fewer else ""
-        lines.append(f"| {_title(m)}{seeds_of_row} | " + " | ".join(row) + " |")
+        of = [Scores(records, p, TWO_SEEDS if m in fewer else seeds, [m]) for p in means[m]]
+        lines.append(row_of(f"{title_of(m)}{seeds_of_row}", *row, *_mean_cost(of, m)))
     row = []
     for scores in protocols.values():
         peers = [scores.per_set(m) for m in scores.complete if "/" not in m]
         row.append(f"{np.max(peers, axis=0).mean():.3f}"[1:] if peers else "")
-    lines.append("| *best peer of every set, chosen on test rows* | " + " | ".join(row) + " |")
-    return lines
+    return [*lines, row_of("*best peer of every set, chosen on test rows*", *row, "", "")]
+
+
+def _mean_cost(columns, method):
+    """Cells of ``COST`` of a method: seconds, means of its means in several :class:`Scores`."""
+    fit, score = (
+        np.mean([scores.per_cell(method, f"{what}_seconds") for scores in columns])
+        for what in ("fit", "score")
+    )
+    return f"{fit:.1f}", f"{score:.2f}"
 
 
 def _areas(scores, method):
@@ -184,7 +106,7 @@ def _both_areas(areas, columns, best):
     for name in columns:
         values = areas.get(name, ())
         bold = ["**" if value == best[name, i] else "" for i, value in enumerate(values)]
-        texts = [f"{b}{_short(v)}{b}" for b, v in zip(bold, values, strict=True)]
+        texts = [f"{b}{short(v)}{b}" for b, v in zip(bold, values, strict=True)]
         cells.append(f"{texts[0]} ({texts[1]})" if texts else "")
     return cells
 
@@ -238,7 +160,7 @@ def ladder(records, protocol, base, methods, seeds, text):
             r = paired(reference, scores.per_set(m))
             compared = (
                 f"{r.difference:+.4f} ± {r.error:.4f}",
-                _shown_p(r.p),
+                shown_p(r.p),
                 f"{r.wins} / {r.losses}",
             )
         lines.append(
@@ -252,39 +174,7 @@ def ladder(records, protocol, base, methods, seeds, text):
                 f"{scores.per_cell(m, 'score_seconds'):.3f}",
             )
         )
-    return [*lines, "", *_left_out(scores, str)]
-
-
-def per_dataset(records, protocol, methods, seeds):
-    """Mean and spread over seeds for every set and every complete method.
-
-    Args:
-        records: dicts.
-        protocol: its name.
-        methods: those that are shown.
-        seeds: those that a set must have.
-
-    Returns:
-        Markdown lines, none where Swift Hydra has no complete record.
-    """
-    scores = Scores(records, protocol, seeds, methods)
-    if SWIFT_HYDRA not in scores.complete:
-        return []
-    order = scores.best_first()
-    lines = [
-        f"## {protocol}, every set: AUC-ROC, mean ± standard deviation over seeds",
-        "",
-        "| set | " + " | ".join(map(_title, order)) + " |",
-        rule_of(len(order)),
-    ]
-    for dataset in scores.sets:
-        row = []
-        for m in order:
-            values = [scores.cells[m][k]["auc_roc"] for k in scores.keys if k[0] == dataset]
-            spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-            row.append(f"{np.mean(values):.3f} ± {spread:.3f}")
-        lines.append(row_of(dataset, *row))
-    return [*lines, ""]
+    return [*lines, "", *left_out(scores, str)]
 
 
 def script_table(records):
@@ -346,7 +236,7 @@ def labels_table(records, methods):
         return -len(areas), -sum(roc for roc, _ in areas)
 
     for m in sorted(filter(means.get, means), key=place):
-        lines.append(row_of(_title(m), *_both_areas(means[m], columns, best)))
+        lines.append(row_of(title_of(m), *_both_areas(means[m], columns, best)))
     return lines
 
 
@@ -411,7 +301,7 @@ def dirty_table(records, methods):
     for m in sorted(complete, key=lambda m: -dirty[m]):
         columns = (*means[m], dirty[m])
         fall = f"{dirty[m] - means[m][0]:+.4f}"
-        lines.append(row_of(_title(m), *(f"{mean:.4f}" for mean in columns), fall))
+        lines.append(row_of(title_of(m), *(f"{mean:.4f}" for mean in columns), fall))
     return lines
 
 
@@ -444,6 +334,7 @@ def sections(records):
     ]
     for protocol in PUBLISHED:
         lines += headline(latest, protocol, compared, FIVE_SEEDS)
+        lines += without_copies(latest, protocol, compared, FIVE_SEEDS)
     for preset in ("paper", "full"):
         for subject, methods in (
             ("Where generated anomalies come from", _rungs(preset)),
@@ -464,6 +355,8 @@ def sections(records):
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     tables["labels"] = labels_table(latest, list(dict.fromkeys(shown)))
     tables["student"] = student_table(latest)
+    asked = load_records(POLICY)
+    tables |= {"policy": comparison(asked), "policy-beside": second_measures(asked)}
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     return lines, tables
 

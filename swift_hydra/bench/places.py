@@ -13,6 +13,8 @@ RESULTS = ROOT / "results"
 RECORDS = RESULTS / "records"
 LABELS = RESULTS / "labels"  # by protocol, all methods in one file; newer than RECORDS
 DIRTY = RESULTS / "dirty"
+POLICY = RESULTS / "policy"
 SPEED = RESULTS / "speed"
+FROZEN_RECORDS = RESULTS / "frozen"  # and the page made from them
 # What may hold tables between markers; a page that is not there is passed over.
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")

@@ -1,4 +1,4 @@
-"""Does a learned generator earn its place? The tables of the comparison in ``results/POLICY.md``."""
+"""Does a learned generator earn its place? The tables of what ``results/POLICY.md`` plans."""
 
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.scores import Scores, holm, paired

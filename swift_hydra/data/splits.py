@@ -9,6 +9,8 @@ methods' own.
     weak       stratified, 70 % train and 30 % test, as ADBench has it: ``labelled`` of the training
                anomalies are known, the others hide among the normal rows
     one-class  half of the normal rows train, all else tests: nothing is known
+    duplicated, irrelevant, flipped, local, global, cluster, dependency
+               as seen, and what is then done to rows, columns or labels: see data/angles.py
 
 Under ``few`` and ``unseen`` a removed anomaly is in neither part: put among the normal rows it
 would be a wrong label. Under ``weak`` that is the point. Rows that are unlabelled themselves (-1)
@@ -28,10 +30,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
+from swift_hydra.data.angles import ANGLES, KINDS, flipped, repeated
 from swift_hydra.settings import InputError, check_choice, check_range
 
-PROTOCOLS = ("seen", "few", "unseen", "weak", "one-class")
-HIDING = ("weak", "one-class")  # not all that is known of the training rows is told
+PROTOCOLS = ("seen", "few", "unseen", "weak", "one-class", *ANGLES)
+HIDING = ("weak", "one-class", "flipped")  # not all that is known of the training rows is told
 TEST_SHARE = 0.6
 WEAK_TEST_SHARE = 0.3
 LABELLED = "0.05"  # of the training anomalies, under "weak"
@@ -43,11 +46,13 @@ class Split:
     """Rows of one protocol and seed.
 
     Attributes:
-        train: int64, ascending row indices into X; one normal row at least.
+        train: int64, ascending row indices into X; one normal row at least. Under ``duplicated``
+            anomalies are there more than once, in ``test`` and ``known`` too.
         test: int64, ascending row indices into X, none of them in ``train``; both classes, and no
             row of -1.
         known: int64, ascending row indices into X of the known anomalies, all in ``train``: its
-            anomalies, under ``weak`` some of them, under ``one-class`` none.
+            anomalies, under ``weak`` some of them, under ``one-class`` none. Under ``flipped`` what
+            is told as an anomaly, true or not.
         protocol: one of ``PROTOCOLS``.
         seed: the seed that drew it.
     """
@@ -119,10 +124,12 @@ def parse_protocol(name):
             return protocol, protocol_name(protocol, labelled).partition("-")[2]
     except InputError:
         pass  # said below, with all names
-    known = ", ".join(repr(known) for known in PROTOCOLS if known != "weak")
+    plain = [known for known in PROTOCOLS if known not in ("weak", *ANGLES)]
+    known, angles = (", ".join(map(repr, names)) for names in (plain, ANGLES))
     raise InputError(
         f"protocols: {name!r} is unknown: choose of {known}, and 'weak-' with what is labelled: a "
-        "share above 0 and up to 1.0 ('weak-0.05') or a whole number ('weak-10', 'weak-0')"
+        "share above 0 and up to 1.0 ('weak-0.05') or a whole number ('weak-10', 'weak-0'); or of "
+        f"{angles}"
     )
 
 
@@ -175,9 +182,14 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labe
         asked = _number_of(labelled, len(known))
         known = np.sort(_some(known, asked, seed))
         least = min(least, asked)
+    elif protocol == "flipped":
+        known = flipped(y, train, seed)
+    elif protocol == "duplicated":
+        train, test, known = (repeated(y, part) for part in (train, test, known))
     _check_part("train", known, train[y[train] == 0], protocol, seed, least)
     _check_part("test", test[y[test] == 1], test[y[test] == 0], protocol, seed, 1)
-    train = np.sort(np.concatenate([train, unlabelled]))
+    if protocol not in KINDS:  # what an unlabelled row is, a made set cannot say
+        train = np.sort(np.concatenate([train, unlabelled]))
     return Split(train, test, known, protocol, int(seed))
 
 

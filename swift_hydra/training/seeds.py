@@ -4,23 +4,14 @@ Nothing reads or moves the global streams: the same seed gives the same stage to
 ran before it or runs beside it.
 """
 
-import zlib
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from swift_hydra.seeds import stage_rng, stage_seed
 
-def stage_seed(seed, stage):
-    """A seed for one stage: stages do not disturb each other when one of them draws more."""
-    sequence = np.random.SeedSequence([int(seed), zlib.crc32(stage.encode())])
-    return int(sequence.generate_state(1)[0])
-
-
-def stage_rng(seed, stage):
-    """numpy's Generator of one stage."""
-    return np.random.default_rng(stage_seed(seed, stage))
+__all__ = ["DrawnFrom", "Streams", "stage_rng", "stage_seed", "streams"]
 
 
 class DrawnFrom(TorchFunctionMode):

@@ -30,6 +30,7 @@ from swift_hydra.bench.records import (
     read_records,
     remove_records,
 )
+from swift_hydra.data.splits import make_split
 from swift_hydra.settings import InputError
 
 PACKAGES = {"ray": "ray", "dask": "distributed"}
@@ -300,6 +301,24 @@ def test_records_of_hidden_anomalies(folder, protocol, known, hidden):
 def test_what_was_published_hides_nothing(folder):
     record = run_cell(cell_of(folder, "silent"), start="fork", make=Silent)
     assert record["n_train_anomalies"] == 8 and "n_hidden" not in record
+
+
+def test_copies_of_training_rows_are_counted_and_left_out(tmp_path):
+    X, y = made_table(n=100, d=4, n_anomalies=20)
+    X[:, 0] = np.where(y == 1, 1.0, X[:, 0] - 10.0)  # ranks all anomalies first
+    X[50:] = X[:50]
+    y[50:] = y[:50]
+    np.savez(tmp_path / "good.npz", X=X, y=y)
+    record = run_cell(cell_of(tmp_path, "silent"), start="fork", make=Silent)
+    split = make_split(None, y, "seen", 0)
+    copies = np.isin(split.test % 50, split.train % 50)
+    assert record["n_test_copies"] == copies.sum() > 5
+    assert record["auc_roc"] == record["auc_roc_fresh"] == record["auc_pr_fresh"] == 1.0
+    X[y == 1] = 7.0  # every anomaly of the test is a copy
+    np.savez(tmp_path / "other.npz", X=X, y=y)
+    cell = dataclasses.replace(cell_of(tmp_path, "silent"), path=str(tmp_path / "other.npz"))
+    record = run_cell(cell, start="fork", make=Silent)
+    assert record["auc_roc"] == 1.0 and record["auc_roc_fresh"] is None
 
 
 def test_the_script_is_told_what_is_labelled(folder):

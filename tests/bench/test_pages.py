@@ -1,13 +1,18 @@
 """Tables come from the records alone, are right, and are what the repository holds."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from swift_hydra.bench.pages import filled, headline, ladder, overview, sections
+from swift_hydra.bench.comparison import headline, without_copies
+from swift_hydra.bench.diagrams import diagram
+from swift_hydra.bench.methods import GROUPS
+from swift_hydra.bench.pages import filled, ladder, overview, sections
 from swift_hydra.bench.places import PAGES, RECORDS, RESULTS
 from swift_hydra.bench.records import load_records
-from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired
+from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
 
 
 def made_records(methods, sets="abcdefgh", seeds=range(5), protocols=("seen",)):
@@ -63,6 +68,84 @@ def test_paired_statistics_against_known_values():
     assert result.p == pytest.approx(wilcoxon(np.round(a - b, 9)).pvalue)
     assert (result.wins, result.losses) == (4, 1)
     assert paired(a, a).p == 1.0
+
+
+def test_sets_of_one_source_are_drawn_together():
+    names = ["42_WBC", "4_breastw", "43_WDBC", "6_cardio", "30_satellite", "31_satimage-2", "wine"]
+    sources = [source_of(name) for name in names]
+    assert [sources.index(source) for source in sources] == [0, 0, 0, 3, 4, 4, 6]
+    assert source_of("7_Cardiotocography") == source_of("6_cardio")
+    assert source_of("19_landsat") == source_of("satellite") and source_of("47_yeast") == "47_yeast"
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 40))
+    a[:10] += 3.0
+    alone, apart = paired(a, b), paired(a, b, [f"set{i}" for i in range(40)])
+    assert (alone.low, alone.high) != (0.0, 0.0) and alone.difference == apart.difference
+    together = paired(a, b, ["one"] * 10 + [f"set{i}" for i in range(30)])
+    assert together.high - together.low > 1.3 * (alone.high - alone.low)
+    assert together.p == alone.p  # the test is over sets
+
+
+def test_one_set_left_out():
+    result = paired(np.array([1.0, 0.0, 0.0, 0.5]), np.zeros(4))
+    assert (result.lowest, result.highest) == pytest.approx((0.5 / 3, 0.5))
+    records = made_records({"full/rl": 0.853, "CatBoost": 0.80})
+    for record in records:
+        if (record["method"], record["dataset"]) == ("CatBoost", "c"):
+            record["auc_roc"] = 0.1
+    lines = headline(records, "seen", ["full/rl", "CatBoost"], set(range(5)))
+    (row,) = [line for line in lines if line.startswith("| CatBoost")]
+    assert row.split(" | ")[6].startswith("+0.05") and " to +0.15" in row.split(" | ")[6]
+    assert row.endswith("| 1.00 | 0.500 |")
+
+
+def with_copies(records):
+    """The records as the benchmark writes them now; sets a and b have copies, b nothing else."""
+    for record in records:
+        record |= {"n_test": 100, "n_test_copies": {"a": 40, "b": 90}.get(record["dataset"], 0)}
+        fresh = None if record["dataset"] == "b" else record["auc_roc"] - 0.1
+        record |= {"auc_roc_fresh": fresh, "auc_pr_fresh": fresh}
+    return records
+
+
+def test_the_table_without_copies_needs_every_record():
+    methods = {"full/rl": 0.853, "CatBoost": 0.80}
+    records = with_copies(made_records(methods))
+    lines = without_copies(records, "seen", list(methods), set(range(5)))
+    text = "\n".join(lines)
+    assert "2 of 8 sets have such rows, 650 of 4000 test rows" in text
+    assert "no row under some seed: b." in text
+    ours = next(line for line in lines if line.startswith("| **Swift")).split(" | ")
+    kept = [r for r in records if r["method"] == "full/rl" and r["dataset"] != "b"]
+    reference = np.mean([r["auc_roc"] for r in kept])
+    assert ours[1] == f"{reference - 0.1:.4f}" and f"| {reference:.4f}" in ours
+    del records[3]["n_test_copies"]
+    assert without_copies(records, "seen", list(methods), set(range(5))) == []
+
+
+@pytest.mark.parametrize("spread", [0.002, 0.02])
+def test_labels_of_a_diagram_of_fifteen_methods_do_not_touch(spread):
+    pytest.importorskip("scikit_posthocs")
+    names = ["full/rl", *GROUPS["peers"]]
+    assert len(names) == 15
+    records = made_records({name: 0.8 - spread * i for i, name in enumerate(names)})
+    figure = diagram(Scores(records, "seen"), "mean rank on seen, 8 sets (1 is best)")
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    (axes,) = figure.axes
+    texts = [*axes.texts, axes.title, *axes.xaxis.get_ticklabels()]
+    texts = [text for text in texts if text.get_text()]
+    assert len(axes.texts) == 15
+    boxes = [text.get_window_extent(renderer).padded(1.0) for text in texts]
+    touching = [
+        (one.get_text(), other.get_text())
+        for (one, a), (other, b) in itertools.combinations(zip(texts, boxes, strict=True), 2)
+        if a.overlaps(b)
+    ]
+    assert not touching
+    lines = [line.get_window_extent(renderer) for line in axes.lines]
+    labels = boxes[: len(axes.texts)]
+    assert not [label for label in labels for line in lines if label.overlaps(line)]
 
 
 def test_holm_against_a_worked_example():

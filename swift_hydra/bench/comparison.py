@@ -1,0 +1,208 @@
+"""One method against the others under one protocol, as Markdown: with tests, intervals and cost."""
+
+import numpy as np
+from scipy.stats import rankdata
+
+from swift_hydra.bench.markdown import row_of, rule_of
+from swift_hydra.bench.scores import Scores, holm, paired, source_of
+
+SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
+TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
+PLAIN_TITLES = {SWIFT_HYDRA: "Swift Hydra (`full`)"}
+COMPARED = ("difference", "95 %", "one set left out", "p (Holm)", "wins / losses")
+COST = ("fit s", "score s")
+
+
+def title_of(method):
+    """What tables call a method."""
+    return TITLES.get(method, method)
+
+
+def shown_p(p):
+    """A p-value in three digits."""
+    return f"{p:.3f}" if p >= 0.001 else "< .001"
+
+
+def short(value):
+    """Three digits without the zero before the point."""
+    return f"{value:.3f}"[1:] if round(value, 3) < 1 else "1.000"
+
+
+def left_out(scores, title):
+    """A line for every method that lacks cells."""
+    lines = []
+    for m, (n, n_failed) in sorted(scores.incomplete.items()):
+        of = f"{n} of {len(scores.keys)} cells ({n_failed} failed)"
+        lines += [f"{title(m)} has {of} and is left out.", ""]
+    return lines
+
+
+def cost(scores, method):
+    """Cells of ``COST``: mean seconds over cells."""
+    fit, score = (scores.per_cell(method, f"{what}_seconds") for what in ("fit", "score"))
+    return f"{fit:.2f}", f"{score:.3f}"
+
+
+def headline(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
+    """One protocol's full comparison.
+
+    Args:
+        records: dicts.
+        protocol: its name.
+        methods: those that are compared.
+        seeds: those that a set must have.
+        reference: the method that the others are compared with.
+
+    Returns:
+        Markdown lines, none where the reference has no complete record.
+    """
+    scores = Scores(records, protocol, seeds, methods)
+    if reference not in scores.complete:
+        return []
+    against = _against(scores, reference, "auc_roc")
+    lines = [
+        f"## {protocol}: {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}",
+        "",
+        f"± is the standard deviation over seeds of the mean over sets. The difference is "
+        f"{PLAIN_TITLES.get(reference, reference)} minus the row, with its 95 % interval by a "
+        "bootstrap over the sets' sources (sets of one source are drawn together), and the lowest "
+        "and highest mean difference when one set is left out; p is Wilcoxon's signed-rank test "
+        "over sets, corrected by Holm; seconds are means over cells, one thread.",
+        "",
+        row_of("method", "AUC-ROC", "AUC-PR", "mean rank", *COMPARED, *COST),
+        rule_of(10),
+    ]
+    for m, rank in _mean_ranks(scores).items():
+        lines.append(
+            row_of(
+                title_of(m),
+                "{:.4f} ± {:.4f}".format(*scores.over_seeds(m)),
+                "{:.4f} ± {:.4f}".format(*scores.over_seeds(m, "auc_pr")),
+                f"{rank:.2f}",
+                *against[m],
+                *cost(scores, m),
+            )
+        )
+    return [*lines, *_best_peer_row(scores, reference), "", *left_out(scores, title_of)]
+
+
+def _against(scores, reference, name):
+    """{method: cells of ``COMPARED``} of the complete methods, empty ones of the reference."""
+    ours = scores.per_set(reference, name)
+    sources = [source_of(dataset) for dataset in scores.sets]
+    others = [m for m in scores.best_first() if m != reference]
+    results = [paired(ours, scores.per_set(m, name), sources) for m in others]
+    cells = {reference: ("",) * len(COMPARED)}
+    for m, r, p in zip(others, results, holm([r.p for r in results]), strict=True):
+        cells[m] = (
+            f"{r.difference:+.4f}",
+            f"{r.low:+.4f} to {r.high:+.4f}",
+            f"{r.lowest:+.4f} to {r.highest:+.4f}",
+            shown_p(p),
+            f"{r.wins} / {r.losses}",
+        )
+    return cells
+
+
+def _mean_ranks(scores):
+    """{method: mean rank over the sets}, the best method by AUC-ROC first."""
+    order = scores.best_first()
+    table = np.round([scores.per_set(m) for m in order], 9)  # (methods, sets)
+    ranks = np.apply_along_axis(lambda column: rankdata(-column), 0, table).mean(1)
+    return dict(zip(order, ranks, strict=True))
+
+
+def _best_peer_row(scores, reference):
+    """The last row of :func:`headline`, none where no peer is complete."""
+    peers = [scores.per_set(m) for m in scores.complete if "/" not in m and m != reference]
+    if not peers:
+        return []
+    best = np.max(peers, axis=0)
+    ours = scores.per_set(reference)
+    wins_and_losses = f"{(ours > best).sum()} / {(ours < best).sum()}"
+    difference = f"{ours.mean() - best.mean():+.4f}"
+    title = "*the best peer of every set, chosen on its test rows*"
+    cells = [title, f"{best.mean():.4f}", "", "", difference, "", "", "", wins_and_losses, "", ""]
+    return [row_of(*cells)]
+
+
+def without_copies(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
+    """The comparison on test rows that are no copy of a training row.
+
+    Args:
+        records: dicts.
+        protocol: its name.
+        methods: those that are compared.
+        seeds: those that a set must have.
+        reference: the method that the others are compared with.
+
+    Returns:
+        Markdown lines, none where a complete method has a record without these scores.
+    """
+    whole = Scores(records, protocol, seeds, methods)
+    cells = [whole.cells[m][key] for m in whole.complete for key in whole.keys]
+    if reference not in whole.complete or any("n_test_copies" not in cell for cell in cells):
+        return []
+    with_copies = {cell["dataset"] for cell in cells if cell["n_test_copies"]}
+    empty = {cell["dataset"] for cell in cells if cell["auc_roc_fresh"] is None}
+    n_rows, n_copies = (
+        sum(whole.cells[reference][key][name] for key in whole.keys)
+        for name in ("n_test", "n_test_copies")
+    )
+    lines = [
+        f"### {protocol}, without test rows that are copies of training rows",
+        "",
+        f"{len(with_copies)} of {len(whole.sets)} sets have such rows, {n_copies} of {n_rows} test "
+        "rows over all seeds. The last column but two is the AUC-ROC of all test rows of the same "
+        "sets.",
+        "",
+    ]
+    if empty:
+        names = ", ".join(sorted(empty))
+        lines += [f"Left out, as without copies a class has no row under some seed: {names}.", ""]
+    kept = [r for r in records if r["dataset"] not in empty and r["method"] in whole.complete]
+    scores = Scores(kept, protocol, seeds, methods)
+    if not scores.sets:
+        return lines
+    against = _against(scores, reference, "auc_roc_fresh")
+    head = row_of("method", "AUC-ROC", "AUC-PR", *COMPARED, "with copies", *COST)
+    lines += [head, rule_of(10)]
+    for m in sorted(scores.complete, key=lambda m: -scores.per_set(m, "auc_roc_fresh").mean()):
+        areas = [scores.per_set(m, f"auc_{name}_fresh").mean() for name in ("roc", "pr")]
+        of_all = f"{scores.per_set(m).mean():.4f}"
+        shown = [f"{area:.4f}" for area in areas]
+        lines.append(row_of(title_of(m), *shown, *against[m], of_all, *cost(scores, m)))
+    return [*lines, ""]
+
+
+def per_dataset(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
+    """Mean and spread over seeds for every set and every complete method.
+
+    Args:
+        records: dicts.
+        protocol: its name.
+        methods: those that are shown.
+        seeds: those that a set must have.
+        reference: the method without which there is no table.
+
+    Returns:
+        Markdown lines, none where the reference has no complete record.
+    """
+    scores = Scores(records, protocol, seeds, methods)
+    if reference not in scores.complete:
+        return []
+    order = scores.best_first()
+    lines = [
+        f"## {protocol}, every set: AUC-ROC, mean ± standard deviation over seeds",
+        "",
+        "| set | " + " | ".join(map(title_of, order)) + " |",
+        rule_of(len(order)),
+    ]
+    for dataset in scores.sets:
+        row = []
+        for m in order:
+            values = [scores.cells[m][k]["auc_roc"] for k in scores.keys if k[0] == dataset]
+            spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            row.append(f"{np.mean(values):.3f} ± {spread:.3f}")
+        lines.append(row_of(dataset, *row))
+    return [*lines, ""]

@@ -1,0 +1,241 @@
+"""One fixed configuration on any folder of data sets: what nobody tuned for them.
+
+    python benchmark.py --frozen DIR --jobs 2
+
+Methods, protocols, seeds, rows and all default settings of the class are one canonical JSON text,
+whose SHA-256 is printed before the start and written on the page: two pages with one sum were
+measured in one way. The records' folder remembers the sum, and those of the sets' files, in
+``frozen.json``; records of another configuration, or of another file of the same name, are never
+mixed with these. The page, ``frozen.md``, is made from the records alone.
+"""
+
+import dataclasses
+import hashlib
+import json
+import textwrap
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from swift_hydra.bench.comparison import SWIFT_HYDRA, headline, title_of, without_copies
+from swift_hydra.bench.diagrams import draw_all
+from swift_hydra.bench.markdown import row_of, rule_of
+from swift_hydra.bench.methods import GROUPS, RECORDED
+from swift_hydra.bench.records import key_of, load_records
+from swift_hydra.bench.scores import UNDEFINED, Scores
+from swift_hydra.data.download import sha256_of
+from swift_hydra.files import write_bytes
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+LEDGER = "frozen.json"
+PAGE = "frozen.md"
+WIDTH = 110  # of the page's lines of JSON
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a frozen sweep measures, on whatever sets.
+
+    Args:
+        methods: {protocol: the methods that are measured under it}.
+        seeds: of splits and methods.
+        max_rows: stratified subsample of larger tables, 0 for all rows.
+        reference: the method that the others are compared with, one of each protocol's.
+    """
+
+    methods: dict
+    seeds: tuple
+    max_rows: int
+    reference: str
+
+    @property
+    def text(self):
+        """The canonical JSON: sorted keys, no spaces, with the default settings of the class."""
+        settings = {field.name: field.default for field in dataclasses.fields(SwiftHydra)}
+        content = {
+            "max_rows": self.max_rows,
+            "methods": {protocol: list(names) for protocol, names in self.methods.items()},
+            "protocols": list(self.methods),
+            "reference": self.reference,
+            "seeds": list(self.seeds),
+            "settings": settings,
+        }
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self):
+        """SHA-256 (hex) of :attr:`text`."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+_AGAINST_LABELS = (SWIFT_HYDRA, *RECORDED)
+_AGAINST_NOTHING_KNOWN = (SWIFT_HYDRA, *GROUPS["one-class-peers"])
+FROZEN = Configuration(
+    methods={
+        **dict.fromkeys(("seen", "few", "unseen", "weak-0.05", "weak-10"), _AGAINST_LABELS),
+        **dict.fromkeys(("weak-0", "one-class"), _AGAINST_NOTHING_KNOWN),
+    },
+    seeds=(0, 1, 2, 3, 4),
+    max_rows=10000,
+    reference=SWIFT_HYDRA,
+)
+
+
+def refuse_flags(given, fixed):
+    """Refuse flags that would change what a frozen sweep measures.
+
+    Args:
+        given: words of the command line.
+        fixed: names of the settings that are fixed.
+
+    Raises:
+        InputError: naming them.
+    """
+    flags = {word.partition("=")[0] for word in given}
+    names = [name.replace("_", "-") for name in fixed]
+    wrong = [f"--{name}" for name in names if flags & {f"--{name}", f"--no-{name}"}]
+    if wrong:
+        raise InputError(
+            f"--frozen measures one fixed configuration: leave out {', '.join(wrong)}, or measure "
+            "your own without --frozen"
+        )
+
+
+def claim(folder, configuration, paths):
+    """Make a folder of records this configuration's, or see that it is.
+
+    Args:
+        folder: of the records.
+        configuration: a :class:`Configuration`.
+        paths: the sets' files.
+
+    Returns:
+        {set: SHA-256 of its file}.
+
+    Raises:
+        InputError: where the folder has records of something else, or of another file.
+    """
+    ledger = Path(folder) / LEDGER
+    sums = {Path(path).stem: sha256_of(path) for path in paths}
+    known = {}
+    if ledger.exists():
+        try:
+            content = json.loads(ledger.read_text())
+            before, known = content["configuration"], dict(content["sets"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{ledger}: is damaged: choose another --records") from None
+        if before != configuration.sha256:
+            raise InputError(
+                f"{folder}: holds records of the configuration {before[:12]}, this one is "
+                f"{configuration.sha256[:12]}: choose another --records"
+            )
+    elif load_records(folder):
+        raise InputError(f"{folder}: holds records of another sweep: choose another --records")
+    changed = [name for name, value in sums.items() if known.get(name, value) != value]
+    if changed:
+        raise InputError(
+            f"{folder}: holds records of other files called {', '.join(sorted(changed))}: choose "
+            "another --records"
+        )
+    content = {"configuration": configuration.sha256, "sets": known | sums}
+    write_bytes(ledger, (json.dumps(content, sort_keys=True, indent=1) + "\n").encode())
+    return sums
+
+
+def write_page(folder, configuration, sums):
+    """Write the page of the sets, and its figures where the packages for them are there.
+
+    Args:
+        folder: of the records.
+        configuration: a :class:`Configuration`.
+        sums: {set: SHA-256 of its file}.
+
+    Returns:
+        The paths written.
+    """
+    records = [record for record in load_records(folder) if _belongs(record, configuration, sums)]
+    found = {}
+    for protocol, methods in configuration.methods.items():
+        scores = Scores(records, protocol, set(configuration.seeds), methods)
+        if configuration.reference in scores.complete:
+            found[protocol] = scores
+    why = []
+    try:
+        figures = draw_all(found, folder)
+    except InputError as error:
+        figures = []
+        why = [f"No figures: {error}.", ""]
+    lines = _head(records, configuration, sums) + why
+    for protocol, methods in configuration.methods.items():
+        asked = (protocol, methods, set(configuration.seeds), configuration.reference)
+        tables = headline(records, *asked) or _no_table(records, protocol, configuration)
+        lines += tables + without_copies(records, *asked)
+        for path in figures:
+            if path.stem == f"critical-difference-{protocol}":
+                lines += [f"![mean ranks on {protocol}]({path.name})", ""]
+    page = Path(folder) / PAGE
+    write_bytes(page, ("\n".join(lines).rstrip() + "\n").encode())
+    return [page, *figures]
+
+
+def _belongs(record, configuration, sums):
+    """Whether a record is of a cell that the page is about."""
+    return (
+        record["method"] in configuration.methods.get(record["protocol"], ())
+        and record["dataset"] in sums
+        and record["seed"] in configuration.seeds
+    )
+
+
+def _head(records, configuration, sums):
+    """The page's lines above the tables."""
+    n = len(configuration.seeds) * len(sums) * sum(map(len, configuration.methods.values()))
+    commits = sorted({record["git"] or "unknown" for record in records if "git" in record})
+    lines = [
+        "# One fixed configuration",
+        "",
+        "Written by `python benchmark.py --frozen DIR` from the records beside it.",
+        "",
+        f"- SHA-256 of the configuration: `{configuration.sha256}`",
+        f"- cells: {len(records)} of {n} are recorded",
+        f"- code: {', '.join(f'`{commit}`' for commit in commits) or 'none yet'}",
+        "",
+        "The sum is that of this text, all of it in one line: the default settings of the class, "
+        "and what is measured.",
+        "",
+        "```",
+        *textwrap.wrap(configuration.text, WIDTH, break_on_hyphens=False),
+        "```",
+        "",
+        row_of("set", "SHA-256 of its file"),
+        "|---|---|",
+        *(row_of(name, f"`{sums[name]}`") for name in sorted(sums)),
+        "",
+    ]
+    undefined = defaultdict(set)
+    failed = defaultdict(list)
+    for record in records:
+        reason = record["failed"]
+        if reason is not None and UNDEFINED in reason:
+            undefined[record["protocol"]].add(record["dataset"])
+        elif reason is not None:
+            failed[record["protocol"], record["method"]].append(f"{record['dataset']}: {reason}")
+    for protocol, names in sorted(undefined.items()):
+        listed = ", ".join(sorted(names))
+        lines += [f"*{protocol}* is undefined on, and has no scores of: {listed}.", ""]
+    if failed:
+        lines += [row_of("protocol", "method", "failed cells", "the first"), rule_of(3)]
+        for (protocol, method), reasons in sorted(failed.items()):
+            first = reasons[0].replace("|", "/")
+            lines.append(row_of(protocol, title_of(method), len(reasons), first))
+        lines.append("")
+    return lines
+
+
+def _no_table(records, protocol, configuration):
+    """What stands in the place of a protocol's table."""
+    wanted = (configuration.reference, protocol)
+    n = sum(key_of(record)[:2] == wanted and record["failed"] is None for record in records)
+    name = title_of(configuration.reference)
+    return [f"## {protocol}", "", f"No table: {name} lacks cells, it has {n} scores.", ""]

@@ -1,0 +1,16 @@
+"""A random stream of its own for every named stage, without any network's library."""
+
+import zlib
+
+import numpy as np
+
+
+def stage_seed(seed, stage):
+    """A seed for one stage: stages do not disturb each other when one of them draws more."""
+    sequence = np.random.SeedSequence([int(seed), zlib.crc32(stage.encode())])
+    return int(sequence.generate_state(1)[0])
+
+
+def stage_rng(seed, stage):
+    """numpy's Generator of one stage."""
+    return np.random.default_rng(stage_seed(seed, stage))

@@ -18,6 +18,7 @@ the paper's loop.
 import importlib
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -121,7 +122,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         trust_normals: rows labelled 0 are learned from as normal, whatever they look like.
         fast: a small mixture learns the detector's scores and scores in its place.
         verify: with ``fast``, the share of rows, where that mixture's experts differ most, that the
-            detector scores after all.
+            detector scores after all; None: none, or all where that mixture does not follow it.
         impute: what happens to missing values, see :class:`data.columns.Preparation`.
         categorical: what happens to text columns.
         cvae_steps: training steps of every Beta C-VAE.
@@ -188,8 +189,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         None, "share of normal rows that may be above the threshold", low=0, high=0.99
     )
     fast: bool = setting(False, "score with a small mixture that learned the detector's scores")
-    verify: float = setting(
-        0.0, "with fast: share of rows that the detector scores again", low=0, high=1
+    verify: float | None = setting(
+        None,
+        "with fast: share of rows that the detector scores again (default: none, or all where the "
+        "small mixture does not follow it)",
+        low=0,
+        high=1,
     )
     mixture_steps: int = setting(300, "training steps of the final mixture", low=1, high=10**6)
     max_normals: int = setting(
@@ -285,6 +290,16 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """The student, and its scores of the training rows in place of the detector's."""
         given = (rows, self.fresh_scores_, self.detector_.score, generated)
         self.student_ = Student.fit(*given, self, journal)
+        if self.verify is None and not self.student_.follows:
+            agreement = self.student_.agreement
+            warnings.warn(
+                "fast: the small mixture does not follow its detector (rank correlation "
+                f"{agreement['rank_correlation']:.2f}, disagreement on "
+                f"{agreement['disagreement']:.0%} of the training rows): the detector scores in "
+                "its place; verify=0 (--verify 0) insists on the mixture",
+                stacklevel=4,
+            )
+            return
         self.decision_scores_ = self._scores_of(rows.Z)
         self.fresh_scores_ = self.decision_scores_
         self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
@@ -315,7 +330,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         file in a checkpoint's place. Needs the packages onnx and onnxruntime.
 
         Raises:
-            InputError: without a student, without the packages, or where it cannot be written.
+            InputError: without a student, where it does not follow its detector and ``verify`` is
+                None, without the packages, or where it cannot be written.
         """
         write_onnx(self, path)
 

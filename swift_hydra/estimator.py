@@ -117,7 +117,17 @@ class TableDetector(BaseEstimator):
         """(n,) scores of standardised rows (n, d')."""
         if self.student_ is None:
             return self.detector_.score(Z)
-        return self.student_.score(Z, self.verify, self.detector_.score)
+        return self.student_.score(Z, self.verified_share, self.detector_.score)
+
+    @property
+    def verified_share(self):
+        """Share of rows that the detector scores in the student's place: ``verify``, or by itself.
+
+        By itself none, and all of them where the student does not follow its detector.
+        """
+        if self.verify is None:
+            return 0.0 if self.student_.follows else 1.0
+        return self.verify
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""

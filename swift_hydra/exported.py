@@ -70,9 +70,15 @@ def onnx_bytes(detector):
     """The ONNX file of a fitted detector with a student.
 
     Raises:
-        InputError: without a student, or without the packages.
+        InputError: without a student, where it does not follow its detector and ``verify`` is
+            None, or without the packages.
     """
     require_onnx(detector.student_ is not None)
+    if detector.verify is None and not detector.student_.follows:
+        raise InputError(
+            "export: the student does not follow its detector on this table, its scores would be "
+            "others: give verify=0 (--verify 0) to export it all the same"
+        )
     import onnx
 
     scaler = detector.columns_.scaler

@@ -44,6 +44,9 @@ MOST = 6.0  # standard deviations of an input
 FARTHEST = 12.0  # of a squashed score
 SHELLS = (0.2, 8.0)  # how far rows are moved, in distances to their neighbours
 DISAGREE = 0.5  # between squashed scores: more is a disagreement
+# A student that disagrees on more training rows, or ranks them less alike, does not follow.
+MOST_DISAGREEMENT = 0.05
+LEAST_CORRELATION = 0.7
 DOUBTS = 201  # quantiles of the training rows' doubt that are kept
 
 
@@ -256,6 +259,14 @@ class Student:
         self.agreement = {"disagreement": float(far.mean()), "rank_correlation": rank}
         self.doubts = np.quantile(self.doubt(Z), np.linspace(0, 1, DOUBTS))
         return self
+
+    @property
+    def follows(self):
+        """Whether it ranks the training rows as its teacher does: else it is no stand-in."""
+        return (
+            self.agreement["disagreement"] <= MOST_DISAGREEMENT
+            and self.agreement["rank_correlation"] >= LEAST_CORRELATION
+        )
 
     def _squashed(self, scores):
         return np.arcsinh((scores - self.middle) / self.spread)

@@ -90,7 +90,7 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         "n_synthetic": len(detector.synthetic_),
         "n_set_aside": int((~detector.kept_).sum()),
         "estimated_contamination": round(detector.estimated_contamination_, 4),
-        "student": None if detector.student_ is None else detector.student_.agreement,
+        "student": _of_student(detector),
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         **measured,
         "seconds": seconds,
@@ -109,6 +109,12 @@ def arrays_of(rows, score):
         "test_index": rows.split.test,
         "train_index": rows.split.train,
     }
+
+
+def _of_student(detector):
+    if detector.student_ is None:
+        return None
+    return detector.student_.agreement | {"verified_share": detector.verified_share}
 
 
 def figures_of(detector, rows, score, log, report):

@@ -19,7 +19,7 @@ FEW_STEPS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_epi
 @pytest.fixture(scope="module")
 def model():
     X, y = made_table(n=400, n_anomalies=30)
-    return SwiftHydra(fast=True, n_synthetic=60, **FEW_STEPS).fit(X, y)
+    return SwiftHydra(fast=True, verify=0.0, n_synthetic=60, **FEW_STEPS).fit(X, y)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,17 @@ def test_commands(tmp_path):
     for row, text, label in zip(X, texts, y, strict=True):
         lines.append(f"{row[0]:.5f},{row[1]:.5f},{text},{label}")
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
-    flags = ("--categorical", "onehot", "--fast", "--export", "--out", "out", *SHORT)
+    flags = (
+        "--categorical",
+        "onehot",
+        "--fast",
+        "--verify",
+        "0",
+        "--export",
+        "--out",
+        "out",
+        *SHORT,
+    )
     done = run_script("SwiftHydra.py", "t.csv", "--label-column", "outlier", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "out" / "t" / "seen" / "seed0"

@@ -26,7 +26,7 @@ def table():
 @pytest.fixture(scope="module")
 def fitted(table):
     X, y = table
-    return SwiftHydra(fast=True, n_synthetic=60, **FEW_STEPS).fit(X[:400], y[:400])
+    return SwiftHydra(fast=True, verify=0.0, n_synthetic=60, **FEW_STEPS).fit(X[:400], y[:400])
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +127,24 @@ def test_a_damaged_student_is_refused(fitted, tmp_path):
 def test_other_teachers(settings):
     X, y = made_table(n=200, n_anomalies=20)
     known = None if "trust_normals" in settings else y
-    model = SwiftHydra(fast=True, n_synthetic=40, **FEW_STEPS, **settings).fit(X, known)
+    model = SwiftHydra(fast=True, verify=0.0, n_synthetic=40, **FEW_STEPS, **settings).fit(X, known)
     assert roc_auc_score(y, model.decision_function(X)) > 0.6
     assert np.array_equal(model.decision_scores_, model.decision_function(X))
+
+
+def test_a_student_that_does_not_follow_is_not_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "LEAST_CORRELATION", 1.1)
+    X, y = made_table(n=120, n_anomalies=20)
+    with pytest.warns(UserWarning, match="does not follow its detector"):
+        model = SwiftHydra(fast=True, n_synthetic=20, **FEW_STEPS).fit(X, y)
+    plain = SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y)
+    assert model.verified_share == 1.0
+    assert np.array_equal(model.decision_function(X), plain.decision_function(X))
+    assert np.array_equal(model.decision_scores_, plain.decision_scores_)
+    with pytest.raises(InputError, match="verify=0"):
+        model.export(tmp_path / "student.onnx")
+    model.verify = 0.0
+    assert not np.array_equal(model.decision_function(X), plain.decision_function(X))
 
 
 def test_alarms_of_a_clean_table_are_those_stated():
@@ -137,7 +152,7 @@ def test_alarms_of_a_clean_table_are_those_stated():
     X = rng.normal(size=(2000, 4))
     y = (np.arange(2000) < 40).astype(np.int64)
     X[y == 1] += 2
-    model = SwiftHydra(fast=True, n_synthetic=60, **FEW_STEPS).fit(X[:1000], y[:1000])
+    model = SwiftHydra(fast=True, verify=0.0, n_synthetic=60, **FEW_STEPS).fit(X[:1000], y[:1000])
     p = model.p_values(rng.normal(size=(2000, 4)))
     assert abs((p <= 0.05).mean() - 0.05) < 0.03
 
@@ -145,7 +160,9 @@ def test_alarms_of_a_clean_table_are_those_stated():
 def test_commands(tmp_path):
     X, y = made_table(n=200, n_anomalies=20)
     np.savez(tmp_path / "t.npz", X=X, y=y)
-    done = run_script("SwiftHydra.py", "t.npz", "--fast", "--out", "out", *SHORT, cwd=tmp_path)
+    done = run_script(
+        "SwiftHydra.py", "t.npz", "--fast", "--verify", "0", "--out", "out", *SHORT, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     run = tmp_path / "out" / "t" / "seen" / "seed0"
     report = json.loads((run / "report.json").read_text())
@@ -177,6 +194,6 @@ def test_verify_without_a_student_is_refused(tmp_path):
 def test_real_rows_keep_their_order():
     which = RowOptions(dataset=str(real_set("40_vowels")), protocol="seen", seed=10)
     rows = load_rows(which)
-    model = SwiftHydra(fast=True, random_state=10).fit(rows.train.X, rows.train.y)
+    model = SwiftHydra(fast=True, verify=0.0, random_state=10).fit(rows.train.X, rows.train.y)
     own = roc_auc_score(rows.y_test, model.decision_function(rows.X_test))
     assert own > roc_auc_score(rows.y_test, teacher(model, rows.X_test)) - 0.03

@@ -257,7 +257,8 @@ def load_dataset(
         warnings.warn(f"{path.name}: {note}", stacklevel=2)
     if not table.texts and np.isfinite(table.X).all():
         table = replace(table, X=X)  # one copy where one will do
-    table = replace(table, columns=table.names())
+    named = bool(table.columns) and table.named
+    table = replace(table, columns=table.names(), named=named)
     return Dataset(stem_of(path), table, labels, label, path, settings)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swift_hydra.data.frames import repeated
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
@@ -59,6 +60,7 @@ class Preparation:
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
+        named: somebody gave these names; None in files that do not say so.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns.
     """
@@ -78,10 +80,17 @@ class Preparation:
         """Learn fills and texts from the training rows, a :class:`data.table.Table`.
 
         Raises:
-            InputError: a text column where they are refused or with too many texts, a column
-                without any value.
+            InputError: a name that two columns have, a text column where they are refused or with
+                too many texts, a column without any value.
         """
         self.columns = table.columns
+        self.named = bool(table.columns) and table.named
+        twice = repeated(table.columns or ())
+        if twice:
+            raise InputError(
+                f"{table.source}: column {listed(map(repr, twice))} is there more than once: give "
+                "every column a name of its own"
+            )
         self.d = table.X.shape[1]
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
@@ -237,6 +246,7 @@ class Preparation:
             "impute": self.impute,
             "categorical": self.categorical,
             "columns": self.columns,
+            "named": self.named,
             "d": self.d,
             "texts": {str(j): texts for j, texts in self.texts.items()},
             "logs": {str(j): logs for j, logs in self.logs.items()},
@@ -251,6 +261,7 @@ class Preparation:
         self = cls(saved["impute"], saved["categorical"])
         for name in ("columns", "d", "fill", "names", "groups"):
             setattr(self, name, saved[name])
+        self.named = saved.get("named")
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         return self

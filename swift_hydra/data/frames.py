@@ -5,6 +5,7 @@ Nothing of these libraries is imported: a frame is known by what it has.
 Shapes: n rows, d columns.
 """
 
+import collections
 import datetime
 import numbers
 
@@ -24,13 +25,18 @@ def frame_names(X):
     return None
 
 
+def repeated(names):
+    """The names that are there more than once."""
+    return [name for name, count in collections.Counter(names).items() if count > 1]
+
+
 def with_columns(X, order):
     """A data frame with some of its columns, by their numbers."""
     if hasattr(X, "iloc"):
         return X.iloc[:, order]
-    return X.select(
-        [(X.column_names if hasattr(X, "column_names") else X.columns)[j] for j in order]
-    )
+    if hasattr(X, "column_names"):  # Arrow takes numbers, as names may be there twice
+        return X.select(order)
+    return X.select([X.columns[j] for j in order])
 
 
 def unmasked(X):

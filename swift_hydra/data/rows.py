@@ -47,9 +47,11 @@ class Columns:
 
     @property
     def own_names(self):
-        """The d names that somebody gave, or None: x0, x1, ... were made up here."""
-        made_up = [f"x{j}" for j in range(self.n_features)]
-        return None if self.given_names in (None, made_up) else list(self.given_names)
+        """The d names that somebody gave, or None: those of arrays only count the columns."""
+        named = self.preparation.named
+        if named is None:  # an older file, of which only the look of the names can tell
+            named = self.given_names not in (None, [f"x{j}" for j in range(self.n_features)])
+        return list(self.given_names) if named else None
 
     @property
     def names(self):

@@ -32,6 +32,7 @@ class Table:
         texts: {column number: list of its different texts}; empty for a table of numbers.
         source: the file, or what messages call the table.
         lines: n line numbers of a text file, a range of row numbers, or None.
+        named: somebody gave the names; False where they only count the columns, for messages.
     """
 
     X: np.ndarray
@@ -39,6 +40,7 @@ class Table:
     texts: dict = dataclasses.field(default_factory=dict)
     source: object = "X"
     lines: list | None = None
+    named: bool = True
 
     def __len__(self):
         return len(self.X)

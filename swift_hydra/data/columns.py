@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swift_hydra.data.frames import repeated
+from swift_hydra.data.frames import NUMBER, repeated, same_value
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
@@ -170,13 +170,34 @@ class Preparation:
                     f"{table.source}: column {table.names()[j]!r} holds numbers, in training it "
                     "held text"
                 )
-            number = {text: i for i, text in enumerate(texts)}
-            codes = np.array(
-                [number.get(text, -1) for text in table.texts[j]] + [-1], dtype=np.float64
-            )
+            find = self._finder(texts)
+            codes = np.array([*map(find, table.texts[j]), -1], dtype=np.float64)
             gap = np.isnan(X[:, j])
             X[:, j] = np.where(gap, np.nan, codes[np.where(gap, -1, X[:, j]).astype(int)])
         return X
+
+    def _finder(self, texts):
+        """A function from a text to its number among these, -1 of a new one.
+
+        A bool or number that another container writes in another way is the same text, where it
+        can be no other one.
+        """
+        exact = {text: i for i, text in enumerate(texts)}
+        same = {}
+        for i, text in enumerate(texts):
+            same.setdefault(same_value(text), []).append(i)
+
+        def find(text):
+            if text in exact:
+                return exact[text]
+            at = same.get(same_value(text), ())
+            if len(at) == 1:
+                return at[0]
+            if self.named is None and NUMBER.fullmatch(text):  # older files hold six digits
+                return exact.get(f"{float(text):g}", -1)
+            return -1
+
+        return find
 
     def transform(self, table):
         """The prepared rows: (n, d') float32 or float64, finite.
@@ -220,6 +241,8 @@ class Preparation:
 
     def check(self, d):
         """Refuse what no fit leaves, after :meth:`from_snapshot`. Raises ValueError."""
+        if self.d != d or len(self.groups) < d:  # before memory for d numbers is taken
+            raise ValueError(f"the preparation of the columns does not fit {d} columns")
         texts = all(
             0 <= j < d and all(isinstance(text, str) for text in each)
             for j, each in self.texts.items()
@@ -231,7 +254,7 @@ class Preparation:
             j in self.texts and logs.shape == (len(self.texts[j]) + 1,) and np.isfinite(logs).all()
             for j, logs in self.logs.items()
         )
-        if self.d != d or not texts or not ascending or len(self.names) != len(self.groups):
+        if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
             raise ValueError("a column name is no text")

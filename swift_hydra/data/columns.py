@@ -23,6 +23,7 @@ MOST_TEXTS = 255  # different texts in a column: more of them name the rows rath
 # two quantiles.
 QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
 MOST_DEVIATIONS = 1e150  # what a float64 can square
+LARGEST = np.finfo(np.float64).max
 BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
 
 
@@ -334,15 +335,22 @@ class ColumnScaler:
         for i in range(0, len(X), self.block_rows):
             rows = slice(i, i + self.block_rows)
             block = X[rows].astype(np.float64)
-            block -= self.centre
+            with np.errstate(over="ignore"):  # what overflows is done again in halves
+                block -= self.centre
+            over = np.isinf(block)
             block /= self.scale
+            if over.any():
+                halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
+                block[over] = halves[over]
             np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
             out[rows] = bend(block)
         return out
 
     def inverse_transform(self, Z):
         """Standardised rows Z (n, d) in the input's units, float64."""
-        return unbend(self._checked(Z)) * self.scale + self.centre
+        with np.errstate(over="ignore"):
+            X = unbend(self._checked(Z)) * self.scale + self.centre
+        return np.clip(X, -LARGEST, LARGEST)
 
     def _checked(self, X):
         if self.centre is None:
@@ -365,6 +373,22 @@ class ColumnScaler:
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`; results are equal to the bit."""
         return cls(*(np.array(saved[name], dtype=np.float64) for name in ("centre", "scale")))
+
+
+def check_span(X, names, source):
+    """Refuse columns of training rows X (n, d) whose differences are no float64 any more.
+
+    Raises:
+        InputError: naming them.
+    """
+    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
+    wide = np.flatnonzero(largest > LARGEST / 2)
+    if len(wide):
+        raise InputError(
+            f"{source}: column {listed(repr(names[j]) for j in wide)} holds values beyond "
+            f"{LARGEST / 2:.1g}, up to {largest[wide[0]]:.3g}: float64 does not hold their "
+            "differences: divide the column by a constant"
+        )
 
 
 def _centre_and_scale(column):

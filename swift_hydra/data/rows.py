@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from swift_hydra.data.columns import ColumnScaler, Preparation
+from swift_hydra.data.columns import ColumnScaler, Preparation, check_span
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table, fingerprint
@@ -167,6 +167,7 @@ class TrainingRows:
                 f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an "
                 "anomaly"
             )
+        check_span(X, preparation.names, table.source)
         if not isinstance(y, Labels):
             for note in notes(table):
                 warnings.warn(f"X: {note}", stacklevel=4)  # where fit was called

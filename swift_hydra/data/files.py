@@ -446,7 +446,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
     if path.suffix.lower() == ".npz":
         if id_column is not None:
             raise InputError(f"{path}: id_column={id_column!r} is for .csv and .parquet files")
-        pieces = _npz_pieces(path, columns, d, texts, size)
+        pieces = _npz_pieces(path, columns, d, texts, size, dates)
     else:
         file = _open(path, reading, dates)
         own = [] if id_column is None else [file.column(id_column, "id column")]
@@ -460,11 +460,11 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         raise InputError(f"{path}: holds no row to score")
 
 
-def _npz_pieces(path, columns, d, texts, size):
+def _npz_pieces(path, columns, d, texts, size, dates):
     (X,) = read_npz(path, ("X",))
     _check_width(path, X.shape[1] if X.ndim == 2 else d, d)
     for start in range(0, len(X), size):
-        piece = as_table(X[start : start + size], texts, path, columns)
+        piece = as_table(X[start : start + size], texts, path, columns, dates)
         yield piece, range(start, start + len(piece))
 
 

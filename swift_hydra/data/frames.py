@@ -91,8 +91,9 @@ def _column(X, j):
     if hasattr(X, "get_columns"):
         column = X.get_columns()[j]
         simple = not column.dtype.is_nested()
-        # Python's own dates end with the year 9999.
-        simple = simple and (not column.null_count() or column.dtype.is_temporal())
+        # Python's own dates end with the year 9999, and it has no float32.
+        kind = column.dtype
+        simple = simple and (not column.null_count() or kind.is_temporal() or kind.is_float())
         return column.to_numpy() if simple else np.array([*column.to_list(), None], object)[:-1]
     return arrow_values(X.column(j))
 
@@ -100,9 +101,10 @@ def _column(X, j):
 def arrow_values(column):
     """An Arrow column as an array: numbers, or Python's own objects."""
     kind = str(column.type)
-    if kind.startswith(("bool", "int", "uint", "float", "double")) and not column.null_count:
+    if kind.startswith(("bool", "int", "uint")) and not column.null_count:
         return np.asarray(column)
-    if kind.startswith(("timestamp", "date", "duration")):  # Python's own end with the year 9999
+    # Python's own dates end with the year 9999, and it has no float32.
+    if kind.startswith(("float", "double", "timestamp", "date", "duration")):
         return np.asarray(column)
     return np.array([*column.to_pylist(), None], dtype=object)[:-1]
 
@@ -146,9 +148,10 @@ def cells_of(values, where, dates=False):
 
 
 def _is_exact(cell):
-    """Would a float64 lose what a number is?"""
-    whole = isinstance(cell, numbers.Integral) and not isinstance(cell, bool)
-    return isinstance(cell, (bool, np.bool_)) or (whole and abs(cell) > EXACT)
+    """Would a float64 lose what a value is?"""
+    if isinstance(cell, numbers.Integral):
+        return isinstance(cell, bool) or abs(cell) > EXACT
+    return isinstance(cell, np.bool_) or (isinstance(cell, np.floating) and cell.itemsize < 8)
 
 
 def _moments(cells, where):

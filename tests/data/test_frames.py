@@ -1,5 +1,8 @@
 """The same values mean the same, whichever container brings them and in whichever order."""
 
+import datetime
+import decimal
+import fractions
 import itertools
 import warnings
 
@@ -8,9 +11,13 @@ import pytest
 import torch
 from helpers import made_table
 
-from swift_hydra.data.columns import Preparation
+from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import stream_table
-from swift_hydra.data.rows import Columns
+from swift_hydra.data.frames import as_text, same_value
+from swift_hydra.data.labels import read_labels
+from swift_hydra.data.reading import Reading
+from swift_hydra.data.rows import Columns, TrainingRows
+from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.estimator import TableDetector
@@ -170,3 +177,273 @@ def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path
         warnings.simplefilter("always")
         list(stream_table(path, ["x0", "x1"], 2, named=named))
     assert len(caught) == said
+
+
+# ---- which value is which ------------------------------------------------------------------------
+
+SAME = {
+    "True": [True, np.True_, "True", " True", "true"],
+    "False": [False, np.False_, "False", "FALSE"],
+    "7": [7, 7.0, np.int64(7), np.float32(7), np.uint8(7), decimal.Decimal("7.00"), "7", "7.0"],
+    "1234567": [1234567, 1234567.0, np.float32(1234567), decimal.Decimal(1234567), "1234567"],
+    "9007199254740993": [2**53 + 1, "9007199254740993", np.int64(2**53 + 1)],
+    "0.1": [0.1, np.float32(0.1), np.float64(0.1), decimal.Decimal("0.10"), "0.1", "1e-1"],
+    "-1.5": [-1.5, np.float16(-1.5), "-1.50"],
+    "1e+300": [1e300, "1e300"],
+}
+OTHERS = [True, False, "", 1, 0, 8, "007", "70", 1234568, 2**53, "A1", 1.2345e6]
+
+
+@pytest.mark.parametrize("text", SAME)
+def test_one_value_is_one_text_whatever_holds_it(text):
+    """The kind: all ways to hold a value, on either side of training."""
+    for told, held in itertools.product(SAME[text], SAME[text]):
+        train = as_table(np.array([[told], ["A"], ["B"]], dtype=object), True)
+        preparation = Preparation("median", "ordinal").fit(train)
+        assert preparation.texts[0] == sorted(preparation.texts[0])
+        for X in (np.array([[held], ["A"]], object), np.array([[held]], object), [[held]]):
+            found = preparation.transform(as_table(X, preparation.texts))[0, 0]
+            assert preparation.texts[0][int(found)] not in "AB" and found >= 0, (told, held)
+    for other in OTHERS:
+        if as_text(other) not in map(as_text, SAME[text]):
+            table = as_table(np.array([[other], ["A"]], object), preparation.texts)
+            gap = other == ""
+            assert preparation.unknown(table)[0, 0] == (not gap), other
+
+
+@pytest.mark.filterwarnings("ignore:t.csv. column")
+@pytest.mark.parametrize("kind", [*KINDS, "parquet"])
+@pytest.mark.parametrize(
+    ("cells", "new"),
+    [
+        (["True", "False", "?1"], [True, False, None]),
+        (["True", "False", "?1"], [True, False, True]),
+        (["1234567", "7", "A1"], [1234567, 7, None]),
+        (["1234567", "7", "A1"], [7, 1234567, 7]),
+        (["1234567.0", "7.0", "A1"], [7, 1234567, 7]),
+        (["0.5", "7", "A1"], [0.5, 7.0, None]),
+    ],
+)
+def test_texts_of_a_file_are_found_in_frames_that_hold_bools_and_numbers(
+    tmp_path, kind, cells, new
+):
+    path = tmp_path / "t.csv"
+    path.write_text("code,a,y\n" + "".join(f"{c},{i},{i % 2}\n" for i, c in enumerate(cells * 4)))
+    model = Rows(load_dataset(path, categorical="ordinal").table, categorical="ordinal")
+    model.columns_.preparation.impute = "median"
+    frame = frame_of("arrow" if kind == "parquet" else kind, [("code", new), ("a", [1, 2, 3])])
+    if kind == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(frame, tmp_path / "t.parquet")
+        texts = model.columns_.texts
+        ((table, _),) = stream_table(tmp_path / "t.parquet", ["code", "a"], 2, texts)
+    else:
+        table = model._table(frame)
+    found = model.columns_.preparation._encoded(table)[:, 0]
+    assert (found >= 0).tolist() == [value is not None for value in new]
+    assert np.isnan(found).tolist() == [value is None for value in new]
+    for value, code in zip(new, found, strict=True):
+        if value is not None:
+            assert same_value(model.columns_.texts[0][int(code)]) == as_text(value)
+
+
+def test_what_older_checkpoints_hold_of_long_numbers_is_found():
+    train = as_table(np.array([["1.23457e+06"], ["A1"]], dtype=object), True)
+    preparation = Preparation(categorical="ordinal").fit(train)
+    new = as_table(np.array([[1234567]], dtype=object), preparation.texts)
+    assert preparation.transform(new)[0, 0] == -1
+    preparation.named = None
+    assert preparation.transform(new)[0, 0] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_without_any_value_holds_gaps(kind):
+    model = Rows(as_table(np.arange(6.0).reshape(3, 2), columns=["a", "b"]), impute="median")
+    new = frame_of(kind, [("a", [None, None]), ("b", [1.0, None])])
+    np.testing.assert_array_equal(model.rows(new), [[2, 1], [2, 3]])
+    np.testing.assert_array_equal(model.rows(new[:1]), [[2, 1]])
+    with pytest.raises(InputError, match="column 'a' has no value in the training rows"):
+        Preparation("median").fit(as_table(new))
+    with pytest.raises(InputError, match="the labels are empty in 2 rows"):
+        read_labels(as_table(new).X[:, 0])
+
+
+@pytest.mark.parametrize(
+    "values", [pandas.to_datetime([None] * 3), pandas.to_timedelta([None] * 3)]
+)
+def test_nothing_of_any_type_is_a_gap(values):
+    assert np.isnan(as_table(pandas.DataFrame({"a": values})).X).all()
+
+
+def test_parquet_without_any_value(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    empty = arrow.array([None] * 20)
+    for name, message in (("a", "column 'a' has no value"), ("y", "labels are empty in 20 rows")):
+        columns = {"a": [*range(20)], "b": [*range(20)], "y": [0, 1] * 10, name: empty}
+        parquet.write_table(arrow.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(InputError, match=message):
+            load_dataset(tmp_path / "t.parquet", impute="median")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("word", ["NA", "None", "nan", "NULL", "n/a", "?"])
+def test_words_for_gaps_are_texts_in_frames_columns_of_texts(kind, word):
+    cells = [word, "DE", None, "FR", "DE"] * 3
+    frame = frame_of(kind, [("land", cells), ("a", [float(i) for i in range(15)])])
+    table = as_table(frame, True)
+    assert table.texts[0] == [word, "DE", "FR"]
+    assert np.isnan(table.X[:, 0]).tolist() == [cell is None for cell in cells]
+    (note,) = notes(table)[:1]
+    assert note.startswith(f"column 'land' ({word!r} in 3 rows): taken as a text")
+    assert not any("'land'" in note for note in notes(table, asked=True))
+    how = {"impute": "median", "categorical": "ordinal"}
+    model = Rows(table, **how)
+    assert model.rows(frame)[0, 0] != model.rows(frame)[2, 0]
+    # Where training never took it as a text, it is a gap, as it is in files.
+    without = frame_of(kind, [("land", ["DE", "DE", "FR"]), ("a", [1.0, 2.0, 3.0])])
+    np.testing.assert_array_equal(Rows(as_table(without, True), **how).rows(frame)[:3, 0], [0] * 3)
+    numbers = frame_of(kind, [("a", ["1.5", word, "2"])])
+    np.testing.assert_array_equal(as_table(numbers, True).X[:, 0], [1.5, np.nan, 2])
+
+
+def test_a_file_to_score_keeps_the_words_that_training_took_as_texts(tmp_path):
+    (tmp_path / "t.csv").write_text("land\nNA\nDE\n\nnull\n")
+    ((table, _),) = stream_table(tmp_path / "t.csv", ["land"], 1, {0: ["DE", "NA"]})
+    assert table.texts[0] == ["NA", "DE"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_comma_that_can_be_either_is_asked_about_in_frames_too(kind):
+    with pytest.raises(InputError, match="column 'a' holds '1,234': is the comma a decimal"):
+        as_table(frame_of(kind, [("a", ["1,234", "12"])]), True)
+    for other in ("1,234.5", "0.5"):
+        assert as_table(frame_of(kind, [("a", ["1,234", other])])).X[0, 0] == 1234
+
+
+ODD = {
+    "too large": ([10**400, 1], "column 'a' holds a number beyond float64"),
+    "too large beside texts": ([10**5000, "x"], "column 'a' holds a number beyond float64"),
+    "fraction": ([fractions.Fraction(10**400), 1], "column 'a' holds a number beyond float64"),
+    "array": ([np.ones(2), 1], "column 'a' holds ndarray values"),
+    "array beside texts": ([np.ones(2), "x"], "column 'a' holds ndarray values"),
+    "set": ([{1}, None], "column 'a' holds set values"),
+    "time": ([datetime.time(1), None], "column 'a' holds time values"),
+    "year 1": (
+        [datetime.datetime(1, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=3)))],
+        "column 'a' holds dates that cannot be converted",
+    ),
+    "date beside number": ([datetime.date(2026, 1, 1), 1], "column 'a' holds date values"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_cells_are_refused_by_name(case):
+    values, message = ODD[case]
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    for texts in ((), True):
+        with pytest.raises(InputError, match=message):
+            as_table(column[:, None], texts, columns=["a"], dates=True)
+
+
+def test_numbers_that_are_none_are_gaps():
+    table = as_table(np.array([[decimal.Decimal("sNaN")], [decimal.Decimal("NaN")], [1]], object))
+    np.testing.assert_array_equal(table.X[:, 0], [np.nan, np.nan, 1])
+    with pytest.raises(InputError, match="give rows of one length"):
+        as_table([[1, 2], [3]])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "object", "text"])
+def test_dates_of_any_zone_are_days_in_utc(kind):
+    zone = datetime.timezone(datetime.timedelta(hours=1))
+    moment = datetime.datetime(2026, 1, 1, 1, tzinfo=zone)
+    X = pandas.DataFrame({"a": pandas.Series([moment, None], dtype=object)})
+    if kind == "text":
+        X = np.array([["2026-01-01T01:00:00+01:00"], [""]])
+    elif kind != "object":
+        X = frame_of(kind, [("a", [moment, None])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(as_table(X, dates=True).X, [[20454], [np.nan]])
+
+
+def test_arrow_dates_beyond_pythons():
+    arrow = pytest.importorskip("pyarrow")
+    far = arrow.array([2**40, None], arrow.timestamp("s"))
+    assert as_table(arrow.table({"a": far}), dates=True).X[0, 0] == 2**40 / 86_400
+    with pytest.raises(InputError, match="column 'a' holds dates, first 36812-02-20"):
+        as_table(arrow.table({"a": far}))
+
+
+# ---- what is said --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["1", "2", "n.a.", "4"], "column 'a' ('n.a.' in row 2 (counted from 0)): most cells"),
+        (["1,5", "-", "4"], "column 'a' ('-' in row 1 (counted from 0)): most cells are numbers"),
+        (["0 %", "1 %", "10 %"], "column 'a' ('0 %'): numbers with a unit"),
+        (["5kg", "7kg", "12kg"], "column 'a' ('5kg'): numbers with a unit"),
+        (["$5", "$7", "$12"], "column 'a' ('$5'): numbers with a unit"),
+        (["A1", "A2", "B3"], None),
+        (["1a", "2b", "3c"], None),
+        (["red", "7", "green"], None),
+        (["True", "False", "x"], None),
+    ],
+)
+def test_numbers_that_became_texts_are_named(cells, said):
+    (note, *more) = notes(as_table([[cell] for cell in cells * 5], True, columns=["a"])) or [None]
+    assert note is None if said is None else note.startswith(said)
+    assert not more
+
+
+@pytest.mark.parametrize("word", ["", "NaN", "NA", "NULL", "?", "none", None, np.nan, pandas.NA])
+@pytest.mark.parametrize("anomaly", [None, "attack", "1"])
+def test_labels_that_say_nothing_are_gaps(word, anomaly):
+    labels = np.array(["attack", "1", "0", word, "0"], dtype=object)
+    with pytest.raises(InputError, match="the labels are empty in 1 rows, first in row 3"):
+        read_labels(labels, anomaly_label=anomaly)
+    if isinstance(word, str) and word:
+        assert read_labels(labels, "y", 1, "attack", gaps=frozenset([""])).y.sum() == 1
+        assert read_labels(labels, least=1, anomaly_label=word).y.tolist() == [0, 0, 0, 1, 0]
+
+
+def test_columns_wider_than_float64_are_refused_and_half_of_it_works():
+    rng = np.random.default_rng(0)
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    X = X.astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        X[:, 1] = rng.uniform(-1, 1, 60) * 1.79e308
+        with pytest.raises(InputError, match="column 'x1' holds values beyond 9e\\+307"):
+            TrainingRows.read(X, y, ColumnSettings())
+        X[:, 1] /= 2.1
+        rows = TrainingRows.read(X, y, ColumnSettings())
+        u = (X[:, 1] / 2 - np.median(X[:, 1]) / 2) / 1e308
+        assert abs(np.corrcoef(u, rows.Z[:, 1])[0, 1]) > 0.95
+        new = np.array([[0, 1.79e308, 0], [0, -1.79e308, 0]])
+        high, low = rows.columns.standardise(new)[:, 1]
+        assert rows.Z[:, 1].max() <= high < 5 and -5 < low <= rows.Z[:, 1].min()
+        assert np.isfinite(rows.columns.in_units(np.full((1, 3), 5.0))).all()
+
+
+def test_sizes_of_a_checkpoint_are_compared_before_memory_is_taken(monkeypatch):
+    preparation = Preparation().fit(as_table(np.zeros((3, 2))))
+    preparation.d = 10**9
+    monkeypatch.setattr(np, "arange", lambda n: pytest.fail(f"memory for {n} numbers"))
+    with pytest.raises(ValueError, match="does not fit 1000000000 columns"):
+        preparation.check(10**9)
+
+
+def test_dates_in_an_npz_are_taken_where_they_are_asked_for(tmp_path):
+    X = np.array([["2026-01-01", "1"], ["2026-01-02", "2"]] * 4)
+    np.savez(tmp_path / "t.npz", X=X, y=[0, 1] * 4)
+    with pytest.raises(InputError, match=r"a date\? give --dates"):
+        load_dataset(tmp_path / "t.npz")
+    data = load_dataset(tmp_path / "t.npz", settings=ColumnSettings(dates=True))
+    assert data.X[:2, 0].tolist() == [20454, 20455]
+    ((table, _),) = stream_table(tmp_path / "t.npz", None, 2, how=(Reading(), True))
+    np.testing.assert_array_equal(table.X, data.X)

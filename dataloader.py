@@ -260,6 +260,7 @@ def load_dataset(
         InputError: whatever is wrong with the file or its content, all of it in one message.
     """
     settings = settings or ColumnSettings(impute=impute, categorical=categorical)
+    reading = reading or Reading()
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
     drop = [name.strip() for name in drop_columns.split(",")] if drop_columns else []
@@ -273,23 +274,25 @@ def load_dataset(
     checks = [
         lambda: CellParser.refuse(path, problems),
         lambda: preparation.fit(table).transform(table),
-        lambda: _labels_of(path, y, label, settings, lines),
+        lambda: _labels_of(path, y, label, settings, lines, reading),
     ]
     _, X, labels = _all_or_every_problem(checks, path)
-    for note in notes(table):
+    for note in notes(table, asked=reading.missing is not None):
         warnings.warn(f"{path.name}: {note}", stacklevel=2)
     if not table.texts and np.isfinite(table.X).all():
         table = replace(table, X=X)  # one copy where one will do
-    table = replace(table, columns=table.names())
+    named = bool(table.columns) and table.named
+    table = replace(table, columns=table.names(), named=named)
     return Dataset(stem_of(path), table, labels, label, path, settings)
 
 
-def _labels_of(path, y, label, settings, lines):
+def _labels_of(path, y, label, settings, lines, reading):
     """:class:`data.labels.Labels` of a file; all -1 where it has none."""
     if label == NO_LABEL:
         return Labels(y.astype(np.int64), np.array([0, 1]))
     where = path if label == "y" else f"{path}: column {label!r}"
-    return read_labels(y, where, 2, settings.anomaly_label, settings.majority_anomalies, lines)
+    how = settings.anomaly_label, settings.majority_anomalies
+    return read_labels(y, where, 2, *how, lines, reading.gaps())
 
 
 def stem_of(path):

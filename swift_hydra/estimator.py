@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
-from swift_hydra.data.frames import frame_names, with_columns
+from swift_hydra.data.frames import frame_names, repeated, with_columns
 from swift_hydra.data.rows import Columns
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
@@ -153,22 +153,32 @@ class TableDetector(BaseEstimator):
         """A data frame with the training's columns in the training's order, by their names."""
         names = self.columns_.own_names
         here = frame_names(X)
-        if names is None or here is None or here == names:
+        if here is None:
+            return X
+        if names is None and set(here) == set(self.columns_.names):
+            names = self.columns_.names  # x0, x1, ... in a frame are those that messages speak of
+        if names is None or here == names:
             return X
         missing = [name for name in names if name not in here]
         # The labels of the training table, left in the frame, are no column of it.
         here = [name for name in here if name in names or name != self.label_name_]
         other = [name for name in here if name not in names]
-        if missing or other or len(here) != len(names):
+        # Which of two is meant cannot be told, unless all stand where they stood.
+        twice = repeated(here) if here != names else []
+        if missing or other or twice or len(here) != len(names):
             parts = [f"column {listed(map(repr, missing))} is missing"] if missing else []
             parts += [f"column {listed(map(repr, other))} is not known"] if other else []
-            parts = parts or ["a column is there more than once"]
+            parts += [f"column {listed(map(repr, twice))} is there more than once"] if twice else []
+            parts = parts or ["a column is there fewer times than in training"]
             raise InputError(
                 f"X: {' and '.join(parts)}: give the columns it was trained on, {listed(names)}, "
                 "in any order"
             )
-        place = {name: j for j, name in enumerate(frame_names(X))}
-        return with_columns(X, [place[name] for name in names])
+        # Of the labels' name there may be any number, of the others there is one here.
+        given = frame_names(X)
+        if here == names:
+            return with_columns(X, [j for j, name in enumerate(given) if name in names])
+        return with_columns(X, [given.index(name) for name in names])
 
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.

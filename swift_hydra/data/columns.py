@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swift_hydra.data.frames import NUMBER, repeated, same_value
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
@@ -22,6 +23,7 @@ MOST_TEXTS = 255  # different texts in a column: more of them name the rows rath
 # two quantiles.
 QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
 MOST_DEVIATIONS = 1e150  # what a float64 can square
+LARGEST = np.finfo(np.float64).max
 BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
 
 
@@ -59,6 +61,7 @@ class Preparation:
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
+        named: somebody gave these names; None in files that do not say so.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns.
     """
@@ -78,10 +81,17 @@ class Preparation:
         """Learn fills and texts from the training rows, a :class:`data.table.Table`.
 
         Raises:
-            InputError: a text column where they are refused or with too many texts, a column
-                without any value.
+            InputError: a name that two columns have, a text column where they are refused or with
+                too many texts, a column without any value.
         """
         self.columns = table.columns
+        self.named = bool(table.columns) and table.named
+        twice = repeated(table.columns or ())
+        if twice:
+            raise InputError(
+                f"{table.source}: column {listed(map(repr, twice))} is there more than once: give "
+                "every column a name of its own"
+            )
         self.d = table.X.shape[1]
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
@@ -161,13 +171,34 @@ class Preparation:
                     f"{table.source}: column {table.names()[j]!r} holds numbers, in training it "
                     "held text"
                 )
-            number = {text: i for i, text in enumerate(texts)}
-            codes = np.array(
-                [number.get(text, -1) for text in table.texts[j]] + [-1], dtype=np.float64
-            )
+            find = self._finder(texts)
+            codes = np.array([*map(find, table.texts[j]), -1], dtype=np.float64)
             gap = np.isnan(X[:, j])
             X[:, j] = np.where(gap, np.nan, codes[np.where(gap, -1, X[:, j]).astype(int)])
         return X
+
+    def _finder(self, texts):
+        """A function from a text to its number among these, -1 of a new one.
+
+        A bool or number that another container writes in another way is the same text, where it
+        can be no other one.
+        """
+        exact = {text: i for i, text in enumerate(texts)}
+        same = {}
+        for i, text in enumerate(texts):
+            same.setdefault(same_value(text), []).append(i)
+
+        def find(text):
+            if text in exact:
+                return exact[text]
+            at = same.get(same_value(text), ())
+            if len(at) == 1:
+                return at[0]
+            if self.named is None and NUMBER.fullmatch(text):  # older files hold six digits
+                return exact.get(f"{float(text):g}", -1)
+            return -1
+
+        return find
 
     def transform(self, table):
         """The prepared rows: (n, d') float32 or float64, finite.
@@ -211,6 +242,8 @@ class Preparation:
 
     def check(self, d):
         """Refuse what no fit leaves, after :meth:`from_snapshot`. Raises ValueError."""
+        if self.d != d or len(self.groups) < d:  # before memory for d numbers is taken
+            raise ValueError(f"the preparation of the columns does not fit {d} columns")
         texts = all(
             0 <= j < d and all(isinstance(text, str) for text in each)
             for j, each in self.texts.items()
@@ -222,7 +255,7 @@ class Preparation:
             j in self.texts and logs.shape == (len(self.texts[j]) + 1,) and np.isfinite(logs).all()
             for j, logs in self.logs.items()
         )
-        if self.d != d or not texts or not ascending or len(self.names) != len(self.groups):
+        if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
             raise ValueError("a column name is no text")
@@ -237,6 +270,7 @@ class Preparation:
             "impute": self.impute,
             "categorical": self.categorical,
             "columns": self.columns,
+            "named": self.named,
             "d": self.d,
             "texts": {str(j): texts for j, texts in self.texts.items()},
             "logs": {str(j): logs for j, logs in self.logs.items()},
@@ -251,6 +285,7 @@ class Preparation:
         self = cls(saved["impute"], saved["categorical"])
         for name in ("columns", "d", "fill", "names", "groups"):
             setattr(self, name, saved[name])
+        self.named = saved.get("named")
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         return self
@@ -300,15 +335,22 @@ class ColumnScaler:
         for i in range(0, len(X), self.block_rows):
             rows = slice(i, i + self.block_rows)
             block = X[rows].astype(np.float64)
-            block -= self.centre
+            with np.errstate(over="ignore"):  # what overflows is done again in halves
+                block -= self.centre
+            over = np.isinf(block)
             block /= self.scale
+            if over.any():
+                halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
+                block[over] = halves[over]
             np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
             out[rows] = bend(block)
         return out
 
     def inverse_transform(self, Z):
         """Standardised rows Z (n, d) in the input's units, float64."""
-        return unbend(self._checked(Z)) * self.scale + self.centre
+        with np.errstate(over="ignore"):
+            X = unbend(self._checked(Z)) * self.scale + self.centre
+        return np.clip(X, -LARGEST, LARGEST)
 
     def _checked(self, X):
         if self.centre is None:
@@ -331,6 +373,22 @@ class ColumnScaler:
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`; results are equal to the bit."""
         return cls(*(np.array(saved[name], dtype=np.float64) for name in ("centre", "scale")))
+
+
+def check_span(X, names, source):
+    """Refuse columns of training rows X (n, d) whose differences are no float64 any more.
+
+    Raises:
+        InputError: naming them.
+    """
+    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
+    wide = np.flatnonzero(largest > LARGEST / 2)
+    if len(wide):
+        raise InputError(
+            f"{source}: column {listed(repr(names[j]) for j in wide)} holds values beyond "
+            f"{LARGEST / 2:.1g}, up to {largest[wide[0]]:.3g}: float64 does not hold their "
+            "differences: divide the column by a constant"
+        )
 
 
 def _centre_and_scale(column):

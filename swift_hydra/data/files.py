@@ -409,14 +409,15 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         lines.append(numbers)
     lines = None if isinstance(file, _Parquet) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
-    table = Table(np.concatenate(blocks), columns, parse.texts(), path, lines)
+    named = file.header is not None
+    table = Table(np.concatenate(blocks), columns, parse.texts(), path, lines, named)
     problems = list(parse.problems.values())
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
 
 
-def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None):
+def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None, named=None):
     """The rows of a table that is to be scored, piece by piece.
 
     Args:
@@ -429,6 +430,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         id_column: name of the column that holds the rows' ids, or None for their numbers.
         size: rows of a piece.
         how: a pair of a :class:`data.reading.Reading` and whether dates are days since 1970.
+        named: were ``columns`` given, rather than made up? None where that is not known.
 
     Yields:
         A :class:`Table` of d columns, and its rows' ids.
@@ -444,10 +446,12 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
     if path.suffix.lower() == ".npz":
         if id_column is not None:
             raise InputError(f"{path}: id_column={id_column!r} is for .csv and .parquet files")
-        pieces = _npz_pieces(path, columns, d, texts, size)
+        pieces = _npz_pieces(path, columns, d, texts, size, dates)
     else:
         file = _open(path, reading, dates)
-        pieces = _text_pieces(file, columns, d, texts, id_column, size, dates)
+        own = [] if id_column is None else [file.column(id_column, "id column")]
+        keep = _columns_to_keep(file, columns, d, own, named)
+        pieces = _text_pieces(file, columns, d, texts, (keep, own), size, dates)
     empty = True
     for piece in pieces:
         empty = False
@@ -456,17 +460,16 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         raise InputError(f"{path}: holds no row to score")
 
 
-def _npz_pieces(path, columns, d, texts, size):
+def _npz_pieces(path, columns, d, texts, size, dates):
     (X,) = read_npz(path, ("X",))
     _check_width(path, X.shape[1] if X.ndim == 2 else d, d)
     for start in range(0, len(X), size):
-        piece = as_table(X[start : start + size], texts, path, columns)
+        piece = as_table(X[start : start + size], texts, path, columns, dates)
         yield piece, range(start, start + len(piece))
 
 
-def _text_pieces(file, columns, d, texts, id_column, size, dates):
-    own = [] if id_column is None else [file.column(id_column, "id column")]
-    keep = _columns_to_keep(file, columns, d, own)
+def _text_pieces(file, columns, d, texts, which, size, dates):
+    keep, own = which
     _check_width(file.path, len(keep), d)
     start = 0
     for n, given, numbers in file.pieces([*keep, *own], size):
@@ -479,7 +482,7 @@ def _text_pieces(file, columns, d, texts, id_column, size, dates):
         start += n
 
 
-def _columns_to_keep(file, columns, d, own):
+def _columns_to_keep(file, columns, d, own, named=None):
     """Numbers of the file's columns that are the training's, in the training's order."""
     if file.header and columns and set(columns) & set(file.header):
         missing = [name for name in columns if name not in file.place]
@@ -488,15 +491,35 @@ def _columns_to_keep(file, columns, d, own):
                 f"{file.path}: column {listed(map(repr, missing))} of the training table is "
                 "missing: add it"
             )
-        return [file.place[name] for name in columns]
+        keep = [file.place[name] for name in columns]
+        _refuse_copies(file, keep)
+        return keep
     # The training table or this one has no names, or entirely other ones.
-    if file.header and columns and columns != [f"x{j}" for j in range(d)]:
+    if named is None:  # an older checkpoint: only the look of the names can tell
+        named = columns != [f"x{j}" for j in range(d)]
+    if file.header and columns and named:
         warnings.warn(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
             "their order",
-            stacklevel=4,
+            stacklevel=3,
         )
     return [j for j in range(file.width) if j not in own and j != file.index]
+
+
+def _refuse_copies(file, keep):
+    """Refuse columns of one name, unless all of them are wanted and stand as in training."""
+    for name in sorted(file.repeated):
+        copies = {j for j, other in enumerate(file.header) if _is_copy(other, name)}
+        if copies & set(keep) and not (copies <= set(keep) and keep == sorted(keep)):
+            raise InputError(
+                f"{file.path}: column {name!r} is there more than once: give every column a name "
+                "of its own"
+            )
+
+
+def _is_copy(other, name):
+    end = other.removeprefix(name)
+    return other == name or (end != other and re.fullmatch(r"\.\d+", end) is not None)
 
 
 def _check_width(path, found, d):

@@ -5,14 +5,21 @@ Nothing of these libraries is imported: a frame is known by what it has.
 Shapes: n rows, d columns.
 """
 
+import collections
 import datetime
+import decimal
 import numbers
+import re
 
 import numpy as np
 
 from swift_hydra.settings import InputError
 
 DAY = np.timedelta64(1, "D")
+EXACT = 2**53  # whole numbers up to here are float64's to the digit
+WRITTEN = 1e22  # whole floats up to here are written to the digit
+# No 007, which is a code, and no number of more digits than float64 has.
+NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def frame_names(X):
@@ -24,13 +31,18 @@ def frame_names(X):
     return None
 
 
+def repeated(names):
+    """The names that are there more than once."""
+    return [name for name, count in collections.Counter(names).items() if count > 1]
+
+
 def with_columns(X, order):
     """A data frame with some of its columns, by their numbers."""
     if hasattr(X, "iloc"):
         return X.iloc[:, order]
-    return X.select(
-        [(X.column_names if hasattr(X, "column_names") else X.columns)[j] for j in order]
-    )
+    if hasattr(X, "column_names"):  # Arrow takes numbers, as names may be there twice
+        return X.select(order)
+    return X.select([X.columns[j] for j in order])
 
 
 def unmasked(X):
@@ -48,6 +60,8 @@ def is_missing(cell):
         return True
     if isinstance(cell, str):
         return not cell.strip()
+    if isinstance(cell, decimal.Decimal):
+        return cell.is_nan()
     return isinstance(cell, numbers.Real) and cell != cell
 
 
@@ -70,10 +84,16 @@ def cells_of_frame(X, dates, source):
 
 def _column(X, j):
     if hasattr(X, "iloc"):
-        return np.asarray(X.iloc[:, j])
+        column = X.iloc[:, j]
+        if getattr(column.dtype, "tz", None) is not None:
+            column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        return np.asarray(column)
     if hasattr(X, "get_columns"):
         column = X.get_columns()[j]
-        simple = not column.dtype.is_nested() and not column.null_count()
+        simple = not column.dtype.is_nested()
+        # Python's own dates end with the year 9999, and it has no float32.
+        kind = column.dtype
+        simple = simple and (not column.null_count() or kind.is_temporal() or kind.is_float())
         return column.to_numpy() if simple else np.array([*column.to_list(), None], object)[:-1]
     return arrow_values(X.column(j))
 
@@ -81,13 +101,19 @@ def _column(X, j):
 def arrow_values(column):
     """An Arrow column as an array: numbers, or Python's own objects."""
     kind = str(column.type)
-    if kind.startswith(("int", "uint", "float", "double")) and not column.null_count:
+    if kind.startswith(("bool", "int", "uint")) and not column.null_count:
+        return np.asarray(column)
+    # Python's own dates end with the year 9999, and it has no float32.
+    if kind.startswith(("float", "double", "timestamp", "date", "duration")):
         return np.asarray(column)
     return np.array([*column.to_pylist(), None], dtype=object)[:-1]
 
 
 def cells_of(values, where, dates=False):
     """A column's values (n,) as an array of numbers, or as a list of cells with "" for gaps.
+
+    Bools and whole numbers that float64 does not hold to the digit stay what they are in a list:
+    where training had texts, :func:`as_text` finds these again.
 
     Raises:
         InputError: for dates that are not asked for, and for what is neither number nor text.
@@ -96,6 +122,8 @@ def cells_of(values, where, dates=False):
         return values
     if values.dtype.kind == "c":
         raise InputError(f"{where}: Complex data not supported: give real numbers")
+    if values.dtype.kind in "mM" and np.isnat(values).all():  # nothing is known, of any kind
+        return np.full(len(values), np.nan)
     if values.dtype.kind == "M":
         return _days(values, where, dates)
     if values.dtype.kind == "S":
@@ -108,18 +136,46 @@ def cells_of(values, where, dates=False):
         )
     cells = ["" if is_missing(cell) else cell for cell in values.tolist()]
     cells = [cell.decode(errors="replace") if isinstance(cell, bytes) else cell for cell in cells]
+    present = [cell for cell in cells if not isinstance(cell, str)]
     if any(isinstance(cell, str) and cell for cell in cells):
-        return [cell if isinstance(cell, str) else _text(cell, where) for cell in cells]
-    if cells and all(isinstance(cell, datetime.date) or cell == "" for cell in cells):
-        moments = [None if cell == "" else cell for cell in cells]
-        return _days(np.array(moments, dtype="datetime64[us]"), where, dates)
-    return np.array([np.nan if cell == "" else _number(cell, where) for cell in cells])
+        for cell in present:
+            _number(cell, where)
+        return [as_text(cell) for cell in cells]
+    if present and all(isinstance(cell, datetime.date) for cell in present):
+        return _days(_moments(cells, where), where, dates)
+    found = [np.nan if isinstance(cell, str) else _number(cell, where) for cell in cells]
+    return cells if any(map(_is_exact, present)) else np.array(found, dtype=np.float64)
+
+
+def _is_exact(cell):
+    """Would a float64 lose what a value is?"""
+    if isinstance(cell, numbers.Integral):
+        return isinstance(cell, bool) or abs(cell) > EXACT
+    return isinstance(cell, np.bool_) or (isinstance(cell, np.floating) and cell.itemsize < 8)
+
+
+def _moments(cells, where):
+    """Dates, "" for gaps, as datetime64 in UTC."""
+
+    def utc(cell):
+        if isinstance(cell, datetime.datetime) and cell.tzinfo is not None:
+            return cell.astimezone(datetime.UTC).replace(tzinfo=None)
+        return cell
+
+    try:
+        moments = [None if isinstance(cell, str) else utc(cell) for cell in cells]
+        return np.array(moments, dtype="datetime64[us]")
+    except (OverflowError, ValueError) as error:
+        raise InputError(
+            f"{where} holds dates that cannot be converted ({str(error)[:80]}): leave it out"
+        ) from None
 
 
 def _days(values, where, dates):
     if not dates:
+        first = values[~np.isnat(values)][:1]
         raise InputError(
-            f"{where} holds dates, first {str(values[:1])[2:21]}: give --dates (dates=True) to "
+            f"{where} holds dates, first {str(first)[2:21]}: give --dates (dates=True) to "
             "take them as days since 1970, or leave it out"
         )
     days = (values - np.datetime64(0, "s")) / DAY
@@ -127,14 +183,38 @@ def _days(values, where, dates):
 
 
 def _number(cell, where):
-    if isinstance(cell, (numbers.Real, np.bool_)) or type(cell).__name__ == "Decimal":
-        return float(cell)
+    if isinstance(cell, (numbers.Real, np.bool_, decimal.Decimal)):
+        try:
+            return float(cell)
+        except OverflowError:
+            raise InputError(
+                f"{where} holds a number beyond float64's 1.8e308: give its logarithm, or leave it "
+                "out"
+            ) from None
     raise InputError(
         f"{where} holds {type(cell).__name__} values, first {str(cell)[:40]!r}: turn them into "
         "numbers or texts, or leave it out"
     )
 
 
-def _text(cell, where):
-    """A number beside texts."""
-    return str(cell) if isinstance(cell, (bool, np.bool_)) else f"{_number(cell, where):g}"
+def as_text(cell):
+    """The text of a value, whatever held it: True, 7 (of 7.0 too), 1234567, 0.1; "" of a gap."""
+    if isinstance(cell, str):
+        return cell.strip()
+    if isinstance(cell, (bool, np.bool_)):
+        return str(bool(cell))
+    if is_missing(cell):
+        return ""
+    if isinstance(cell, numbers.Integral):
+        return str(int(cell))
+    # 0.1 of a float32 is meant as 0.1, not as the float64 beside it.
+    value = float(str(cell) if isinstance(cell, np.floating) else cell)
+    return str(int(value)) if value.is_integer() and abs(value) < WRITTEN else repr(value)
+
+
+def same_value(text):
+    """A text that all ways to write a bool or a number have in common; another text stays."""
+    word = text.casefold()
+    if word in ("true", "false"):
+        return word.capitalize()
+    return as_text(float(text)) if NUMBER.fullmatch(text) else text

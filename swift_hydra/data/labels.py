@@ -13,11 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.frames import is_missing, unmasked
+from swift_hydra.data.reading import MISSING
 from swift_hydra.data.table import listed, place
 from swift_hydra.settings import InputError
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
+GAPS = frozenset(["", *MISSING])
 TEXT_PAIRS = (("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"))
 
 
@@ -35,7 +37,7 @@ class Labels(NamedTuple):
         return f"anomaly = {shown}: {int((self.y == 1).sum())} of {len(self.y)} rows{others}"
 
 
-def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, lines=None):
+def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, lines=None, gaps=GAPS):
     """Check labels and cast them to -1, 0 and 1.
 
     Args:
@@ -49,6 +51,7 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         majority: take it that more than half of the rows are anomalies; otherwise that is refused
             for a table, and a warning for a training part, whose caller has the labels at hand.
         lines: n line numbers for messages, or None.
+        gaps: texts in lower case that are no label, but for the anomalies' own.
 
     Returns:
         :class:`Labels`.
@@ -57,7 +60,8 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         InputError: not 1-D, an empty label, values of which none is known for the anomaly,
             anomalies only, fewer than ``least`` anomalies, more than half anomalies.
     """
-    values = _values(y, source, lines)
+    wanted = () if anomaly_label is None else {str(anomaly_label).strip().casefold()}
+    values = _values(y, source, lines, gaps.difference(wanted))
     if anomaly_label is None:
         labels = _known(values, source)
     else:
@@ -86,7 +90,7 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
     return labels
 
 
-def _values(y, source, lines):
+def _values(y, source, lines, gaps):
     """(n,) float64, or texts where some label is no number."""
     if isinstance(y, np.ma.MaskedArray):
         y = unmasked(y)
@@ -100,24 +104,30 @@ def _values(y, source, lines):
     if y.dtype.kind == "S":
         y = np.char.decode(y, "utf-8", "replace")
     if y.dtype.kind in "OU":
-        gap = np.array([is_missing(cell) for cell in y], dtype=bool)
-        _refuse_gaps(gap, source, lines)
         cells = [cell.strip() if isinstance(cell, str) else cell for cell in y]
+        gap = [
+            is_missing(cell) or (isinstance(cell, str) and cell.casefold() in gaps)
+            for cell in cells
+        ]
+        _refuse_gaps(np.array(gap, dtype=bool), cells, source, lines)
         try:
             return np.array([float(cell) for cell in cells])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return np.array([str(cell) for cell in cells])
     values = y.astype(np.float64)
-    _refuse_gaps(np.isnan(values), source, lines)
+    _refuse_gaps(np.isnan(values), values, source, lines)
     return values
 
 
-def _refuse_gaps(gap, source, lines):
+def _refuse_gaps(gap, cells, source, lines):
     if gap.any():
+        first = int(gap.argmax())
+        word = isinstance(cells[first], str) and cells[first]
+        shown = f" ({word!r}; --missing '' where it is a label)" if word else ""
         raise InputError(
             f"{source}: the labels are empty in {int(gap.sum())} rows, first in "
-            f"{place(int(gap.argmax()), lines)}: fill them (0 where nothing is known), or drop "
-            "these rows"
+            f"{place(first, lines)}{shown}: fill them (0 where nothing is known), or drop these "
+            "rows"
         )
 
 

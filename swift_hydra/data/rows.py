@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from swift_hydra.data.columns import ColumnScaler, Preparation
+from swift_hydra.data.columns import ColumnScaler, Preparation, check_span
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table, fingerprint
@@ -47,9 +47,11 @@ class Columns:
 
     @property
     def own_names(self):
-        """The d names that somebody gave, or None: x0, x1, ... were made up here."""
-        made_up = [f"x{j}" for j in range(self.n_features)]
-        return None if self.given_names in (None, made_up) else list(self.given_names)
+        """The d names that somebody gave, or None: those of arrays only count the columns."""
+        named = self.preparation.named
+        if named is None:  # an older file, of which only the look of the names can tell
+            named = self.given_names not in (None, [f"x{j}" for j in range(self.n_features)])
+        return list(self.given_names) if named else None
 
     @property
     def names(self):
@@ -165,6 +167,7 @@ class TrainingRows:
                 f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an "
                 "anomaly"
             )
+        check_span(X, preparation.names, table.source)
         if not isinstance(y, Labels):
             for note in notes(table):
                 warnings.warn(f"X: {note}", stacklevel=4)  # where fit was called

@@ -186,8 +186,10 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labe
         known = flipped(y, train, seed)
     elif protocol == "duplicated":
         train, test, known = (repeated(y, part) for part in (train, test, known))
-    _check_part("train", known, train[y[train] == 0], protocol, seed, least)
-    _check_part("test", test[y[test] == 1], test[y[test] == 0], protocol, seed, 1)
+    cut = max_rows is not None and len(y) > max_rows
+    left = (known, train[y[train] == 0]), (test[y[test] == 1], test[y[test] == 0])
+    _check_part("train", *map(len, left[0]), least, f"protocol {protocol!r} with seed {seed}", cut)
+    _check_part("test", *map(len, left[1]), 1, f"protocol {protocol!r} with seed {seed}", cut)
     if protocol not in KINDS:  # what an unlabelled row is, a made set cannot say
         train = np.sort(np.concatenate([train, unlabelled]))
     return Split(train, test, known, protocol, int(seed))
@@ -280,13 +282,19 @@ def _check_strata(y, when=""):
         )
 
 
-def _check_part(part, anomalies, normals, protocol, seed, least):
-    if len(anomalies) < least or not len(normals):
+def _check_part(part, n_anomalies, n_normals, least, split, cut):
+    """Refuse a side of a split with too few rows of a class."""
+    if n_anomalies < least or not n_normals:
+        left = f"{_counted(n_anomalies, 'anomaly', 'anomalies')} and "
+        left += _counted(n_normals, "normal row", "normal rows")
+        more = "more rows, or a larger max_rows" if cut else "more rows"
         raise InputError(
-            f"protocol {protocol!r} with seed {seed} leaves {len(anomalies)} anomalies and "
-            f"{len(normals)} normal rows to {part} on: at least {least} and 1 are needed: give "
-            "more rows (or a larger max_rows)"
+            f"{split} leaves {left} to {part} on: at least {least} and 1 are needed: give {more}"
         )
+
+
+def _counted(n, one, more):
+    return f"{n} {one if n == 1 else more}"
 
 
 def _part_anomalies(X, y, train, test, seed, least):

@@ -7,23 +7,33 @@ known", is rarely meant.
 Shapes: n rows, d columns.
 """
 
+import collections
+import re
+
 import numpy as np
 
-from swift_hydra.data.columns import ColumnScaler
-from swift_hydra.data.table import listed
+from swift_hydra.data.columns import LARGEST, ColumnScaler
+from swift_hydra.data.reading import MISSING, number
+from swift_hydra.data.table import listed, place
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
 ABSURD = 1000.0  # the same, beyond what any heavy tail holds
 FEW = 0.02  # share of the rows
 ALMOST = 0.995  # share of one value that leaves little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
+# A number with a unit: 12 %, $5, <3, 7kg.
+UNIT = re.compile(r"([<>~≤≥±$€£¥]*)\s*[+-]?\d[\d.,' ]*?\s*([%‰°$€£¥]|[^\W\d_]{1,3})?")
 DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
 
 
-def notes(table):
+def notes(table, asked=False):
     """One text for every kind of suspicious column of a :class:`data.table.Table`.
 
-    Its rows are in the order that they were given in; columns of texts are passed over.
+    Its rows are in the order that they were given in.
+
+    Args:
+        table: the rows.
+        asked: somebody has said which texts are gaps.
     """
     found = {}
     X = table.X
@@ -31,11 +41,13 @@ def notes(table):
         return []
     scaler = ColumnScaler()
     for j, name in enumerate(table.names()):
-        if j in table.texts:
-            continue
         column = X[:, j]
+        if j in table.texts:
+            for kind, detail in _kinds_of_texts(column, table.texts[j], table.lines, asked):
+                found.setdefault(kind, []).append(f"{name!r}{detail}")
+            continue
         values = column[~np.isnan(column)] if column.dtype.kind == "f" else column
-        if len(values) < 10 or not np.isfinite(values).all():
+        if len(values) < 10 or not (np.abs(values) <= LARGEST / 2).all():
             continue
         for kind, detail in _kinds(values, scaler):
             found.setdefault(kind, []).append(f"{name!r}{detail}")
@@ -53,7 +65,44 @@ TEXTS = {
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
     "almost": "one value nearly everywhere: the others are too few to learn from",
     "digits": "float32 holds too few digits of it: give float64",
+    "numbers": "most cells are numbers, and yet all are taken as texts, for this one: mend it, or "
+    "leave it empty and give --impute median",
+    "units": "numbers with a unit are taken as texts, whose order is the alphabet's: leave the "
+    "unit out",
+    "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
+    "these cells empty (None, NaN)",
 }
+
+
+def _kinds_of_texts(codes, texts, lines, asked):
+    """The same of a text column: positions (n,) in a list of texts, NaN for gaps."""
+    rows = np.flatnonzero(~np.isnan(codes))
+    if len(rows) < 10:
+        return
+    codes = codes[rows].astype(int)
+    counts = np.bincount(codes, minlength=len(texts))
+    numeric = np.array([_is_number(text) for text in texts])
+    units = [match and (match[1], match[2]) for match in map(UNIT.fullmatch, texts)]
+    shares = collections.Counter()
+    for unit, count in zip(units, counts.tolist(), strict=True):
+        shares[unit] += count
+    if 2 * counts[numeric].sum() >= len(rows):
+        odd = np.flatnonzero(~numeric[codes])
+        if len(odd):
+            i = odd[0]
+            yield "numbers", f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
+        return
+    for unit, count in shares.items():
+        if unit and any(unit) and 2 * count >= len(rows) and units.count(unit) > 2:
+            yield "units", f" ({texts[units.index(unit)][:40]!r})"
+    words = [i for i, text in enumerate(texts) if text.casefold() in MISSING and counts[i]]
+    if words and not asked:
+        yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
+
+
+def _is_number(text):
+    value = number(text) if number(text) is not None else number(text, ",")
+    return value is not None and value == value
 
 
 def _kinds(values, scaler):

@@ -13,8 +13,8 @@ import hashlib
 import numpy as np
 import scipy.sparse
 
-from swift_hydra.data.frames import cells_of, cells_of_frame, frame_names, unmasked
-from swift_hydra.data.reading import COMMA, days, number
+from swift_hydra.data.frames import as_text, cells_of, cells_of_frame, frame_names, unmasked
+from swift_hydra.data.reading import COMMA, EITHER, days, number
 from swift_hydra.settings import InputError
 
 HASHED_ROWS = 65_536  # in float64 at once
@@ -32,6 +32,7 @@ class Table:
         texts: {column number: list of its different texts}; empty for a table of numbers.
         source: the file, or what messages call the table.
         lines: n line numbers of a text file, a range of row numbers, or None.
+        named: somebody gave the names; False where they only count the columns, for messages.
     """
 
     X: np.ndarray
@@ -39,6 +40,7 @@ class Table:
     texts: dict = dataclasses.field(default_factory=dict)
     source: object = "X"
     lines: list | None = None
+    named: bool = True
 
     def __len__(self):
         return len(self.X)
@@ -75,13 +77,14 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
     Args:
-        texts: True to find text columns, or the numbers of the columns that are text.
+        texts: True to find text columns, or the columns that are text: their numbers, or
+            {number: the training's texts}.
         columns: d names; None takes a data frame's.
-        dates: take the dates of a data frame as days since 1970.
+        dates: take dates as days since 1970.
 
     Raises:
         InputError: sparse or not 2-D, a type that is no real number, text in other columns than
-        asked for.
+            asked for, a comma that may be a decimal comma.
     """
     if isinstance(X, Table):
         return X
@@ -94,7 +97,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
     if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
         X = unmasked(X)
     frame = X if given is not None else None
-    X = np.asarray(X) if frame is None or hasattr(X, "iloc") else np.empty((0, 0), dtype=object)
+    X = _array(X, source) if frame is None or hasattr(X, "iloc") else np.empty((0, 0), object)
     if X.ndim != 2:
         hint = (
             ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row"
@@ -102,7 +105,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
         )
         raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
     columns = list(columns) if columns else None
-    if X.dtype.kind not in "OUSMm":
+    if X.dtype.kind not in "OUSMm" and (texts is True or not texts):
         return Table(X, columns, {}, source)
     names = columns or [f"x{j}" for j in range(X.shape[1])]
     if frame is not None:
@@ -110,12 +113,41 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
     else:
         pairs = zip(names, X.T, strict=True)
         cells = [cells_of(column, f"{source}: column {name!r}", dates) for name, column in pairs]
-    texts = text_columns(cells) if texts is True else texts
-    parse = CellParser(names, source, texts)
+    words = texts is not True  # nothing in a frame says that its texts are gaps
+    texts = texts if words else text_columns(cells, dates=dates)
+    _refuse_doubtful(cells, names, texts, source)
+    parse = CellParser(names, source, texts, dates=dates, words=words)
     n = len(cells[0]) if cells else len(X)
     table = Table(parse(n, cells, None), columns, parse.texts(), source)
     parse.refuse_problems()
     return table
+
+
+def _array(X, source):
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        reason = str(error)[:120]
+        raise InputError(f"{source}: is no table ({reason}): give rows of one length") from None
+
+
+def _refuse_doubtful(columns, names, texts, source):
+    """Refuse 1,234 in a column of numbers where no other number tells what its comma means."""
+    doubtful = None
+    for j, cells in enumerate(columns):
+        if j in texts or isinstance(cells, np.ndarray):
+            continue
+        odd = [cell.strip() for cell in cells if isinstance(cell, str) and set(cell) & {",", "."}]
+        if any("." in cell and number(cell) is not None for cell in odd):
+            return
+        commas = [cell for cell in odd if EITHER.fullmatch(cell)]
+        doubtful = doubtful or (commas and (names[j], commas[0]))
+    if doubtful:
+        name, cell = doubtful
+        raise InputError(
+            f"{source}: column {name!r} holds {cell!r}: is the comma a decimal comma? Give numbers "
+            "in place of texts"
+        )
 
 
 def check_features(X, columns=None, source="X", lines=None, missing=False):
@@ -202,7 +234,9 @@ def text_columns(columns, reads=number, dates=False):
             np.array(cells, dtype=np.float64)
         except ValueError:
             if any(
-                reads(cell) is None and not (dates and days(cell) is not None) for cell in cells
+                reads(cell) is None and not (dates and days(cell) is not None)
+                for cell in cells
+                if isinstance(cell, str)
             ):
                 found.add(j)
     return found
@@ -215,20 +249,25 @@ class CellParser:
         names: d column names.
         source: what messages call the table.
         texts: numbers of the text columns; their cells become positions in a list of texts that
-            grows with every piece.
+            grows with every piece. {number: the training's texts}: what training took as a text is
+            no gap.
         reads: a function from a cell to its number, NaN for a gap or None for text.
         dates: take dates as days since 1970.
+        words: in text columns, too, a text that ``reads`` takes for a gap is one.
 
     Attributes:
         problems: what is wrong with the cells so far, a text for every column.
     """
 
-    def __init__(self, names, source, texts=(), reads=number, dates=False):
+    def __init__(self, names, source, texts=(), reads=number, dates=False, words=True):
         self.names = names
         self.source = source
         self.vocabulary = {j: {} for j in sorted(texts)}
+        told = texts.items() if isinstance(texts, dict) else ()
+        self.told = {j: frozenset(known) for j, known in told}
         self.reads = reads
         self.dates = dates
+        self.words = words
         self.problems = {}
 
     def __call__(self, n, columns, lines):
@@ -256,11 +295,14 @@ class CellParser:
         return out
 
     def _position(self, j, cell):
-        text = cell.strip() if isinstance(cell, str) else f"{cell:g}"
+        text = as_text(cell)
         known = self.vocabulary[j]
-        gap = self.reads(text)
-        if gap is not None and gap != gap:
-            return np.nan
+        if text in known:
+            return known[text]
+        if text not in self.told.get(j, ()):
+            value = self.reads(text) if self.words else None
+            if not text or (value is not None and value != value):
+                return np.nan
         return known.setdefault(text, len(known))
 
     def _number(self, i, j, cell, lines):

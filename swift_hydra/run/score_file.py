@@ -152,6 +152,7 @@ def main(argv, load):
         config.id_column,
         detector.default_chunk_rows(),
         (config, detector.dates),
+        columns.preparation.named,
     )
     start = time.perf_counter()
     blocks = scored_lines(detector, blocks, config.explain, tally, config.p_values)

@@ -174,7 +174,7 @@ def test_split_mistakes():
         ((X, y, "seen", 0, 10, 5), r"max_rows=5 is not usable: give an integer from 10"),
         ((X, y * 0, "seen", 0), r"too few rows to stratify: 0 of class 1"),
         ((X, y * 0 + 1, "seen", 0), r"too few rows to stratify: 0 of class 0"),
-        ((X, tiny, "seen", 0), r"leaves 1 anomalies and 19 normal rows to train on: at least 2"),
+        ((X, tiny, "seen", 0), r"leaves 1 anomaly and 19 normal rows to train on: at least 2"),
         (
             (X, tiny, "seen", 0, 10, 12),
             r"too few rows to stratify after the draw of max_rows=12: 1 of class 1",
@@ -310,7 +310,7 @@ def test_one_anomaly_is_enough_where_none_need_be_known():
     y[8] = 1  # one to train on
     assert len(make_split(None, y, "weak", 0, labelled=1).known) == 1
     assert len(make_split(None, y, "weak", 0, labelled=0).known) == 0
-    with pytest.raises(InputError, match="leaves 1 anomalies and 27 normal rows to train on"):
+    with pytest.raises(InputError, match="leaves 1 anomaly and 27 normal rows to train on"):
         make_split(None, y, "weak", 0, labelled=10)  # the class asks for two, and two for it
     assert len(make_split(None, y, "weak", 0, labelled=10, least=1).known) == 1
 

@@ -1,0 +1,449 @@
+"""The same values mean the same, whichever container brings them and in whichever order."""
+
+import datetime
+import decimal
+import fractions
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers import made_table
+
+from swift_hydra.data.columns import ColumnSettings, Preparation
+from swift_hydra.data.files import stream_table
+from swift_hydra.data.frames import as_text, same_value
+from swift_hydra.data.labels import read_labels
+from swift_hydra.data.reading import Reading
+from swift_hydra.data.rows import Columns, TrainingRows
+from swift_hydra.data.suspicious import notes
+from swift_hydra.data.table import as_table
+from swift_hydra.dataloader import load_dataset
+from swift_hydra.estimator import TableDetector
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+pandas = pytest.importorskip("pandas")
+
+TINY = {
+    "cvae_steps": 8,
+    "detector_steps": 8,
+    "mixture_steps": 12,
+    "n_episodes": 1,
+    "n_synthetic": 30,
+}
+KINDS = ("pandas", "polars", "arrow")
+
+
+def frame_of(kind, columns):
+    """A frame of pairs of a name and its values."""
+    if kind == "arrow":
+        arrow = pytest.importorskip("pyarrow")
+        names, values = zip(*columns, strict=True)
+        return arrow.Table.from_arrays([arrow.array(v) for v in values], names=list(names))
+    if kind == "polars":
+        return pytest.importorskip("polars").DataFrame(dict(columns))
+    frame = pandas.concat([pandas.Series(values) for _, values in columns], axis=1)
+    frame.columns = [name for name, _ in columns]
+    return frame
+
+
+# ---- which column is which -----------------------------------------------------------------------
+
+
+class Rows(TableDetector):
+    """A detector that has only learned the columns: its scores are the rows themselves."""
+
+    def __init__(self, table, dates=False, **how):
+        self.dates = dates
+        self.label_name_ = "y"
+        self.detector_ = None
+        preparation = Preparation(**how).fit(table)
+        self.columns_ = Columns(preparation, None, None, None, None)
+        self.n_features_in_ = self.columns_.n_features
+
+    def rows(self, X):
+        return np.concatenate(list(self._prepared(self._table(X))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", [["x0", "x1", "x2"], ["a", "b", "c"], ["2", "1", "0"]])
+def test_names_that_were_given_are_matched_however_they_look(kind, names):
+    X = np.arange(12.0).reshape(4, 3)
+    given = list(zip(names, X.T.tolist(), strict=True))
+    model = Rows(as_table(frame_of(kind, given)))
+    assert model.columns_.own_names == names
+    for order in itertools.permutations(given):
+        for labels in ([], [("y", [0, 1, 0, 1])]):
+            np.testing.assert_array_equal(model.rows(frame_of(kind, [*order, *labels])), X)
+    np.testing.assert_array_equal(model.rows(X), X)
+    for new in ("x3", "other"):
+        renamed = [(new, given[0][1]), *given[1:]]
+        with pytest.raises(InputError, match=f"{names[0]!r} is missing and column {new!r} is not"):
+            model.rows(frame_of(kind, renamed))
+
+
+def test_names_that_nobody_gave_bind_nothing(tmp_path):
+    X, y = np.arange(12.0).reshape(4, 3), np.array([0, 1, 1, 0])
+    np.savetxt(tmp_path / "t.csv", np.column_stack([X, y]), delimiter=",", fmt="%g")
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    for table in (as_table(X), load_dataset(tmp_path / "t.csv").table):
+        model = Rows(table)
+        assert model.columns_.own_names is None and model.columns_.names == ["x0", "x1", "x2"]
+        for names in ("abc", ["x1", "x2", "x3"]):
+            frame = pandas.DataFrame(X, columns=list(names))
+            np.testing.assert_array_equal(model.rows(frame), X)
+        frame = pandas.DataFrame(X, columns=["x0", "x1", "x2"])
+        np.testing.assert_array_equal(model.rows(frame[["x2", "x0", "x1"]]), X)
+    assert Rows(load_dataset(tmp_path / "t.npz").table).columns_.own_names is None
+
+
+def test_what_names_are_is_kept_in_files(tmp_path):
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    frame = pandas.DataFrame(X, columns=["x0", "x1", "x2"])
+    frame.assign(y=y).to_csv(tmp_path / "t.csv", index=False)
+    data = load_dataset(tmp_path / "t.csv")
+    assert data.table.named
+    for rows, named in ((data.table, True), (X, False)):
+        model = SwiftHydra(**TINY).fit(rows, y)
+        model.save(tmp_path / "m.pt")
+        saved = torch.load(tmp_path / "m.pt", weights_only=True)
+        again = SwiftHydra.load(tmp_path / "m.pt")
+        score = model.decision_function(X)
+        for fitted in (model, again):
+            assert hasattr(fitted, "feature_names_in_") == named
+            np.testing.assert_array_equal(fitted.decision_function(frame.iloc[:, ::-1]), score)
+        other = frame.rename(columns={"x0": "a"})
+        if named:
+            with pytest.raises(InputError, match="'x0' is missing and column 'a' is not known"):
+                again.decision_function(other)
+        else:
+            np.testing.assert_array_equal(again.decision_function(other), score)
+        del saved["columns"]["preparation"]["named"]  # as older files are
+        old = SwiftHydra.from_checkpoint(saved, "old.pt")
+        np.testing.assert_array_equal(old.decision_function(frame.iloc[:, ::-1]), score)
+        np.testing.assert_array_equal(old.decision_function(other), score)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow"])
+def test_two_columns_of_one_name_are_refused(kind):
+    X = np.arange(12.0).reshape(4, 3)
+    twice = frame_of(kind, list(zip("aab", X.T.tolist(), strict=True)))
+    with pytest.raises(InputError, match="column 'a' is there more than once"):
+        Rows(as_table(twice))
+    model = Rows(as_table(X, columns=list("abc")))
+    for names in ("aabc", "abca", "aab"):
+        frame = frame_of(kind, [(name, X[:, 0].tolist()) for name in names])
+        with pytest.raises(InputError, match="column 'a' is there more than once"):
+            model.rows(frame)
+    model.columns_.preparation.columns = list("aab")  # as an older fit left it
+    np.testing.assert_array_equal(model.rows(twice), X)
+    with pytest.raises(InputError, match="column 'a' is there more than once"):
+        model.rows(frame_of(kind, list(zip("baa", X.T.tolist(), strict=True))))
+
+
+@pytest.mark.parametrize(
+    ("trained", "header", "taken"),
+    [
+        ("abc", "abc", [0, 1, 2]),
+        ("abc", "cdba", [3, 2, 0]),
+        ("abc", "aabc", None),
+        ("abc", "abca", None),
+        (["a", "a.1", "b"], "aab", [0, 1, 2]),
+        (["a", "a.1", "b"], "aabc", [0, 1, 2]),
+        (["a", "a.1", "b"], "baa", None),
+        (["a", "a.1", "b"], "aaab", None),
+        ("abc", "abcdd", [0, 1, 2]),
+    ],
+)
+def test_two_columns_of_one_name_in_a_file_to_score(tmp_path, trained, header, taken):
+    X = np.arange(20.0).reshape(4, 5)[:, : len(header)]
+    path = tmp_path / "t.csv"
+    np.savetxt(path, X, delimiter=",", header=",".join(header), comments="", fmt="%g")
+    if taken is None:
+        with pytest.raises(InputError, match="column 'a' is there more than once"):
+            list(stream_table(path, list(trained), 3))
+    else:
+        ((table, _),) = stream_table(path, list(trained), 3)
+        np.testing.assert_array_equal(table.X, X[:, taken])
+
+
+@pytest.mark.parametrize(("named", "said"), [(True, True), (False, False), (None, False)])
+def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path, named, said):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n3,4\n")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(stream_table(path, ["x0", "x1"], 2, named=named))
+    assert len(caught) == said
+
+
+# ---- which value is which ------------------------------------------------------------------------
+
+SAME = {
+    "True": [True, np.True_, "True", " True", "true"],
+    "False": [False, np.False_, "False", "FALSE"],
+    "7": [7, 7.0, np.int64(7), np.float32(7), np.uint8(7), decimal.Decimal("7.00"), "7", "7.0"],
+    "1234567": [1234567, 1234567.0, np.float32(1234567), decimal.Decimal(1234567), "1234567"],
+    "9007199254740993": [2**53 + 1, "9007199254740993", np.int64(2**53 + 1)],
+    "0.1": [0.1, np.float32(0.1), np.float64(0.1), decimal.Decimal("0.10"), "0.1", "1e-1"],
+    "-1.5": [-1.5, np.float16(-1.5), "-1.50"],
+    "1e+300": [1e300, "1e300"],
+}
+OTHERS = [True, False, "", 1, 0, 8, "007", "70", 1234568, 2**53, "A1", 1.2345e6]
+
+
+@pytest.mark.parametrize("text", SAME)
+def test_one_value_is_one_text_whatever_holds_it(text):
+    """The kind: all ways to hold a value, on either side of training."""
+    for told, held in itertools.product(SAME[text], SAME[text]):
+        train = as_table(np.array([[told], ["A"], ["B"]], dtype=object), True)
+        preparation = Preparation("median", "ordinal").fit(train)
+        assert preparation.texts[0] == sorted(preparation.texts[0])
+        for X in (np.array([[held], ["A"]], object), np.array([[held]], object), [[held]]):
+            found = preparation.transform(as_table(X, preparation.texts))[0, 0]
+            assert preparation.texts[0][int(found)] not in "AB" and found >= 0, (told, held)
+    for other in OTHERS:
+        if as_text(other) not in map(as_text, SAME[text]):
+            table = as_table(np.array([[other], ["A"]], object), preparation.texts)
+            gap = other == ""
+            assert preparation.unknown(table)[0, 0] == (not gap), other
+
+
+@pytest.mark.filterwarnings("ignore:t.csv. column")
+@pytest.mark.parametrize("kind", [*KINDS, "parquet"])
+@pytest.mark.parametrize(
+    ("cells", "new"),
+    [
+        (["True", "False", "?1"], [True, False, None]),
+        (["True", "False", "?1"], [True, False, True]),
+        (["1234567", "7", "A1"], [1234567, 7, None]),
+        (["1234567", "7", "A1"], [7, 1234567, 7]),
+        (["1234567.0", "7.0", "A1"], [7, 1234567, 7]),
+        (["0.5", "7", "A1"], [0.5, 7.0, None]),
+    ],
+)
+def test_texts_of_a_file_are_found_in_frames_that_hold_bools_and_numbers(
+    tmp_path, kind, cells, new
+):
+    path = tmp_path / "t.csv"
+    path.write_text("code,a,y\n" + "".join(f"{c},{i},{i % 2}\n" for i, c in enumerate(cells * 4)))
+    model = Rows(load_dataset(path, categorical="ordinal").table, categorical="ordinal")
+    model.columns_.preparation.impute = "median"
+    frame = frame_of("arrow" if kind == "parquet" else kind, [("code", new), ("a", [1, 2, 3])])
+    if kind == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(frame, tmp_path / "t.parquet")
+        texts = model.columns_.texts
+        ((table, _),) = stream_table(tmp_path / "t.parquet", ["code", "a"], 2, texts)
+    else:
+        table = model._table(frame)
+    found = model.columns_.preparation._encoded(table)[:, 0]
+    assert (found >= 0).tolist() == [value is not None for value in new]
+    assert np.isnan(found).tolist() == [value is None for value in new]
+    for value, code in zip(new, found, strict=True):
+        if value is not None:
+            assert same_value(model.columns_.texts[0][int(code)]) == as_text(value)
+
+
+def test_what_older_checkpoints_hold_of_long_numbers_is_found():
+    train = as_table(np.array([["1.23457e+06"], ["A1"]], dtype=object), True)
+    preparation = Preparation(categorical="ordinal").fit(train)
+    new = as_table(np.array([[1234567]], dtype=object), preparation.texts)
+    assert preparation.transform(new)[0, 0] == -1
+    preparation.named = None
+    assert preparation.transform(new)[0, 0] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_column_without_any_value_holds_gaps(kind):
+    model = Rows(as_table(np.arange(6.0).reshape(3, 2), columns=["a", "b"]), impute="median")
+    new = frame_of(kind, [("a", [None, None]), ("b", [1.0, None])])
+    np.testing.assert_array_equal(model.rows(new), [[2, 1], [2, 3]])
+    np.testing.assert_array_equal(model.rows(new[:1]), [[2, 1]])
+    with pytest.raises(InputError, match="column 'a' has no value in the training rows"):
+        Preparation("median").fit(as_table(new))
+    with pytest.raises(InputError, match="the labels are empty in 2 rows"):
+        read_labels(as_table(new).X[:, 0])
+
+
+@pytest.mark.parametrize(
+    "values", [pandas.to_datetime([None] * 3), pandas.to_timedelta([None] * 3)]
+)
+def test_nothing_of_any_type_is_a_gap(values):
+    assert np.isnan(as_table(pandas.DataFrame({"a": values})).X).all()
+
+
+def test_parquet_without_any_value(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    empty = arrow.array([None] * 20)
+    for name, message in (("a", "column 'a' has no value"), ("y", "labels are empty in 20 rows")):
+        columns = {"a": [*range(20)], "b": [*range(20)], "y": [0, 1] * 10, name: empty}
+        parquet.write_table(arrow.table(columns), tmp_path / "t.parquet")
+        with pytest.raises(InputError, match=message):
+            load_dataset(tmp_path / "t.parquet", impute="median")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("word", ["NA", "None", "nan", "NULL", "n/a", "?"])
+def test_words_for_gaps_are_texts_in_frames_columns_of_texts(kind, word):
+    cells = [word, "DE", None, "FR", "DE"] * 3
+    frame = frame_of(kind, [("land", cells), ("a", [float(i) for i in range(15)])])
+    table = as_table(frame, True)
+    assert table.texts[0] == [word, "DE", "FR"]
+    assert np.isnan(table.X[:, 0]).tolist() == [cell is None for cell in cells]
+    (note,) = notes(table)[:1]
+    assert note.startswith(f"column 'land' ({word!r} in 3 rows): taken as a text")
+    assert not any("'land'" in note for note in notes(table, asked=True))
+    how = {"impute": "median", "categorical": "ordinal"}
+    model = Rows(table, **how)
+    assert model.rows(frame)[0, 0] != model.rows(frame)[2, 0]
+    # Where training never took it as a text, it is a gap, as it is in files.
+    without = frame_of(kind, [("land", ["DE", "DE", "FR"]), ("a", [1.0, 2.0, 3.0])])
+    np.testing.assert_array_equal(Rows(as_table(without, True), **how).rows(frame)[:3, 0], [0] * 3)
+    numbers = frame_of(kind, [("a", ["1.5", word, "2"])])
+    np.testing.assert_array_equal(as_table(numbers, True).X[:, 0], [1.5, np.nan, 2])
+
+
+def test_a_file_to_score_keeps_the_words_that_training_took_as_texts(tmp_path):
+    (tmp_path / "t.csv").write_text("land\nNA\nDE\n\nnull\n")
+    ((table, _),) = stream_table(tmp_path / "t.csv", ["land"], 1, {0: ["DE", "NA"]})
+    assert table.texts[0] == ["NA", "DE"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_comma_that_can_be_either_is_asked_about_in_frames_too(kind):
+    with pytest.raises(InputError, match="column 'a' holds '1,234': is the comma a decimal"):
+        as_table(frame_of(kind, [("a", ["1,234", "12"])]), True)
+    for other in ("1,234.5", "0.5"):
+        assert as_table(frame_of(kind, [("a", ["1,234", other])])).X[0, 0] == 1234
+
+
+ODD = {
+    "too large": ([10**400, 1], "column 'a' holds a number beyond float64"),
+    "too large beside texts": ([10**5000, "x"], "column 'a' holds a number beyond float64"),
+    "fraction": ([fractions.Fraction(10**400), 1], "column 'a' holds a number beyond float64"),
+    "array": ([np.ones(2), 1], "column 'a' holds ndarray values"),
+    "array beside texts": ([np.ones(2), "x"], "column 'a' holds ndarray values"),
+    "set": ([{1}, None], "column 'a' holds set values"),
+    "time": ([datetime.time(1), None], "column 'a' holds time values"),
+    "year 1": (
+        [datetime.datetime(1, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=3)))],
+        "column 'a' holds dates that cannot be converted",
+    ),
+    "date beside number": ([datetime.date(2026, 1, 1), 1], "column 'a' holds date values"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_cells_are_refused_by_name(case):
+    values, message = ODD[case]
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    for texts in ((), True):
+        with pytest.raises(InputError, match=message):
+            as_table(column[:, None], texts, columns=["a"], dates=True)
+
+
+def test_numbers_that_are_none_are_gaps():
+    table = as_table(np.array([[decimal.Decimal("sNaN")], [decimal.Decimal("NaN")], [1]], object))
+    np.testing.assert_array_equal(table.X[:, 0], [np.nan, np.nan, 1])
+    with pytest.raises(InputError, match="give rows of one length"):
+        as_table([[1, 2], [3]])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "object", "text"])
+def test_dates_of_any_zone_are_days_in_utc(kind):
+    zone = datetime.timezone(datetime.timedelta(hours=1))
+    moment = datetime.datetime(2026, 1, 1, 1, tzinfo=zone)
+    X = pandas.DataFrame({"a": pandas.Series([moment, None], dtype=object)})
+    if kind == "text":
+        X = np.array([["2026-01-01T01:00:00+01:00"], [""]])
+    elif kind != "object":
+        X = frame_of(kind, [("a", [moment, None])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(as_table(X, dates=True).X, [[20454], [np.nan]])
+
+
+def test_arrow_dates_beyond_pythons():
+    arrow = pytest.importorskip("pyarrow")
+    far = arrow.array([2**40, None], arrow.timestamp("s"))
+    assert as_table(arrow.table({"a": far}), dates=True).X[0, 0] == 2**40 / 86_400
+    with pytest.raises(InputError, match="column 'a' holds dates, first 36812-02-20"):
+        as_table(arrow.table({"a": far}))
+
+
+# ---- what is said --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["1", "2", "n.a.", "4"], "column 'a' ('n.a.' in row 2 (counted from 0)): most cells"),
+        (["1,5", "-", "4"], "column 'a' ('-' in row 1 (counted from 0)): most cells are numbers"),
+        (["0 %", "1 %", "10 %"], "column 'a' ('0 %'): numbers with a unit"),
+        (["5kg", "7kg", "12kg"], "column 'a' ('5kg'): numbers with a unit"),
+        (["$5", "$7", "$12"], "column 'a' ('$5'): numbers with a unit"),
+        (["A1", "A2", "B3"], None),
+        (["1a", "2b", "3c"], None),
+        (["red", "7", "green"], None),
+        (["True", "False", "x"], None),
+    ],
+)
+def test_numbers_that_became_texts_are_named(cells, said):
+    (note, *more) = notes(as_table([[cell] for cell in cells * 5], True, columns=["a"])) or [None]
+    assert note is None if said is None else note.startswith(said)
+    assert not more
+
+
+@pytest.mark.parametrize("word", ["", "NaN", "NA", "NULL", "?", "none", None, np.nan, pandas.NA])
+@pytest.mark.parametrize("anomaly", [None, "attack", "1"])
+def test_labels_that_say_nothing_are_gaps(word, anomaly):
+    labels = np.array(["attack", "1", "0", word, "0"], dtype=object)
+    with pytest.raises(InputError, match="the labels are empty in 1 rows, first in row 3"):
+        read_labels(labels, anomaly_label=anomaly)
+    if isinstance(word, str) and word:
+        assert read_labels(labels, "y", 1, "attack", gaps=frozenset([""])).y.sum() == 1
+        assert read_labels(labels, least=1, anomaly_label=word).y.tolist() == [0, 0, 0, 1, 0]
+
+
+def test_columns_wider_than_float64_are_refused_and_half_of_it_works():
+    rng = np.random.default_rng(0)
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    X = X.astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        X[:, 1] = rng.uniform(-1, 1, 60) * 1.79e308
+        with pytest.raises(InputError, match="column 'x1' holds values beyond 9e\\+307"):
+            TrainingRows.read(X, y, ColumnSettings())
+        X[:, 1] /= 2.1
+        rows = TrainingRows.read(X, y, ColumnSettings())
+        u = (X[:, 1] / 2 - np.median(X[:, 1]) / 2) / 1e308
+        assert abs(np.corrcoef(u, rows.Z[:, 1])[0, 1]) > 0.95
+        new = np.array([[0, 1.79e308, 0], [0, -1.79e308, 0]])
+        high, low = rows.columns.standardise(new)[:, 1]
+        assert rows.Z[:, 1].max() <= high < 5 and -5 < low <= rows.Z[:, 1].min()
+        assert np.isfinite(rows.columns.in_units(np.full((1, 3), 5.0))).all()
+
+
+def test_sizes_of_a_checkpoint_are_compared_before_memory_is_taken(monkeypatch):
+    preparation = Preparation().fit(as_table(np.zeros((3, 2))))
+    preparation.d = 10**9
+    monkeypatch.setattr(np, "arange", lambda n: pytest.fail(f"memory for {n} numbers"))
+    with pytest.raises(ValueError, match="does not fit 1000000000 columns"):
+        preparation.check(10**9)
+
+
+def test_dates_in_an_npz_are_taken_where_they_are_asked_for(tmp_path):
+    X = np.array([["2026-01-01", "1"], ["2026-01-02", "2"]] * 4)
+    np.savez(tmp_path / "t.npz", X=X, y=[0, 1] * 4)
+    with pytest.raises(InputError, match=r"a date\? give --dates"):
+        load_dataset(tmp_path / "t.npz")
+    data = load_dataset(tmp_path / "t.npz", settings=ColumnSettings(dates=True))
+    assert data.X[:2, 0].tolist() == [20454, 20455]
+    ((table, _),) = stream_table(tmp_path / "t.npz", None, 2, how=(Reading(), True))
+    np.testing.assert_array_equal(table.X, data.X)

@@ -186,10 +186,9 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labe
         known = flipped(y, train, seed)
     elif protocol == "duplicated":
         train, test, known = (repeated(y, part) for part in (train, test, known))
-    cut = max_rows is not None and len(y) > max_rows
-    left = (known, train[y[train] == 0]), (test[y[test] == 1], test[y[test] == 0])
-    _check_part("train", *map(len, left[0]), least, f"protocol {protocol!r} with seed {seed}", cut)
-    _check_part("test", *map(len, left[1]), 1, f"protocol {protocol!r} with seed {seed}", cut)
+    where = (f"protocol {protocol!r} with seed {seed}", max_rows is not None and len(y) > max_rows)
+    _check_part("train", len(known), int((y[train] == 0).sum()), least, *where)
+    _check_part("test", *(int((y[test] == label).sum()) for label in (1, 0)), 1, *where)
     if protocol not in KINDS:  # what an unlabelled row is, a made set cannot say
         train = np.sort(np.concatenate([train, unlabelled]))
     return Split(train, test, known, protocol, int(seed))

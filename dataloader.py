@@ -247,6 +247,8 @@ def load_dataset(
         raise InputError(
             f"{path}: X has {len(table)} rows and y has {len(y)} labels: they must be of one length"
         )
+    if not len(table):
+        raise InputError(f"{path}: X has no row: give at least a few normal rows and two anomalies")
     checks = [
         lambda: CellParser.refuse(path, problems),
         lambda: preparation.fit(table).transform(table),

@@ -61,6 +61,7 @@ class Preparation:
         columns: d names, or None.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns.
+        reading: how the training table's file was read, or None.
     """
 
     def __init__(self, impute="refuse", categorical="refuse"):
@@ -82,6 +83,7 @@ class Preparation:
                 without any value.
         """
         self.columns = table.columns
+        self.reading = table.reading
         self.d = table.X.shape[1]
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
@@ -243,6 +245,7 @@ class Preparation:
             "fill": self.fill,
             "names": self.names,
             "groups": self.groups,
+            "reading": self.reading,
         }
 
     @classmethod
@@ -251,6 +254,7 @@ class Preparation:
         self = cls(saved["impute"], saved["categorical"])
         for name in ("columns", "d", "fill", "names", "groups"):
             setattr(self, name, saved[name])
+        self.reading = saved.get("reading")  # older files have none
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         return self

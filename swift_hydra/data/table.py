@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from swift_hydra.data.frames import cells_of, cells_of_frame, frame_names, unmasked
-from swift_hydra.data.reading import COMMA, days, number
+from swift_hydra.data.reading import COMMA, WORD, days, number
 from swift_hydra.settings import InputError
 
 HASHED_ROWS = 65_536  # in float64 at once
@@ -32,6 +32,7 @@ class Table:
         texts: {column number: list of its different texts}; empty for a table of numbers.
         source: the file, or what messages call the table.
         lines: n line numbers of a text file, a range of row numbers, or None.
+        reading: how the file was read, see :meth:`data.reading.Reading.remembered`, or None.
     """
 
     X: np.ndarray
@@ -39,6 +40,7 @@ class Table:
     texts: dict = dataclasses.field(default_factory=dict)
     source: object = "X"
     lines: list | None = None
+    reading: dict | None = None
 
     def __len__(self):
         return len(self.X)
@@ -196,16 +198,27 @@ def text_columns(columns, reads=number, dates=False):
         reads: a function from a cell to its number, NaN or None.
         dates: dates are numbers too.
     """
-    found = set()
-    for j, cells in enumerate(columns):
-        try:
-            np.array(cells, dtype=np.float64)
-        except ValueError:
-            if any(
-                reads(cell) is None and not (dates and days(cell) is not None) for cell in cells
-            ):
-                found.add(j)
-    return found
+    return {
+        j
+        for j, cells in enumerate(columns)
+        if _at_once(cells, reads) is None
+        and any(reads(cell) is None and not (dates and days(cell) is not None) for cell in cells)
+    }
+
+
+def _at_once(cells, reads):
+    """(n,) float64 of a column, or None where its cells have to be looked at one by one.
+
+    numpy reads what ``number`` reads without marks and gaps of its own, and 1_0 beside it.
+    """
+    if isinstance(cells, np.ndarray):
+        return cells.astype(np.float64)
+    if reads is not number or "_" in "".join(cells):
+        return None
+    try:
+        return np.array(cells, dtype=np.float64)
+    except ValueError:  # a gap or a text somewhere
+        return None
 
 
 class CellParser:
@@ -247,12 +260,10 @@ class CellParser:
             if j in self.vocabulary:
                 out[:, j] = [self._position(j, cell) for cell in cells]
                 continue
-            try:
-                if self.reads is not number:
-                    raise ValueError  # float() knows no other marks
-                out[:, j] = np.array(cells, dtype=np.float64)
-            except ValueError:  # a missing or a text cell somewhere: the slow way finds out which
-                out[:, j] = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
+            values = _at_once(cells, self.reads)
+            if values is None:
+                values = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
+            out[:, j] = values
         return out
 
     def _position(self, j, cell):
@@ -272,10 +283,14 @@ class CellParser:
         if j not in self.problems:
             shown = cell.strip()[:40]
             comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
+            if number(cell) is not None and not WORD.fullmatch(shown):
+                comma = " (a decimal point? give --decimal .)"
             date = " (a date? give --dates)" if days(cell) is not None else ""
+            first = isinstance(lines, list) and lines[i] == 1
+            header = " (the columns' names? give --header yes)" if first else ""
             self.problems[j] = (
                 f"column {self.names[j]!r} holds text, first {shown!r} in "
-                f"{place(i, lines)}{comma}{date}"
+                f"{place(i, lines)}{comma}{date}{header}"
             )
         return 0.0
 

@@ -64,6 +64,8 @@ class Preparation:
         reading: how the training table's file was read, or None.
     """
 
+    reading = None  # of pickles from before there was one
+
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
         check_choice("categorical", categorical, CATEGORICAL)
@@ -226,6 +228,8 @@ class Preparation:
         )
         if self.d != d or not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
+        if not isinstance(self.reading, dict | None):
+            raise ValueError("how the training file was read is no dict")
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
             raise ValueError("a column name is no text")
         if len(self.columns or range(d)) != d or (

@@ -38,7 +38,7 @@ NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 MOST_COLUMNS = 100_000
 TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
 # What pandas calls an index without a name, or one that was written and read before.
-INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|level_\d+|__index_level_\d+__")
+INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 
 # --- .npz -----------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class _Parquet(_Csv):
         self.indexes = [
             j
             for j, name in enumerate(map(str, schema.names))
-            if name in told or INDEX.fullmatch(name)
+            if j in self.indexes or name in told or name.startswith("__index_level_")
         ]
 
     def pieces(self, keep, size):

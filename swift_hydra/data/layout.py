@@ -22,7 +22,7 @@ PEEKED_ROWS = 200  # rows that say whether the first one names the columns
 PEEKED_CELLS = 200_000
 MARKS = "\ufeff\u00ef\u00bb\u00bf"  # the byte order mark, and how cp1252 shows that of UTF-8
 END = "\x00end\x00"  # a line after the last one: an open quote swallows it
-SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+SEP = re.compile(r'"?sep=([^\r\n"])"?\s*', re.IGNORECASE)
 PANDAS_ROWS = 3  # columns from which 0, 1, 2, ... are rather names than values
 
 

@@ -221,6 +221,10 @@ def _at_once(cells, reads):
         return None
 
 
+def _is_value(x):
+    return x is not None and x == x
+
+
 class CellParser:
     """Columns of cells to numbers, piece by piece.
 
@@ -283,7 +287,7 @@ class CellParser:
         if j not in self.problems:
             shown = cell.strip()[:40]
             comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
-            if number(cell) is not None and not WORD.fullmatch(shown):
+            if _is_value(number(cell)) and not WORD.fullmatch(shown):
                 comma = " (a decimal point? give --decimal .)"
             date = " (a date? give --dates)" if days(cell) is not None else ""
             first = isinstance(lines, list) and lines[i] == 1

@@ -130,7 +130,10 @@ def find_separator(lines, path):
     if found:
         return max(found, key=lambda mark: (shares.get(mark, 0), len(found[mark][0])))
     bare = re.sub(r'"[^"]*"', "", lines[0])
-    return max(SEPARATORS, key=bare.count)
+    mark = max(SEPARATORS, key=bare.count)
+    if mark not in bare and all(numeric(line) is not None for line in lines[1:]):
+        return "\t"  # one column, whose commas are decimal commas
+    return mark
 
 
 def _split(lines, mark):
@@ -145,7 +148,7 @@ def _split(lines, mark):
 def _share_of_numbers(rows):
     """Of the cells below the first row, or of that where it is alone."""
     cells = [cell for row in rows[1:] or rows for cell in row]
-    return sum(numeric(cell) is not None for cell in cells) / len(cells)
+    return sum("\t" not in cell and numeric(cell) is not None for cell in cells) / len(cells)
 
 
 def _parted_by_spaces(lines, rows, path):
@@ -157,7 +160,7 @@ def _parted_by_spaces(lines, rows, path):
             "columns by commas or semicolons, or write sep= and a space, or sep=;, into a first "
             "line"
         )
-    return all(any(numeric(cell) is not None for cell in row) for row in rows[1:] or rows)
+    return all(any(map(_is_number, row)) for row in rows[1:] or rows)
 
 
 def _grouped(line):
@@ -316,37 +319,43 @@ def _mostly_numbers(cells):
 def _counts(first, below, path):
     """Do the numbers of the first row count the columns from 0, as the names that pandas makes up?
 
-    Rows that count on (0 1 2, 1 2 3, ...) are values. Counting from 1 is told, and taken as values.
+    What may be a row is told either way.
     """
     at = [j for j, cell in enumerate(first) if _is_number(cell)]
-    start = first[at[0]].strip() if at else ""
-    if start not in ("0", "1"):
+    start = first[at[0]].strip() if at else None
+    # Rows that count on (0 1 2, 1 2 3, ...) are values.
+    if start not in ("0", "1") or not _counting(first, at) or _counting(below[0], at):
         return False
+    names = start == "0" and _are_names(first, below, at)
+    again = any(row[j].strip() == first[j].strip() for row in below for j in at)
+    if not names and (len(at) < 2 or len(at) < len(first) or again):
+        return False
+    taken = (
+        ", as the names that pandas makes up, and is taken as such: if it is a row give --header no"
+        if names
+        else " and is taken as a row: if it names them give --header yes"
+    )
+    warnings.warn(
+        f"{path}: the first line counts the columns ({start} to {first[at[-1]].strip()}){taken}",
+        stacklevel=2,
+    )
+    return names
 
-    def counting(row):
-        cells = [row[j].strip() for j in at]
-        if not cells[0].isdecimal():
-            return False
-        return cells == [str(int(cells[0]) + k) for k in range(len(cells))]
 
-    if not counting(first) or counting(below[0]):
-        return False
-    fractions = all("." in row[j] for row in below for j in at if row[j].strip())
-    if len(at) < PANDAS_ROWS and not (fractions and start == "0" and len(at) > 1):
-        return False
-    said = f"{path}: the first line counts the columns ({start} to {first[at[-1]].strip()})"
-    if start == "0":
-        warnings.warn(
-            f"{said}, as the names that pandas makes up: it is taken as the columns' names; if it "
-            "is a row give --header no",
-            stacklevel=2,
-        )
+def _counting(row, at):
+    """Is every one of the cells of a row one more than the one before?"""
+    cells = [row[j].strip() for j in at]
+    return cells[0].isdecimal() and cells == [str(int(cells[0]) + k) for k in range(len(cells))]
+
+
+def _are_names(first, below, at):
+    """Fewer than three such names are some over fractions alone, or beside an index, alone."""
+    if len(at) >= PANDAS_ROWS:
         return True
-    if len(at) == len(first):
-        warnings.warn(
-            f"{said} and is taken as a row: if it names them give --header yes", stacklevel=2
-        )
-    return False
+    if not first[0].strip() and [row[0].strip() for row in below] == [*map(str, range(len(below)))]:
+        return True
+    fractions = all(re.search("[.,]", row[j]) for row in below for j in at if row[j].strip())
+    return fractions and len(at) > 1
 
 
 def distinct(names):

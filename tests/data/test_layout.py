@@ -119,6 +119,9 @@ FIRST_LINES = [
     (",0,1,2,3", ["0,0.5,0.1,0.2,0", "1,0.5,0.1,0.3,1"], True),
     ("0,1,2,class", ["0.5,0.1,0.2,a", "0.5,0.1,0.3,b"], True),
     ("0,1", ["0.5,0.1", "0.5,0.2"], True),
+    ("0;1", ["0,5;0,1", "0,5;0,2"], True),
+    (",0", ["0,0.5", "1,0.1"], True),
+    ("0,1", ["5,0", "3,7"], False),  # and is told
     ("0,1", ["1,0", "3,1"], False),
     ("0,1,2,3", ["1,2,3,4", "2,3,4,5"], False),  # lags of a series
     ("1,2,3,4", ["0.5,0.1,0.2,0", "0.5,0.1,0.3,1"], False),  # and is told
@@ -134,7 +137,7 @@ def test_the_first_line(tmp_path, first, below, header):
 
 
 def test_columns_that_are_counted_are_told(tmp_path):
-    for first, words in (("0,1,2,3", "taken as the columns' names"), ("1,2,3,4", "taken as a row")):
+    for first, words in (("0,1,2,3", "taken as such"), ("1,2,3,4", "taken as a row")):
         (tmp_path / "t.csv").write_text(first + "\n0.5,0.1,0.2,0\n0.5,0.1,0.3,1\n")
         with pytest.warns(UserWarning, match=words) as caught:
             read_table(tmp_path / "t.csv")
@@ -281,6 +284,8 @@ PARTED = [
     ("name,y\nred car,5\n", 2),
     ("1, 2, 0\n3, 4, 1\n", 3),
     ("1,2\t3,4\n", 2),
+    ("\t0,951\n\t-1,279\n", 2),
+    ("a\n0,5\n1,25\n", 1),
 ]
 
 

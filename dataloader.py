@@ -206,7 +206,7 @@ def _changed(data, split):
         X = np.array(preparation.transform(table), dtype=np.float64)
         rows = np.sort(np.concatenate([split.train, split.test]))
         X[rows] = made_rows(X[rows], data.y[rows], split.protocol, split.seed)
-        table = Table(X, list(preparation.names), {}, table.source, table.lines)
+        table = replace(table, X=X, columns=list(preparation.names), texts={})
     elif split.protocol == "irrelevant":
         numbers = [j for j in range(table.X.shape[1]) if j not in table.texts]
         added = irrelevant(table.X, split.seed, numbers)
@@ -271,6 +271,8 @@ def load_dataset(
         raise InputError(
             f"{path}: X has {len(table)} rows and y has {len(y)} labels: they must be of one length"
         )
+    if not len(table):
+        raise InputError(f"{path}: X has no row: give at least a few normal rows and two anomalies")
     checks = [
         lambda: CellParser.refuse(path, problems),
         lambda: preparation.fit(table).transform(table),

@@ -48,6 +48,8 @@ def resolve_dataset(spec):
             return local[stem.casefold()]
     if path.is_dir():
         raise InputError(f"{spec} is a directory: name one .npz, .csv or .parquet file in it")
+    if path.exists():
+        raise InputError(f"{spec} is no regular file (a pipe or device): give one")
     known = catalogue()
     files = known.get(stem.casefold(), ())
     if len(files) > 1:

@@ -64,7 +64,10 @@ class Preparation:
         named: somebody gave these names; None in files that do not say so.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns.
+        reading: how the training table's file was read, or None.
     """
+
+    reading = None  # of pickles from before there was one
 
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
@@ -92,6 +95,7 @@ class Preparation:
                 f"{table.source}: column {listed(map(repr, twice))} is there more than once: give "
                 "every column a name of its own"
             )
+        self.reading = table.reading
         self.d = table.X.shape[1]
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
@@ -257,6 +261,8 @@ class Preparation:
         )
         if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
+        if not isinstance(self.reading, dict | None):
+            raise ValueError("how the training file was read is no dict")
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
             raise ValueError("a column name is no text")
         if len(self.columns or range(d)) != d or (
@@ -277,6 +283,7 @@ class Preparation:
             "fill": self.fill,
             "names": self.names,
             "groups": self.groups,
+            "reading": self.reading,
         }
 
     @classmethod
@@ -286,6 +293,7 @@ class Preparation:
         for name in ("columns", "d", "fill", "names", "groups"):
             setattr(self, name, saved[name])
         self.named = saved.get("named")
+        self.reading = saved.get("reading")  # older files have none
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         return self

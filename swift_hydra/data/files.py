@@ -7,8 +7,6 @@ Shapes: n rows, d columns.
 
 import collections
 import contextlib
-import csv
-import functools
 import itertools
 import re
 import sys
@@ -21,16 +19,26 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.frames import arrow_values, cells_of
-from swift_hydra.data.reading import Reading, find_decimal, number, open_text, read_preamble
+from swift_hydra.data.layout import (
+    PEEKED_CELLS,
+    PEEKED_ROWS,
+    Known,
+    Lines,
+    distinct,
+    has_header,
+    read_preamble,
+    read_rows,
+)
+from swift_hydra.data.reading import Reading, find_decimal, open_text
 from swift_hydra.data.table import CellParser, Table, as_table, listed, text_columns
 from swift_hydra.settings import InputError
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
-LOOKED_AT = 10_000  # rows that say which decimal mark a file has
 MOST_COLUMNS = 100_000
 TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
-INDEX = re.compile(r"|Unnamed: 0|__index_level_\d+__")  # what pandas calls an index without a name
+# What pandas calls an index without a name, or one that was written and read before.
+INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 
 # --- .npz -----------------------------------------------------------------------------------------
@@ -94,89 +102,17 @@ def _checked_array(path, key, array):
 # --- .csv and .parquet: pieces of rows ------------------------------------------------------------
 
 
-def _numeric(cell):
-    """Is a cell a number or a gap under either decimal mark?"""
-    return number(cell) if number(cell) is not None else number(cell, ",")
-
-
-def _has_header(first, second):
-    """True where some column has text above a number, or the first row has no number at all."""
-    top = [_numeric(c) for c in first]
-    if second is None or len(second) != len(first):
-        return all(t is None for t in top)
-    below = [_numeric(c) for c in second]
-    return all(t is None or t != t for t in top) or any(
-        t is None and b is not None for t, b in zip(top, below, strict=True)
-    )
-
-
-def _distinct(names):
-    """The names, of which a repeated one gets .1, .2, ... as in pandas."""
-    given = set(names)
-    taken = set()
-    last = {}
-    out = []
-    for name in names:
-        new = name
-        k = last.get(name, 0)
-        while new in taken or (k and new in given):
-            k += 1
-            new = f"{name}.{k}"
-        last[name] = k
-        taken.add(new)
-        out.append(new)
-    return out
-
-
 @contextlib.contextmanager
-def _csv_rows(path, reading):
-    """Open a .csv.
-
-    Yields its names (None without a header), its width, and an iterator of (line number, cells).
-    """
+def _readable(path, encoding):
+    """What goes wrong with a text file in one line."""
     try:
-        with open_text(path, reading.encoding) as handle:
-            separator, passed = read_preamble(handle, path)
-            reader = csv.reader(handle, delimiter=separator)
-            table = (
-                (passed + reader.line_num, row)
-                for row in reader
-                if row and (len(row) > 1 or row[0].strip())
-            )
-            start = list(itertools.islice(table, 2))
-            if not start:
-                raise InputError(f"{path} is empty: give a table with at least one row")
-            first = start[0][1]
-            if len(first) > MOST_COLUMNS:
-                raise InputError(
-                    f"{path}: the first line has {len(first)} cells, more than {MOST_COLUMNS}: "
-                    "this is no table for this detector"
-                )
-            header = reading.header == "yes"
-            if reading.header == "auto":
-                header = _has_header(first, start[1][1] if len(start) > 1 else None)
-            names = [c.strip() for c in first] if header else None
-
-            def rows():
-                for line, row in itertools.chain(start[header:], table):
-                    if len(row) != len(first):
-                        raise InputError(
-                            f"{path}: line {line} has {len(row)} cells, the first line has "
-                            f"{len(first)}: mend it"
-                        )
-                    yield line, row
-
-            yield names, len(first), rows()
+        yield
     except UnicodeError as error:
         at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
-        kind = reading.encoding or "UTF-8"
+        kind = encoding or "UTF-8"
         raise InputError(
             f"{path} is no {kind} text{at}: save it as CSV UTF-8, or give --encoding, such as "
             "cp1252"
-        ) from error
-    except csv.Error as error:
-        raise InputError(
-            f"{path} is no readable CSV ({error}): save it as plain CSV UTF-8"
         ) from error
     except (EOFError, zlib.error) as error:
         raise InputError(f"{path} is a damaged .gz ({error}): fetch or write it again") from error
@@ -184,54 +120,116 @@ def _csv_rows(path, reading):
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def _csv_rows(path, encoding, is_header):
+    """Open a .csv.
+
+    Args:
+        is_header: does the first row name the columns: a function of it and the rows below.
+
+    Yields:
+        Its names (None without a header), its width, its separator, and an iterator of (line
+        number, cells).
+    """
+    with _readable(path, encoding), open_text(path, encoding) as handle:
+        lines = Lines(handle, path)
+        separator, passed = read_preamble(lines, path)
+        table = read_rows(lines, separator, passed, path)
+        start = list(itertools.islice(table, 1))
+        if not start:
+            raise InputError(f"{path} is empty: give a table with at least one row")
+        first = start[0][1]
+        if len(first) > MOST_COLUMNS:
+            raise InputError(
+                f"{path}: the first line has {len(first)} cells, more than {MOST_COLUMNS}: "
+                "this is no table for this detector"
+            )
+        start += itertools.islice(table, min(PEEKED_ROWS, PEEKED_CELLS // len(first) + 1))
+        header = is_header(first, [row for _, row in start[1:]])
+        names = [c.strip() for c in first] if header else None
+
+        def rows():
+            for line, row in itertools.chain(start[header:], table):
+                if len(row) != len(first):
+                    raise InputError(
+                        f"{path}: line {line} has {len(row)} cells, the first line has "
+                        f"{len(first)}: mend it"
+                    )
+                yield line, row
+
+        yield names, len(first), separator, rows()
+
+
+def _has_quotes(path, encoding):
+    """Is there a quote anywhere in a text file?"""
+    with _readable(path, encoding), open_text(path, encoding) as handle:
+        return any('"' in piece for piece in iter(lambda: handle.read(2**20), ""))
+
+
 class _Csv:
     """A .csv read piece by piece.
+
+    Args:
+        path: the file.
+        reading: a :class:`data.reading.Reading`.
+        known: a :class:`data.layout.Known` of the training table, or None.
 
     Attributes:
         header: its names, or None.
         width: the number of its columns.
-        index: the number of a column that pandas wrote for its index, or None.
+        indexes: the numbers of columns that pandas wrote for its index.
     """
 
-    def __init__(self, path, reading):
+    def __init__(self, path, reading, known=None):
         self.path = path
         self.reading = reading
-        self.decimal = reading.decimal
-        with _csv_rows(path, reading) as (names, self.width, rows):
-            self._name(names)
-            self._find_decimal(rows)
 
-    def _find_decimal(self, rows):
-        if self.decimal is None:
-            # A file whose separator is the comma and that has no quotes cannot have any in a cell.
-            piece = [row for _, row in itertools.islice(rows, LOOKED_AT)]
-            names = self.header or [f"x{j}" for j in range(self.width)]
-            columns = zip(*piece, strict=True) if piece else [()] * self.width
-            self.decimal = find_decimal(columns, self.path, names)
+        def is_header(first, below):
+            if reading.header != "auto":
+                return reading.header == "yes"
+            return has_header(first, below, path, known)
+
+        with self._rows(is_header) as (names, self.width, separator, _):
+            self._name(names)
+        found = reading.decimal
+        # A file whose separator is the comma and that has no quotes cannot have any in a cell.
+        if found is None and (separator != "," or _has_quotes(path, reading.encoding)):
+            every = range(self.width)
+            pieces = (columns for _, columns, _ in self.pieces(every, PIECE_ROWS))
+            found = find_decimal(pieces, path, self.names())
+        self.decimal = found or "."
+        self.remembered = reading.remembered(found, "yes" if self.header else "no")
+
+    def _rows(self, is_header):
+        return _csv_rows(self.path, self.reading.encoding, is_header)
+
+    def names(self):
+        """The names of all columns, or x0, x1, ..."""
+        return self.header or [f"x{j}" for j in range(self.width)]
 
     def reads(self):
         """A function from a cell to its number, NaN for a gap or None for text."""
-        if self.decimal == "." and self.reading.missing is None:
-            return number
-        return functools.partial(number, decimal=self.decimal, gaps=self.reading.gaps())
+        return self.reading.parser(self.decimal)
 
     def _name(self, names):
-        self.index = None
-        if names and INDEX.fullmatch(names[0]):
-            self.index = 0
-        names = names and [name or f"x{j}" for j, name in enumerate(names)]
-        self.header = names and _distinct(names)
+        leading = itertools.takewhile(INDEX.fullmatch, names or ())
+        self.indexes = list(range(sum(1 for _ in leading)))
+        taken = set(names or ())
+        for j, name in enumerate(names or ()):
+            if not name:
+                other = j in self.indexes or f"x{j}" in taken
+                names[j] = f"Unnamed: {j}" if other else f"x{j}"
+        self.header = names and distinct(names)
         counts = collections.Counter(names or ())
         self.repeated = {name for name, count in counts.items() if count > 1}
-        numbered = [f"x{j}" for j in range(self.width)]
-        self.place = {name: j for j, name in enumerate(self.header or numbered)}
+        self.place = {name: j for j, name in enumerate(self.names())}
 
     def pieces(self, keep, size):
         """Pieces of at most ``size`` rows.
 
         Yields how many, their cells in the columns ``keep``, and their line numbers.
         """
-        with _csv_rows(self.path, self.reading) as (_, _, rows):
+        with self._rows(lambda *_: self.header is not None) as (*_, rows):
             while piece := list(itertools.islice(rows, size)):
                 columns = [[row[j] for _, row in piece] for j in keep]
                 yield len(piece), columns, [line for line, _ in piece]
@@ -275,7 +273,8 @@ class _Parquet(_Csv):
             raise InputError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
         self.path = path
         self.reading = reading
-        self.decimal = "."
+        self.decimal = reading.decimal or "."
+        self.remembered = reading.remembered(reading.decimal, None)
         self.dates = dates
         self.arrow = arrow
         try:
@@ -287,8 +286,13 @@ class _Parquet(_Csv):
         schema = self.file.schema_arrow
         self.width = len(schema)
         self._name([str(name) for name in schema.names])
-        marked = [j for j, name in enumerate(schema.names) if INDEX.fullmatch(str(name))]
-        self.index = marked[0] if marked else None
+        # pandas says which columns its index became; other writers of its frames keep the names.
+        told = {str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())}
+        self.indexes = [
+            j
+            for j, name in enumerate(map(str, schema.names))
+            if j in self.indexes or name in told or name.startswith("__index_level_")
+        ]
 
     def pieces(self, keep, size):
         start = 0
@@ -307,19 +311,27 @@ class _Parquet(_Csv):
 
     @staticmethod
     def ids(cells):
-        return ["" if cell is None else str(cell) for cell in cells.to_pylist()]
+        cells = cells.to_pylist()
+        return [
+            cell.decode(errors="backslashreplace")
+            if isinstance(cell, bytes)
+            else ""
+            if cell is None
+            else str(cell)
+            for cell in cells
+        ]
 
 
 def _short(error):
     return " ".join(str(error).split())[:80]
 
 
-def _open(path, reading, dates):
+def _open(path, reading, dates, known=None):
     kind = suffix_of(path)
     if kind == ".parquet":
         return _Parquet(path, reading, dates)
     if kind in TEXT_KINDS:
-        return _Csv(path, reading)
+        return _Csv(path, reading, known)
     raise InputError(
         f"{path}: the suffix {kind!r} is unknown: give an .npz with X and y, a .csv, .tsv or .txt "
         "(also .gz), or a .parquet"
@@ -378,21 +390,21 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         return _labelled_npz(path, label_column, drop, texts, dates)
     unlabelled = label_column == NO_LABEL
     file = _open(path, reading or Reading(), dates)
-    names = file.header or [f"x{j}" for j in range(file.width)]
-    label = len(names) - 1
+    names = file.names()
+    label = max(set(range(file.width)) - set(file.indexes), default=file.width - 1)
     if label_column is not None and not unlabelled:
         label = file.column(label_column, "label column")
     out = {file.column(name, "drop_columns:") for name in drop}
     if not unlabelled:
         out.add(label)
-    if file.index is not None and file.index not in out:
-        shown = file.header[file.index]
-        warnings.warn(
-            f"{path}: column {file.index + 1} ({shown!r}) is the row index that pandas writes: it "
-            "is left out",
-            stacklevel=2,
-        )
-        out.add(file.index)
+    for j in file.indexes:
+        if j not in out:
+            warnings.warn(
+                f"{path}: column {j + 1} ({names[j]!r}) is the row index that pandas writes: it is "
+                "left out",
+                stacklevel=2,
+            )
+    out |= set(file.indexes)
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]
     found = file.texts(keep, dates) if texts else ()
@@ -409,15 +421,25 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         lines.append(numbers)
     lines = None if isinstance(file, _Parquet) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
-    named = file.header is not None
-    table = Table(np.concatenate(blocks), columns, parse.texts(), path, lines, named)
+    X = np.concatenate(blocks)
+    given = (parse.texts(), path, lines, file.header is not None, file.remembered)
+    table = Table(X, columns, *given)
     problems = list(parse.problems.values())
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
 
 
-def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None, named=None):
+class How(NamedTuple):
+    """How a table that is to be scored is read."""
+
+    reading: Reading = Reading()  # what is asked for
+    dates: bool = False  # dates are days since 1970
+    training: dict | None = None  # how the training table was, see :meth:`Reading.remembered`
+    named: bool | None = None  # the training's columns had names, not made up; None: not known
+
+
+def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None):
     """The rows of a table that is to be scored, piece by piece.
 
     Args:
@@ -429,8 +451,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         texts: numbers of the training table's text columns.
         id_column: name of the column that holds the rows' ids, or None for their numbers.
         size: rows of a piece.
-        how: a pair of a :class:`data.reading.Reading` and whether dates are days since 1970.
-        named: were ``columns`` given, rather than made up? None where that is not known.
+        how: a :class:`How`, or its first values.
 
     Yields:
         A :class:`Table` of d columns, and its rows' ids.
@@ -441,17 +462,22 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"{path} does not exist: check the path")
-    reading, dates = how or (Reading(), False)
+        state = (
+            "is no regular file: give one" if path.exists() else "does not exist: check the path"
+        )
+        raise InputError(f"{path} {state}")
+    how = How(*how or ())
+    reading = how.reading.after(how.training)
     if path.suffix.lower() == ".npz":
         if id_column is not None:
             raise InputError(f"{path}: id_column={id_column!r} is for .csv and .parquet files")
-        pieces = _npz_pieces(path, columns, d, texts, size, dates)
+        pieces = _npz_pieces(path, columns, d, texts, size, how.dates)
     else:
-        file = _open(path, reading, dates)
+        known = Known(columns, (how.training or {}).get("header")) if columns else None
+        file = _open(path, reading, how.dates, known)
         own = [] if id_column is None else [file.column(id_column, "id column")]
-        keep = _columns_to_keep(file, columns, d, own, named)
-        pieces = _text_pieces(file, columns, d, texts, (keep, own), size, dates)
+        keep = _columns_to_keep(file, columns, d, own, how.named)
+        pieces = _text_pieces(file, columns, d, texts, (keep, own), size, how.dates)
     empty = True
     for piece in pieces:
         empty = False
@@ -503,7 +529,7 @@ def _columns_to_keep(file, columns, d, own, named=None):
             "their order",
             stacklevel=3,
         )
-    return [j for j in range(file.width) if j not in own and j != file.index]
+    return [j for j in range(file.width) if j not in own and j not in file.indexes]
 
 
 def _refuse_copies(file, keep):

@@ -1,9 +1,10 @@
-"""How a text file writes its values: encoding, separator, header, numbers, gaps, dates.
+"""How a text file writes its values: encoding, numbers, gaps, dates.
 
 What a file leaves no doubt about is found out; what can be read in two ways is refused with the
 flag that decides it.
 """
 
+import functools
 import gzip
 import re
 from dataclasses import dataclass
@@ -12,8 +13,6 @@ from datetime import UTC, datetime
 from swift_hydra.settings import InputError, setting
 
 MISSING = ("na", "n/a", "nan", "<na>", "nat", "null", "none", "?")  # beside the empty cell
-SEPARATORS = ",;\t|"
-LONGEST_LINE = 2**26  # characters
 SPACES = "' \u00a0\u202f"  # what parts thousands beside point and comma
 GROUPED = r"\d{1,3}(?:[MARKS]\d{3})+"
 POINT = re.compile(r"[+-]?" + GROUPED.replace("MARKS", "," + SPACES) + r"(?:\.\d+)?")
@@ -21,7 +20,8 @@ COMMA = re.compile(
     r"[+-]?(?:\d+|" + GROUPED.replace("MARKS", "." + SPACES) + r")(?:,\d+)?(?:[eE][+-]?\d+)?"
 )
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234: a thousand, or a little over one
-MARKS = re.compile(r"[',.\s]")
+EITHER_POINT = re.compile(EITHER.pattern.replace(",\\d", r"\.\d"))
+WORD = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)  # what float() reads beside digits
 
 
 @dataclass(kw_only=True)
@@ -48,6 +48,38 @@ class Reading:
         given = MISSING if self.missing is None else self.missing.split(",")
         return frozenset(["", *(text.strip().casefold() for text in given)])
 
+    def parser(self, decimal):
+        """A function from a cell to its number, NaN for a gap or None for text.
+
+        Args:
+            decimal: the mark that was found or given.
+        """
+        if decimal == "." and self.missing is None:
+            return number
+        return functools.partial(number, decimal=decimal, gaps=self.gaps())
+
+    def remembered(self, decimal, header):
+        """What a file was read with, as plain values, for the tables that are scored later.
+
+        Args:
+            decimal: the mark that was found or given, or None where no cell told.
+            header: "yes", "no", or None for a file that always has names.
+        """
+        return {"decimal": decimal, "missing": self.missing, "header": header}
+
+    def after(self, training):
+        """This reading, and what is not given as the training table's file was read.
+
+        The header is left as it is: see :func:`data.layout.has_header`.
+
+        Args:
+            training: what :meth:`remembered` made, or None.
+        """
+        training = training or {}
+        decimal = self.decimal or training.get("decimal")
+        missing = training.get("missing") if self.missing is None else self.missing
+        return Reading(decimal=decimal, missing=missing, encoding=self.encoding, header=self.header)
+
 
 def open_text(path, encoding):
     """An open text file, gunzipped where its name ends with .gz.
@@ -69,48 +101,13 @@ def open_text(path, encoding):
         ) from None
 
 
-def read_preamble(file, path):
-    """The separator; the file is left at its first line of cells, and the lines before are counted.
-
-    Comments (#) at the top and Excel's ``sep=;`` are passed over.
-
-    Returns:
-        Separator, and the number of lines passed over.
-    """
-    passed = 0
-    separator = None
-    while True:
-        start = file.tell()
-        line = file.readline(LONGEST_LINE)
-        if len(line) == LONGEST_LINE:
-            raise InputError(f"{path}: line {passed + 1} has no end: this is no table")
-        told = re.fullmatch(r'"?sep=(.)"?\s*', line, re.IGNORECASE)
-        if told:
-            separator = told[1]
-        elif not (line.strip() == "" and line) and not _comment(line, file):
-            file.seek(start)
-            bare = re.sub(r'"[^"]*"', "", line)
-            return separator or max(SEPARATORS, key=bare.count), passed
-        passed += 1
-
-
-def _comment(line, file):
-    """Is a line with # a comment? Not where the next one has as many cells: then it names them."""
-    if not line.startswith("#"):
-        return False
-    start = file.tell()
-    following = file.readline(LONGEST_LINE)
-    file.seek(start)
-    separator = max(SEPARATORS, key=line.count)
-    cells = line.count(separator)
-    return not (cells and cells == following.count(separator))
-
-
 def number(cell, decimal=".", gaps=frozenset(["", *MISSING])):
     """The float in a cell, NaN for a gap, None for text."""
     cell = cell.strip()
     if cell.casefold() in gaps:
         return float("nan")
+    if WORD.fullmatch(cell):  # words are numbers unless nan was said to be none
+        return float(cell) if "nan" in gaps else None
     if decimal == ".":
         try:
             return None if "_" in cell else float(cell)
@@ -118,8 +115,6 @@ def number(cell, decimal=".", gaps=frozenset(["", *MISSING])):
             marks = ("," + SPACES, None) if POINT.fullmatch(cell) else None
     else:
         marks = ("." + SPACES, ",") if COMMA.fullmatch(cell) else None
-        if marks is None and cell.lower().lstrip("+-") in ("inf", "infinity"):
-            return float(cell)
     if marks is None:
         return None
     for mark in marks[0]:
@@ -137,36 +132,67 @@ def days(cell):
     return moment.timestamp() / 86_400
 
 
-def find_decimal(columns, path, names):
-    """The decimal mark that the cells of some columns were written with.
+class _Marks:
+    """What the cells of a column say about commas so far."""
+
+    def __init__(self):
+        self.text = False  # some cell with a comma is no number
+        self.comma = False  # some comma is a decimal comma
+        self.doubtful = None  # a cell whose comma may be either
+
+    def look(self, cells):
+        """Look at more cells."""
+        for cell in cells:
+            if "," in cell:
+                cell = cell.strip()
+                if EITHER.fullmatch(cell):
+                    self.doubtful = self.doubtful or cell
+                elif COMMA.fullmatch(cell):
+                    self.comma = True
+                elif not POINT.fullmatch(cell):
+                    self.text = True
+                    return
+
+
+def find_decimal(pieces, path, names):
+    """The decimal mark that all cells of some columns were written with.
 
     Args:
-        columns: sequences of cells.
+        pieces: an iterator over pieces of the columns, each d sequences of cells.
         path: the file, for messages.
-        names: of the columns.
+        names: d names of the columns.
+
+    Returns:
+        A point or a comma, or None where no cell tells.
 
     Raises:
         InputError: where 1,234 could be either and nothing else in the file tells.
     """
-    doubtful = None
-    comma = point = False
-    for name, cells in zip(names, columns, strict=True):
-        odd = [cell.strip() for cell in cells if isinstance(cell, str) and MARKS.search(cell)]
-        point = point or any("." in cell and number(cell) is not None for cell in odd)
-        with_comma = [cell for cell in odd if "," in cell]
-        if not all(COMMA.fullmatch(cell) or POINT.fullmatch(cell) for cell in with_comma):
-            continue  # text
-        for cell in with_comma:
-            if EITHER.fullmatch(cell):
-                doubtful = doubtful or (name, cell)
-            elif COMMA.fullmatch(cell):
-                comma = True
-    if comma:
+    marks = [_Marks() for _ in names]
+    point = False
+    for columns in pieces:
+        for column, cells in zip(marks, columns, strict=True):
+            joined = "\n".join(cells)
+            if "," in joined and not column.text:
+                column.look(cells)
+            if not point and "." in joined:
+                point = any(map(_has_point, cells))
+    numbers = [(name, column) for name, column in zip(names, marks, strict=True) if not column.text]
+    if any(column.comma for _, column in numbers):
         return "," if not point else "."
-    if doubtful and not point:
-        name, cell = doubtful
-        raise InputError(
-            f"{path}: column {name!r} holds {cell!r}: is the comma a decimal comma? Give --decimal "
-            ", (it is) or --decimal . (it parts thousands)"
-        )
-    return "."
+    if point:
+        return "."
+    for name, column in numbers:
+        if column.doubtful:
+            raise InputError(
+                f"{path}: column {name!r} holds {column.doubtful!r}: is the comma a decimal comma? "
+                "Give --decimal , (it is) or --decimal . (it parts thousands)"
+            )
+    return None
+
+
+def _has_point(cell):
+    """Is a cell a number with a decimal point, and not one with a point after thousands?"""
+    if "." not in cell or EITHER_POINT.fullmatch(cell.strip()):
+        return False
+    return number(cell) is not None

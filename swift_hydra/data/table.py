@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from swift_hydra.data.frames import as_text, cells_of, cells_of_frame, frame_names, unmasked
-from swift_hydra.data.reading import COMMA, EITHER, days, number
+from swift_hydra.data.reading import COMMA, EITHER, WORD, days, number
 from swift_hydra.settings import InputError
 
 HASHED_ROWS = 65_536  # in float64 at once
@@ -33,6 +33,7 @@ class Table:
         source: the file, or what messages call the table.
         lines: n line numbers of a text file, a range of row numbers, or None.
         named: somebody gave the names; False where they only count the columns, for messages.
+        reading: how the file was read, see :meth:`data.reading.Reading.remembered`, or None.
     """
 
     X: np.ndarray
@@ -41,6 +42,7 @@ class Table:
     source: object = "X"
     lines: list | None = None
     named: bool = True
+    reading: dict | None = None
 
     def __len__(self):
         return len(self.X)
@@ -230,16 +232,32 @@ def text_columns(columns, reads=number, dates=False):
     """
     found = set()
     for j, cells in enumerate(columns):
-        try:
-            np.array(cells, dtype=np.float64)
-        except ValueError:
-            if any(
-                reads(cell) is None and not (dates and days(cell) is not None)
-                for cell in cells
-                if isinstance(cell, str)
-            ):
-                found.add(j)
+        if _at_once(cells, reads) is None and any(
+            reads(cell) is None and not (dates and days(cell) is not None)
+            for cell in cells
+            if isinstance(cell, str)
+        ):
+            found.add(j)
     return found
+
+
+def _at_once(cells, reads):
+    """(n,) float64 of a column, or None where its cells have to be looked at one by one.
+
+    numpy reads what ``number`` reads without marks and gaps of its own, and 1_0 beside it.
+    """
+    if isinstance(cells, np.ndarray):
+        return cells.astype(np.float64)
+    if reads is not number or not all(isinstance(cell, str) and "_" not in cell for cell in cells):
+        return None
+    try:
+        return np.array(cells, dtype=np.float64)
+    except ValueError:  # a gap or a text somewhere
+        return None
+
+
+def _is_value(x):
+    return x is not None and x == x
 
 
 class CellParser:
@@ -286,12 +304,10 @@ class CellParser:
             if j in self.vocabulary:
                 out[:, j] = [self._position(j, cell) for cell in cells]
                 continue
-            try:
-                if self.reads is not number:
-                    raise ValueError  # float() knows no other marks
-                out[:, j] = np.array(cells, dtype=np.float64)
-            except ValueError:  # a missing or a text cell somewhere: the slow way finds out which
-                out[:, j] = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
+            values = _at_once(cells, self.reads)
+            if values is None:
+                values = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
+            out[:, j] = values
         return out
 
     def _position(self, j, cell):
@@ -314,10 +330,14 @@ class CellParser:
         if j not in self.problems:
             shown = cell.strip()[:40]
             comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
+            if _is_value(number(cell)) and not WORD.fullmatch(shown):
+                comma = " (a decimal point? give --decimal .)"
             date = " (a date? give --dates)" if days(cell) is not None else ""
+            first = isinstance(lines, list) and lines[i] == 1
+            header = " (the columns' names? give --header yes)" if first else ""
             self.problems[j] = (
                 f"column {self.names[j]!r} holds text, first {shown!r} in "
-                f"{place(i, lines)}{comma}{date}"
+                f"{place(i, lines)}{comma}{date}{header}"
             )
         return 0.0
 

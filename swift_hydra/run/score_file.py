@@ -23,10 +23,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from swift_hydra.data.files import stream_table
+from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.files import part, real_place, write_file
-from swift_hydra.settings import InputError, check_range, parse_config, printable, setting
+from swift_hydra.settings import (
+    InputError,
+    check_range,
+    flag_values,
+    parse_config,
+    printable,
+    setting,
+)
 
 # What a spreadsheet takes for the start of one, the wide forms of East Asian keyboards among it.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -151,11 +158,11 @@ def main(argv, load):
         columns.texts,
         config.id_column,
         detector.default_chunk_rows(),
-        (config, detector.dates),
-        columns.preparation.named,
+        How(config, detector.dates, columns.preparation.reading, columns.preparation.named),
     )
     start = time.perf_counter()
     blocks = scored_lines(detector, blocks, config.explain, tally, config.p_values)
+    blocks = _advised(blocks)
     blocks = itertools.chain([next(blocks)], blocks)  # what is wrong with the data is said first
 
     def write(file):
@@ -188,6 +195,25 @@ def main(argv, load):
             ),
             file=shown,
         )
+
+
+def _advised(blocks):
+    """The blocks; what is wrong with their rows is told in words of this command.
+
+    What was learned in training applies to new rows: a flag of training alone is no way out here.
+    """
+    try:
+        yield from blocks
+    except InputError as error:
+        own = {"--" + name.replace("_", "-") for name in flag_values(ScoreOptions())}
+        other = [flag for flag in re.findall(r"--[a-z][a-z-]+", str(error)) if flag not in own]
+        if not other:
+            raise
+        flags = ", ".join(dict.fromkeys(other))
+        raise InputError(
+            f"{error} [{flags}: set in training, score does as was done there: mend these rows or "
+            "train again]"
+        ) from error
 
 
 def _as_asked(detector, config):

@@ -219,6 +219,28 @@ def test_cells_that_a_spreadsheet_would_run_are_defused(trained, tmp_path):
     assert found == ["'=cmd|' /C calc'!A0", "'@SUM(1)", "+1", "-2.5", "plain"]
 
 
+def test_what_the_training_file_was_read_with_is_in_the_checkpoint(trained, tmp_path):
+    """A file without a header stays one, whatever its first row; the training's decimal mark."""
+    model, _, _ = trained
+    data = tmp_path / "new.csv"
+    data.write_text("1.234;2;3;4\n")
+    other = SwiftHydra.load(trained[2])
+    other.columns_.preparation.columns = [f"x{j}" for j in range(4)]
+    other.columns_.preparation.reading = {"decimal": ",", "missing": None, "header": "no"}
+    other.save(tmp_path / "c.pt")
+    expected = model.decision_function([[1234, 2, 3, 4], [1.234, 2, 3, 4]])
+    for more, value in ([], expected[0]), (["--decimal", "."], expected[1]):
+        done = score(tmp_path / "c.pt", data, "--out", tmp_path / "s.csv", "--force", *more)
+        assert done.returncode == 0, done.stderr
+        with open(tmp_path / "s.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert float(row["score"]) == pytest.approx(value, rel=1e-4, abs=1e-4)
+    data.write_text("red;2;;4\n1;2;3;4\n")
+    done = score(tmp_path / "c.pt", data, "--out", tmp_path / "s.csv", "--force")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "'red' in line 1" in done.stderr and "set in training" in done.stderr
+
+
 def test_missing_arguments_are_named(tmp_path):
     done = run_script("SwiftHydra.py", "score", "--data", tmp_path / "x.csv")
     assert done.returncode == 2

@@ -185,16 +185,16 @@ def main(argv, load):
     for line in tally.warnings():
         print(printable(line), file=sys.stderr)
     if not config.quiet:
-        # Beside scores that go on to another program the line would be one of them.
-        shown = sys.stdout if real_place(config.out).is_file() else sys.stderr
-        print(
-            printable(
-                f"{tally.n_rows} rows scored in {time.perf_counter() - start:.1f} s, "
-                f"{tally.n_above} above the threshold {detector.threshold_:.4g}; written to "
-                f"{config.out}"
-            ),
-            file=shown,
-        )
+        _say(tally, time.perf_counter() - start, detector.threshold_, config.out)
+
+
+def _say(tally, seconds, threshold, out):
+    """The last line; beside scores that go on to another program it would be one of them."""
+    line = (
+        f"{tally.n_rows} rows scored in {seconds:.1f} s, {tally.n_above} above the threshold "
+        f"{threshold:.4g}; written to {out}"
+    )
+    print(printable(line), file=sys.stdout if real_place(out).is_file() else sys.stderr)
 
 
 def _advised(blocks):

@@ -243,8 +243,8 @@ def _scores(cell, make):
     y = rows.train.y
     y_test = rows.y_test
     model = make(cell.method, cell.seed)
-    if hasattr(model, "load"):
-        model.load()
+    if hasattr(model, "import_package"):
+        model.import_package()
     start = time.perf_counter()
     model.fit(X, y)
     fitted = time.perf_counter()

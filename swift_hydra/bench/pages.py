@@ -25,7 +25,7 @@ from swift_hydra.bench.dirty import KINDS
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
 from swift_hydra.bench.places import DIRTY, LABELS, PAGES, POLICY, RESULTS, SPEED
-from swift_hydra.bench.policy import comparison, second_measures
+from swift_hydra.bench.policy import comparison, overview_rows, second_measures
 from swift_hydra.bench.records import key_of, load_records
 from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores, paired
 from swift_hydra.bench.speed_tables import speed_page
@@ -346,7 +346,9 @@ def sections(records):
     lines += script_table(records)
     for protocol in PUBLISHED:
         lines += per_dataset(latest, protocol, compared, FIVE_SEEDS)
+    asked = load_records(POLICY)
     tables = {"overview": overview(latest, compared, FIVE_SEEDS)}
+    tables["overview"] += overview_rows(asked, PUBLISHED)
     for name, methods in (("generators", _rungs("paper")), ("parts", _with_ablations("paper"))):
         rows = ladder(records, "unseen", "paper/rl", methods, TWO_SEEDS, "")
         rows = [line for line in rows if line.startswith("|")]
@@ -355,7 +357,6 @@ def sections(records):
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     tables["labels"] = labels_table(latest, list(dict.fromkeys(shown)))
     tables["student"] = student_table(latest)
-    asked = load_records(POLICY)
     tables |= {"policy": comparison(asked), "policy-beside": second_measures(asked)}
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     return lines, tables

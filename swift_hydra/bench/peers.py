@@ -295,7 +295,7 @@ class Peer:
         self.name = name
         self.seed = seed
 
-    def load(self):
+    def import_package(self):
         """Import the peer's package, so that the time of a fit is the fit's own."""
         factory, *_ = PEERS[self.name]
         with contextlib.suppress(Exception), _random_state_kept():  # fit says what is wrong

@@ -1,7 +1,7 @@
 """Does a learned generator earn its place? The tables of what ``results/POLICY.md`` plans."""
 
 from swift_hydra.bench.markdown import row_of, rule_of
-from swift_hydra.bench.scores import Scores, holm, paired
+from swift_hydra.bench.scores import Scores, holm, paired, source_of
 
 LEARNERS = {"rl": "policy, on the table", "shared": "proposal, across tables"}
 CONTROLS = ("search", "boundary", "noise")
@@ -30,7 +30,8 @@ def comparison(records):
         return NOTHING
     area = {name: scores.per_set(f"paper/{name}") for name in (*LEARNERS, *CONTROLS)}
     pairs = [(a, b) for a in LEARNERS for b in CONTROLS]
-    results = [paired(area[a], area[b]) for a, b in pairs]
+    sources = list(map(source_of, scores.sets))
+    results = [paired(area[a], area[b], sources) for a, b in pairs]
     adjusted = holm([r.p for r in results])
     lines = [
         row_of(
@@ -47,6 +48,17 @@ def comparison(records):
         ]
         lines.append(row_of(f"{name}, {title} ({area[name].mean():.4f})", *cells))
     return lines
+
+
+def overview_rows(records, protocols):
+    """The README's row on what learning gives: policy, shared proposal and filtered noise."""
+    scores = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
+    if len(scores.complete) < len(LEARNERS) + len(CONTROLS):
+        return []
+    of = [f"{scores.per_set(f'paper/{name}').mean():.3f}"[1:] for name in ("rl", "shared", "noise")]
+    seeds = f"seeds {scores.seeds[0]} to {scores.seeds[-1]}"
+    title = f"*`paper`, {seeds}: rows of the policy / a proposal learned on other sets / noise*"
+    return [row_of(title, *(" / ".join(of) if p == "unseen" else "" for p in protocols), "", "")]
 
 
 def second_measures(records):

@@ -20,7 +20,7 @@ from helpers import ROOT, made_table, run_script
 
 import swift_hydra.benchmark as benchmark
 from swift_hydra.bench.cell import Cell, run_cell
-from swift_hydra.bench.methods import GROUPS, check_method
+from swift_hydra.bench.methods import GROUPS, check_method, make_method
 from swift_hydra.bench.records import (
     RecordKey,
     as_line,
@@ -296,6 +296,18 @@ def test_records_of_hidden_anomalies(folder, protocol, known, hidden):
     assert (record["n_experts"], record["n_synthetic"]) == (known, 0)
     assert record["n_train"] == (40 if protocol == "one-class" else 70)
     assert load_records(folder / "records") == [record]
+
+
+def quick(method, seed):
+    model = make_method(method, seed)
+    return model.set_params(cvae_steps=8, detector_steps=8, mixture_steps=12, n_episodes=1)
+
+
+def test_a_cell_of_our_own(folder):
+    record = run_cell(cell_of(folder, "full/rl/fast"), start="fork", make=quick)
+    assert record["failed"] is None
+    assert record["n_synthetic"] > 0 and 0 <= record["nearer_to_generated"] <= 1
+    assert record["auc_roc"] > 0.5 and -1 <= record["rank_correlation"] <= 1
 
 
 def test_what_was_published_hides_nothing(folder):

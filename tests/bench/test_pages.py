@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from swift_hydra.bench import policy
 from swift_hydra.bench.comparison import headline, without_copies
 from swift_hydra.bench.diagrams import diagram
 from swift_hydra.bench.methods import GROUPS
@@ -196,3 +197,36 @@ def test_overview_marks_what_has_fewer_seeds():
     full = next(line for line in lines if "`full`" in line)
     assert full.count("**.8") == 2  # bold among methods on all seeds
     assert lines[-1].startswith("| *best peer of every set")
+
+
+def test_the_policys_comparison():
+    """The worst arm is behind, the best ahead, equal ones level; halves of a proposal are one."""
+    rng = np.random.default_rng(0)
+    ease = rng.uniform(0.6, 0.8, size=24)
+
+    def records(gains):
+        for method, gain in gains.items():
+            for number, base in enumerate(ease):
+                if method.endswith(("even", "odd")) and (number % 2 == 0) != method.endswith("odd"):
+                    continue
+                area = base + gain + rng.normal() * 0.002
+                yield {
+                    "method": method,
+                    "protocol": "unseen",
+                    "dataset": f"set{number:02d}",
+                    "seed": 5,
+                    "failed": None,
+                    "auc_roc": area,
+                    "auc_pr": area / 2,
+                }
+
+    gains = {f"paper/{name}": 0.0 for name in ("search", "boundary", "noise")}
+    gains |= {"paper/rl": -0.05, "paper/shared-even": 0.05, "paper/shared-odd": 0.05}
+    made = list(records(gains))
+    lines = policy.comparison(made)
+    assert lines[2].count("behind") == 3 and lines[3].count("ahead") == 3
+    level = policy.comparison(list(records(dict.fromkeys(gains, 0.0))))
+    assert level[2].count("level") == level[3].count("level") == 3
+    (row,) = policy.overview_rows(made, ("seen", "few", "unseen"))
+    assert row.count(" / ") == 4
+    assert policy.comparison(made[:-1]) == policy.NOTHING

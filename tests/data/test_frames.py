@@ -12,7 +12,7 @@ import torch
 from helpers import made_table
 
 from swift_hydra.data.columns import ColumnSettings, Preparation
-from swift_hydra.data.files import stream_table
+from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.frames import as_text, same_value
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import Reading
@@ -175,7 +175,7 @@ def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path
     path.write_text("a,b\n1,2\n3,4\n")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        list(stream_table(path, ["x0", "x1"], 2, named=named))
+        list(stream_table(path, ["x0", "x1"], 2, how=How(named=named)))
     assert len(caught) == said
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-from swift_hydra.bench.places import DIRTY, LABELS, RECORDS, SPEED
+from swift_hydra.bench.places import DIRTY, LABELS, POLICY, RECORDS, SPEED
 
 # From the ground up; what stands in one line does not know its neighbours there.
 FLOORS = [
@@ -120,7 +120,7 @@ def test_the_root_shows_few_things():
 
 
 def test_git_ignores_nothing_that_the_pages_are_built_from():
-    folders = [RECORDS, LABELS, DIRTY, SPEED]
+    folders = [RECORDS, LABELS, DIRTY, POLICY, SPEED]
     ignored = git_files("--others", "--ignored", "--exclude-standard", *map(str, folders))
     assert [path for path in ignored if ".cells" not in path.parts] == []
 

@@ -1,5 +1,6 @@
 """Whatever is in a file, its reader returns something usable or raises one line that names it."""
 
+import copy
 import io
 import math
 import pickle
@@ -343,7 +344,7 @@ def changed(draw, content):
         for key in way:
             inner = inner[key]
         if draw(st.booleans()):
-            inner[last] = draw(ODD)
+            inner[last] = copy.deepcopy(draw(ODD))  # else a later change may nest it in itself
         elif isinstance(inner[last], torch.Tensor) and draw(st.booleans()):
             value = inner[last]
             shorter = value[..., :-1] if value.ndim else value

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.frames import arrow_values, cells_of
+from swift_hydra.data.frames import arrow_values, as_text, cells_of
 from swift_hydra.data.layout import (
     PEEKED_CELLS,
     PEEKED_ROWS,
@@ -416,7 +416,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         *cells, last = file.cells(given, [*keep, label])
         blocks.append(parse(n, cells, numbers))
         if not isinstance(last, np.ndarray):
-            last = np.array([cell.strip() for cell in last])
+            last = np.array([as_text(cell) for cell in last])
         labels.append(last)
         lines.append(numbers)
     lines = None if isinstance(file, _Parquet) else [line for piece in lines for line in piece]

@@ -447,3 +447,13 @@ def test_dates_in_an_npz_are_taken_where_they_are_asked_for(tmp_path):
     assert data.X[:2, 0].tolist() == [20454, 20455]
     ((table, _),) = stream_table(tmp_path / "t.npz", None, 2, how=(Reading(), True))
     np.testing.assert_array_equal(table.X, data.X)
+
+
+@pytest.mark.parametrize("labels", [[True, False, None] * 4, [2**60, 2**60 + 1, None] * 4])
+def test_a_gap_among_labels_of_any_type_is_named(tmp_path, labels):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({"a": np.arange(12.0), "y": pandas.array(labels)})
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="the labels are empty in 4 rows, first in row 2"):
+        load_dataset(str(tmp_path / "t.parquet"), "y")

@@ -64,6 +64,7 @@ from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.record import write_tensorboard
 from swift_hydra.run.resume import PACE, Store, finished_run
 from swift_hydra.scan.backends import choose_backend
+from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
     DEBUG,
     InputError,
@@ -76,7 +77,7 @@ from swift_hydra.settings import (
     run_main,
     setting,
 )
-from swift_hydra.training.seeds import stage_rng, streams
+from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
 if __name__ == "SwiftHydra":
@@ -290,7 +291,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """The student, and its scores of the training rows in place of the detector's."""
         given = (rows, self.fresh_scores_, self.detector_.score, generated)
         self.student_ = Student.fit(*given, self, journal)
-        if self.verify is None and not self.student_.follows:
+        if not self.student_stands_in:
             agreement = self.student_.agreement
             warnings.warn(
                 "fast: the small mixture does not follow its detector (rank correlation "

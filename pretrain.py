@@ -28,6 +28,7 @@ from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.resume import PACE, Store
 from swift_hydra.scan.backends import choose_backend
+from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
     InputError,
     check_settings,
@@ -39,7 +40,7 @@ from swift_hydra.settings import (
 from swift_hydra.snapshot import pack_network, read_network, to_tensors
 from swift_hydra.training.batches import BatchPlan, Examples, half_and_half
 from swift_hydra.training.optimise import Optimiser, Training
-from swift_hydra.training.seeds import stage_rng, streams
+from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line

@@ -120,14 +120,14 @@ class TableDetector(BaseEstimator):
         return self.student_.score(Z, self.verified_share, self.detector_.score)
 
     @property
-    def verified_share(self):
-        """Share of rows that the detector scores in the student's place: ``verify``, or by itself.
+    def student_stands_in(self):
+        """Whether the student may score alone: it follows its detector, or ``verify`` says so."""
+        return self.verify is not None or self.student_.follows
 
-        By itself none, and all of them where the student does not follow its detector.
-        """
-        if self.verify is None:
-            return 0.0 if self.student_.follows else 1.0
-        return self.verify
+    @property
+    def verified_share(self):
+        """Share of rows that the detector scores in the student's place."""
+        return (self.verify or 0.0) if self.student_stands_in else 1.0
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""

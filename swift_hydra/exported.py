@@ -74,7 +74,7 @@ def onnx_bytes(detector):
             None, or without the packages.
     """
     require_onnx(detector.student_ is not None)
-    if detector.verify is None and not detector.student_.follows:
+    if not detector.student_stands_in:
         raise InputError(
             "export: the student does not follow its detector on this table, its scores would be "
             "others: give verify=0 (--verify 0) to export it all the same"

@@ -95,6 +95,7 @@ class Neighbours:
         self.group = place[group]
         self._rows = np.ascontiguousarray(rows[self.distinct])
         self._square = np.square(self._rows).sum(1)
+        self._longest = np.sqrt(self._square.max(initial=0.0)) * self.step
         # One product gives |r|^2 - 2 x r.
         in_units = np.column_stack([self._rows * self.step, self._square * self.step**2])
         self._rounded = in_units.T.astype(np.float32)
@@ -133,8 +134,7 @@ class Neighbours:
         square, index, bound = nearest_rows(near, rows, self._rows, k)
         # What float32 sums of d + 2 products can be off by, more rather than less.
         length = np.sqrt(np.square(x).sum(1))
-        longest = np.sqrt(self._square.max()) * self.step
-        error = 2.0**-23 * (len(self._rounded) + 8) * longest * (2 * length + longest)
+        error = 2.0**-23 * (len(self._rounded) + 8) * self._longest * (2 * length + self._longest)
         enough = square[:, -1] * self.step**2 - np.square(length) < bound - error
         return square, index, ~enough
 

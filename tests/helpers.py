@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from swift_hydra.data.columns import ColumnScaler
 from swift_hydra.journal import Journal
@@ -23,6 +24,13 @@ ADBENCH = [
     ROOT.parent / "shared" / "ADBenchDatasets",
     ROOT / "ADBenchDatasets",
 ]
+# The same examples on every run and machine; nothing is kept between runs.
+SAME_EXAMPLES = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def made_table(n=240, d=6, n_anomalies=24, seed=0, shift=2.5):

@@ -1,5 +1,6 @@
 """Does a learned generator earn its place? The tables of what ``results/POLICY.md`` plans."""
 
+from swift_hydra.bench.comparison import short, shown_p
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.scores import Scores, holm, paired, source_of
 
@@ -43,7 +44,7 @@ def comparison(records):
     for number, (name, title) in enumerate(LEARNERS.items()):
         row = slice(number * len(CONTROLS), (number + 1) * len(CONTROLS))
         cells = [
-            f"{r.difference:+.4f} ({r.low:+.4f} to {r.high:+.4f}), p {_p(p)}: {outcome(r, p)}"
+            f"{r.difference:+.4f} ({r.low:+.4f} to {r.high:+.4f}), p {shown_p(p)}: {outcome(r, p)}"
             for r, p in zip(results[row], adjusted[row], strict=True)
         ]
         lines.append(row_of(f"{name}, {title} ({area[name].mean():.4f})", *cells))
@@ -55,7 +56,7 @@ def overview_rows(records, protocols):
     scores = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
     if len(scores.complete) < len(LEARNERS) + len(CONTROLS):
         return []
-    of = [f"{scores.per_set(f'paper/{name}').mean():.3f}"[1:] for name in ("rl", "shared", "noise")]
+    of = [short(scores.per_set(f"paper/{name}").mean()) for name in ("rl", "shared", "noise")]
     seeds = f"seeds {scores.seeds[0]} to {scores.seeds[-1]}"
     title = f"*`paper`, {seeds}: rows of the policy / a proposal learned on other sets / noise*"
     return [row_of(title, *(" / ".join(of) if p == "unseen" else "" for p in protocols), "", "")]
@@ -83,7 +84,3 @@ def second_measures(records):
 
 def _names(*generators):
     return [f"paper/{name}" for name in generators]
-
-
-def _p(p):
-    return f"{p:.3f}" if p >= 0.001 else "< .001"

@@ -11,7 +11,7 @@ Shapes: n rows, F folds.
 import numpy as np
 
 from swift_hydra.geometry import copies
-from swift_hydra.training.seeds import stage_rng
+from swift_hydra.seeds import stage_rng
 
 ROUNDING = (
     2.0**-13

@@ -21,7 +21,7 @@ import numpy as np
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.geometry import Neighbours
-from swift_hydra.training.seeds import stage_rng
+from swift_hydra.seeds import stage_rng
 
 PRIOR = 0.05  # share of hidden anomalies before anything is known
 STRENGTH = 5  # known anomalies that the prior counts for

@@ -451,7 +451,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         texts: numbers of the training table's text columns.
         id_column: name of the column that holds the rows' ids, or None for their numbers.
         size: rows of a piece.
-        how: a :class:`How`, or its first values.
+        how: a :class:`How`, or None for the defaults.
 
     Yields:
         A :class:`Table` of d columns, and its rows' ids.
@@ -466,7 +466,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
             "is no regular file: give one" if path.exists() else "does not exist: check the path"
         )
         raise InputError(f"{path} {state}")
-    how = How(*how or ())
+    how = how or How()
     reading = how.reading.after(how.training)
     if path.suffix.lower() == ".npz":
         if id_column is not None:

@@ -10,7 +10,7 @@ import re
 import warnings
 from typing import NamedTuple
 
-from swift_hydra.data.reading import COMMA, POINT, number
+from swift_hydra.data.reading import COMMA, POINT, is_number, numeric
 from swift_hydra.settings import InputError
 
 SEPARATORS = ",;\t|"
@@ -160,7 +160,7 @@ def _parted_by_spaces(lines, rows, path):
             "columns by commas or semicolons, or write sep= and a space, or sep=;, into a first "
             "line"
         )
-    return all(any(map(_is_number, row)) for row in rows[1:] or rows)
+    return all(any(map(is_number, row)) for row in rows[1:] or rows)
 
 
 def _grouped(line):
@@ -170,12 +170,6 @@ def _grouped(line):
 def one_space(line):
     """A line with one space in place of several, and none at its ends."""
     return re.sub(" +", " ", line.strip(" \r\n")) + "\n"
-
-
-def numeric(cell):
-    """The number in a cell under either decimal mark, NaN for a gap, None for text."""
-    value = number(cell)
-    return value if value is not None else number(cell, ",")
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -277,18 +271,13 @@ def has_header(first, below, path, known=None):
         return _names_columns(first, below, path)
     if any(numeric(name) is None for name in names & cells):
         return True
-    return not any(map(_is_number, first))
-
-
-def _is_number(cell):
-    value = numeric(cell)
-    return value is not None and value == value
+    return not any(map(is_number, first))
 
 
 def _names_columns(first, below, path):
     """:func:`has_header` of a table of which nothing is known."""
     top = [numeric(cell) for cell in first]
-    numbers = [cell.strip() for cell in first if _is_number(cell)]
+    numbers = [cell.strip() for cell in first if is_number(cell)]
     texts = [j for j, value in enumerate(top) if value is None]
     if not below:
         return bool(texts) and not numbers
@@ -321,7 +310,7 @@ def _counts(first, below, path):
 
     What may be a row is told either way.
     """
-    at = [j for j, cell in enumerate(first) if _is_number(cell)]
+    at = [j for j, cell in enumerate(first) if is_number(cell)]
     start = first[at[0]].strip() if at else None
     # Rows that count on (0 1 2, 1 2 3, ...) are values.
     if start not in ("0", "1") or not _counting(first, at) or _counting(below[0], at):

@@ -122,6 +122,18 @@ def number(cell, decimal=".", gaps=frozenset(["", *MISSING])):
     return float(cell.replace(",", ".") if marks[1] else cell)
 
 
+def numeric(cell):
+    """The number in a cell under either decimal mark, NaN for a gap, None for text."""
+    value = number(cell)
+    return value if value is not None else number(cell, ",")
+
+
+def is_number(cell, reads=numeric):
+    """Does a cell hold a number: neither text nor a gap?"""
+    value = reads(cell)
+    return value is not None and value == value
+
+
 def days(cell):
     """Days since 1970 in a cell with an ISO date, None for anything else."""
     try:

@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from swift_hydra.data.columns import LARGEST, ColumnScaler
-from swift_hydra.data.reading import MISSING, number
+from swift_hydra.data.reading import MISSING, is_number
 from swift_hydra.data.table import listed, place
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
@@ -81,7 +81,7 @@ def _kinds_of_texts(codes, texts, lines, asked):
         return
     codes = codes[rows].astype(int)
     counts = np.bincount(codes, minlength=len(texts))
-    numeric = np.array([_is_number(text) for text in texts])
+    numeric = np.array([is_number(text) for text in texts])
     units = [match and (match[1], match[2]) for match in map(UNIT.fullmatch, texts)]
     shares = collections.Counter()
     for unit, count in zip(units, counts.tolist(), strict=True):
@@ -98,11 +98,6 @@ def _kinds_of_texts(codes, texts, lines, asked):
     words = [i for i, text in enumerate(texts) if text.casefold() in MISSING and counts[i]]
     if words and not asked:
         yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
-
-
-def _is_number(text):
-    value = number(text) if number(text) is not None else number(text, ",")
-    return value is not None and value == value
 
 
 def _kinds(values, scaler):

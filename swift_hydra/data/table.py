@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from swift_hydra.data.frames import as_text, cells_of, cells_of_frame, frame_names, unmasked
-from swift_hydra.data.reading import COMMA, EITHER, WORD, days, number
+from swift_hydra.data.reading import COMMA, EITHER, WORD, days, is_number, number
 from swift_hydra.settings import InputError
 
 HASHED_ROWS = 65_536  # in float64 at once
@@ -256,10 +256,6 @@ def _at_once(cells, reads):
         return None
 
 
-def _is_value(x):
-    return x is not None and x == x
-
-
 class CellParser:
     """Columns of cells to numbers, piece by piece.
 
@@ -330,7 +326,7 @@ class CellParser:
         if j not in self.problems:
             shown = cell.strip()[:40]
             comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
-            if _is_value(number(cell)) and not WORD.fullmatch(shown):
+            if is_number(cell, number) and not WORD.fullmatch(shown):
                 comma = " (a decimal point? give --decimal .)"
             date = " (a date? give --dates)" if days(cell) is not None else ""
             first = isinstance(lines, list) and lines[i] == 1

@@ -24,9 +24,9 @@ from swift_hydra.detection.one_class import Far, Near
 from swift_hydra.detection.pvalue import MergedPValue, known_or_unlike, platt, shrunken_shape
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
+from swift_hydra.seeds import stage_rng
 from swift_hydra.snapshot import pack_network, read_network
 from swift_hydra.training.batches import Examples
-from swift_hydra.training.seeds import stage_rng
 
 ONE_CLASS_STEPS = 200  # seven columns are learned sooner than a table
 CLIP = (-4.0, 8.0)  # evidence columns as experts see them, in standard deviations of the normals

@@ -21,9 +21,10 @@ from sklearn.cluster import MiniBatchKMeans
 from swift_hydra.geometry import BOUND, Neighbours
 from swift_hydra.model import MoEDetector
 from swift_hydra.scan.backends import choose_backend
+from swift_hydra.seeds import stage_rng
 from swift_hydra.snapshot import pack_network, read_network
 from swift_hydra.training.optimise import Optimiser, Training
-from swift_hydra.training.seeds import stage_rng, streams
+from swift_hydra.training.seeds import streams
 
 N_EXPERTS = 4
 MIXTURE = {"k": 2, "n_tokens": 4, "d_model": 16, "d_head": 64, "dropout": 0.0}

@@ -9,9 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode
 
-from swift_hydra.seeds import stage_rng, stage_seed
-
-__all__ = ["DrawnFrom", "Streams", "stage_rng", "stage_seed", "streams"]
+from swift_hydra.seeds import stage_seed
 
 
 class DrawnFrom(TorchFunctionMode):

@@ -15,7 +15,6 @@ from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.frames import as_text, same_value
 from swift_hydra.data.labels import read_labels
-from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import Columns, TrainingRows
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
@@ -445,7 +444,7 @@ def test_dates_in_an_npz_are_taken_where_they_are_asked_for(tmp_path):
         load_dataset(tmp_path / "t.npz")
     data = load_dataset(tmp_path / "t.npz", settings=ColumnSettings(dates=True))
     assert data.X[:2, 0].tolist() == [20454, 20455]
-    ((table, _),) = stream_table(tmp_path / "t.npz", None, 2, how=(Reading(), True))
+    ((table, _),) = stream_table(tmp_path / "t.npz", None, 2, how=How(dates=True))
     np.testing.assert_array_equal(table.X, data.X)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import made_table
-from hypothesis import HealthCheck, given, settings
+from helpers import SAME_EXAMPLES, made_table
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_hydra.data.columns import ColumnSettings, Preparation
@@ -25,14 +25,7 @@ from swift_hydra.pretrain import PretrainSettings, load_pretrained, pretrain, sa
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
-# The same examples on every run and machine; nothing is kept between runs.
-fuzz = settings(
-    max_examples=100,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+fuzz = settings(SAME_EXAMPLES, max_examples=100)
 few = settings(fuzz, max_examples=60)
 
 

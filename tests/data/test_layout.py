@@ -11,7 +11,8 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from helpers import SAME_EXAMPLES
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_hydra.data import layout
@@ -23,13 +24,7 @@ from swift_hydra.dataloader import load_dataset
 from swift_hydra.run.score_file import ScoreOptions, _advised
 from swift_hydra.settings import InputError, flag_values
 
-drawn = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+drawn = settings(SAME_EXAMPLES, max_examples=60)
 TEXTS = ColumnSettings(impute="median", categorical="onehot")
 
 

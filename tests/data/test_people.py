@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swift_hydra.bench.peers import Peer
 from swift_hydra.data.columns import ColumnSettings
-from swift_hydra.data.files import stream_table
+from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.rows import TrainingRows
@@ -265,7 +265,7 @@ def test_files_of_other_places(tmp_path, style, separator, end, top, zipped, enc
     data = load_dataset(path, reading=reading)
     assert data.name == "t" and data.columns == ("größe", "b")
     np.testing.assert_array_equal(data.X, [row[:2] for row in ROWS])
-    ((table, _),) = stream_table(path, ["größe", "b"], 2, how=(reading, False))
+    ((table, _),) = stream_table(path, ["größe", "b"], 2, how=How(reading))
     np.testing.assert_array_equal(table.X, data.X)
 
 

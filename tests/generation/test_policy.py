@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import made_table, standardised
 
+from swift_hydra.bench import proposal
 from swift_hydra.generation.agent import LatentAgent, gae, ppo_loss
 from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.generation.environment import BOUND, LatentEnvironment
@@ -261,3 +262,18 @@ def test_the_pretrained_networks_stay_as_they_are(trained):
 def test_unknown_generator_is_refused(trained):
     with pytest.raises(InputError, match="generator='magic' is unknown"):
         made(trained, "magic")
+
+
+def test_a_proposal_is_learned_from_sets(tmp_path, monkeypatch):
+    monkeypatch.setattr(proposal, "POPULATION", 3)
+    monkeypatch.setattr(proposal, "ELITE", 1)
+    monkeypatch.setattr(proposal, "GENERATIONS", 2)
+    monkeypatch.setattr(proposal, "STEPS", 10)
+    X, y = made_table(n=150, n_anomalies=30)
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    case = proposal.case_of(tmp_path / "t.npz", 20)
+    paid = [proposal.payment(theta, case) for theta in (np.zeros(8), np.zeros(8), np.full(8, 2.0))]
+    assert paid[0] == paid[1] and 0 <= min(paid) and max(paid) <= 1
+    theta, log = proposal.learn([case])
+    assert theta.shape == (8,) and np.isfinite(theta).all() and len(log) == 2
+    assert all(entry["best"] >= entry["mean"] for entry in log)

@@ -43,25 +43,21 @@ def cost(scores, method):
     return f"{fit:.2f}", f"{score:.3f}"
 
 
-def headline(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
+def headline(scores, reference=SWIFT_HYDRA):
     """One protocol's full comparison.
 
     Args:
-        records: dicts.
-        protocol: its name.
-        methods: those that are compared.
-        seeds: those that a set must have.
+        scores: a :class:`scores.Scores`.
         reference: the method that the others are compared with.
 
     Returns:
         Markdown lines, none where the reference has no complete record.
     """
-    scores = Scores(records, protocol, seeds, methods)
     if reference not in scores.complete:
         return []
     against = _against(scores, reference, "auc_roc")
     lines = [
-        f"## {protocol}: {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}",
+        f"## {scores.protocol}: {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}",
         "",
         f"± is the standard deviation over seeds of the mean over sets. The difference is "
         f"{PLAIN_TITLES.get(reference, reference)} minus the row, with its 95 % interval by a "
@@ -126,20 +122,16 @@ def _best_peer_row(scores, reference):
     return [row_of(*cells)]
 
 
-def without_copies(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
+def without_copies(whole, reference=SWIFT_HYDRA):
     """The comparison on test rows that are no copy of a training row.
 
     Args:
-        records: dicts.
-        protocol: its name.
-        methods: those that are compared.
-        seeds: those that a set must have.
+        whole: a :class:`scores.Scores`.
         reference: the method that the others are compared with.
 
     Returns:
         Markdown lines, none where a complete method has a record without these scores.
     """
-    whole = Scores(records, protocol, seeds, methods)
     cells = [whole.cells[m][key] for m in whole.complete for key in whole.keys]
     if reference not in whole.complete or any("n_test_copies" not in cell for cell in cells):
         return []
@@ -150,7 +142,7 @@ def without_copies(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
         for name in ("n_test", "n_test_copies")
     )
     lines = [
-        f"### {protocol}, without test rows that are copies of training rows",
+        f"### {whole.protocol}, without test rows that are copies of training rows",
         "",
         f"{len(with_copies)} of {len(whole.sets)} sets have such rows, {n_copies} of {n_rows} test "
         "rows over all seeds. The last column but two is the AUC-ROC of all test rows of the same "
@@ -160,8 +152,8 @@ def without_copies(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
     if empty:
         names = ", ".join(sorted(empty))
         lines += [f"Left out, as without copies a class has no row under some seed: {names}.", ""]
-    kept = [r for r in records if r["dataset"] not in empty and r["method"] in whole.complete]
-    scores = Scores(kept, protocol, seeds, methods)
+    kept = [cell for cell in cells if cell["dataset"] not in empty]
+    scores = Scores(kept, whole.protocol)
     if not scores.sets:
         return lines
     against = _against(scores, reference, "auc_roc_fresh")
@@ -175,25 +167,21 @@ def without_copies(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
     return [*lines, ""]
 
 
-def per_dataset(records, protocol, methods, seeds, reference=SWIFT_HYDRA):
+def per_dataset(scores, reference=SWIFT_HYDRA):
     """Mean and spread over seeds for every set and every complete method.
 
     Args:
-        records: dicts.
-        protocol: its name.
-        methods: those that are shown.
-        seeds: those that a set must have.
+        scores: a :class:`scores.Scores`.
         reference: the method without which there is no table.
 
     Returns:
         Markdown lines, none where the reference has no complete record.
     """
-    scores = Scores(records, protocol, seeds, methods)
     if reference not in scores.complete:
         return []
     order = scores.best_first()
     lines = [
-        f"## {protocol}, every set: AUC-ROC, mean ± standard deviation over seeds",
+        f"## {scores.protocol}, every set: AUC-ROC, mean ± standard deviation over seeds",
         "",
         "| set | " + " | ".join(map(title_of, order)) + " |",
         rule_of(len(order)),

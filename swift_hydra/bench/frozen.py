@@ -155,22 +155,21 @@ def write_page(folder, configuration, sums):
         The paths written.
     """
     records = [record for record in load_records(folder) if _belongs(record, configuration, sums)]
-    found = {}
-    for protocol, methods in configuration.methods.items():
-        scores = Scores(records, protocol, set(configuration.seeds), methods)
-        if configuration.reference in scores.complete:
-            found[protocol] = scores
+    reference = configuration.reference
+    found = {
+        protocol: Scores(records, protocol, set(configuration.seeds), methods)
+        for protocol, methods in configuration.methods.items()
+    }
     why = []
     try:
-        figures = draw_all(found, folder)
+        figures = draw_all({p: s for p, s in found.items() if reference in s.complete}, folder)
     except InputError as error:
         figures = []
         why = [f"No figures: {error}.", ""]
     lines = _head(records, configuration, sums) + why
-    for protocol, methods in configuration.methods.items():
-        asked = (protocol, methods, set(configuration.seeds), configuration.reference)
-        tables = headline(records, *asked) or _no_table(records, protocol, configuration)
-        lines += tables + without_copies(records, *asked)
+    for protocol, scores in found.items():
+        lines += headline(scores, reference) or _no_table(records, protocol, configuration)
+        lines += without_copies(scores, reference)
         for path in figures:
             if path.stem == f"critical-difference-{protocol}":
                 lines += [f"![mean ranks on {protocol}]({path.name})", ""]

@@ -332,9 +332,9 @@ def sections(records):
         "themselves, older than the headline tables.",
         "",
     ]
-    for protocol in PUBLISHED:
-        lines += headline(latest, protocol, compared, FIVE_SEEDS)
-        lines += without_copies(latest, protocol, compared, FIVE_SEEDS)
+    published = [Scores(latest, protocol, FIVE_SEEDS, compared) for protocol in PUBLISHED]
+    for scores in published:
+        lines += headline(scores) + without_copies(scores)
     for preset in ("paper", "full"):
         for subject, methods in (
             ("Where generated anomalies come from", _rungs(preset)),
@@ -344,8 +344,8 @@ def sections(records):
                 text = f"{subject}, preset {preset}, {protocol}"
                 lines += ladder(records, protocol, f"{preset}/rl", methods, TWO_SEEDS, text)
     lines += script_table(records)
-    for protocol in PUBLISHED:
-        lines += per_dataset(latest, protocol, compared, FIVE_SEEDS)
+    for scores in published:
+        lines += per_dataset(scores)
     asked = load_records(POLICY)
     tables = {"overview": overview(latest, compared, FIVE_SEEDS)}
     tables["overview"] += overview_rows(asked, PUBLISHED)

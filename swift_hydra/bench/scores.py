@@ -41,6 +41,7 @@ class Scores:
         methods: None for all.
 
     Attributes:
+        protocol: its name.
         cells: {method: {(dataset, seed): record}} of what did not fail.
         keys: the (dataset, seed) that count, sorted.
         complete: the methods that have all of them.
@@ -51,6 +52,7 @@ class Scores:
     """
 
     def __init__(self, records, protocol, seeds=None, methods=None):
+        self.protocol = protocol
         self.cells = defaultdict(dict)
         failed = defaultdict(dict)
         undefined = set()

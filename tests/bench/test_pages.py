@@ -48,7 +48,7 @@ def test_headline_compares_on_the_same_cells():
             record["failed"] = f"it {UNDEFINED}"
         if cell != ("ECOD", "a", 0):
             records.append(record)
-    lines = headline(records, "seen", list(methods), {0, 1, 2, 3, 4})
+    lines = headline(Scores(records, "seen", {0, 1, 2, 3, 4}, list(methods)))
     text = "\n".join(lines)
     assert "seen: 7 sets, seeds 0, 1, 2, 3, 4" in text
     assert "ECOD has 34 of 35 cells (0 failed) and is left out." in text
@@ -94,7 +94,7 @@ def test_one_set_left_out():
     for record in records:
         if (record["method"], record["dataset"]) == ("CatBoost", "c"):
             record["auc_roc"] = 0.1
-    lines = headline(records, "seen", ["full/rl", "CatBoost"], set(range(5)))
+    lines = headline(Scores(records, "seen", set(range(5)), ["full/rl", "CatBoost"]))
     (row,) = [line for line in lines if line.startswith("| CatBoost")]
     assert row.split(" | ")[6].startswith("+0.05") and " to +0.15" in row.split(" | ")[6]
     assert row.endswith("| 1.00 | 0.500 |")
@@ -112,7 +112,7 @@ def with_copies(records):
 def test_the_table_without_copies_needs_every_record():
     methods = {"full/rl": 0.853, "CatBoost": 0.80}
     records = with_copies(made_records(methods))
-    lines = without_copies(records, "seen", list(methods), set(range(5)))
+    lines = without_copies(Scores(records, "seen", set(range(5)), list(methods)))
     text = "\n".join(lines)
     assert "2 of 8 sets have such rows, 650 of 4000 test rows" in text
     assert "no row under some seed: b." in text
@@ -121,7 +121,7 @@ def test_the_table_without_copies_needs_every_record():
     reference = np.mean([r["auc_roc"] for r in kept])
     assert ours[1] == f"{reference - 0.1:.4f}" and f"| {reference:.4f}" in ours
     del records[3]["n_test_copies"]
-    assert without_copies(records, "seen", list(methods), set(range(5))) == []
+    assert without_copies(Scores(records, "seen", set(range(5)), list(methods))) == []
 
 
 @pytest.mark.parametrize("spread", [0.002, 0.02])

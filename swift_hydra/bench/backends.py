@@ -9,6 +9,7 @@ merges them.
 
 import contextlib
 import os
+import signal
 import socket
 import time
 
@@ -51,7 +52,24 @@ def spread(cells, backend, jobs, connect=CONNECT):
 
 def _loky(cells, jobs, _):
     pool = Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")
-    yield from pool(delayed(run_cell)(cell, os.getpid()) for cell in cells)
+    with _interrupts_ignored():
+        records = pool(delayed(run_cell)(cell, os.getpid()) for cell in cells)  # starts the workers
+    yield from records
+
+
+@contextlib.contextmanager
+def _interrupts_ignored():
+    """What is started in this block never sees Ctrl-C: processes inherit what is ignored.
+
+    A terminal sends Ctrl-C to the workers too, and one that is still importing would print its
+    traceback. The sweep stops its workers itself. (A blocked signal is inherited as well, but
+    multiprocessing's resource tracker unblocks it.)
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def wait_for_records(folder, process, number):
     )
 
 
-def test_sigkill_at_six_random_moments_damages_nothing(tmp_path):
+def test_an_end_at_six_random_moments_damages_nothing(tmp_path):
     X, y = made_table(n=100, d=4, n_anomalies=20)
     for name in "ab":
         np.savez(tmp_path / f"{name}.npz", X=X, y=y)
@@ -126,15 +126,23 @@ def test_sigkill_at_six_random_moments_damages_nothing(tmp_path):
     before = {}
     for kill in range(6):
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as at a terminal
         )
         # Any moment will do: while it starts, or soon after its first or second record.
         more = kill % 3
         wait_for_records(tmp_path, process, len(before) + more)
         time.sleep(rng.uniform(0.0, 0.3 if more else 3.0))
         # Every second time the sweep alone dies, and its workers have to notice.
-        os.killpg(process.pid, signal.SIGKILL) if kill % 2 else process.kill()
-        process.wait()
+        sent = signal.SIGINT if kill in (1, 5) else signal.SIGKILL  # Ctrl-C reaches the workers too
+        os.killpg(process.pid, sent) if kill % 2 else process.kill()
+        stderr = process.communicate()[1]
+        if sent == signal.SIGINT:
+            assert process.returncode == 130 and "Traceback" not in stderr, stderr
         now = finished(tmp_path)
         assert all(now[key] == record for key, record in before.items())  # not computed again
         assert [record["failed"] for record in now.values()] == [None] * len(now)

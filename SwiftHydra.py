@@ -136,6 +136,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         device: "auto", "cpu", "cuda", "cuda:1": where the final mixture runs. The small networks
             of the episodes and the neighbours stay on the CPU.
         mamba: "auto", "torch", "numba" or "official", see :func:`scan.backends.choose_backend`.
+        cleaning_settings: a dict of arguments of :func:`cleaning.suspects.set_aside`, for
+            ablations: ``{"looks": ("likeness",)}``.
         policy_settings: a dict of arguments of :class:`generation.environment.LatentEnvironment`
             and its reward, and ``warm_up``, for ablations.
         mixture_settings: a dict of arguments of :class:`model.MoEDetector`, for ablations.

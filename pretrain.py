@@ -63,6 +63,7 @@ class PretrainSettings:
     trust_normals: bool = setting(
         False, "take rows labelled 0 for normal, whatever they look like (M13)"
     )
+    cleaning_settings: dict | None = setting(None, "of what is set aside (M13)", flag=False)
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1: where networks train; the episodes' small ones on the CPU"
     )
@@ -221,7 +222,8 @@ def known_rows(rows, seed, settings):
         seed: of the run.
         settings: a :class:`PretrainSettings`.
     """
-    kept, share = set_aside(rows.Z, rows.y, seed, settings.trust_normals)
+    options = settings.cleaning_settings or {}
+    kept, share = set_aside(rows.Z, rows.y, seed, settings.trust_normals, **options)
     y = (rows.y[kept] == 1).astype(np.int64)
     return Known(kept, share, torch.from_numpy(rows.Z[kept]), torch.from_numpy(y))
 
@@ -289,7 +291,7 @@ def pretrain(Z, y, seed, settings, journal=None):
 
 
 def _decisive(settings):
-    """What of the settings decides the networks, but for the device."""
+    """What of the settings decides the networks, but for the device and what no command can set."""
     names = ("cvae_steps", "detector_steps", "beta", "trust_normals")
     return {name: getattr(settings, name) for name in names}
 

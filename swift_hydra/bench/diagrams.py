@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swift_hydra.bench.methods import GROUPS, OURS
 from swift_hydra.bench.places import RESULTS
-from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores
+from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores
 from swift_hydra.settings import InputError
 
 INCHES = 0.24  # height of a line of the diagram: a label's, and air
@@ -29,8 +29,8 @@ def draw_diagrams(records, needed):
         InputError: if a package is missing.
     """
     methods = [*OURS, *GROUPS["peers"]]
-    found = [Scores(records, protocol, FIVE_SEEDS, methods) for protocol in PUBLISHED]
-    found = dict(zip(PUBLISHED, found, strict=True))
+    found = [Scores(records, protocol, FIVE_SEEDS, methods) for protocol in HEADLINES]
+    found = dict(zip(HEADLINES, found, strict=True))
     return draw_all({p: s for p, s in found.items() if needed in s.complete}, RESULTS)
 
 

@@ -28,10 +28,13 @@ ABLATIONS = {
     "one-token": {"mixture_settings": {"n_tokens": 1}},
     "no-one-class": {"unlike_weight": 0.0},
     "trust-normals": {"trust_normals": True},
+    "only-likeness": {"cleaning_settings": {"looks": ("likeness",)}},
+    "only-nearness": {"cleaning_settings": {"looks": ("nearness",)}},
     "fast": {"fast": True},
 }
 
-OF_FULL = ("no-one-class", "trust-normals", "fast")  # ablations that are measured with "full" alone
+# Ablations that are measured with "full" alone.
+OF_FULL = ("no-one-class", "trust-normals", "only-likeness", "only-nearness", "fast")
 
 # The peers of the recorded sweep; later ones are in groups of their own.
 RECORDED = (

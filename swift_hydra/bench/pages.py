@@ -24,15 +24,16 @@ from swift_hydra.bench.diagrams import draw_diagrams
 from swift_hydra.bench.dirty import KINDS
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
-from swift_hydra.bench.places import DIRTY, LABELS, PAGES, POLICY, RESULTS, SPEED
+from swift_hydra.bench.places import DIRTY, LABELS, PAGES, POLICY, PUBLISHED, RESULTS, SPEED
 from swift_hydra.bench.policy import comparison, overview_rows, second_measures
+from swift_hydra.bench.published import published_means, published_per_set, read_published
 from swift_hydra.bench.records import key_of, load_records
-from swift_hydra.bench.scores import FIVE_SEEDS, PUBLISHED, Scores, paired
+from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores, paired
 from swift_hydra.bench.speed_tables import speed_page
 from swift_hydra.files import write_bytes
 
 # What is known, from nothing to all, and the half of the normals alone.
-BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-20")
+BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-0.1", "weak-20")
 BY_LABELS += ("weak-0.25", "weak-1.0", "one-class")
 NO_RANKING = 0.5  # AUC-ROC of a method that fails
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
@@ -49,7 +50,7 @@ def overview(records, methods, seeds):
     Returns:
         Markdown lines.
     """
-    protocols = {p: Scores(records, p, seeds, methods) for p in PUBLISHED}
+    protocols = {p: Scores(records, p, seeds, methods) for p in HEADLINES}
     protocols = {p: s for p, s in protocols.items() if SWIFT_HYDRA in s.complete}
     if not protocols:
         return ["No complete record of the comparison yet."]
@@ -249,7 +250,7 @@ def student_table(records):
     heads = ("sets", "detector", "student", "difference", "worst set")
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
     student = f"{SWIFT_HYDRA}/fast"
-    for protocol in (*PUBLISHED, *BY_LABELS):
+    for protocol in (*HEADLINES, *BY_LABELS):
         cells = defaultdict(dict)
         for r in records:
             if (r["protocol"], r["seed"], r["failed"]) == (protocol, 0, None):
@@ -332,8 +333,8 @@ def sections(records):
         "themselves, older than the headline tables.",
         "",
     ]
-    published = [Scores(latest, protocol, FIVE_SEEDS, compared) for protocol in PUBLISHED]
-    for scores in published:
+    headlines = [Scores(latest, protocol, FIVE_SEEDS, compared) for protocol in HEADLINES]
+    for scores in headlines:
         lines += headline(scores) + without_copies(scores)
     for preset in ("paper", "full"):
         for subject, methods in (
@@ -344,11 +345,11 @@ def sections(records):
                 text = f"{subject}, preset {preset}, {protocol}"
                 lines += ladder(records, protocol, f"{preset}/rl", methods, TWO_SEEDS, text)
     lines += script_table(records)
-    for scores in published:
+    for scores in headlines:
         lines += per_dataset(scores)
     asked = load_records(POLICY)
     tables = {"overview": overview(latest, compared, FIVE_SEEDS)}
-    tables["overview"] += overview_rows(asked, PUBLISHED)
+    tables["overview"] += overview_rows(asked, HEADLINES)
     for name, methods in (("generators", _rungs("paper")), ("parts", _with_ablations("paper"))):
         rows = ladder(records, "unseen", "paper/rl", methods, TWO_SEEDS, "")
         rows = [line for line in rows if line.startswith("|")]
@@ -359,6 +360,9 @@ def sections(records):
     tables["student"] = student_table(latest)
     tables |= {"policy": comparison(asked), "policy-beside": second_measures(asked)}
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
+    others = read_published(PUBLISHED)
+    tables["published"] = published_means(latest, others)
+    lines += published_per_set(latest, others)
     return lines, tables
 
 

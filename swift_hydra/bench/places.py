@@ -14,6 +14,7 @@ RECORDS = RESULTS / "records"
 LABELS = RESULTS / "labels"  # by protocol, all methods in one file; newer than RECORDS
 DIRTY = RESULTS / "dirty"
 POLICY = RESULTS / "policy"
+PUBLISHED = RESULTS / "published.csv"  # figures of other papers, see published.py
 SPEED = RESULTS / "speed"
 FROZEN_RECORDS = RESULTS / "frozen"  # and the page made from them
 # What may hold tables between markers; a page that is not there is passed over.

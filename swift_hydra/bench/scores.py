@@ -17,8 +17,8 @@ from scipy.stats import wilcoxon
 
 UNDEFINED = "is undefined for this data set"
 RESAMPLES = 10000
-PUBLISHED = ("seen", "few", "unseen")  # the protocols of the published comparison
-FIVE_SEEDS = {0, 1, 2, 3, 4}  # of the published comparison
+HEADLINES = ("seen", "few", "unseen")  # the protocols of the first table
+FIVE_SEEDS = {0, 1, 2, 3, 4}  # of the first table
 # ADBench's sets that share their source; every other set is its own.
 SOURCES = {
     name: source

@@ -34,6 +34,7 @@ REFERENCE = 4096  # rows that stand for a larger table
 CENTRES = 800  # of each closed-form expert
 FOLDS = 4
 KERNELS = (("l2", 1), ("l1", 1))  # norm, rounds of feature learning
+LOOKS = ("likeness", "nearness")  # to the known anomalies: left-out scores, ratio of distances
 
 
 class Cleaned(NamedTuple):
@@ -48,7 +49,7 @@ def in_doubt(y, trust_normals):
     return y == -1 if trust_normals else y != 1
 
 
-def set_aside(Z, y, seed, trust_normals=False):
+def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     """Find the rows that are not to be learned from.
 
     Args:
@@ -56,6 +57,7 @@ def set_aside(Z, y, seed, trust_normals=False):
         y: (n,) labels: 1 known anomaly, 0 taken for normal, -1 unlabelled.
         seed: of the run.
         trust_normals: rows labelled 0 stay, whatever they look like.
+        looks: which of ``LOOKS`` decide where anomalies are known; one of them is an ablation.
 
     Returns:
         :class:`Cleaned`.
@@ -67,7 +69,7 @@ def set_aside(Z, y, seed, trust_normals=False):
     if most < 1:
         return Cleaned(kept, 0.0)
     if known.any():
-        suspicion = _like_known(Z, known, seed)
+        suspicion = _like_known(Z, known, seed, looks)
     else:
         suspicion = np.log(own_distance(Z, seed) + 1e-9)
     share = hidden_share(suspicion[doubtful], suspicion[known])
@@ -122,16 +124,26 @@ def _some(rows, seed):
     return np.sort(stage_rng(seed, "cleaning/reference").permutation(rows)[:REFERENCE])
 
 
-def _like_known(Z, known, seed):
+def _like_known(Z, known, seed, looks):
     """How much a row looks like the known anomalies, by nothing that has learned from it: (n,)."""
+    of = {"likeness": _likeness, "nearness": _nearness}
+    return sum(_minus_log_p(of[look](Z, known, seed), ~known) for look in looks)
+
+
+def _likeness(Z, known, seed):
+    """Mean left-out score of the closed-form experts, (n,)."""
     y = known.astype(np.int64)
     left_out = LeaveOut(Z, y, FOLDS, seed)
     scores = [
         KernelExpert(norm, rounds).fit(Z, y, stage_rng(seed, f"cleaning/{norm}"), CENTRES, left_out)
         for norm, rounds in KERNELS
     ]
-    others = ~known
-    reference = _some(np.flatnonzero(others), seed)
+    return np.mean(scores, axis=0)
+
+
+def _nearness(Z, known, seed):
+    """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
+    reference = _some(np.flatnonzero(~known), seed)
     k = max(5, int(WIDE * len(reference)))
     own = Neighbours(Z[reference]).mean_distance(Z, k, others=True, nothing=0.0)
     anomalies = Neighbours(Z[known])
@@ -139,7 +151,7 @@ def _like_known(Z, known, seed):
     near[known] = anomalies.mean_distance(Z[known], 1, others=True)  # NaN: copies of one row
     ratio = np.log(own + 1e-9) - np.log(near + 1e-9)
     ratio[np.isnan(ratio)] = np.nanmin(ratio)
-    return sum(_minus_log_p(score, others) for score in (np.mean(scores, axis=0), ratio))
+    return ratio
 
 
 def _minus_log_p(scores, others):

@@ -11,7 +11,8 @@ from swift_hydra.bench.comparison import headline, without_copies
 from swift_hydra.bench.diagrams import diagram
 from swift_hydra.bench.methods import GROUPS
 from swift_hydra.bench.pages import filled, ladder, overview, sections
-from swift_hydra.bench.places import PAGES, RECORDS, RESULTS
+from swift_hydra.bench.places import PAGES, PUBLISHED, RECORDS, RESULTS
+from swift_hydra.bench.published import published_means, published_per_set, read_published
 from swift_hydra.bench.records import load_records
 from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
 
@@ -37,6 +38,36 @@ def made_records(methods, sets="abcdefgh", seeds=range(5), protocols=("seen",)):
         for i, dataset in enumerate(sets)
         for seed in seeds
     ]
+
+
+def test_published_figures_are_fractions_of_known_sets():
+    published = read_published(PUBLISHED)
+    assert {p: len(methods) for p, methods in published.items()} == {
+        "one-class": 26,
+        "weak-5": 17,
+        "weak-10": 17,
+        "weak-20": 17,
+    }
+    areas = np.array([a for ms in published.values() for s in ms.values() for a in s.values()])
+    assert areas.shape[1] == 2 and (0 < areas).all() and (areas <= 1).all()
+    assert 0.5 < np.median(areas[:, 0]) < 1
+
+
+def test_published_figures_are_compared_on_the_sets_that_both_have(tmp_path):
+    path = tmp_path / "published.csv"
+    rows = [f"weak-5,{s},{m}" for s in "abx" for m in ("Better,.9,.4", "Worse,.7,.6")]
+    head = "protocol,dataset,method,auc_roc,auc_pr"
+    path.write_text("\n".join([head, *rows, "weak-5,a,Part,1,1"]))
+    records = made_records({"full/rl": 0.8}, sets="abc", seeds=(0, 1), protocols=("weak-5",))
+    published = read_published(path)
+    means = published_means(records, published)[2:]
+    methods = [line.split(" | ")[2] for line in means]
+    assert methods == ["Better", "**Swift Hydra** (`full`)", "Worse"]
+    assert means[0].endswith("| .900 | .400 | 2 of 2 |") and means[2].endswith("| 0 of 2 |")
+    row = next(line for line in published_per_set(records, published) if line.startswith("| a |"))
+    assert row.endswith("| Part 1.000 (1.000) |")
+    none = read_published(tmp_path / "none.csv")
+    assert published_means(records, none) == ["No record of it yet."]
 
 
 def test_headline_compares_on_the_same_cells():

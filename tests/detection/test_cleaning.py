@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra.cleaning.suspects import PRIOR, hidden_share, set_aside
+from swift_hydra.cleaning.suspects import LOOKS, PRIOR, hidden_share, set_aside
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -41,6 +41,13 @@ def test_hidden_anomalies_are_set_aside_and_hardly_a_normal_row():
     assert aside[y == 1].sum() > 20  # of 50
     assert aside[y == 0].sum() < 10  # of 540
     assert 0.03 < cleaned.share < 0.15
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_each_look_alone_finds_hidden_anomalies(look):
+    X, y = table()
+    aside = ~set_aside(X.astype(np.float32), some_known(y, 10), 0, looks=(look,)).kept
+    assert aside[y == 1].sum() > 20 and aside[y == 0].sum() < 15
 
 
 def test_clean_tables_keep_their_rows():

@@ -28,6 +28,31 @@ def short(value):
     return f"{value:.3f}"[1:] if round(value, 3) < 1 else "1.000"
 
 
+def areas(scores, method):
+    """A method's mean AUC-ROC and AUC-PR over the sets of a :class:`Scores`."""
+    return scores.per_set(method).mean(), scores.per_set(method, "auc_pr").mean()
+
+
+def best_areas(means, columns):
+    """{(column, 0 or 1): the largest AUC-ROC or AUC-PR} of {method: {column: both}}."""
+    return {
+        (name, i): max(v[name][i] for v in means.values() if name in v)
+        for name in columns
+        for i in (0, 1)
+    }
+
+
+def area_cells(areas_of, columns, best):
+    """Cells ``AUC-ROC (AUC-PR)`` of {column: both}, the best bold; empty where there is none."""
+    cells = []
+    for name in columns:
+        values = areas_of.get(name, ())
+        bold = ["**" if value == best[name, i] else "" for i, value in enumerate(values)]
+        texts = [f"{b}{short(v)}{b}" for b, v in zip(bold, values, strict=True)]
+        cells.append(f"{texts[0]} ({texts[1]})" if texts else "")
+    return cells
+
+
 def left_out(scores, title):
     """A line for every method that lacks cells."""
     lines = []

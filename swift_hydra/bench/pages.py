@@ -9,13 +9,16 @@ from collections import defaultdict
 
 import numpy as np
 
+from swift_hydra.bench.by_labels import labels_table, leads_table, student_table
 from swift_hydra.bench.comparison import (
     COST,
     SWIFT_HYDRA,
+    area_cells,
+    areas,
+    best_areas,
     headline,
     left_out,
     per_dataset,
-    short,
     shown_p,
     title_of,
     without_copies,
@@ -32,9 +35,6 @@ from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores, paired
 from swift_hydra.bench.speed_tables import speed_page
 from swift_hydra.files import write_bytes
 
-# What is known, from nothing to all, and the half of the normals alone.
-BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-0.1", "weak-20")
-BY_LABELS += ("weak-0.25", "weak-1.0", "one-class")
 NO_RANKING = 0.5  # AUC-ROC of a method that fails
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
 
@@ -55,7 +55,7 @@ def overview(records, methods, seeds):
     if not protocols:
         return ["No complete record of the comparison yet."]
     means, fewer = _means(records, protocols, methods)
-    best = _best({m: v for m, v in means.items() if m not in fewer}, protocols)
+    best = best_areas({m: v for m, v in means.items() if m not in fewer}, protocols)
     heads = [f"*{p}*, {len(s.sets)} sets" for p, s in protocols.items()]
     lines = [
         row_of("mean AUC-ROC (AUC-PR)", *heads, *COST),
@@ -67,7 +67,7 @@ def overview(records, methods, seeds):
         return -np.mean([roc for roc, _ in values]) + 10 * (len(values) < 2)
 
     for m in sorted(means, key=place):
-        row = _both_areas(means[m], protocols, best)
+        row = area_cells(means[m], protocols, best)
         seeds_of_row = " (seeds 0, 1)" if m in fewer else ""
         of = [Scores(records, p, TWO_SEEDS if m in fewer else seeds, [m]) for p in means[m]]
         lines.append(row_of(f"{title_of(m)}{seeds_of_row}", *row, *_mean_cost(of, m)))
@@ -87,42 +87,17 @@ def _mean_cost(columns, method):
     return f"{fit:.1f}", f"{score:.2f}"
 
 
-def _areas(scores, method):
-    """A method's mean AUC-ROC and AUC-PR over the sets of a :class:`Scores`."""
-    return scores.per_set(method).mean(), scores.per_set(method, "auc_pr").mean()
-
-
-def _best(means, columns):
-    """{(column, 0 or 1): the largest AUC-ROC or AUC-PR} of {method: {column: both}}."""
-    return {
-        (name, i): max(v[name][i] for v in means.values() if name in v)
-        for name in columns
-        for i in (0, 1)
-    }
-
-
-def _both_areas(areas, columns, best):
-    """Cells ``AUC-ROC (AUC-PR)`` of {column: both}, the best bold; empty where there is none."""
-    cells = []
-    for name in columns:
-        values = areas.get(name, ())
-        bold = ["**" if value == best[name, i] else "" for i, value in enumerate(values)]
-        texts = [f"{b}{short(v)}{b}" for b, v in zip(bold, values, strict=True)]
-        cells.append(f"{texts[0]} ({texts[1]})" if texts else "")
-    return cells
-
-
 def _means(records, protocols, methods):
     """({method: {protocol: (AUC-ROC, AUC-PR)}}, the methods that have two seeds only)."""
     means = defaultdict(dict)
     fewer = set()
     for p, scores in protocols.items():
         for m in scores.complete:
-            means[m][p] = _areas(scores, m)
+            means[m][p] = areas(scores, m)
         part = Scores(records, p, TWO_SEEDS, methods)
         for m in set(part.complete) - set(scores.complete):
             fewer.add(m)
-            means[m][p] = _areas(part, m)
+            means[m][p] = areas(part, m)
     return means, fewer
 
 
@@ -211,71 +186,6 @@ def script_table(records):
     return [*lines, ""]
 
 
-def labels_table(records, methods):
-    """AUC-ROC (AUC-PR) of every method where few, some or no anomalies are known.
-
-    Args:
-        records: dicts.
-        methods: those that are shown.
-
-    Returns:
-        Markdown lines: a column for each of ``BY_LABELS`` that Swift Hydra has, seed 0.
-    """
-    columns = {name: Scores(records, name, {0}, methods) for name in BY_LABELS}
-    columns = {name: s for name, s in columns.items() if SWIFT_HYDRA in s.complete}
-    if not columns:
-        return ["No record of it yet."]
-    means = {
-        m: {name: _areas(s, m) for name, s in columns.items() if m in s.complete} for m in methods
-    }
-    best = _best(means, columns)
-    heads = [f"*{name}*, {len(s.sets)} sets" for name, s in columns.items()]
-    lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(columns))]
-
-    def place(method):
-        areas = means[method].values()
-        return -len(areas), -sum(roc for roc, _ in areas)
-
-    for m in sorted(filter(means.get, means), key=place):
-        lines.append(row_of(title_of(m), *_both_areas(means[m], columns, best)))
-    return lines
-
-
-def student_table(records):
-    """The student of ``fast=True`` against the detector that it learned from, as Markdown lines.
-
-    Args:
-        records: dicts; those of seed 0 are shown, a line for every protocol.
-    """
-    heads = ("sets", "detector", "student", "difference", "worst set")
-    lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
-    student = f"{SWIFT_HYDRA}/fast"
-    for protocol in (*HEADLINES, *BY_LABELS):
-        cells = defaultdict(dict)
-        for r in records:
-            if (r["protocol"], r["seed"], r["failed"]) == (protocol, 0, None):
-                cells[r["method"]][r["dataset"]] = (r["auc_roc"], r["auc_pr"])
-        sets = sorted(cells[student].keys() & cells[SWIFT_HYDRA].keys())
-        if not sets:
-            continue
-        both = np.array([[cells[m][name] for name in sets] for m in (SWIFT_HYDRA, student)])
-        change = both[1] - both[0]  # (sets, 2)
-        error = change.std(0, ddof=1) / len(sets) ** 0.5
-        worst = int(change[:, 0].argmin())
-        lines.append(
-            row_of(
-                f"*{protocol}*",
-                len(sets),
-                *("{:.3f} ({:.3f})".format(*side) for side in both.mean(1)),
-                "{:+.3f} ± {:.3f} ({:+.3f} ± {:.3f})".format(
-                    *np.column_stack([change.mean(0), error]).ravel()
-                ),
-                f"{sets[worst]} {change[worst, 0]:+.3f}",
-            )
-        )
-    return lines if len(lines) > 2 else ["No record of it yet."]
-
-
 def dirty_table(records, methods):
     """Mean AUC-ROC of every method on clean tables and on their dirty versions, *seen*.
 
@@ -356,7 +266,8 @@ def sections(records):
         tables[name] = rows or ["No complete record of it yet."]
     tables["speed"] = speed_page(SPEED)[:-1]
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
-    tables["labels"] = labels_table(latest, list(dict.fromkeys(shown)))
+    shown = list(dict.fromkeys(shown))
+    tables |= {"labels": labels_table(latest, shown), "leads": leads_table(latest, shown)}
     tables["student"] = student_table(latest)
     tables |= {"policy": comparison(asked), "policy-beside": second_measures(asked)}
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)

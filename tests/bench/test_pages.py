@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from swift_hydra.bench import policy
+from swift_hydra.bench.by_labels import labels_table, leads_table
 from swift_hydra.bench.comparison import headline, without_copies
 from swift_hydra.bench.diagrams import diagram
 from swift_hydra.bench.methods import GROUPS
@@ -68,6 +69,20 @@ def test_published_figures_are_compared_on_the_sets_that_both_have(tmp_path):
     assert row.endswith("| Part 1.000 (1.000) |")
     none = read_published(tmp_path / "none.csv")
     assert published_means(records, none) == ["No record of it yet."]
+
+
+def test_a_column_has_the_seeds_that_most_have_and_marks_the_others():
+    two = made_records({"full/rl": 0.8, "CatBoost": 0.7, "kNN": 0.6}, seeds=(0, 1))
+    one = made_records({"DevNet": 0.65}, seeds=(0,))
+    records = [r | {"protocol": "weak-5"} for r in (*two, *one)]
+    records += [r | {"protocol": "weak-10"} for r in two if r["seed"] == 0 or "/" in r["method"]]
+    methods = ["full/rl", "CatBoost", "kNN", "DevNet"]
+    text = labels_table(records, methods)
+    assert "*weak-5*, seeds 0 to 1 | *weak-10*, seed 0" in text[0]
+    assert text[2].startswith("| **Swift Hydra** (`full`) | **.83") and "†" not in text[2]
+    assert ["†" in line for line in text[3:]] == [False, False, True]
+    lead = leads_table(records, methods)[2]
+    assert lead.startswith("| *weak-5*, seeds 0 to 1 | 8 | CatBoost | +0.10")
 
 
 def test_headline_compares_on_the_same_cells():

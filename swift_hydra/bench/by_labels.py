@@ -1,0 +1,139 @@
+"""How methods do by how much is known, and the student beside its detector: as Markdown tables."""
+
+from swift_hydra.bench.comparison import (
+    SWIFT_HYDRA,
+    area_cells,
+    areas,
+    best_areas,
+    short,
+    shown_p,
+    title_of,
+)
+from swift_hydra.bench.markdown import row_of, rule_of
+from swift_hydra.bench.scores import HEADLINES, Scores, paired, source_of
+
+# What is known, from nothing to all, and the half of the normals alone.
+BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-0.1", "weak-20")
+BY_LABELS += ("weak-0.25", "weak-1.0", "one-class")
+FIRST_SEED = {0}  # of what was measured on one seed
+STUDENT = f"{SWIFT_HYDRA}/fast"
+
+
+def _columns(records, methods):
+    """{protocol: :class:`Scores` on the seeds 0, 1, ... that most methods of seed 0 have}."""
+    columns = {}
+    for name in BY_LABELS:
+        first = Scores(records, name, FIRST_SEED, methods)
+        if SWIFT_HYDRA not in first.complete:
+            continue
+        seeds = set(FIRST_SEED)
+        columns[name] = first
+        while True:
+            seeds.add(len(seeds))
+            more = Scores(records, name, seeds, methods)
+            own = SWIFT_HYDRA in more.complete and len(more.seeds) == len(seeds)
+            if not own or 2 * len(more.complete) < len(first.complete):
+                break
+            columns[name] = more
+    return columns
+
+
+def labels_table(records, methods):
+    """AUC-ROC (AUC-PR) of every method where few, some or no anomalies are known.
+
+    Args:
+        records: dicts.
+        methods: those that are shown.
+
+    Returns:
+        Markdown lines: a column for each of ``BY_LABELS`` that Swift Hydra has. A method that has
+        seed 0 alone where the column has more is marked with a dagger.
+    """
+    columns = _columns(records, methods)
+    if not columns:
+        return ["No record of it yet."]
+    means = {
+        m: {name: areas(s, m) for name, s in columns.items() if m in s.complete} for m in methods
+    }
+    best = best_areas(means, columns)
+    heads = [f"*{name}*, {_seeds(s)}" for name, s in columns.items()]
+    lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(columns))]
+    cells = {m: area_cells(means[m], columns, best) for m in methods}
+    for i, name in enumerate(columns):
+        first = Scores(records, name, FIRST_SEED, methods)
+        for m in set(first.complete) - set(columns[name].complete):
+            cells[m][i] = "{} ({})†".format(*map(short, areas(first, m)))
+
+    def place(method):
+        of = means[method].values()
+        return -sum(map(bool, cells[method])), -sum(roc for roc, _ in of)
+
+    for m in sorted((m for m in methods if any(cells[m])), key=place):
+        lines.append(row_of(title_of(m), *cells[m]))
+    return lines
+
+
+def _seeds(scores):
+    """The seeds of a column in words."""
+    seeds = scores.seeds
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+
+
+def leads_table(records, methods):
+    """Swift Hydra against the best peer of every column of :func:`labels_table`.
+
+    Args:
+        records: dicts.
+        methods: those that are compared.
+
+    Returns:
+        Markdown lines: for AUC-ROC and AUC-PR the peer with the best mean, the lead over it with
+        its standard error over sets, its interval by a bootstrap over the sets' sources, and p.
+    """
+    heads = ("sets", "best peer, AUC-ROC", "lead", "95 %", "p")
+    heads += ("best peer, AUC-PR", "lead", "95 %", "p")
+    lines = [row_of("protocol", *heads), rule_of(len(heads))]
+    for name, scores in _columns(records, methods).items():
+        peers = [m for m in scores.complete if "/" not in m]
+        if not peers:
+            continue
+        sources = [source_of(dataset) for dataset in scores.sets]
+        cells = []
+        for area in ("auc_roc", "auc_pr"):
+            best = max(peers, key=lambda m, area=area: scores.per_set(m, area).mean())
+            ours, theirs = (scores.per_set(m, area) for m in (SWIFT_HYDRA, best))
+            r = paired(ours, theirs, sources)
+            cells += [best, f"{r.difference:+.3f} ± {r.error:.3f}"]
+            cells += [f"{r.low:+.3f} to {r.high:+.3f}", shown_p(r.p)]
+        lines.append(row_of(f"*{name}*, {_seeds(scores)}", len(scores.sets), *cells))
+    return lines if len(lines) > 2 else ["No record of it yet."]
+
+
+def student_table(records):
+    """The student of ``fast=True`` against the detector that it learned from, as Markdown lines.
+
+    Args:
+        records: dicts; those of seed 0 are shown, a line for every protocol.
+    """
+    heads = ("sets", "detector", "student", "difference", "worst set")
+    lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
+    for protocol in (*HEADLINES, *BY_LABELS):
+        scores = Scores(records, protocol, FIRST_SEED, [SWIFT_HYDRA, STUDENT])
+        if len(scores.complete) < 2:
+            continue
+        both = [
+            paired(scores.per_set(STUDENT, area), scores.per_set(SWIFT_HYDRA, area))
+            for area in ("auc_roc", "auc_pr")
+        ]
+        change = scores.per_set(STUDENT) - scores.per_set(SWIFT_HYDRA)
+        worst = int(change.argmin())
+        lines.append(
+            row_of(
+                f"*{protocol}*",
+                len(scores.sets),
+                *("{:.3f} ({:.3f})".format(*areas(scores, m)) for m in (SWIFT_HYDRA, STUDENT)),
+                "{} ({})".format(*(f"{r.difference:+.3f} ± {r.error:.3f}" for r in both)),
+                f"{scores.sets[worst]} {change[worst]:+.3f}",
+            )
+        )
+    return lines if len(lines) > 2 else ["No record of it yet."]

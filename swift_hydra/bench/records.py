@@ -1,7 +1,7 @@
-"""The benchmark's records: one JSON Lines file per method and protocol, the same bytes always.
+"""The benchmark's records: one JSON Lines file per protocol, the same bytes always.
 
-    results/records/full-rl.seen.jsonl      one line per cell, sorted by dataset, then seed
-    results/records/.cells/                 working files of cells that are not merged yet, locks
+    results/records/seen.jsonl    one line per cell, sorted by method, dataset and seed
+    results/records/.cells/       working files of cells that are not merged yet, locks
 
 A cell's process writes a working file of its own, whole or not at all. The sweep merges what waits
 into the ``.jsonl`` files under one lock: it writes a new file beside the old one, renames it, and
@@ -36,9 +36,9 @@ def key_of(record):
     return RecordKey(*(record[name] for name in RecordKey._fields))
 
 
-def merged_path(folder, method, protocol):
-    """The ``.jsonl`` file of a method under a protocol."""
-    return Path(folder) / f"{method.replace('/', '-')}.{protocol}.jsonl"
+def merged_path(folder, protocol):
+    """The ``.jsonl`` file of a protocol."""
+    return Path(folder) / f"{protocol}.jsonl"
 
 
 def working_path(folder, key):
@@ -109,7 +109,7 @@ def find_record(folder, key):
     working = read_records(working_path(folder, key))
     if key in working:
         return working[key]
-    return read_records(merged_path(folder, key.method, key.protocol)).get(key)
+    return read_records(merged_path(folder, key.protocol)).get(key)
 
 
 def load_records(folder):
@@ -141,7 +141,7 @@ def remove_records(folder, keys):
     """
     with _merge_lock(folder):
         _merge(folder)
-        for path in {merged_path(folder, key.method, key.protocol) for key in keys}:
+        for path in {merged_path(folder, key.protocol) for key in keys}:
             found = read_records(path)
             _write_merged(path, {key: found[key] for key in found.keys() - set(keys)})
 
@@ -162,7 +162,7 @@ def _merge(folder):
     files = _working_files(folder)
     for path in files:
         for key, record in read_records(path).items():
-            waiting[merged_path(folder, key.method, key.protocol)][key] = record
+            waiting[merged_path(folder, key.protocol)][key] = record
     for path, records in waiting.items():
         _write_merged(path, records | read_records(path))
     for path in files:

@@ -380,7 +380,7 @@ def test_other_backends(folder, backend):
     done = run_script("benchmark.py", *words)
     assert done.returncode == 0, done.stderr
     assert "4 computed, 0 failed" in done.stdout
-    assert len(read_records(merged_path(folder / "records", "kNN", "seen"))) == 2
+    assert len(read_records(merged_path(folder / "records", "seen"))) == 2
 
 
 def test_a_missing_backend_is_named(tmp_path):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from swift_hydra.bench.places import RECORDS
+from swift_hydra.bench.places import DIRTY, LABELS, POLICY, RECORDS
 from swift_hydra.bench.records import (
     as_line,
     find_record,
@@ -20,6 +20,8 @@ from swift_hydra.bench.records import (
     write_record,
 )
 from swift_hydra.settings import InputError
+
+COMMITTED = (RECORDS, LABELS, DIRTY, POLICY)
 
 
 def made(method="full/rl", dataset="a", seed=0, **more):
@@ -38,7 +40,7 @@ def test_the_bytes_do_not_depend_on_the_order(tmp_path):
             if order == 1:
                 merge_records(folder)
         merge_records(folder)
-        contents.add(merged_path(folder, "full/rl", "seen").read_bytes())
+        contents.add(merged_path(folder, "seen").read_bytes())
         assert load_records(folder) == records
     (content,) = contents
     lines = content.decode().splitlines(keepends=True)
@@ -71,7 +73,7 @@ def test_names_of_protocols_with_a_point_are_kept_apart(tmp_path):
     assert load_records(tmp_path) == records
     assert [find_record(tmp_path, key_of(record)) for record in records] == records
     assert {path.name for path in tmp_path.glob("*.jsonl")} == {
-        f"full-rl.{record['protocol']}.jsonl" for record in records
+        f"{record['protocol']}.jsonl" for record in records
     }
 
 
@@ -82,7 +84,7 @@ def test_a_merge_that_was_cut_off_is_finished_by_the_next(tmp_path):
     left = working_path(tmp_path, key_of(record)).read_bytes()
     merge_records(tmp_path)
     working_path(tmp_path, key_of(record)).write_bytes(left)
-    (tmp_path / ".full-rl.seen.jsonl.x.part").write_text("half a fi")
+    (tmp_path / ".seen.jsonl.x.part").write_text("half a fi")
     write_record(tmp_path, made(dataset="b"))
     merge_records(tmp_path)
     assert [r["dataset"] for r in load_records(tmp_path)] == ["a", "b"]
@@ -133,16 +135,16 @@ def test_sweeps_that_merge_at_once_lose_nothing(tmp_path):
 
 @pytest.mark.parametrize("line", ["<<<<<<< HEAD", '{"method": "kNN"}', "[1]", '"text"'])
 def test_a_damaged_line_is_named(tmp_path, line):
-    path = merged_path(tmp_path, "kNN", "seen")
+    path = merged_path(tmp_path, "seen")
     path.write_text(as_line(made("kNN")) + line + "\n")
-    with pytest.raises(InputError, match=r"kNN\.seen\.jsonl, line 2: is not a record"):
+    with pytest.raises(InputError, match=r"seen\.jsonl, line 2: is not a record"):
         load_records(tmp_path)
 
 
 def test_the_committed_records_are_in_this_format():
-    paths = sorted(RECORDS.glob("*.jsonl"))
-    assert paths
+    paths = sorted(path for folder in COMMITTED for path in folder.glob("*.jsonl"))
+    assert len({path.parent for path in paths}) == len(COMMITTED)
     for path in paths:
         records = read_records(path)
-        assert {merged_path(RECORDS, key.method, key.protocol) for key in records} == {path}
+        assert {merged_path(path.parent, key.protocol) for key in records} == {path}
         assert path.read_text() == "".join(as_line(records[key]) for key in sorted(records))

@@ -14,6 +14,7 @@ from sklearn.metrics import log_loss
 
 from swift_hydra.pretrain import PretrainSettings, pretrain
 from swift_hydra.run import figures as plots
+from swift_hydra.run import row_map
 from swift_hydra.run.folder import FIGURES as REPLACED
 from swift_hydra.run.page import page
 from swift_hydra.settings import InputError
@@ -153,7 +154,7 @@ def test_umap_is_a_third_panel_where_it_is_installed(monkeypatch):
     )
     for module, panels in ((types.SimpleNamespace(UMAP=UMAP), 3), (None, 2)):
         monkeypatch.setitem(sys.modules, "umap", module)
-        figure = plots.map_of_rows(pyplot, run)
+        figure = row_map.map_of_rows(pyplot, run)
         assert [len(axis.collections) for axis in figure.axes] == [4] * panels
         pyplot.close(figure)
     assert seen[0]["random_state"] == 0
@@ -212,7 +213,7 @@ def test_closeness_counts_test_anomalies_that_generated_rows_come_nearer_to():
     names = [name for name in plots.Run._fields if name not in given]
     run = plots.Run(**given, **dict.fromkeys(names))
     near = np.array([[3.9, 0.2]] * 50, dtype=np.float32)
-    assert plots.closeness(run._replace(synthetic=near))[0] == 0.5
-    assert plots.closeness(run._replace(synthetic=near * [0.01, 1]))[0] == 0.5  # nearer than -4
-    assert plots.closeness(run._replace(synthetic=near - [8.1, 0]))[0] == 0
-    assert plots.closeness(run._replace(synthetic=near[:0])) is None
+    assert row_map.closeness(run._replace(synthetic=near))[0] == 0.5
+    assert row_map.closeness(run._replace(synthetic=near * [0.01, 1]))[0] == 0.5  # nearer than -4
+    assert row_map.closeness(run._replace(synthetic=near - [8.1, 0]))[0] == 0
+    assert row_map.closeness(run._replace(synthetic=near[:0])) is None

@@ -550,12 +550,24 @@ def _columns_to_keep(file, columns, d, own, named=None):
     if named is None:  # an older checkpoint: only the look of the names can tell
         named = columns != [f"x{j}" for j in range(d)]
     if file.header and columns and named:
+        _refuse_other_cases(file, columns)
         warnings.warn(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
             "their order",
             stacklevel=3,
         )
     return [j for j in range(file.width) if j not in own and j not in file.indexes]
+
+
+def _refuse_other_cases(file, columns):
+    """Refuse the training's names in other cases where they stand in another order."""
+    folded = [name.casefold() for name in columns]
+    here = [name.casefold() for name in file.header if name.casefold() in folded]
+    if set(here) == set(folded) and here != folded:
+        raise InputError(
+            f"{file.path}: the columns are {listed(map(repr, file.header))}, in training "
+            f"{listed(map(repr, columns))} in another order: write their names as there"
+        )
 
 
 def _refuse_copies(file, keep):

@@ -178,6 +178,22 @@ def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path
     assert len(caught) == said
 
 
+@pytest.mark.parametrize(
+    ("header", "refused"),
+    [("A,B", False), ("B,A", True), ("B,C,A", True), ("C,D", False), ("B,D", False)],
+)
+def test_names_in_other_cases_are_not_taken_in_another_order(tmp_path, header, refused):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{header}\n" + ",".join("123"[: header.count(",") + 1]) + "\n")
+    if refused:
+        with pytest.raises(InputError, match="in training 'a', 'b' in another order"):
+            list(stream_table(path, ["a", "b"], 2, how=How(named=True)))
+        return
+    with pytest.warns(UserWarning, match="none of its columns has a name of the training"):
+        ((table, _),) = stream_table(path, ["a", "b"], 2, how=How(named=True))
+    assert table.X.tolist() == [[1, 2]]
+
+
 # ---- which value is which ------------------------------------------------------------------------
 
 SAME = {

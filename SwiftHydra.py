@@ -28,6 +28,7 @@ import torch
 
 from swift_hydra.cleaning.suspects import in_doubt
 from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.frames import frame_names
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.full import FullDetector
@@ -230,11 +231,24 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         X, y = (X_train, y_train) if X is None else (X, y)
         self.check_settings()
         rows = X if isinstance(X, TrainingRows) else self._read(X, y)
-        # A frame to score may still have its label column.
-        name = getattr(y, "name", None)
-        self.label_name_ = name if isinstance(name, str) else None
+        self.label_name_ = self._name_of_labels(y, rows.columns)
         self._fit(rows, pretrained, journal or Journal(self.progress))
         return self._set_threshold()
+
+    @staticmethod
+    def _name_of_labels(y, columns):
+        """Name of the labels' column, which a frame to score may still have; or None."""
+        names = frame_names(y) or [getattr(y, "name", None)]
+        if len(names) != 1 or not isinstance(names[0], str):
+            return None
+        if names[0] in (columns.own_names or ()):
+            warnings.warn(
+                f"X: column {names[0]!r} has the name of the labels and is learned from: leave it "
+                "out of X if it tells them",
+                UserWarning,
+                stacklevel=3,  # where fit was called
+            )
+        return names[0]
 
     def _fit(self, rows, pretrained, journal):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
@@ -290,7 +304,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.estimated_contamination_ = n_anomalies / len(rows.y)
 
     def _train_student(self, rows, generated, journal):
-        """The student, and its scores of the training rows in place of the detector's."""
+        """The student, and its scores of the training rows in place of the detector's.
+
+        Left-out scores of rows that are copies of each other stay the detector's.
+        """
         given = (rows, self.fresh_scores_, self.detector_.score, generated)
         self.student_ = Student.fit(*given, self, journal)
         if not self.student_stands_in:
@@ -303,8 +320,11 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 stacklevel=4,
             )
             return
-        self.decision_scores_ = self._scores_of(rows.Z)
-        self.fresh_scores_ = self.decision_scores_
+        fresh = self._scores_of(rows.Z)
+        # Of a row with copies the student learned a score that knows their labels.
+        own = self.decision_scores_ == self.fresh_scores_
+        self.decision_scores_ = np.where(own, fresh, self.decision_scores_)
+        self.fresh_scores_ = fresh
         self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
 
     def _read(self, X, y):

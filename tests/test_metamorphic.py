@@ -209,6 +209,22 @@ def test_left_out_scores_do_not_know_random_labels(kind):
     assert 0.03 < model.predict(rows(1000)).mean() < 0.2
 
 
+@pytest.mark.parametrize("kind", ["more columns than rows", "a column for every value"])
+def test_left_out_scores_of_wide_tables_do_not_know_their_labels(kind):
+    """Where columns are as many as rows, what weighs them could hold every row's label."""
+    aucs = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        if kind == "a column for every value":
+            of = rng.integers(0, 30, 200)
+            X, y = np.eye(30)[of], (rng.permutation(30) < 8)[of].astype(int)
+        else:
+            X, y = rng.normal(size=(80, 300)), (rng.permutation(80) < 20).astype(int)
+        aucs.append(roc_auc_score(y, fitted(X, y).decision_scores_))
+    assert abs(np.mean(aucs) - 0.5) < 0.2  # three standard errors; it was 1
+    assert max(aucs) < 0.8
+
+
 def test_extremes_of_single_columns_are_found():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 100))

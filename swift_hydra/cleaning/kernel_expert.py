@@ -86,9 +86,28 @@ class KernelExpert:
         Returns:
             (n,) scores of the rows by fits that left them out. Without views every group of rows is
             left out of the one fit, in closed form; rows beyond the centres were never part of it.
-            With views there is a fit without each fold.
+            With views there is a fit without each fold. Of a wide table's every fold the scales,
+            too, are learned without it: there are enough of them to know each row's label.
         """
         X = np.asarray(X)
+        rows, target, predicted = self._learn(X, y, rng, max_centres, left_out.groups)
+        wide = len(np.unique(left_out.groups[rows])) <= X.shape[1]
+        if wide and self.rounds:
+            return self._learned_without_folds(X, y, rng, max_centres, left_out, views)
+        if views is not None:
+            return self._without_folds(target, rows, left_out.folds, views)
+        scores = np.empty(len(X))
+        scores[rows] = predicted
+        others = np.setdiff1d(np.arange(len(X)), rows)
+        for part in np.array_split(others, len(others) // COPIED_ROWS + 1):
+            scores[part] = self.score(X[part])
+        return scores
+
+    def _learn(self, X, y, rng, max_centres, groups):
+        """Centres, scales and coefficients from rows X (n, d) with labels and groups (n,).
+
+        Returns numbers of the centres' rows (m,), their targets and left-out scores.
+        """
         anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[: max_centres // 2])
         most = max_centres - len(anomalies)
         normals = np.sort(rng.permutation(np.flatnonzero(y == 0))[:most])
@@ -103,18 +122,23 @@ class KernelExpert:
             # Which ridge is best hardly matters to the scales that a round learns: only the last
             # one chooses.
             ridges = RIDGES[1:2] if left else RIDGES
-            predicted = self._solve(
-                self._kernel(distance), target, weight, ridges, left_out.groups[rows]
-            )
+            predicted = self._solve(self._kernel(distance), target, weight, ridges, groups[rows])
             if left:
                 self._learn_scale(rng)
-        if views is not None:
-            return self._without_folds(target, rows, left_out.folds, views)
-        scores = np.empty(len(X))
-        scores[rows] = predicted
-        others = np.setdiff1d(np.arange(len(X)), rows)
-        for part in np.array_split(others, len(others) // COPIED_ROWS + 1):
-            scores[part] = self.score(X[part])
+        return rows, target, predicted
+
+    def _learned_without_folds(self, X, y, rng, max_centres, left_out, views):
+        """Scores (n,) of the rows of each fold by an expert that learned from all others."""
+        scores = np.zeros(len(X))
+        for fold in np.unique(left_out.folds):
+            here = left_out.folds == fold
+            if here.all():
+                continue  # nothing is known: 0, as likely the one as the other
+            seen = X if views is None else views(fold)
+            part = KernelExpert(self.norm, self.rounds, self.columns)
+            part._learn(seen[~here], y[~here], rng, max_centres, left_out.groups[~here])
+            for some in np.array_split(np.flatnonzero(here), here.sum() // COPIED_ROWS + 1):
+                scores[some] = part.score(seen[some])
         return scores
 
     def _without_folds(self, target, rows, folds, views):

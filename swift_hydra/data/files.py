@@ -121,19 +121,21 @@ def _readable(path, encoding):
 
 
 @contextlib.contextmanager
-def _csv_rows(path, encoding, is_header):
+def _csv_rows(path, reading, is_header):
     """Open a .csv.
 
     Args:
+        reading: a :class:`data.reading.Reading`.
         is_header: does the first row name the columns: a function of it and the rows below.
 
     Yields:
         Its names (None without a header), its width, its separator, and an iterator of (line
         number, cells).
     """
+    encoding = reading.encoding
     with _readable(path, encoding), open_text(path, encoding) as handle:
         lines = Lines(handle, path)
-        separator, passed = read_preamble(lines, path)
+        separator, passed = read_preamble(lines, path, reading.decimal)
         table = read_rows(lines, separator, passed, path)
         start = list(itertools.islice(table, 1))
         if not start:
@@ -201,7 +203,7 @@ class _Csv:
         self.remembered = reading.remembered(found, "yes" if self.header else "no")
 
     def _rows(self, is_header):
-        return _csv_rows(self.path, self.reading.encoding, is_header)
+        return _csv_rows(self.path, self.reading, is_header)
 
     def names(self):
         """The names of all columns, or x0, x1, ..."""
@@ -273,8 +275,6 @@ class _Parquet(_Csv):
             raise InputError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
         self.path = path
         self.reading = reading
-        self.decimal = reading.decimal or "."
-        self.remembered = reading.remembered(reading.decimal, None)
         self.dates = dates
         self.arrow = arrow
         try:
@@ -293,6 +293,23 @@ class _Parquet(_Csv):
             for j, name in enumerate(map(str, schema.names))
             if j in self.indexes or name in told or name.startswith("__index_level_")
         ]
+        found = reading.decimal or self._found_decimal(schema)
+        self.decimal = found or "."
+        self.remembered = reading.remembered(found, None)
+
+    def _found_decimal(self, schema):
+        """The decimal mark of the columns of texts, see :func:`data.reading.find_decimal`."""
+        is_dictionary = self.arrow.types.is_dictionary
+        kinds = [kind.value_type if is_dictionary(kind) else kind for kind in schema.types]
+        texts = [j for j, kind in enumerate(kinds) if str(kind) in ("string", "large_string")]
+        if not texts:
+            return None
+
+        def cells():
+            for _, columns, _ in self.pieces(texts, PIECE_ROWS):
+                yield [[cell or "" for cell in column.to_pylist()] for column in columns]
+
+        return find_decimal(cells(), self.path, [self.header[j] for j in texts])
 
     def pieces(self, keep, size):
         start = 0
@@ -368,6 +385,17 @@ def _labelled_npz(path, label_column, drop, texts, dates):
     return Labelled(as_table(X, texts or (), path, dates=dates), y, "y", [])
 
 
+def _place_of_labels(file, label_column):
+    """Number of the label column: the last one unless it is named."""
+    last = max(set(range(file.width)) - set(file.indexes), default=file.width - 1)
+    if label_column == NO_LABEL:
+        return last
+    if label_column is None:  # the last of two columns of one name need not be the one meant
+        name = file.names()[last]
+        label_column = next((other for other in file.repeated if _is_copy(name, other)), None)
+    return last if label_column is None else file.column(label_column, "label column")
+
+
 def read_table(path, label_column=None, drop=(), texts=False, reading=None, dates=False):
     """A labelled file: features and labels.
 
@@ -391,9 +419,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     unlabelled = label_column == NO_LABEL
     file = _open(path, reading or Reading(), dates)
     names = file.names()
-    label = max(set(range(file.width)) - set(file.indexes), default=file.width - 1)
-    if label_column is not None and not unlabelled:
-        label = file.column(label_column, "label column")
+    label = _place_of_labels(file, label_column)
     out = {file.column(name, "drop_columns:") for name in drop}
     if not unlabelled:
         out.add(label)
@@ -524,12 +550,24 @@ def _columns_to_keep(file, columns, d, own, named=None):
     if named is None:  # an older checkpoint: only the look of the names can tell
         named = columns != [f"x{j}" for j in range(d)]
     if file.header and columns and named:
+        _refuse_other_cases(file, columns)
         warnings.warn(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
             "their order",
             stacklevel=3,
         )
     return [j for j in range(file.width) if j not in own and j not in file.indexes]
+
+
+def _refuse_other_cases(file, columns):
+    """Refuse the training's names in other cases where they stand in another order."""
+    folded = [name.casefold() for name in columns]
+    here = [name.casefold() for name in file.header if name.casefold() in folded]
+    if set(here) == set(folded) and here != folded:
+        raise InputError(
+            f"{file.path}: the columns are {listed(map(repr, file.header))}, in training "
+            f"{listed(map(repr, columns))} in another order: write their names as there"
+        )
 
 
 def _refuse_copies(file, keep):

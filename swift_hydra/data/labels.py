@@ -7,12 +7,14 @@
 Without any 1 nothing is known.
 """
 
+import decimal
+import numbers
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.frames import is_missing, unmasked
+from swift_hydra.data.frames import as_text, is_missing, unmasked
 from swift_hydra.data.reading import MISSING
 from swift_hydra.data.table import listed, place
 from swift_hydra.settings import InputError
@@ -20,7 +22,8 @@ from swift_hydra.settings import InputError
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
 GAPS = frozenset(["", *MISSING])
-TEXT_PAIRS = (("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"))
+BOOLS = ("false", "true")
+TEXT_PAIRS = (BOOLS, ("no", "yes"), ("f", "t"), ("n", "y"))
 
 
 class Labels(NamedTuple):
@@ -94,7 +97,10 @@ def _values(y, source, lines, gaps):
     """(n,) float64, or texts where some label is no number."""
     if isinstance(y, np.ma.MaskedArray):
         y = unmasked(y)
-    y = np.asarray(y)
+    try:
+        y = np.asarray(y)
+    except ValueError:  # rows of several lengths
+        raise InputError(f"{source}: y is no list of labels: give one label per row") from None
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
@@ -104,19 +110,33 @@ def _values(y, source, lines, gaps):
     if y.dtype.kind == "S":
         y = np.char.decode(y, "utf-8", "replace")
     if y.dtype.kind in "OU":
-        cells = [cell.strip() if isinstance(cell, str) else cell for cell in y]
+        cells = [cell.decode(errors="replace") if isinstance(cell, bytes) else cell for cell in y]
+        cells = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
         gap = [
             is_missing(cell) or (isinstance(cell, str) and cell.casefold() in gaps)
             for cell in cells
         ]
         _refuse_gaps(np.array(gap, dtype=bool), cells, source, lines)
         try:
-            return np.array([float(cell) for cell in cells])
+            return np.array([_float(cell) for cell in cells])
         except (TypeError, ValueError, OverflowError):
-            return np.array([str(cell) for cell in cells])
+            return np.array([_text(cell) for cell in cells])
     values = y.astype(np.float64)
     _refuse_gaps(np.isnan(values), values, source, lines)
     return values
+
+
+def _float(cell):
+    """A label's number; ``1_0`` is none, as in the other columns."""
+    if isinstance(cell, str) and "_" in cell:
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _text(cell):
+    """A label's text: of a number or a bool the one that it has in a file, whatever holds it."""
+    known = isinstance(cell, (numbers.Real, np.bool_, decimal.Decimal))
+    return as_text(cell) if known else str(cell)
 
 
 def _refuse_gaps(gap, cells, source, lines):
@@ -174,18 +194,33 @@ def _known(values, source):
     raise InputError(f"{source}: the labels are {listed(_shown(different))}: {SAY}, {RECODE}")
 
 
+def _say_other_cases(values, wanted):
+    """Warn of texts that differ from the anomalies' label in upper and lower case alone."""
+    like = np.unique(values[np.char.lower(values) == wanted.lower()])
+    others = [text for text in like.tolist() if text != wanted]
+    if others and len(others) < len(like):  # where there are no others these are refused
+        warnings.warn(
+            f"label {listed(map(repr, others))} differs from {wanted!r} in upper and lower case "
+            "alone and is taken as normal: write them alike if it is an anomaly",
+            UserWarning,
+            stacklevel=7,  # where fit was called
+        )
+
+
 def _chosen(values, anomaly_label, source):
     """Labels of which one value is the anomaly and all others are normal."""
-    wanted = anomaly_label
+    wanted = anomaly_label.strip() if isinstance(anomaly_label, str) else anomaly_label
     if values.dtype.kind == "f":
+        word = str(wanted).casefold()
+        if word in BOOLS and set(values.tolist()) <= {0.0, 1.0}:  # bools of a frame are numbers
+            wanted = BOOLS.index(word)
         try:
-            wanted = float(anomaly_label)
+            wanted = _float(wanted)
         except (TypeError, ValueError):
             wanted = None
-    elif isinstance(anomaly_label, str):
-        wanted = anomaly_label.strip()
     else:
-        wanted = str(anomaly_label)
+        wanted = _text(wanted)
+        _say_other_cases(values, wanted)
     y = np.zeros(len(values), dtype=np.int64) if wanted is None else (values == wanted).astype(int)
     if not y.any():
         raise InputError(

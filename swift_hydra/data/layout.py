@@ -14,6 +14,8 @@ from swift_hydra.data.reading import COMMA, POINT, is_number, numeric
 from swift_hydra.settings import InputError
 
 SEPARATORS = ",;\t|"
+ONE_COLUMN = "\t"  # what parts the cells where nothing does
+PAIR = re.compile(r"[+-]?\d+,\d+")  # two whole numbers, or one with a decimal comma
 SPACE = " "  # any number of them between two cells
 LONGEST_LINE = 2**26  # characters
 PEEKED_LINES = 20  # lines that say what parts the cells
@@ -73,7 +75,7 @@ def _bounded(file, path):
 # --- what parts the cells -------------------------------------------------------------------------
 
 
-def read_preamble(lines, path):
+def read_preamble(lines, path, decimal=None):
     """The separator; the lines are left at the first one of cells, those before it are counted.
 
     Comments (#) at the top and Excel's ``sep=;`` are passed over.
@@ -81,6 +83,7 @@ def read_preamble(lines, path):
     Args:
         lines: a :class:`Lines`.
         path: the file, for messages.
+        decimal: the decimal mark, or None where nothing says it.
 
     Returns:
         Separator, and the number of lines passed over.
@@ -95,7 +98,7 @@ def read_preamble(lines, path):
             break
         lines.skip()
         passed += 1
-    return separator or find_separator(lines.peek(PEEKED_LINES), path), passed
+    return separator or find_separator(lines.peek(PEEKED_LINES), path, decimal), passed
 
 
 def _comment(line, following=""):
@@ -107,17 +110,26 @@ def _comment(line, following=""):
     return not (cells and cells == following.count(separator))
 
 
-def find_separator(lines, path):
+def find_separator(lines, path, decimal=None):
     """What parts the cells of some lines: what gives all of them equally many cells.
 
     Of several such, that whose cells are numbers: ``1,5;2`` are two of them and not 1 and ``5;2``.
 
+    Args:
+        lines: the first lines.
+        path: the file, for messages.
+        decimal: the decimal mark, or None where nothing says it.
+
     Raises:
-        InputError: where spaces may part cells or thousands.
+        InputError: where spaces may part cells or thousands, and commas cells or decimals.
     """
     lines = [line for line in lines if line.strip()]
     if not lines:
         return SEPARATORS[0]
+    if decimal != "." and all(PAIR.fullmatch(line.strip()) for line in lines):
+        if decimal == ",":
+            return ONE_COLUMN
+        _refuse_decimals(lines, path)
     # A quoted cell of several lines ends the sample.
     whole = list(itertools.takewhile(lambda line: line.count('"') % 2 == 0, lines)) or lines[:1]
     found = {mark: rows for mark in SEPARATORS if (rows := _split(whole, mark))}
@@ -132,8 +144,29 @@ def find_separator(lines, path):
     bare = re.sub(r'"[^"]*"', "", lines[0])
     mark = max(SEPARATORS, key=bare.count)
     if mark not in bare and all(numeric(line) is not None for line in lines[1:]):
-        return "\t"  # one column, whose commas are decimal commas
+        return ONE_COLUMN  # whose commas are decimal commas
     return mark
+
+
+def _refuse_decimals(lines, path):
+    """Refuse lines of two whole numbers, as of ``1,50``, that look like one with a decimal comma.
+
+    Nobody writes a whole number as -0, or 05 beside others of as many digits and no zero before.
+    Where nothing tells the two apart it is said.
+    """
+    pairs = [line.strip().split(",") for line in lines]
+    firsts, seconds = zip(*pairs, strict=True)
+    digits = {len(cell) for cell in seconds}
+    padded = any(len(cell) > 1 and cell[0] == "0" for cell in seconds)
+    padded = padded and not any(re.fullmatch(r"[+-]?0\d+", cell) for cell in firsts)
+    either = (
+        f"{path}: {lines[0].strip()[:40]!r}: does the comma part two columns, or is it a decimal "
+        "comma? Give --decimal . (two columns) or --decimal , (one)"
+    )
+    if padded or "-0" in firsts:
+        raise InputError(either)
+    if len(digits) == 1 and len(set(seconds)) > 2:
+        warnings.warn(f"{either}; taken as two columns", stacklevel=2)
 
 
 def _split(lines, mark):

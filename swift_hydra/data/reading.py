@@ -21,6 +21,7 @@ COMMA = re.compile(
 )
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234: a thousand, or a little over one
 EITHER_POINT = re.compile(EITHER.pattern.replace(",\\d", r"\.\d"))
+SHORT = re.compile(r"[+-]?[1-9]\d{0,2}")  # a whole number without thousands
 WORD = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)  # what float() reads beside digits
 
 
@@ -144,26 +145,67 @@ def days(cell):
     return moment.timestamp() / 86_400
 
 
-class _Marks:
-    """What the cells of a column say about commas so far."""
+class Marks:
+    """What the cells of a column say about commas and points so far.
+
+    Attributes:
+        text: some cell with a comma is no number.
+        comma: some comma is a decimal comma.
+        point: some point is a decimal point.
+    """
 
     def __init__(self):
-        self.text = False  # some cell with a comma is no number
-        self.comma = False  # some comma is a decimal comma
-        self.doubtful = None  # a cell whose comma may be either
+        self.text = False
+        self.comma = False
+        self.point = False
+        self._either = None  # a cell whose comma may be either
+        self._grouped = None  # 12.500
+        self._short = False  # 950
+        self._long = False  # 12500: points part no thousands here
 
     def look(self, cells):
         """Look at more cells."""
+        joined = "\n".join(cells)
+        if "," in joined and not self.text:
+            self._look_at_commas(cells)
+        if "." in joined and not self.point:
+            self._look_at_points(cells)
+        elif not self._short:
+            self._short = any(SHORT.fullmatch(cell.strip()) for cell in cells)
+
+    def _look_at_commas(self, cells):
         for cell in cells:
             if "," in cell:
                 cell = cell.strip()
                 if EITHER.fullmatch(cell):
-                    self.doubtful = self.doubtful or cell
+                    self._either = self._either or cell
                 elif COMMA.fullmatch(cell):
                     self.comma = True
                 elif not POINT.fullmatch(cell):
                     self.text = True
                     return
+
+    def _look_at_points(self, cells):
+        for cell in map(str.strip, cells):
+            if "." not in cell:
+                self._short = self._short or bool(SHORT.fullmatch(cell))
+                self._long = self._long or (cell.isdecimal() and len(cell) > 3)
+            elif EITHER_POINT.fullmatch(cell):
+                self._grouped = self._grouped or (cell.endswith("0") and cell) or None
+            elif number(cell) is not None:
+                self.point = True
+                return
+
+    def doubtful(self):
+        """A cell that is a number under either mark, and another one, or None.
+
+        Nobody writes a fraction as 12.500 where 950 has no point: these are rather thousands. All
+        of three digits, or 12.5 and 950, are fractions.
+        """
+        if self.text:
+            return None
+        grouped = self._grouped if self._short and not self._long else None
+        return self._either or grouped
 
 
 def find_decimal(pieces, path, names):
@@ -180,31 +222,21 @@ def find_decimal(pieces, path, names):
     Raises:
         InputError: where 1,234 could be either and nothing else in the file tells.
     """
-    marks = [_Marks() for _ in names]
-    point = False
+    marks = [Marks() for _ in names]
     for columns in pieces:
         for column, cells in zip(marks, columns, strict=True):
-            joined = "\n".join(cells)
-            if "," in joined and not column.text:
-                column.look(cells)
-            if not point and "." in joined:
-                point = any(map(_has_point, cells))
-    numbers = [(name, column) for name, column in zip(names, marks, strict=True) if not column.text]
-    if any(column.comma for _, column in numbers):
+            column.look(cells)
+    point = any(column.point for column in marks)
+    if any(column.comma for column in marks if not column.text):
         return "," if not point else "."
     if point:
         return "."
-    for name, column in numbers:
-        if column.doubtful:
+    for name, column in zip(names, marks, strict=True):
+        cell = column.doubtful()
+        if cell:
+            mark, other = ("comma", ",.") if "," in cell else ("point", ".,")
             raise InputError(
-                f"{path}: column {name!r} holds {column.doubtful!r}: is the comma a decimal comma? "
-                "Give --decimal , (it is) or --decimal . (it parts thousands)"
+                f"{path}: column {name!r} holds {cell!r}: is the {mark} a decimal {mark}? "
+                f"Give --decimal {other[0]} (it is) or --decimal {other[1]} (it parts thousands)"
             )
     return None
-
-
-def _has_point(cell):
-    """Is a cell a number with a decimal point, and not one with a point after thousands?"""
-    if "." not in cell or EITHER_POINT.fullmatch(cell.strip()):
-        return False
-    return number(cell) is not None

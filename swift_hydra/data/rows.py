@@ -125,6 +125,22 @@ class Columns:
         return cls(preparation, scaler, saved["centre"], saved["low"], saved["high"])
 
 
+def _say_order(classes):
+    """Warn of classes (2,) that scikit-learn's scorers would take the other way round.
+
+    They know nothing of the classes' order: roc_auc of a perfect detector would be 0.
+    """
+    normal, anomaly = classes.tolist()
+    if anomaly < normal:
+        warnings.warn(
+            f"the anomaly's label {anomaly!r} sorts before {normal!r}: scikit-learn's scorers, "
+            "such as roc_auc, take the larger label for the anomaly: with these give labels of 0 "
+            "and 1",
+            UserWarning,
+            stacklevel=5,  # where fit was called
+        )
+
+
 class TrainingRows:
     """Training rows with their labels, read and checked; see :meth:`read`.
 
@@ -175,6 +191,7 @@ class TrainingRows:
                 y = Labels(np.full(len(X), -1, dtype=np.int64), np.array([0, 1]))
             else:
                 y = read_labels(y, "y", 0, settings.anomaly_label, settings.majority_anomalies)
+                _say_order(y.classes)
         y, classes = y
         if len(X) != len(y):
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")

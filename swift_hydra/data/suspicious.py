@@ -13,7 +13,8 @@ import re
 import numpy as np
 
 from swift_hydra.data.columns import LARGEST, ColumnScaler
-from swift_hydra.data.reading import MISSING, is_number
+from swift_hydra.data.frames import EXACT
+from swift_hydra.data.reading import MISSING, days, is_number, number
 from swift_hydra.data.table import listed, place
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
@@ -21,8 +22,11 @@ ABSURD = 1000.0  # the same, beyond what any heavy tail holds
 FEW = 0.02  # share of the rows
 ALMOST = 0.995  # share of one value that leaves little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
-# A number with a unit: 12 %, $5, <3, 7kg.
-UNIT = re.compile(r"([<>~≤≥±$€£¥]*)\s*[+-]?\d[\d.,' ]*?\s*([%‰°$€£¥]|[^\W\d_]{1,3})?")
+# A number with a unit, 12 %, $5, <3, 7kg, or a sign that is none to a program, (5), 5-, \u22125.
+UNIT = re.compile(r"([<>~≤≥±$€£¥(\u2212]*)\s*[+-]?\d[\d.,' ]*?\s*([%‰°$€£¥)-]|[^\W\d_]{1,3})?")
+# 31.12.2026, 12/31/26, with a time or without.
+DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T]\d{1,2}:\d{2}.*)?")
+VARIED = 10  # different values that a column of measurements has at least
 DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
 
 
@@ -67,8 +71,14 @@ TEXTS = {
     "digits": "float32 holds too few digits of it: give float64",
     "numbers": "most cells are numbers, and yet all are taken as texts, for this one: mend it, or "
     "leave it empty and give --impute median",
-    "units": "numbers with a unit are taken as texts, whose order is the alphabet's: leave the "
-    "unit out",
+    "marks": "numbers whose decimal commas or thousands are not those of the table are taken as "
+    "texts: write all numbers alike",
+    "dates": "dates are taken as texts: --dates takes those like 2026-12-31 as days, "
+    "--drop-columns leaves them out",
+    "long": "float64 holds too few digits of it, its values fall together: --drop-columns leaves "
+    "it out, or subtract a constant before",
+    "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
+    "alphabet's: leave the unit out",
     "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
     "these cells empty (None, NaN)",
 }
@@ -87,10 +97,20 @@ def _kinds_of_texts(codes, texts, lines, asked):
     for unit, count in zip(units, counts.tolist(), strict=True):
         shares[unit] += count
     if 2 * counts[numeric].sum() >= len(rows):
-        odd = np.flatnonzero(~numeric[codes])
+        kind, odd = "numbers", np.flatnonzero(~numeric[codes])
+        for mark in ".,":
+            if not len(odd):  # no number under the table's own mark
+                kind = "marks"
+                bad = np.array([number(text, mark) is None for text in texts])
+                odd = np.flatnonzero(bad[codes])
         if len(odd):
             i = odd[0]
-            yield "numbers", f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
+            yield kind, f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
+        return
+    moments = np.array([days(text) is not None or bool(DAY.fullmatch(text)) for text in texts])
+    if 2 * counts[moments].sum() >= len(rows):
+        i = np.flatnonzero(moments[codes])[0]
+        yield "dates", f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
         return
     for unit, count in shares.items():
         if unit and any(unit) and 2 * count >= len(rows) and units.count(unit) > 2:
@@ -104,11 +124,15 @@ def _kinds(values, scaler):
     """Pairs of a kind and its detail for a column's values (n,)."""
     n = len(values)
     distinct, counts = np.unique(values, return_counts=True)
+    low, high = float(distinct[0]), float(distinct[-1])
+    largest = max(abs(low), abs(high))
+    if largest > EXACT and high - low < DIGITS * np.spacing(largest):
+        yield "long", f" ({distinct[0]:g})"
     if len(distinct) == 1:
         return
     whole = values.dtype.kind in "iub" or (values == np.rint(values)).all()
     steps = np.diff(values.astype(np.float64))
-    epoch = any(distinct[0] >= low and distinct[-1] <= high for low, high in EPOCHS)
+    epoch = any(low >= first and high <= last for first, last in EPOCHS)
     if whole and (steps == steps[0]).all() and steps[0] != 0:
         yield "counts", ""
     elif epoch and len(distinct) > n / 2:
@@ -118,6 +142,10 @@ def _kinds(values, scaler):
     centre, scale = (part[0] for part in scaler.fit(values[:, None]).snapshot().values())
     away = np.abs(distinct.astype(np.float64) - centre) / scale
     far = away > FAR
+    end = _far_end(values, distinct, counts, scaler)
+    if end is not None:
+        yield "placeholder", f" ({distinct[end]:g} in {counts[end]} rows)"
+        return
     spread = counts.max() < 0.9 * n  # otherwise another value is rare, and no more than that
     if spread and far.any() and counts[far].sum() <= FEW * n:
         most = np.argmax(np.where(far, counts, 0))
@@ -130,3 +158,20 @@ def _kinds(values, scaler):
         yield "almost", f" ({distinct[counts.argmax()]:g})"
     if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:
         yield "digits", ""
+
+
+def _far_end(values, distinct, counts, scaler):
+    """Which end of the distinct values, 0 or -1, many rows share, far from all others; or None.
+
+    So many that they move the scale of the whole column: the others' own one tells.
+    """
+    if len(distinct) <= VARIED:
+        return None
+    for end in (0, -1):
+        many = FEW * len(values) < counts[end] < 0.9 * len(values)
+        if many and float(distinct[end]).is_integer():
+            others = values[values != distinct[end]]
+            centre, scale = (part[0] for part in scaler.fit(others[:, None]).snapshot().values())
+            if abs(float(distinct[end]) - centre) > FAR * scale:
+                return end
+    return None

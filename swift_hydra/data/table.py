@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from swift_hydra.data.frames import as_text, cells_of, cells_of_frame, frame_names, unmasked
-from swift_hydra.data.reading import COMMA, EITHER, WORD, days, is_number, number
+from swift_hydra.data.reading import COMMA, WORD, Marks, days, is_number, number
 from swift_hydra.settings import InputError
 
 HASHED_ROWS = 65_536  # in float64 at once
@@ -135,20 +135,18 @@ def _array(X, source):
 
 def _refuse_doubtful(columns, names, texts, source):
     """Refuse 1,234 in a column of numbers where no other number tells what its comma means."""
-    doubtful = None
+    marks = {}
     for j, cells in enumerate(columns):
-        if j in texts or isinstance(cells, np.ndarray):
-            continue
-        odd = [cell.strip() for cell in cells if isinstance(cell, str) and set(cell) & {",", "."}]
-        if any("." in cell and number(cell) is not None for cell in odd):
-            return
-        commas = [cell for cell in odd if EITHER.fullmatch(cell)]
-        doubtful = doubtful or (commas and (names[j], commas[0]))
-    if doubtful:
-        name, cell = doubtful
+        if j not in texts and not isinstance(cells, np.ndarray):
+            marks[j] = Marks()
+            marks[j].look([cell for cell in cells if isinstance(cell, str)])
+    doubtful = [(j, cell) for j, column in marks.items() if (cell := column.doubtful())]
+    if doubtful and not any(column.point for column in marks.values()):
+        j, cell = doubtful[0]
+        mark = "comma" if "," in cell else "point"
         raise InputError(
-            f"{source}: column {name!r} holds {cell!r}: is the comma a decimal comma? Give numbers "
-            "in place of texts"
+            f"{source}: column {names[j]!r} holds {cell!r}: is the {mark} a decimal {mark}? Give "
+            "numbers in place of texts"
         )
 
 
@@ -283,6 +281,8 @@ class CellParser:
         self.dates = dates
         self.words = words
         self.problems = {}
+        self._numbers = {}  # of a column: its first cell with a number that is no date
+        self._dates = {}
 
     def __call__(self, n, columns, lines):
         """Numbers of a piece.
@@ -303,8 +303,22 @@ class CellParser:
             values = _at_once(cells, self.reads)
             if values is None:
                 values = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
+            elif self.dates and j not in self._numbers:
+                first = np.flatnonzero(~np.isnan(values))
+                if len(first):
+                    self._numbers[j] = str(cells[first[0]])[:40]
             out[:, j] = values
+        self._find_mixtures()
         return out
+
+    def _find_mixtures(self):
+        """Dates and numbers in one column: 20260104 beside 2026-01-04 is not days since 1970."""
+        for j in self._dates.keys() & self._numbers.keys():
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, and numbers, "
+                f"first {self._numbers[j]!r}: write all as 2026-01-31",
+            )
 
     def _position(self, j, cell):
         text = as_text(cell)
@@ -321,6 +335,10 @@ class CellParser:
         value = self.reads(cell) if isinstance(cell, str) else float(cell)
         if value is None and self.dates:
             value = days(cell)
+            if value is not None:
+                self._dates.setdefault(j, cell.strip()[:40])
+        elif self.dates and value is not None and value == value:
+            self._numbers.setdefault(j, str(cell).strip()[:40])
         if value is not None:
             return value
         if j not in self.problems:

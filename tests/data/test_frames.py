@@ -178,6 +178,22 @@ def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path
     assert len(caught) == said
 
 
+@pytest.mark.parametrize(
+    ("header", "refused"),
+    [("A,B", False), ("B,A", True), ("B,C,A", True), ("C,D", False), ("B,D", False)],
+)
+def test_names_in_other_cases_are_not_taken_in_another_order(tmp_path, header, refused):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{header}\n" + ",".join("123"[: header.count(",") + 1]) + "\n")
+    if refused:
+        with pytest.raises(InputError, match="in training 'a', 'b' in another order"):
+            list(stream_table(path, ["a", "b"], 2, how=How(named=True)))
+        return
+    with pytest.warns(UserWarning, match="none of its columns has a name of the training"):
+        ((table, _),) = stream_table(path, ["a", "b"], 2, how=How(named=True))
+    assert table.X.tolist() == [[1, 2]]
+
+
 # ---- which value is which ------------------------------------------------------------------------
 
 SAME = {
@@ -313,6 +329,27 @@ def test_a_file_to_score_keeps_the_words_that_training_took_as_texts(tmp_path):
     assert table.texts[0] == ["NA", "DE"]
 
 
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_commas_in_parquet_are_what_they_are_in_a_file_of_text(tmp_path, dictionary):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "t.parquet"
+    for cells, wanted in ((["1,5", "0,25", None], 1.5), (["1,234.5", "7", ""], 1234.5)):
+        column = arrow.array(cells * 4)
+        column = column.dictionary_encode() if dictionary else column
+        table = {"a": column, "l": [[f"{i}"] for i in range(12)], "y": [0, 1, 0] * 4}
+        parquet.write_table(arrow.table(table), path)
+        data = load_dataset(path, impute="median", drop_columns="l")
+        assert data.X[0, 0] == wanted
+        ((new, _),) = stream_table(path, ["a"], 1, how=How(training=data.table.reading))
+        np.testing.assert_array_equal(new.X[:, 0], data.table.X[:, 0])
+    doubtful = {"a": ["1,234", "2,345", "7"] * 4, "y": [0, 1, 0] * 4}
+    parquet.write_table(arrow.table(doubtful), path)
+    with pytest.raises(InputError, match=r"'1,234': is the comma a decimal comma\? Give"):
+        load_dataset(path)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_comma_that_can_be_either_is_asked_about_in_frames_too(kind):
     with pytest.raises(InputError, match="column 'a' holds '1,234': is the comma a decimal"):
@@ -387,6 +424,17 @@ def test_arrow_dates_beyond_pythons():
         (["0 %", "1 %", "10 %"], "column 'a' ('0 %'): numbers with a unit"),
         (["5kg", "7kg", "12kg"], "column 'a' ('5kg'): numbers with a unit"),
         (["$5", "$7", "$12"], "column 'a' ('$5'): numbers with a unit"),
+        (["(5)", "(7)", "(12)"], "column 'a' ('(5)'): numbers with a unit or a sign"),
+        (["5-", "7-", "12-"], "column 'a' ('5-'): numbers with a unit or a sign"),
+        (
+            ["\u22125", "\u22127", "\u221212"],
+            "column 'a' ('\u22125'): numbers with a unit or a sign",
+        ),
+        (["0,5", "1,5", "12"], "column 'a' ('0,5' in row 0 (counted from 0)): numbers whose"),
+        (["2.5", "1,5", "2.5"], "column 'a' ('1,5' in row 1 (counted from 0)): numbers whose"),
+        (["2026-01-31", "x", "2026-02-01"], "column 'a' ('2026-01-31' in row 0"),
+        (["31.12.2026", "1.1.2027", "x"], "column 'a' ('31.12.2026' in row 0"),
+        (["12/31/26 10:15", "x", "1/2/27 9:00"], "column 'a' ('12/31/26 10:15' in row 0"),
         (["A1", "A2", "B3"], None),
         (["1a", "2b", "3c"], None),
         (["red", "7", "green"], None),

@@ -296,6 +296,40 @@ def test_spaces_that_part_columns_or_thousands_are_asked_about(tmp_path):
         train(tmp_path / "t.csv", "100 101 102\n103 104 105\n", "none")
 
 
+@drawn
+@given(values=st.lists(st.integers(-999, 999), min_size=1, max_size=8), places=st.integers(1, 3))
+def test_decimals_of_one_column_are_never_two_columns_without_a_word(tmp_path, values, places):
+    """Without a header nothing else tells 1,50 from a 1 beside a 50."""
+    path = tmp_path / "t.csv"
+    cells = [f"{value / 10**places:.{places}f}".replace(".", ",") for value in values]
+    seconds = [cell.split(",")[1] for cell in cells]
+    numbers = [value / 10**places for value in values]
+    one = train(path, "\n".join(cells), "none", Reading(decimal=","))
+    assert one.X.tolist() == [[value] for value in numbers]
+    two = train(path, "\n".join(cells), "none", Reading(decimal="."))
+    assert two.X.shape == (len(cells), 2)
+    told = train(path, "\n".join(["sep=,", *cells]), "none")
+    assert told.X.shape == two.X.shape
+    path.write_text("\n".join(cells))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            read_table(path, "none")
+        except InputError as error:
+            assert "--decimal , (one)" in str(error)
+            return
+    tells = any("--decimal , (one)" in str(warning.message) for warning in caught)
+    assert tells == (len(set(seconds)) > 2)
+    negative = any(cell.startswith("-0") for cell in cells)
+    assert not negative and not any(len(cell) > 1 and cell[0] == "0" for cell in seconds)
+
+
+@pytest.mark.parametrize("row", ["{},1", "{},{}", "0{},01", "{},0"])
+def test_two_columns_of_whole_numbers_need_no_flag(tmp_path, row):
+    lines = [row.format(i, 7 * i) for i in range(1, 15)]
+    assert train(tmp_path / "t.csv", "\n".join(lines), "none").X.shape == (14, 2)
+
+
 # ---- what pandas writes --------------------------------------------------------------------------
 
 pandas_ = pytest.mark.filterwarnings("ignore:.*row index that pandas writes")

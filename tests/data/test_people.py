@@ -111,11 +111,18 @@ def test_what_is_masked_is_not_used():
         ([1, -1, -1, 1, 1], -1, [0, 1, 1, 0, 0], [1, -1]),
         ([1, -1, -1, 1, 1], "-1", [0, 1, 1, 0, 0], [1, -1]),
         ([0, 7, 7, 3, 3], "7", [0, 1, 1, 0, 0], [0, 7]),
+        ([False, True, True, False, False], "True", [0, 1, 1, 0, 0], [0, 1]),
+        ([True, False, False, True, True], "false", [0, 1, 1, 0, 0], [1, 0]),
+        ([b"no", b"yes", b"yes", b"no", b"no"], None, [0, 1, 1, 0, 0], ["no", "yes"]),
+        ([b"no", "dos", b"dos", b"no", "b"], "dos", [0, 1, 1, 0, 0], ["b", "dos"]),
+        ([0.0, 1.0, "1", np.int8(0), "x"], "1", [0, 1, 1, 0, 0], ["0", "1"]),
+        (["0", "1", "1", "0", "x"], 1.0, [0, 1, 1, 0, 0], ["0", "1"]),
     ],
 )
 def test_labels_in_words_and_numbers(labels, anomaly, expected, classes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        labels = np.array(labels, dtype=object)
         found = read_labels(labels, anomaly_label=anomaly)
     assert found.y.tolist() == expected and found.classes.tolist() == classes
 
@@ -128,11 +135,27 @@ def test_labels_in_words_and_numbers(labels, anomaly, expected, classes):
         (["0", "", "1", "1", "0"], {}, "the labels are empty in 1 rows, first in row 1"),
         ([1, 1, 1, 0, 0], {}, "3 of 5 rows are labelled as anomalies.*--majority-anomalies"),
         ([0, 1, 2, 0, 0], {"anomaly_label": "3"}, "no label is '3': the labels are 0, 1, 2"),
+        (["0", "1_0", "1_0", "0"], {}, "the labels are '0', '1_0': say which is the anomaly"),
+        (["0", "10", "10", "0"], {"anomaly_label": "1_0"}, "no label is '1_0': the labels are 0"),
+        ([[0], [0, 1]], {}, "y is no list of labels: give one label per row"),
     ],
 )
 def test_labels_that_leave_a_doubt(labels, more, message):
     with pytest.raises(InputError, match=message):
         read_labels(labels, **more)
+
+
+@given(cells=st.lists(st.sampled_from(["dos", "DOS", "Dos", "ok", "OK"]), min_size=6))
+def test_labels_that_differ_in_case_alone_are_named(cells):
+    cells += ["dos", "dos", "ok"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read_labels(cells, anomaly_label="dos", majority=True)
+    assert found.y.tolist() == [int(cell == "dos") for cell in cells]
+    said = [str(warning.message) for warning in caught]
+    others = {"DOS", "Dos"} & set(cells)
+    assert bool(said) == bool(others)
+    assert all(repr(other) in said[0] for other in others)
 
 
 @pytest.mark.parametrize("labels", [[0, 0, -1, 1], [-1, 0.0, "1", 0], [[-1], [0], [1], [0]]])
@@ -269,6 +292,36 @@ def test_files_of_other_places(tmp_path, style, separator, end, top, zipped, enc
     np.testing.assert_array_equal(table.X, data.X)
 
 
+@drawn
+@given(st.lists(st.sampled_from([950, 7, 12500, 3000, 12501, 1234567]), min_size=1, max_size=9))
+def test_points_that_part_thousands_are_asked_about(tmp_path, values):
+    path = tmp_path / "t.csv"
+    cells = [f"{value:,}".replace(",", ".") for value in values]
+    path.write_text(
+        "a;y\n" + "".join(f"{cell};{i % 2}\n" for i, cell in enumerate([*cells, 7, 8, 7, 8]))
+    )
+    read = Reading(decimal=",")
+    data = load_dataset(path, reading=read, settings=ColumnSettings(majority_anomalies=True))
+    assert data.X[: len(values), 0].tolist() == values
+    if any(value >= 1000 and value % 10 == 0 for value in values):
+        with pytest.raises(InputError, match=r"is the point a decimal point|decimal comma\?"):
+            load_dataset(path)
+        with pytest.raises(InputError, match=r"is the point a decimal point|decimal comma\?"):
+            as_table([[cell] for cell in [*cells, "7"]])
+    for others in (["0.5"], ["12501"]):  # nothing is parted here
+        assert as_table([["12.500"], ["7"], *([cell] for cell in others)]).X[0, 0] == 12.5
+    assert as_table([["12.500"], ["9.750"]]).X[0, 0] == 12.5
+
+
+def test_the_last_of_two_label_columns_is_not_taken(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,y,b,y\n" + "".join(f"{i},{i % 2},{i},{i % 2}\n" for i in range(8)))
+    for label in (None, "y"):
+        with pytest.raises(InputError, match="label column 'y' is there more than once"):
+            load_dataset(path, label)
+    assert load_dataset(path, "y.1", drop_columns="b").columns == ("a", "y")
+
+
 def test_a_comma_that_can_be_either_is_asked_about(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a;y\n1,234;0\n2,500;1\n3,125;0\n4,000;1\n")
@@ -313,6 +366,21 @@ def test_dates_and_frequencies(tmp_path):
     data = load_dataset(path, settings=settings_)
     assert data.X.shape == (900, 3) and data.X[:2, 0].tolist() == [20454, 20455]
     np.testing.assert_allclose(data.X[:, 1], np.log(3))
+
+
+@pytest.mark.parametrize("odd", ["20260104", "2026", "7.5"])
+@pytest.mark.parametrize("at", [0, 3, 11])
+def test_dates_beside_numbers_are_refused(tmp_path, odd, at):
+    cells = [f"2026-01-{1 + i:02d}" for i in range(12)]
+    cells[at] = odd
+    (tmp_path / "t.csv").write_text(
+        "day,y\n" + "".join(f"{cell},{int(i % 5 == 0)}\n" for i, cell in enumerate(cells))
+    )
+    message = f"column 'day' holds dates, first '2026-01-0[12]', and numbers, first '{odd}'"
+    with pytest.raises(InputError, match=message):
+        load_dataset(tmp_path / "t.csv", settings=ColumnSettings(dates=True))
+    with pytest.raises(InputError, match=message):
+        as_table([[cell] for cell in cells], columns=["day"], dates=True)
 
 
 def test_indexes_that_pandas_writes_are_left_out(tmp_path):
@@ -374,6 +442,26 @@ def test_suspicious_columns_are_named_once():
     assert set(found) == set("bcdefg")
     single = as_table((X[:, :1] + 1e6).astype(np.float32))
     assert any("float32 holds too few digits" in note for note in notes(single))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.4, 0.8])
+@pytest.mark.parametrize("value", [-999, 999, 1e6])
+def test_a_placeholder_is_named_however_many_rows_hold_it(share, value):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 2))
+    X[: int(share * 500), 1] = value
+    X[:, 0] = np.where(X[:, 0] > 0, value, 0)  # two values are no measurement and a gap
+    (note,) = notes(as_table(X))
+    assert f"'x1' ({value:g} in {int(share * 500)} rows): one value far from all others" in note
+
+
+@pytest.mark.parametrize("start", [2**60, 2**63])
+@pytest.mark.parametrize("step", [1, 100, 10**12])
+def test_whole_numbers_that_float64_cannot_tell_apart_are_named(start, step):
+    values = [start + step * (7 * i % 40) for i in range(40)]
+    for column in (np.array(values, dtype=np.uint64), np.array(values, dtype=object), values):
+        found = notes(as_table(np.array(column)[:, None]))
+        assert any("float64 holds too few digits" in note for note in found) == (step < 10**12)
 
 
 @given(st.text())

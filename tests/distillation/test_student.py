@@ -132,6 +132,24 @@ def test_other_teachers(settings):
     assert np.array_equal(model.decision_scores_, model.decision_function(X))
 
 
+def test_left_out_scores_of_copies_do_not_know_their_labels():
+    """Labels without meaning that copies of a row have in common: AUC-ROC .5, as without fast."""
+    rng = np.random.default_rng(11)
+    rows, label = rng.normal(size=(75, 5)), (rng.random(75) < 0.25).astype(int)
+    of = rng.integers(0, 60, 280)
+    of = np.concatenate([of, np.arange(60, 75)])  # some rows have no copy
+    X, y = rows[of], label[of]
+    plain, fast = (
+        SwiftHydra(fast=f, verify=0.0, n_synthetic=40, **FEW_STEPS).fit(X, y) for f in (False, True)
+    )
+    assert abs(roc_auc_score(y, fast.decision_scores_) - 0.5) < 0.12
+    once = np.bincount(of)[of] == 1
+    own = fast.decision_function(X)
+    assert np.array_equal(fast.decision_scores_[~once], plain.decision_scores_[~once])
+    np.testing.assert_allclose(fast.decision_scores_[once], own[once], rtol=1e-6)
+    assert np.array_equal(fast.fresh_scores_, own)
+
+
 def test_a_student_that_does_not_follow_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "LEAST_CORRELATION", 1.1)
     X, y = made_table(n=120, n_anomalies=20)

@@ -1,6 +1,7 @@
 """The class: it learns, its scores differ, what it generates reaches the final training."""
 
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from helpers import made_table
 from sklearn.base import clone
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import RobustScaler
@@ -268,6 +269,42 @@ def test_other_labels(table):
     some = np.where(np.cumsum(y == 0) <= 100, np.where(y == 0, -1, y), y)
     other = SwiftHydra(**SHORT).fit(X, some)
     assert set(other.predict(X)) == {0, 1}
+
+
+TINY = {**SHORT, "cvae_steps": 5, "detector_steps": 5, "mixture_steps": 5, "n_episodes": 1}
+
+
+@pytest.mark.parametrize(
+    ("normal", "anomaly", "said"),
+    [("ok", "attack", True), (1, -1, True), ("ok", "zero", False), (3, 7, False)],
+)
+def test_labels_that_scorers_take_the_other_way_round_are_said(table, normal, anomaly, said):
+    X, y = table
+    labels = np.where(y == 1, anomaly, normal)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = SwiftHydra(anomaly_label=anomaly, **TINY).fit(X, labels)
+    assert any("sorts before" in str(warning.message) for warning in caught) == said
+    auc = roc_auc_score(y, model.decision_function(X))
+    assert get_scorer("roc_auc")(model, X, labels) == pytest.approx(1 - auc if said else auc)
+
+
+def test_the_labels_name_is_known_and_no_feature_in_silence(table):
+    pandas = pytest.importorskip("pandas")
+    X, y = table
+    frame = pandas.DataFrame(X, columns=list("abcdef"))
+    both = frame.assign(label=y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for labels in (both["label"], both[["label"]]):
+            model = SwiftHydra(**TINY).fit(frame, labels)
+            assert model.label_name_ == "label"
+            scores = model.decision_function(both[["label", *"fedcba"]])
+            assert np.array_equal(scores, model.decision_function(frame))
+    for labels in (both["label"], both[["label"]]):
+        with pytest.warns(UserWarning, match="column 'label' has the name of the labels"):
+            model = SwiftHydra(**TINY).fit(both, labels)
+        assert model.n_features_in_ == 7
 
 
 @parametrize_with_checks(

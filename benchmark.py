@@ -40,6 +40,7 @@ from swift_hydra.settings import (
     InputError,
     Place,
     check_choice,
+    check_range,
     check_settings,
     parse_config,
     printable,
@@ -200,11 +201,16 @@ def list_cells(config):
     names = [protocol_name(*parse_protocol(name)) for name in config.protocols.split(",")]
     protocols = list(dict.fromkeys(names))  # weak-0.05 and weak-.05 are one
     try:
-        seeds = [int(seed) for seed in config.seeds.split(",")]
+        seeds = list(dict.fromkeys(int(seed) for seed in config.seeds.split(",")))
     except ValueError:
         raise InputError(
             f"seeds={config.seeds!r} is not usable: give integers separated by commas"
         ) from None
+    # What no cell can be computed with is no cell's failure: its record would stay.
+    for seed in seeds:
+        check_range("seeds", seed, 0, 2**32 - 1)
+    if config.max_rows != 0:
+        check_range("max_rows", config.max_rows, 10, 10**9)
     paths = _dataset_paths(config.datasets)
     _refuse_namesakes(paths)
     return [

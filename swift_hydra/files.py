@@ -227,7 +227,9 @@ def load_checkpoint(path, kind, remedy=REMEDY):
         raise InputError(
             f"{path}: cannot be read ({error.strerror}): check its permissions"
         ) from None
-    except Exception:  # a damaged pickle raises anything, IndexError and TypeError among it
+    except Exception as error:  # a damaged pickle raises anything, IndexError and TypeError too
+        if _for_want_of_memory(error):
+            raise _no_room(path, error) from None
         raise InputError(
             f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
         ) from None
@@ -273,6 +275,16 @@ def _sum_is_right(file):
     return digest.hexdigest().encode() == told
 
 
+def _for_want_of_memory(error):
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # torch's own error
+
+
+def _no_room(path, error):
+    """What this machine lacks is no fault of the file, which may be the only one."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    return InputError(f"{path}: cannot be used here ({reason}): free memory or disk space")
+
+
 @contextlib.contextmanager
 def content_of(path, remedy=REMEDY):
     """While the content of a checkpoint is put to use: whatever is wrong with it names the file.
@@ -284,6 +296,8 @@ def content_of(path, remedy=REMEDY):
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) or _for_want_of_memory(error):
+            raise _no_room(path, error) from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"{path}: its content does not fit together ({reason[:160]}): {remedy}"

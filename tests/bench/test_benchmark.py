@@ -353,6 +353,10 @@ def test_the_script_is_told_what_is_labelled(folder):
         ("protocols", "often"),
         ("protocols", "weak"),
         ("seeds", "a"),
+        ("seeds", "0,-1"),
+        ("seeds", str(2**32)),
+        ("max_rows", -1),
+        ("max_rows", 3),
         ("datasets", "47_yeats"),
         ("jobs", 0),
         ("time_limit", 0.0),
@@ -408,6 +412,8 @@ def test_a_set_is_a_file_and_its_name_is_its_own(folder):
         path.rmdir() if path.is_dir() else path.unlink()
     (folder / "other").mkdir()
     shutil.copy(folder / "good.npz", folder / "other" / "good.npz")
+    twice = dataclasses.replace(config, seeds="0,1,0,01", methods="kNN")
+    assert [cell.seed for cell in benchmark.list_cells(twice) if cell.dataset == "good"] == [0, 1]
     two = f"{folder / 'good.npz'},{folder / 'other' / 'good.npz'}"
     with pytest.raises(InputError, match="records of one name"):
         benchmark.list_cells(dataclasses.replace(config, datasets=two))

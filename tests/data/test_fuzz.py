@@ -19,7 +19,7 @@ from swift_hydra.data.files import stream_table
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table, fingerprint
 from swift_hydra.dataloader import Dataset, load_dataset
-from swift_hydra.files import load_checkpoint, with_sum, write_torch
+from swift_hydra.files import content_of, load_checkpoint, with_sum, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.pretrain import PretrainSettings, load_pretrained, pretrain, save_pretrained
 from swift_hydra.settings import InputError
@@ -422,3 +422,28 @@ def test_an_array_larger_than_memory_is_refused(tmp_path, shape):
         archive.writestr("y.npy", head.getvalue())
     with pytest.raises(InputError, match=r"huge\.npz: there is not enough memory for key 'X'"):
         load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        FileNotFoundError(2, "No usable temporary directory found"),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_lacks_is_no_damage(tmp_path, monkeypatch, error):
+    """A message that says to delete the file would cost its owner a good one."""
+
+    def fails(*args, **options):
+        raise error
+
+    path = tmp_path / "good.pt"
+    write_torch(path, {"kind": "SwiftHydra"})
+    with pytest.raises(InputError, match=r"good\.pt: cannot be used here"), content_of(path):
+        fails()
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(InputError, match=r"good\.pt: cannot be") as refused:
+        load_checkpoint(path, "SwiftHydra")
+    assert "delete" not in str(refused.value)

@@ -251,15 +251,15 @@ def _starts_formula(text):
 def _write_scores(config, write):
     """The output file, never in place of something that this command would not write again."""
     out = real_place(config.out)
-    if out.suffix.lower() in NO_TEXT:
-        raise InputError(
-            f"{out}: scores are written as plain text: leave {out.suffix} out of the name"
-        )
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
     for given in (config.data, config.checkpoint):
         if out.exists() and out.samefile(given):
             raise InputError(f"{out}: is what is read, it would be lost: choose another --out")
+    if out.suffix.lower() in NO_TEXT:
+        raise InputError(
+            f"{out}: scores are written as plain text: leave {out.suffix} out of the name"
+        )
     if config.force or not out.is_file() or out.stat().st_size == 0:
         write_file(out, write)
         return

@@ -17,6 +17,7 @@ the paper's loop.
 
 import importlib
 import math
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -69,11 +70,13 @@ from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
     DEBUG,
     InputError,
+    Place,
     check_choice,
     check_settings,
     flag_values,
     one_line,
     parse_config,
+    printable,
     resolve_device,
     run_main,
     setting,
@@ -88,6 +91,7 @@ if __name__ == "SwiftHydra":
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
+MOST_EXPERTS = 1000
 LATEST = 256  # accepted rows that selection keeps new ones away from
 FEWEST = 400
 MOST = 1000  # generated rows where their number is not given
@@ -335,10 +339,11 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         check_settings(self)
         check_contamination(self.contamination)
         auto = self.n_experts == "auto"
-        number = str(self.n_experts)
-        if not auto and (not number.isdigit() or int(number) < 1):
+        number = re.fullmatch("[0-9]{1,9}", str(self.n_experts))
+        if not auto and not (number and 1 <= int(number[0]) <= MOST_EXPERTS):
             raise InputError(
-                f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1"
+                f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1 to "
+                f"{MOST_EXPERTS}"
             )
         resolve_device(self.device)
         try:
@@ -529,7 +534,7 @@ class RunOptions(OutputOptions):
     plot: bool = setting(
         False, "write figures and report.html into the run's folder (needs matplotlib)"
     )
-    eval_only: str | None = setting(
+    eval_only: Place | None = setting(
         None, "score the test rows with this checkpoint.pt instead of training"
     )
     export: bool = setting(
@@ -601,7 +606,8 @@ def _run(folder, rows, detector, which, options, work):
         finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
         if finished is not None:
             say(f"nothing is left to do: {folder.path} is done")
-            print(run_report.result_line(*finished) if rows.split else folder.path / "scores.csv")
+            ranked = printable(folder.path / "scores.csv")
+            print(run_report.result_line(*finished) if rows.split else ranked)
             return
     path = folder.path / "resume.pt"
     print_ = rows.train.fingerprint
@@ -638,7 +644,7 @@ def _run(folder, rows, detector, which, options, work):
     store.clear()
     _say_what_was_done(folder, detector, options, say)
     if rows.split is None:
-        print(run_report.ranking_line(detector, folder.path))
+        print(printable(run_report.ranking_line(detector, folder.path)))
     else:
         print(run_report.result_line(rows.y_test, score))
 

@@ -38,9 +38,12 @@ from swift_hydra.data.catalogue import DATASET_DIR, resolve_dataset
 from swift_hydra.data.splits import parse_protocol, protocol_name
 from swift_hydra.settings import (
     InputError,
+    Place,
     check_choice,
+    check_range,
     check_settings,
     parse_config,
+    printable,
     run_main,
     setting,
 )
@@ -52,8 +55,9 @@ FIXED += ("report", "figures", "speed", "parts", "dirty")
 
 @dataclass
 class BenchmarkConfig:
-    datasets: str = setting(
-        str(DATASET_DIR), "a folder of .npz files, or names and paths separated by commas"
+    datasets: Place = setting(
+        str(DATASET_DIR),
+        "a folder of .npz files, or names and paths separated by commas",
     )
     seeds: str = setting("0,1", "seeds, separated by commas")
     protocols: str = setting(
@@ -83,10 +87,11 @@ class BenchmarkConfig:
     )
     memory_limit: float = setting(8.0, "GiB a cell may ask for, 0 for no limit", low=0, high=1e6)
     retry_failed: bool = setting(False, "compute failed cells again")
-    records: str = setting(
-        str(RECORDS), "folder of the records; of --frozen, unless it is given, results/frozen"
+    records: Place = setting(
+        str(RECORDS),
+        "folder of the records; of --frozen, unless it is given, results/frozen",
     )
-    frozen: str | None = setting(
+    frozen: Place | None = setting(
         None,
         "measure one fixed configuration (see swift_hydra/bench/frozen.py) on all .npz files of "
         "this folder, and write its page beside the records",
@@ -96,8 +101,9 @@ class BenchmarkConfig:
         "measure times in place of scores, into results/speed, and stop "
         "(see swift_hydra/bench/speed.py)",
     )
-    dirty: str | None = setting(
-        None, "write dirty versions of some sets into this folder and stop (see bench/dirty.py)"
+    dirty: Place | None = setting(
+        None,
+        "write dirty versions of some sets into this folder and stop (see bench/dirty.py)",
     )
     parts: str = setting(
         "scan,step,experts,score,fit,run,scale,bounds", "with --speed: what to measure; also gpu"
@@ -116,7 +122,7 @@ def main(argv=None, configuration=FROZEN):
     if config.frozen is not None:
         _measure_frozen(config, argv, configuration)
         return
-    if config.report or config.speed or config.dirty:
+    if config.report or config.speed or config.dirty is not None:
         if config.report:
             written = write_report(config.records, config.figures)
         elif config.speed:
@@ -124,7 +130,7 @@ def main(argv=None, configuration=FROZEN):
         else:
             written = write_dirty(_dataset_paths(config.datasets), config.dirty)
         for path in written:
-            print(f"written: {path}")
+            print(printable(f"written: {path}"))
         return
     _say_lost(_measure(list_cells(config), config))
 
@@ -170,7 +176,7 @@ def _measure_frozen(config, argv, configuration):
     sums = claim(config.records, configuration, paths)
     lost = _measure(cells, config)
     for path in write_page(config.records, configuration, sums):
-        print(f"written: {path}")
+        print(printable(f"written: {path}"))
     _say_lost(lost)
 
 
@@ -195,12 +201,18 @@ def list_cells(config):
     names = [protocol_name(*parse_protocol(name)) for name in config.protocols.split(",")]
     protocols = list(dict.fromkeys(names))  # weak-0.05 and weak-.05 are one
     try:
-        seeds = [int(seed) for seed in config.seeds.split(",")]
+        seeds = list(dict.fromkeys(int(seed) for seed in config.seeds.split(",")))
     except ValueError:
         raise InputError(
             f"seeds={config.seeds!r} is not usable: give integers separated by commas"
         ) from None
+    # What no cell can be computed with is no cell's failure: its record would stay.
+    for seed in seeds:
+        check_range("seeds", seed, 0, 2**32 - 1)
+    if config.max_rows != 0:
+        check_range("max_rows", config.max_rows, 10, 10**9)
     paths = _dataset_paths(config.datasets)
+    _refuse_namesakes(paths)
     return [
         Cell(
             records=str(Path(config.records).absolute()),
@@ -228,7 +240,19 @@ def _dataset_paths(datasets):
         raise InputError(
             f"{folder}: holds no .npz file: give another folder or names with --datasets"
         )
+    for path in paths:  # a pipe would be waited for, a link to nothing left out without a word
+        if not path.is_file():
+            raise InputError(f"{path}: is no regular file: take it out of the folder")
     return paths
+
+
+def _refuse_namesakes(paths):
+    """Records know a set by its file's name: of two of one name only one would be measured."""
+    first = {}
+    for path in map(Path, paths):
+        other = first.setdefault(path.stem, path)
+        if other.resolve() != path.resolve():
+            raise InputError(f"{other} and {path} are records of one name: rename one of them")
 
 
 def _open_cells(cells, config):
@@ -284,7 +308,7 @@ def _sweep(todo, config):
             failed += record["failed"] is not None
             outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"
         where = f"{record['dataset']} {record['protocol']} seed {record['seed']}"
-        tqdm.write(f"{where} {record['method']}: {outcome}")
+        tqdm.write(printable(f"{where} {record['method']}: {outcome}"))
     merge_records(config.records)  # a shared file system may show a record late
     return failed, lost
 

@@ -28,7 +28,15 @@ from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
-from swift_hydra.settings import InputError, parse_config, printable, run_main, setting
+from swift_hydra.settings import (
+    AnyText,
+    InputError,
+    Place,
+    parse_config,
+    printable,
+    run_main,
+    setting,
+)
 
 DEFAULT_DATASET = "47_yeast"
 UNLABELLED = "unlabelled"  # in place of a protocol: all rows train, none tests
@@ -38,7 +46,7 @@ UNLABELLED = "unlabelled"  # in place of a protocol: all rows train, none tests
 class FileOptions(Reading):
     """Which table is read, which of its columns, and how they are written."""
 
-    dataset: str = setting(
+    dataset: Place = setting(
         DEFAULT_DATASET,
         "an .npz with X and y, a .csv, .tsv, .txt (also .gz) or .parquet with a label column, or "
         "an ADBench name",
@@ -47,7 +55,7 @@ class FileOptions(Reading):
     label_column: str | None = setting(
         None, "label column of a .csv or .parquet (default: the last); none: there are no labels"
     )
-    drop_columns: str | None = setting(None, "columns to leave out, separated by commas")
+    drop_columns: AnyText | None = setting(None, "columns to leave out, separated by commas")
 
 
 @dataclass
@@ -301,7 +309,7 @@ def stem_of(path):
     """The name of a data set: its file's, without suffixes, and never a path of its own."""
     stem = path.name
     for suffix in (".gz", suffix_of(path)):
-        stem = stem.removesuffix(suffix) if stem.lower().endswith(suffix) else stem
+        stem = stem[: -len(suffix)] if suffix and stem.lower().endswith(suffix) else stem
     return stem.strip(". ") or "table"
 
 

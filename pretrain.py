@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.dataloader import RowOptions, load_rows
-from swift_hydra.files import content_of, load_checkpoint, write_torch
+from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
 from swift_hydra.geometry import BOUND, Neighbours
 from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import BetaCVAE, MoEDetector
@@ -31,6 +31,7 @@ from swift_hydra.scan.backends import choose_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
     InputError,
+    Place,
     check_settings,
     parse_config,
     resolve_device,
@@ -73,7 +74,7 @@ class PretrainSettings:
 class OutputOptions:
     """Where a run goes, and what it prints."""
 
-    out: str = setting("results", "folder that runs are written to")
+    out: Place = setting("results", "folder that runs are written to")
     resume: bool = setting(False, "go on where the same command was cut off, to the same scores")
     quiet: bool = setting(False, "print only results and errors")
     verbose: bool = setting(
@@ -389,7 +390,7 @@ def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE)
         if found == _decisive(settings):
             journal.progress.say(f"using {path}")
             # Left by a run that was killed between the two files.
-            (folder.path / "pretrain-resume.pt").unlink(missing_ok=True)
+            remove(folder.path / "pretrain-resume.pt")
             journal.log += log
             return pretrained
         journal.progress.say(f"{path} has other settings ({found}): pretraining again")

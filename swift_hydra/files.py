@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ except ImportError:  # Windows
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems say
 FULL = (errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else []))
+MOST_NAMED = 200  # bytes of a file's name in that of its parts: a name has at most 255
 SUM_BYTES = 64  # SHA256 (hex) of all before it: the comment of the zip archive of torch.save
 
 
@@ -73,9 +75,19 @@ def _lock(file, wait):
             time.sleep(0.1)
 
 
+def _start_of_part(path):
+    return f".{os.fsdecode(os.fsencode(path.name)[:MOST_NAMED])}."
+
+
+def remove(path):
+    """Remove a file or a link, where there is one; a folder of that name is somebody else's."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+
+
 def remove_left_parts(path):
     """Remove what killed processes were about to write to ``path``: parts that nobody holds."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    for left in path.parent.glob(f"{glob.escape(_start_of_part(path))}*.part"):
         with contextlib.suppress(OSError):
             if fcntl is None:
                 continue
@@ -101,7 +113,8 @@ def part(path, write):
     name = None
     try:
         remove_left_parts(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        start = _start_of_part(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=".part")
         with os.fdopen(handle, "wb") as file:
             with contextlib.suppress(OSError):  # file systems without locks
                 if fcntl is not None:
@@ -183,7 +196,12 @@ def torch_bytes(content):
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    data = bytearray(buffer.getbuffer())
+    return with_sum(buffer.getbuffer())
+
+
+def with_sum(archive):
+    """The bytes of a zip archive without a comment, and their SHA256 as its comment."""
+    data = bytearray(archive)
     data[-2:] = SUM_BYTES.to_bytes(2, "little")  # the archive's last field: its comment's length
     return bytes(data + hashlib.sha256(data).hexdigest().encode())
 
@@ -201,13 +219,17 @@ def load_checkpoint(path, kind, remedy=REMEDY):
         with open(path, "rb") as file:
             if not _sum_is_right(file):
                 raise ValueError("another SHA256")
+            _refuse_packed(file)
             file.seek(0)
             saved = torch.load(file, map_location="cpu", weights_only=True)
+        _refuse_repeated(saved)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}): check its permissions"
         ) from None
-    except Exception:  # a damaged pickle raises anything, IndexError and TypeError among it
+    except Exception as error:  # a damaged pickle raises anything, IndexError and TypeError too
+        if _for_want_of_memory(error):
+            raise _no_room(path, error) from None
         raise InputError(
             f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
         ) from None
@@ -216,6 +238,23 @@ def load_checkpoint(path, kind, remedy=REMEDY):
         found = " ".join(repr(found).split())[:60]
         raise InputError(f"{path}: holds {found}, not a {kind!r} checkpoint: {remedy}")
     return saved
+
+
+def _refuse_packed(file):
+    """Refuse an archive that becomes larger than its file: torch.save packs nothing."""
+    with zipfile.ZipFile(file) as archive:
+        if sum(member.file_size for member in archive.infolist()) > os.fstat(file.fileno()).st_size:
+            raise ValueError("more content than bytes")
+
+
+def _refuse_repeated(value):
+    """Refuse tensors that repeat a few stored numbers: any use of them takes what they claim."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError("a tensor of more numbers than are stored")
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _refuse_repeated(item)
 
 
 def _sum_is_right(file):
@@ -236,6 +275,16 @@ def _sum_is_right(file):
     return digest.hexdigest().encode() == told
 
 
+def _for_want_of_memory(error):
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # torch's own error
+
+
+def _no_room(path, error):
+    """What this machine lacks is no fault of the file, which may be the only one."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    return InputError(f"{path}: cannot be used here ({reason}): free memory or disk space")
+
+
 @contextlib.contextmanager
 def content_of(path, remedy=REMEDY):
     """While the content of a checkpoint is put to use: whatever is wrong with it names the file.
@@ -247,6 +296,8 @@ def content_of(path, remedy=REMEDY):
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) or _for_want_of_memory(error):
+            raise _no_room(path, error) from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"{path}: its content does not fit together ({reason[:160]}): {remedy}"

@@ -25,6 +25,27 @@ class InputError(ValueError):
     """A mistake in what the user gave: one line that names the place, the value and the remedy."""
 
 
+def _given(text):
+    """The text of a flag; an empty one is as a rule a variable of the shell that was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: give a value, or leave it out")
+    return text
+
+
+class Place(str):
+    """Annotates a file or folder; ``~`` is home in ``--out=~/runs`` too, which no shell expands."""
+
+    def __new__(cls, text):
+        return os.path.expanduser(_given(text))
+
+
+class AnyText(str):
+    """Annotates a text that may be empty."""
+
+    def __new__(cls, text):
+        return str(text)
+
+
 def setting(
     default,
     help,
@@ -123,13 +144,16 @@ def _add_argument(parser, field, default):
     short = field.metadata["short"]
     name = "--" + field.name.replace("_", "-")
     names = [short, name] if short else [name]
+    if isinstance(default, os.PathLike):  # written at the top of a script; reports hold texts
+        default = os.fspath(default)
     options = {"default": default, "help": field.metadata["help"]}
     if field.metadata["positional"]:
-        parser.add_argument(field.name, nargs="?", **options)
+        parser.add_argument(field.name, nargs="?", type=_parser_type(field.type), **options)
     elif isinstance(field.default, bool):
         parser.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
     else:
         kind = _parser_type(field.type)
+        kind = _given if kind is str else kind
         parser.add_argument(*names, type=kind, choices=field.metadata["choices"], **options)
 
 
@@ -148,9 +172,11 @@ def check_settings(config):
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         bounds = field.metadata
+        if value is None and field.default is None:
+            continue
         if bounds["choices"] is not None:
             check_choice(field.name, value, bounds["choices"])
-        if bounds["low"] is not None and not (value is None and field.default is None):
+        if bounds["low"] is not None:
             whole = _parser_type(field.type) is int
             check_range(field.name, value, bounds["low"], bounds["high"], whole)
 
@@ -191,7 +217,7 @@ def resolve_device(name):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # a device such as meta makes tensors without values
     except (RuntimeError, AssertionError):
         raise InputError(f"device={name!r} cannot be used here: choose auto or cpu") from None
     return device

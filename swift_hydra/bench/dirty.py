@@ -18,6 +18,7 @@ import numpy as np
 
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.files import write_bytes
+from swift_hydra.settings import InputError
 
 SETS = (
     "47_yeast",
@@ -103,4 +104,6 @@ def write_dirty(paths, out):
             target = Path(out) / f"{data.name}-{kind}.npz"
             write_bytes(target, buffer.getvalue())
             written.append(target)
+    if not written:
+        raise InputError(f"datasets: none is called {', '.join(SETS)}: give some of these")
     return written

@@ -25,7 +25,7 @@ from swift_hydra.bench.records import key_of, load_records
 from swift_hydra.bench.scores import UNDEFINED, Scores
 from swift_hydra.data.download import sha256_of
 from swift_hydra.files import write_bytes
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, printable
 from swift_hydra.SwiftHydra import SwiftHydra
 
 LEDGER = "frozen.json"
@@ -122,8 +122,8 @@ def claim(folder, configuration, paths):
     if ledger.exists():
         try:
             content = json.loads(ledger.read_text())
-            before, known = content["configuration"], dict(content["sets"])
-        except (ValueError, KeyError, TypeError):
+            before, known = str(content["configuration"]), dict(content["sets"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"{ledger}: is damaged: choose another --records") from None
         if before != configuration.sha256:
             raise InputError(
@@ -221,7 +221,7 @@ def _head(records, configuration, sums):
         elif reason is not None:
             failed[record["protocol"], record["method"]].append(f"{record['dataset']}: {reason}")
     for protocol, names in sorted(undefined.items()):
-        listed = ", ".join(sorted(names))
+        listed = printable(", ".join(sorted(names)))
         lines += [f"*{protocol}* is undefined on, and has no scores of: {listed}.", ""]
     if failed:
         lines += [row_of("protocol", "method", "failed cells", "the first"), rule_of(3)]

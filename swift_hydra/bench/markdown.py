@@ -1,8 +1,11 @@
 """Rows of Markdown tables."""
 
+from swift_hydra.settings import printable
+
 
 def row_of(*cells):
-    """One row; an empty string is an empty cell."""
+    """One row; an empty string is an empty cell. No text breaks out of its cell."""
+    cells = [printable(cell).replace("|", r"\|") for cell in cells]
     return "".join(f"| {cell} " if cell != "" else "| " for cell in cells) + "|"
 
 

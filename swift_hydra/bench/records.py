@@ -88,20 +88,29 @@ def read_records(path):
         InputError: for a line that is no record.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_bytes().splitlines()
     except FileNotFoundError:  # not written yet, or merged a moment ago
         return {}
     found = {}
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
+            record = _as_record(line)
             found[key_of(record)] = record
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"{path}, line {number}: is not a record: take the line out, "
                 "and the same sweep computes the cell again"
             ) from None
     return found
+
+
+def _as_record(line):
+    record = json.loads(line.decode())
+    parts = (*key_of(record), record["failed"])
+    kinds = zip(parts, (str, str, str, int, str | None), strict=True)
+    if not all(isinstance(value, kind) for value, kind in kinds):
+        raise TypeError("a key of another type")
+    return record
 
 
 def find_record(folder, key):

@@ -379,8 +379,15 @@ class ColumnScaler:
 
     @classmethod
     def from_snapshot(cls, saved):
-        """Rebuild from :meth:`snapshot`; results are equal to the bit."""
-        return cls(*(np.array(saved[name], dtype=np.float64) for name in ("centre", "scale")))
+        """Rebuild from :meth:`snapshot`; results are equal to the bit.
+
+        Raises:
+            ValueError: for what no fit leaves.
+        """
+        centre, scale = (np.array(saved[name], dtype=np.float64) for name in ("centre", "scale"))
+        if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError("centre or scale is not finite, or a scale is not above 0")
+        return cls(centre, scale)
 
 
 def check_span(X, names, source):

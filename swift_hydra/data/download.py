@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from swift_hydra.data.catalogue import DATASET_DIR, catalogue, read_catalogue
+from swift_hydra.files import write_bytes
 from swift_hydra.settings import InputError
 
 DEFAULT_SOURCE = "https://github.com/Minqi824/ADBench/raw/main/adbench/datasets"
@@ -318,21 +318,15 @@ def _read_local(folder):
     path = Path(folder) / LOCAL_SUMS
     if not path.is_file():
         return {}
-    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.split() for line in path.read_text("utf-8", errors="replace").splitlines())
     return {parts[1]: parts[0] for parts in lines if len(parts) == 2}
 
 
 def _record(folder, name, sha256, occasion):
     """Add a sum to ``SHA256SUMS.local`` (the format of ``sha256sum -c``), all or nothing."""
     sums = _read_local(folder) | {name: sha256}
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
-            out.writelines(f"{value}  {key}\n" for key, value in sorted(sums.items()))
-        os.replace(temporary, Path(folder) / LOCAL_SUMS)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    lines = (f"{value}  {key}\n" for key, value in sorted(sums.items()))
+    write_bytes(Path(folder) / LOCAL_SUMS, "".join(lines).encode())
     print(
         f"{name}: no published SHA256: that of the {occasion} is in {LOCAL_SUMS} and checked from "
         "now on",

@@ -73,6 +73,11 @@ def read_npz(path, keys=("X", "y")):
                 arrays.append(_checked_array(path, key, archive[key]))
     except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: there is not enough memory for key {key!r} ({_short(error)}): give fewer "
+            "rows or columns"
+        ) from None
     except Exception as error:  # numpy parses an array's header as Python text: anything
         if key is not None and "allow_pickle" in str(error):
             raise InputError(

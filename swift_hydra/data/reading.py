@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from swift_hydra.settings import InputError, setting
+from swift_hydra.settings import AnyText, InputError, setting
 
 MISSING = ("na", "n/a", "nan", "<na>", "nat", "null", "none", "?")  # beside the empty cell
 SPACES = "' \u00a0\u202f"  # what parts thousands beside point and comma
@@ -32,7 +32,7 @@ class Reading:
     decimal: str | None = setting(
         None, "decimal mark of a text file (default: found out)", choices=(".", ",")
     )
-    missing: str | None = setting(
+    missing: AnyText | None = setting(
         None,
         "texts that stand for a gap, separated by commas, '' for none (default: NA, N/A, NaN, "
         "null, None, NaT, ?; an empty cell always does)",

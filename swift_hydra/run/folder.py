@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.files import NO_LOCKS, file_lock, part, torch_bytes
+from swift_hydra.files import NO_LOCKS, file_lock, part, remove, torch_bytes
 from swift_hydra.settings import InputError
 
 FIGURES = (
     *("curves.png", "scores.png", "alarms.png", "map.png", "experts.png"),
     *("episodes.png", "training.png"),
 )
+RANKING = "row,score,p_value,rank,anomaly"  # first line of a run's own scores.csv
 OPTIONAL = (*FIGURES, "report.html", "scores.csv", "student.onnx")  # not of every run
 
 
@@ -139,9 +140,17 @@ class RunFolder:
                 parts[name] = stack.enter_context(
                     part(self.path / name, lambda file, content=content: file.write(content))
                 )
-            (self.path / "DONE").unlink(missing_ok=True)
+            remove(self.path / "DONE")
             for name in OPTIONAL:  # of the run before; what else is there is not ours
-                if name not in contents:
-                    (self.path / name).unlink(missing_ok=True)
+                if name not in contents and not _is_of_score(self.path / name):
+                    remove(self.path / name)
             for name, finished in parts.items():
                 os.replace(finished, self.path / name)
+
+
+def _is_of_score(path):
+    """Is it a scores.csv that the command ``score`` wrote beside the checkpoint?"""
+    if path.name != "scores.csv" or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.readline(len(RANKING) + 2).rstrip() != RANKING.encode()

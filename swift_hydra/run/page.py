@@ -1,7 +1,9 @@
 """A finished run as one web page: numbers, settings and figures in a file that needs no server."""
 
 import base64
-from html import escape
+import html
+
+from swift_hydra.settings import printable
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; }
@@ -80,6 +82,11 @@ def page(report, figures):
 </body>
 </html>
 """
+
+
+def escape(text):
+    """Foreign text as a page may hold it, in UTF-8."""
+    return html.escape(printable(text))
 
 
 def _figure(title, caption, png):

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from swift_hydra.run.figures import Run, draw_run
+from swift_hydra.run.folder import RANKING
 from swift_hydra.run.record import environment_report, peak_memory_mib
 
 
@@ -21,7 +22,7 @@ def ranking(detector):
     scores = detector.decision_scores_
     p = detector.p_values_of(scores)
     rank = (-scores).argsort(kind="stable").argsort(kind="stable") + 1
-    lines = ["row,score,p_value,rank,anomaly"]
+    lines = [RANKING]
     columns = (scores.tolist(), p.tolist(), rank.tolist(), detector.labels_.tolist())
     for row, (score, value, place, flag) in enumerate(zip(*columns, strict=True)):
         lines.append(f"{row},{score:.9g},{value:.6g},{place},{flag}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.files import content_of, load_checkpoint, write_torch
+from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
 from swift_hydra.settings import InputError
 
 REMEDY = "delete it or run without --resume"
@@ -62,6 +62,10 @@ class Store:
         self.took = 0.0
         if not path.exists():
             return
+        if not path.is_file():
+            raise InputError(
+                f"{path}: is no ordinary file: take it away, a run keeps its state there"
+            )
         if not resume:
             say(f"{path} of a run that was cut off will be replaced: --resume would go on from it")
             return
@@ -124,7 +128,7 @@ class Store:
     def clear(self):
         """The run is done: nothing is left to go on from."""
         self.entries = {}
-        self.path.unlink(missing_ok=True)
+        remove(self.path)
 
 
 def finished_run(folder, prints, settings, ranks=False):
@@ -155,7 +159,9 @@ def finished_run(folder, prints, settings, ranks=False):
         with np.load(path, allow_pickle=False) as arrays:
             y, score = arrays["y_test"], arrays["score"]
         n = report["n_test"]
-        if y.shape != (n,) or score.shape != (n,) or not np.isfinite(score).all():
+        classes = set() if ranks else {0, 1}
+        whole = y.shape == score.shape == (n,) and set(y.tolist()) == classes
+        if not whole or not np.isfinite(score).all():
             raise ValueError("other rows than the report's")
         return y, score
     except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it

@@ -28,7 +28,9 @@ from swift_hydra.data.reading import Reading, number
 from swift_hydra.files import part, real_place, write_file
 from swift_hydra.settings import (
     InputError,
+    Place,
     check_range,
+    check_settings,
     flag_values,
     parse_config,
     printable,
@@ -37,6 +39,7 @@ from swift_hydra.settings import (
 
 # What a spreadsheet takes for the start of one, the wide forms of East Asian keyboards among it.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+NO_TEXT = (".gz", ".zip", ".parquet", ".npz", ".npy", ".xlsx", ".xls", ".pt", ".onnx")
 NAMED = 5  # drifting columns that are named
 DRIFT = 0.01  # share of rows outside the training range that is worth a warning
 
@@ -45,13 +48,15 @@ DRIFT = 0.01  # share of rows outside the training range that is worth a warning
 class ScoreOptions(Reading):
     """Settings of the command."""
 
-    checkpoint: str = setting(
-        None, "checkpoint.pt or student.onnx of a run, or what SwiftHydra.save or export wrote"
+    checkpoint: Place = setting(
+        None,
+        "checkpoint.pt or student.onnx of a run, or what SwiftHydra.save or export wrote",
     )
-    data: str = setting(
-        None, "rows to score: a .csv, .parquet or .npz with the columns of the training table"
+    data: Place = setting(
+        None,
+        "rows to score: a .csv, .parquet or .npz with the columns of the training table",
     )
-    out: str = setting("scores.csv", "where the scores are written")
+    out: Place = setting("scores.csv", "where the scores are written")
     id_column: str | None = setting(None, "column that names the rows (default: their number)")
     explain: int = setting(0, "features to name for every row above the threshold")
     p_values: bool = setting(False, "a column more: how improbable the score is for a normal row")
@@ -148,6 +153,7 @@ def main(argv, load):
             raise InputError(
                 f"{name}: is missing: python SwiftHydra.py score --checkpoint C --data new.csv"
             )
+    check_settings(config)
     detector = _as_asked(load(config.checkpoint), config)
     columns = detector.columns_
     tally = Tally(columns)
@@ -245,13 +251,15 @@ def _starts_formula(text):
 def _write_scores(config, write):
     """The output file, never in place of something that this command would not write again."""
     out = real_place(config.out)
-    if out.suffix == ".gz":
-        raise InputError(f"{out}: scores are written as plain text: leave .gz out of the name")
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
     for given in (config.data, config.checkpoint):
         if out.exists() and out.samefile(given):
             raise InputError(f"{out}: is what is read, it would be lost: choose another --out")
+    if out.suffix.lower() in NO_TEXT:
+        raise InputError(
+            f"{out}: scores are written as plain text: leave {out.suffix} out of the name"
+        )
     if config.force or not out.is_file() or out.stat().st_size == 0:
         write_file(out, write)
         return
@@ -271,9 +279,12 @@ def _write_scores(config, write):
 def _telling(path, n_telling):
     """What tells whose scores a file holds: the first cells of every line.
 
-    None for a file that has columns which this command does not write.
+    None for a file that has columns which this command does not write, or is no such text at all.
     """
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+    with (
+        open(path, newline="", encoding="utf-8", errors="replace") as file,
+        contextlib.suppress(csv.Error),
+    ):
         lines = csv.reader(file)
         header = next(lines, [])
         ours = header[1:3] == ["score", "anomaly"] and all(
@@ -283,3 +294,5 @@ def _telling(path, n_telling):
         yield header[:1] if ours else None
         for line in lines if ours else ():
             yield line[:n_telling]
+        return
+    yield None

@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -360,6 +361,10 @@ def test_the_script_is_told_what_is_labelled(folder):
         ("protocols", "often"),
         ("protocols", "weak"),
         ("seeds", "a"),
+        ("seeds", "0,-1"),
+        ("seeds", str(2**32)),
+        ("max_rows", -1),
+        ("max_rows", 3),
         ("datasets", "47_yeats"),
         ("jobs", 0),
         ("time_limit", 0.0),
@@ -401,3 +406,24 @@ def test_records_that_cannot_be_written_are_named(tmp_path):
     )
     assert done.returncode == 2
     assert "choose another --records" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_set_is_a_file_and_its_name_is_its_own(folder):
+    """A pipe would be waited for; records know a set by its file's name alone."""
+    config = benchmark.BenchmarkConfig(datasets=str(folder))
+    for make in (os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)):
+        path = folder / "odd.npz"
+        make(path)
+        with pytest.raises(InputError, match=r"odd\.npz: is no regular file: take it out"):
+            benchmark.list_cells(config)
+        path.rmdir() if path.is_dir() else path.unlink()
+    (folder / "other").mkdir()
+    shutil.copy(folder / "good.npz", folder / "other" / "good.npz")
+    twice = dataclasses.replace(config, seeds="0,1,0,01", methods="kNN")
+    assert [cell.seed for cell in benchmark.list_cells(twice) if cell.dataset == "good"] == [0, 1]
+    two = f"{folder / 'good.npz'},{folder / 'other' / 'good.npz'}"
+    with pytest.raises(InputError, match="records of one name"):
+        benchmark.list_cells(dataclasses.replace(config, datasets=two))
+    with pytest.raises(InputError, match="none is called 47_yeast"):
+        benchmark.main(["--datasets", str(folder / "good.npz"), "--dirty", str(folder / "dirty")])

@@ -117,9 +117,21 @@ def test_a_folder_belongs_to_one_configuration_and_its_files(sets, tmp_path):
     paths[0].write_bytes(b"another")
     with pytest.raises(InputError, match=f"other files called {paths[0].stem}: choose another"):
         claim(tmp_path, TINY, paths)
-    (tmp_path / "frozen.json").write_text("{")
-    with pytest.raises(InputError, match=r"frozen\.json: is damaged"):
-        claim(tmp_path, TINY, paths)
+    for content in ("{", "[" * 100_000, '{"configuration": 3, "sets": 3}'):
+        (tmp_path / "frozen.json").write_text(content)
+        with pytest.raises(InputError, match=r"frozen\.json: is damaged"):
+            claim(tmp_path, TINY, paths)
+
+
+def test_any_name_of_a_set_stands_on_the_page(tmp_path):
+    names = ["a|b", "two\nlines", "\x1b[2J", "\udcff"]
+    for name in names:
+        write_record(tmp_path, record("kNN", name, 0, failed="ValueError: 'unseen' is undefined"))
+    write_page(tmp_path, TINY, dict.fromkeys(names, "0"))
+    text = (tmp_path / "frozen.md").read_text()
+    assert "\x1b" not in text
+    for shown in (r"a\|b", r"two\nlines", r"\x1b[2J", r"\udcff"):
+        assert f"| {shown} | `0` |" in text
 
 
 def test_the_command_refuses_what_would_change_it_and_prints_one_sum(sets, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 
 import pytest
@@ -133,10 +134,19 @@ def test_sweeps_that_merge_at_once_lose_nothing(tmp_path):
     assert not list((tmp_path / ".cells").glob("*.json"))
 
 
-@pytest.mark.parametrize("line", ["<<<<<<< HEAD", '{"method": "kNN"}', "[1]", '"text"'])
+ODD = [{"method": 1}, {"seed": "0"}, {"dataset": None}, {"protocol": []}, {"failed": 3}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("<<<<<<< HEAD", '{"method": "kNN"}', "[1]", '"text"', "[" * 100_000, "\udcff", ""),
+        *(as_line(made("kNN", seed=1) | odd).strip() for odd in ODD),
+    ],
+)
 def test_a_damaged_line_is_named(tmp_path, line):
     path = merged_path(tmp_path, "seen")
-    path.write_text(as_line(made("kNN")) + line + "\n")
+    path.write_bytes(os.fsencode(as_line(made("kNN")) + line + "\n"))
     with pytest.raises(InputError, match=r"seen\.jsonl, line 2: is not a record"):
         load_records(tmp_path)
 

@@ -317,3 +317,15 @@ def test_at_the_shell(server, tmp_path):
             "HTTP 404" in (result.stderr if name == "Ionosphere" else result.stdout)
             and result.stdout.count("already there") == count
         ), result
+
+
+def test_recorded_sums_are_the_users_and_outlive_a_damaged_line(server, tmp_path, download):
+    (tmp_path / LOCAL_SUMS).write_bytes(b"abc  other.npz\n\xff\n")
+    download(UNKNOWN[:-4], server.url, tmp_path)
+    assert UNKNOWN in (tmp_path / LOCAL_SUMS).read_text()
+    assert "abc  other.npz" in (tmp_path / LOCAL_SUMS).read_text()
+    (tmp_path / "new").touch()
+    (tmp_path / LOCAL_SUMS).unlink()
+    download(UNKNOWN[:-4], server.url, tmp_path)
+    modes = {(tmp_path / name).stat().st_mode for name in (LOCAL_SUMS, "new")}
+    assert len(modes) == 1

@@ -19,7 +19,7 @@ from swift_hydra.data.files import stream_table
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table, fingerprint
 from swift_hydra.dataloader import Dataset, load_dataset
-from swift_hydra.files import load_checkpoint
+from swift_hydra.files import content_of, load_checkpoint, with_sum, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.pretrain import PretrainSettings, load_pretrained, pretrain, save_pretrained
 from swift_hydra.settings import InputError
@@ -359,10 +359,10 @@ def changed(draw, content):
 def test_checkpoints_of_another_content(tmp_path, saved, data):
     path = tmp_path / "changed.pt"
     kind = data.draw(st.sampled_from(["full", "paper", "pretrained"]))
-    torch.save(changed(data.draw, torch.load(saved / f"{kind}.pt", weights_only=True)), path)
+    write_torch(path, changed(data.draw, torch.load(saved / f"{kind}.pt", weights_only=True)))
     if kind == "pretrained":
         loaded = usable_or_refused(lambda path: load_pretrained(path, MARK), path)
-        assert loaded is None or loaded.cvae.config["d_features"] == X.shape[1]
+        assert loaded is None or loaded[0].cvae.config["d_features"] == X.shape[1]
     else:
         check_detector(path)
 
@@ -390,3 +390,60 @@ def test_a_checkpoint_runs_no_code(tmp_path, kind):
     with pytest.raises(InputError, match=r"bomb\.pt"):
         SwiftHydra.load(path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path):
+    """Tensors that repeat one stored number, and archives that are packed."""
+    path = tmp_path / "large.pt"
+    for repeated in (torch.zeros(1).expand(10**12), torch.ones(2, 1).expand(2, 10**11)):
+        write_torch(path, {"kind": "SwiftHydra", "parameters": [{"a": repeated}]})
+        with pytest.raises(InputError, match=r"large\.pt: not a readable checkpoint"):
+            load_checkpoint(path, "SwiftHydra")
+    plain, packed = io.BytesIO(), io.BytesIO()
+    torch.save({"kind": "SwiftHydra", "a": torch.zeros(10**6)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.namelist():
+            new.writestr(member, old.read(member))
+    path.write_bytes(with_sum(packed.getvalue()))
+    with pytest.raises(InputError, match=r"large\.pt: not a readable checkpoint"):
+        load_checkpoint(path, "SwiftHydra")
+    path.write_bytes(with_sum(plain.getvalue()))
+    assert load_checkpoint(path, "SwiftHydra")["a"].shape == (10**6,)
+
+
+@pytest.mark.parametrize("shape", [(10**13, 5), (300, 10**11)])
+def test_an_array_larger_than_memory_is_refused(tmp_path, shape):
+    path = tmp_path / "huge.npz"
+    head = io.BytesIO()
+    described = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, described)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("X.npy", head.getvalue())
+        archive.writestr("y.npy", head.getvalue())
+    with pytest.raises(InputError, match=r"huge\.npz: there is not enough memory for key 'X'"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        FileNotFoundError(2, "No usable temporary directory found"),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_lacks_is_no_damage(tmp_path, monkeypatch, error):
+    """A message that says to delete the file would cost its owner a good one."""
+
+    def fails(*args, **options):
+        raise error
+
+    path = tmp_path / "good.pt"
+    write_torch(path, {"kind": "SwiftHydra"})
+    with pytest.raises(InputError, match=r"good\.pt: cannot be used here"), content_of(path):
+        fails()
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(InputError, match=r"good\.pt: cannot be") as refused:
+        load_checkpoint(path, "SwiftHydra")
+    assert "delete" not in str(refused.value)

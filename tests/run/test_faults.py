@@ -26,8 +26,8 @@ from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_m
 
 from swift_hydra.files import load_checkpoint, write_torch
 from swift_hydra.journal import Journal
-from swift_hydra.run.folder import RunFolder
-from swift_hydra.run.resume import Store
+from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
+from swift_hydra.run.resume import Store, finished_run
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
@@ -516,3 +516,34 @@ def test_reading_needs_no_lock_and_a_lock_leaves_nothing(base, capsys):
     with held.locked():
         pass
     assert set(contents(held.path)) == NAMES
+
+
+def test_what_is_not_of_a_run_stays_in_its_folder(tmp_path):
+    """Folders of a file's name, and what ``score`` wrote beside the checkpoint."""
+    folder = RunFolder(tmp_path, "made", "seen", 0)
+    report = {"failed": None}
+    for name in OPTIONAL:
+        (folder.path / name).mkdir()
+        folder.write_results(report, [], None, None)
+        assert (folder.path / name).is_dir() and (folder.path / "DONE").exists()
+        (folder.path / name).rmdir()
+    scored = folder.path / "scores.csv"
+    for first, stays in (("row,score,anomaly", True), (f"{RANKING},mine", True), (RANKING, False)):
+        scored.write_text(first + "\n0,1,1\n")
+        folder.write_results(report, [], None, None)
+        assert scored.exists() == stays
+    for name in ("pretrain-resume.pt", "resume.pt"):
+        (folder.path / name).mkdir()
+        with pytest.raises(InputError, match=f"{name}: is no ordinary file"):
+            Store(folder.path / name, "", {}, False, print)
+
+
+def test_a_finished_run_has_labels_of_both_kinds(tmp_path):
+    folder = RunFolder(tmp_path, "made", "seen", 0)
+    report = {"failed": None, "config": {}, "n_test": 4}
+    for y in (np.zeros(4), np.full(4, "a"), np.array([0, 1, 2, 1]), np.full(4, np.nan)):
+        folder.write_results(report, [], {"y_test": y, "score": np.arange(4.0)}, {})
+        with pytest.raises(InputError, match=r"scores\.npz: is missing or damaged"):
+            finished_run(folder, {}, {})
+    folder.write_results(report, [], {"y_test": np.arange(4) % 2, "score": np.arange(4.0)}, {})
+    assert finished_run(folder, {}, {}) is not None

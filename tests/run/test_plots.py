@@ -163,7 +163,7 @@ def test_umap_is_a_third_panel_where_it_is_installed(monkeypatch):
 
 
 def test_all_text_is_escaped():
-    bad = "<script>&\"'"
+    bad = "<script>&\"'\x1b[2J\udcff"  # a file's name may hold any byte
     report = {
         "dataset": bad,
         "protocol": bad,
@@ -189,7 +189,8 @@ def test_all_text_is_escaped():
         "auc_pr": 0.5,
     }
     text = page(report, [(bad, bad, b"png")])
-    assert "<script" not in text
+    assert "<script" not in text and "\x1b" not in text
+    assert text.encode().count(rb"\x1b[2J\udcff") > 10
     assert text.count("&lt;script&gt;&amp;") > 10
     assert "<th>label_column</th><td>default</td>" in text
 

@@ -13,7 +13,8 @@ from helpers import ROOT, made_table, run_script
 
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.table import as_table
-from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.settings import run_main
+from swift_hydra.SwiftHydra import SwiftHydra, main
 
 SHORT = {
     "cvae_steps": 60,
@@ -195,6 +196,42 @@ def test_scores_of_other_rows_are_not_replaced(trained, tmp_path):
     link = tmp_path / "link.csv"
     link.symlink_to(out)
     assert score(trained[2], more, "--out", link).returncode == 0 and link.is_symlink()
+
+
+def refused_here(capsys, *words):
+    """The message of a command that is run in this process."""
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: main([str(word) for word in words]))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "unexpected" not in error, error
+    return error
+
+
+def test_whatever_stands_at_out_is_kept(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
+    command = ["score", "--checkpoint", trained[2], "--data=~/new.csv", "--quiet", "--out"]
+    long, out = b"x" * 200_000, tmp_path / "mine"
+    for mine in (long, b'row,score,anomaly\n"' + long, b"\0\xff", b"row,score,anomaly\n0,\0,1\n"):
+        out.write_bytes(mine)
+        assert "holds something else" in refused_here(capsys, *command, out)
+        assert out.read_bytes() == mine
+    for name in ("s.csv.GZ", "s.parquet", "s.pt", "s.xlsx"):
+        assert "as plain text" in refused_here(capsys, *command, tmp_path / name)
+    assert "it would be lost" in refused_here(capsys, *command, data)
+    longest = tmp_path / ("n" * 251 + ".csv")
+    for _ in range(2):
+        main([*map(str, command), str(longest)])
+    assert len(longest.read_text().splitlines()) == 6
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("value", ["nan", "5", "-1", "inf"])
+def test_shares_are_shares(trained, tmp_path, value, capsys):
+    words = ["score", "--checkpoint", trained[2], "--data", tmp_path / "new.csv"]
+    for flag in ("verify", "false_alarms"):
+        error = refused_here(capsys, *words, f"--{flag.replace('_', '-')}={value}")
+        assert f"{flag}={float(value)} is not usable" in error
 
 
 def test_what_killed_runs_left_goes_and_modes_are_the_users(trained, tmp_path):

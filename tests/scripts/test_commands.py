@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ import torch
 from helpers import ROOT, SHORT, made_table, real_set, run_script
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.benchmark import BenchmarkConfig
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.splits import make_split
 from swift_hydra.dataloader import DownloadOptions, FileOptions, RowOptions, load_dataset
 from swift_hydra.pretrain import OutputOptions, PretrainSettings
-from swift_hydra.settings import run_main
+from swift_hydra.run.score_file import ScoreOptions
+from swift_hydra.settings import AnyText, Place, _parser_type, parse_config, run_main
 from swift_hydra.SwiftHydra import RunOptions, SwiftHydra, main
 
 PRETRAIN_SHORT = SHORT[:4]
@@ -168,6 +171,14 @@ def test_help_documents_every_flag(script):
             assert without_spaces(field.metadata["help"]) in text
 
 
+COMMANDS = {
+    "SwiftHydra.py": (RowOptions, SwiftHydra, RunOptions),
+    "score": (ScoreOptions,),
+    "dataloader.py": (FileOptions, ColumnSettings, DownloadOptions),
+    "benchmark.py": (BenchmarkConfig,),
+}
+
+
 def half(data):
     return data[: len(data) // 2]
 
@@ -213,6 +224,11 @@ BAD_ARGUMENTS = {
     "labelled": (["good.npz", "--protocol", "weak", "--labelled", "5%"], "labelled='5%'"),
     "unknown flag": (["good.npz", "--speed"], "--speed"),
     "experts": (["good.npz", "--n-experts", "lots"], "lots"),
+    "no experts of this many": (["good.npz", "--n-experts", "1000000000"], "from 1 to 1000"),
+    "digits that are no number": (["good.npz", "--n-experts", "\u00b2"], "n_experts="),
+    "device without values": (["good.npz", "--device", "meta"], "device='meta'"),
+    "empty checkpoint": (["good.npz", "--eval-only", ""], "--eval-only: is empty"),
+    "empty out": (["good.npz", "--out", ""], "--out: is empty"),
     "device": (["good.npz", "--device", "abacus"], "abacus"),
     "steps": (["good.npz", "--mixture-steps", "0"], "mixture_steps=0"),
     "pretraining steps": (["good.npz", "--cvae-steps", "-3"], "cvae_steps=-3"),
@@ -262,6 +278,33 @@ def test_bad_input_through_the_command(case, tmp_path):
     arguments, needle = bad_input(case, tmp_path)
     for script in ("pretrain.py", "SwiftHydra.py"):
         refused(run_script(script, *arguments, cwd=tmp_path), needle)
+
+
+@pytest.mark.parametrize("classes", COMMANDS.values(), ids=COMMANDS)
+def test_texts_are_given_and_places_are_found_from_home(classes, monkeypatch, tmp_path, capsys):
+    """An empty text is a variable of the shell that was not set; some may be empty."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
+    for name, field in fields.items():
+        flag = [] if field.metadata["positional"] else [f"--{name.replace('_', '-')}"]
+        kind = _parser_type(field.type)
+        if not field.metadata["flag"] or kind in (bool, int, float):
+            continue
+        if kind is AnyText:
+            assert any(getattr(c, name, 0) == "" for c in parse_config(classes, "", [*flag, ""]))
+            continue
+        with pytest.raises(SystemExit) as stop:
+            parse_config(classes, "", [*flag, ""])
+        assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+        if kind is Place:
+            words = [f"{flag[0]}=~/a"] if flag else ["~/a"]
+            found = {getattr(config, name, None) for config in parse_config(classes, "", words)}
+            assert found - {None} == {str(tmp_path / "a")}
+
+
+def test_a_path_at_the_top_of_a_script_is_a_text():
+    (which,) = parse_config([RowOptions], "", [], dataset=Path("a.csv"))
+    assert which.dataset == "a.csv"
 
 
 def eval_only(data, checkpoint):
@@ -360,6 +403,21 @@ def test_a_table_without_labels_is_ranked(tmp_path):
         "SwiftHydra.py", "score", "--checkpoint", checkpoint, "--data", "t.npz", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_name_reaches_the_terminal_escaped_and_its_suffix_in_any_case_goes(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    X, _ = made_table(n=60, d=3, n_anomalies=5)
+    name = "a\x1b[31m\nb"
+    with open(f"{name}.CSV", "w") as file:
+        file.writelines(",".join(map(str, row)) + "\n" for row in X)
+    for more in ([], ["--resume"]):
+        main([f"{name}.CSV", "--label-column", "none", *SHORT, "--quiet", *more])
+        out = capsys.readouterr().out
+        assert "\x1b" not in out and out.count("\n") == 1 and r"a\x1b[31m\nb" in out
+    assert (tmp_path / "results" / name / "unlabelled" / "seed0" / "DONE").exists()
 
 
 def test_nothing_known_and_one_class(tmp_path):

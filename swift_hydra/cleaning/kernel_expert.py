@@ -27,6 +27,7 @@ RIDGES = (0.03, 0.3, 3.0)
 CANCELLED = 1e-13  # of the squared length of two rows
 SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
+FEW_ROWS = 50  # times the columns: of fewer rows the scales can know each row's label
 SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's cache
 COPIED_ROWS = 65536  # training rows scored at a time: a copy of all of them could be gigabytes
 
@@ -86,13 +87,13 @@ class KernelExpert:
         Returns:
             (n,) scores of the rows by fits that left them out. Without views every group of rows is
             left out of the one fit, in closed form; rows beyond the centres were never part of it.
-            With views there is a fit without each fold. Of a wide table's every fold the scales,
-            too, are learned without it: there are enough of them to know each row's label.
+            With views there is a fit without each fold. Where rows are few for the columns, the
+            scales, too, are learned without each fold: there are enough of them to know its labels.
         """
         X = np.asarray(X)
-        rows, target, predicted = self._learn(X, y, rng, max_centres, left_out.groups)
-        wide = len(np.unique(left_out.groups[rows])) <= X.shape[1]
-        if wide and self.rounds:
+        rows, target, predicted = self._learn(X, y, rng, max_centres, left_out.groups, RIDGES)
+        few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
+        if few and self.rounds:
             return self._learned_without_folds(X, y, rng, max_centres, left_out, views)
         if views is not None:
             return self._without_folds(target, rows, left_out.folds, views)
@@ -103,10 +104,11 @@ class KernelExpert:
             scores[part] = self.score(X[part])
         return scores
 
-    def _learn(self, X, y, rng, max_centres, groups):
+    def _learn(self, X, y, rng, max_centres, groups, ridges):
         """Centres, scales and coefficients from rows X (n, d) with labels and groups (n,).
 
-        Returns numbers of the centres' rows (m,), their targets and left-out scores.
+        Returns numbers of the centres' rows (m,), their targets and left-out scores by the best of
+        the ridges.
         """
         anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[: max_centres // 2])
         most = max_centres - len(anomalies)
@@ -121,8 +123,8 @@ class KernelExpert:
             self.width = _typical(distance)
             # Which ridge is best hardly matters to the scales that a round learns: only the last
             # one chooses.
-            ridges = RIDGES[1:2] if left else RIDGES
-            predicted = self._solve(self._kernel(distance), target, weight, ridges, groups[rows])
+            tried = RIDGES[1:2] if left else ridges
+            predicted = self._solve(self._kernel(distance), target, weight, tried, groups[rows])
             if left:
                 self._learn_scale(rng)
         return rows, target, predicted
@@ -136,7 +138,8 @@ class KernelExpert:
                 continue  # nothing is known: 0, as likely the one as the other
             seen = X if views is None else views(fold)
             part = KernelExpert(self.norm, self.rounds, self.columns)
-            part._learn(seen[~here], y[~here], rng, max_centres, left_out.groups[~here])
+            kept = (seen[~here], y[~here], rng, max_centres, left_out.groups[~here])
+            part._learn(*kept, (self.ridge,))
             for some in np.array_split(np.flatnonzero(here), here.sum() // COPIED_ROWS + 1):
                 scores[some] = part.score(seen[some])
         return scores

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.cleaning.kernel_expert import KernelExpert
+from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import LOOKS, PRIOR, hidden_share, set_aside
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
@@ -41,6 +43,20 @@ def test_hidden_anomalies_are_set_aside_and_hardly_a_normal_row():
     assert aside[y == 1].sum() > 20  # of 50
     assert aside[y == 0].sum() < 10  # of 540
     assert 0.03 < cleaned.share < 0.15
+
+
+@pytest.mark.parametrize(("n", "d"), [(100, 50), (300, 60), (600, 25)])
+def test_left_out_scores_of_meaningless_labels_are_chance(n, d):
+    """The scales that a fit learns, too, could hold the labels of the rows that are left out."""
+    aucs = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(n, d)), (rng.permutation(n) < n // 8).astype(int)
+        expert = KernelExpert("l2", 2)
+        aucs.append(roc_auc_score(y, expert.fit(X, y, rng, 1000, LeaveOut(X, y, 4, seed))))
+    m = n // 8
+    error = np.sqrt((n + 1) / (12 * m * (n - m)) / len(aucs))
+    assert abs(np.mean(aucs) - 0.5) < 3 * error  # .84, .76 and .56 where all rows share scales
 
 
 @pytest.mark.parametrize("look", LOOKS)

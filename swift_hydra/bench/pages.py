@@ -9,7 +9,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from swift_hydra.bench.by_labels import labels_table, leads_table, student_table
+from swift_hydra.bench.by_labels import FIRST_SEED, labels_table, leads_table, student_table
 from swift_hydra.bench.comparison import (
     COST,
     SWIFT_HYDRA,
@@ -36,6 +36,9 @@ from swift_hydra.bench.speed_tables import speed_page
 from swift_hydra.files import write_bytes
 
 NO_RANKING = 0.5  # AUC-ROC of a method that fails
+# M13 as it is, either of its looks alone, and none.
+CLEANING = [SWIFT_HYDRA, *(f"{SWIFT_HYDRA}/only-{look}" for look in ("likeness", "nearness"))]
+CLEANING.append(f"{SWIFT_HYDRA}/trust-normals")
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
 
 
@@ -269,6 +272,10 @@ def sections(records):
     shown = list(dict.fromkeys(shown))
     tables |= {"labels": labels_table(latest, shown), "leads": leads_table(latest, shown)}
     tables["student"] = student_table(latest)
+    for name, protocol in (("cleaning", "weak-0.05"), ("cleaning-clean", "few")):
+        rows = ladder(latest, protocol, SWIFT_HYDRA, CLEANING, FIRST_SEED, "")
+        rows = [line for line in rows if line.startswith("|")]
+        tables[name] = rows or ["No complete record of it yet."]
     tables |= {"policy": comparison(asked), "policy-beside": second_measures(asked)}
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     others = read_published(PUBLISHED)

@@ -21,7 +21,8 @@ from swift_hydra.data.angles import KINDS, irrelevant, made_rows
 from swift_hydra.data.catalogue import resolve_dataset
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.download import download
-from swift_hydra.data.files import NO_LABEL, read_table, suffix_of
+from swift_hydra.data.files import NO_LABEL, read_table
+from swift_hydra.data.formats import suffix_of
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows

@@ -21,7 +21,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from swift_hydra.data.catalogue import DATASET_DIR, catalogue, read_catalogue
-from swift_hydra.files import write_bytes
 from swift_hydra.settings import InputError
 
 DEFAULT_SOURCE = "https://github.com/Minqi824/ADBench/raw/main/adbench/datasets"
@@ -324,6 +323,8 @@ def _read_local(folder):
 
 def _record(folder, name, sha256, occasion):
     """Add a sum to ``SHA256SUMS.local`` (the format of ``sha256sum -c``), all or nothing."""
+    from swift_hydra.files import write_bytes  # loads torch, which the data part does without
+
     sums = _read_local(folder) | {name: sha256}
     lines = (f"{value}  {key}\n" for key, value in sorted(sums.items()))
     write_bytes(Path(folder) / LOCAL_SUMS, "".join(lines).encode())

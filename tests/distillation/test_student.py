@@ -142,7 +142,8 @@ def test_left_out_scores_of_copies_do_not_know_their_labels():
     plain, fast = (
         SwiftHydra(fast=f, verify=0.0, n_synthetic=40, **FEW_STEPS).fit(X, y) for f in (False, True)
     )
-    assert abs(roc_auc_score(y, fast.decision_scores_) - 0.5) < 0.12
+    # Three standard errors, as 75 different rows tell; it was .998.
+    assert abs(roc_auc_score(y, fast.decision_scores_) - 0.5) < 0.25
     once = np.bincount(of)[of] == 1
     own = fast.decision_function(X)
     assert np.array_equal(fast.decision_scores_[~once], plain.decision_scores_[~once])

@@ -264,24 +264,28 @@ def sections(records):
     tables = {"overview": overview(latest, compared, FIVE_SEEDS)}
     tables["overview"] += overview_rows(asked, HEADLINES)
     for name, methods in (("generators", _rungs("paper")), ("parts", _with_ablations("paper"))):
-        rows = ladder(records, "unseen", "paper/rl", methods, TWO_SEEDS, "")
-        rows = [line for line in rows if line.startswith("|")]
-        tables[name] = rows or ["No complete record of it yet."]
+        rungs = ladder(records, "unseen", "paper/rl", methods, TWO_SEEDS, "")
+        tables[name] = _rows_alone(rungs)
     tables["speed"] = speed_page(SPEED)[:-1]
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     shown = list(dict.fromkeys(shown))
     tables |= {"labels": labels_table(latest, shown), "leads": leads_table(latest, shown)}
     tables["student"] = student_table(latest)
     for name, protocol in (("cleaning", "weak-0.05"), ("cleaning-clean", "few")):
-        rows = ladder(latest, protocol, SWIFT_HYDRA, CLEANING, FIRST_SEED, "")
-        rows = [line for line in rows if line.startswith("|")]
-        tables[name] = rows or ["No complete record of it yet."]
+        rungs = ladder(latest, protocol, SWIFT_HYDRA, CLEANING, FIRST_SEED, "")
+        tables[name] = _rows_alone(rungs)
     tables |= {"policy": comparison(asked), "policy-beside": second_measures(asked)}
     tables["dirty"] = dirty_table(load_records(DIRTY), compared)
     others = read_published(PUBLISHED)
     tables["published"] = published_means(latest, others)
     lines += published_per_set(latest, others)
     return lines, tables
+
+
+def _rows_alone(lines):
+    """A table without the text around it, or a line that says that there is none."""
+    rows = [line for line in lines if line.startswith("|")]
+    return rows or ["No complete record of it yet."]
 
 
 def measured_again(records):

@@ -99,9 +99,7 @@ class KernelExpert:
             return self._without_folds(target, rows, left_out.folds, views)
         scores = np.empty(len(X))
         scores[rows] = predicted
-        others = np.setdiff1d(np.arange(len(X)), rows)
-        for part in np.array_split(others, len(others) // COPIED_ROWS + 1):
-            scores[part] = self.score(X[part])
+        self._score_into(scores, X, np.setdiff1d(np.arange(len(X)), rows))
         return scores
 
     def _learn(self, X, y, rng, max_centres, groups, ridges):
@@ -140,8 +138,7 @@ class KernelExpert:
             part = KernelExpert(self.norm, self.rounds, self.columns)
             kept = (seen[~here], y[~here], rng, max_centres, left_out.groups[~here])
             part._learn(*kept, (self.ridge,))
-            for some in np.array_split(np.flatnonzero(here), here.sum() // COPIED_ROWS + 1):
-                scores[some] = part.score(seen[some])
+            part._score_into(scores, seen, np.flatnonzero(here))
         return scores
 
     def _without_folds(self, target, rows, folds, views):
@@ -158,9 +155,13 @@ class KernelExpert:
             kernel = self._kernel(part._distance(part.centres))
             kernel.flat[:: len(kernel) + 1] += self.ridge / _balanced(target[kept])
             part.alpha = cho_solve(cho_factor(kernel, overwrite_a=True), target[kept])
-            for some in np.array_split(here, len(here) // COPIED_ROWS + 1):
-                scores[some] = part.score(X[some])
+            part._score_into(scores, X, here)
         return scores
+
+    def _score_into(self, scores, X, rows):
+        """Write the scores of numbered rows of X into ``scores``, part by part."""
+        for some in np.array_split(rows, len(rows) // COPIED_ROWS + 1):
+            scores[some] = self.score(X[some])
 
     def _distance(self, X):
         """Distances of rows X (n, d) to the centres under the feature scales: (n, m)."""

@@ -252,6 +252,7 @@ def stacked(tensors):
 
 # Features up to which the tokens of one expert's rows are one dense product while scoring.
 DENSE = 128
+FORBIDDEN = -1e4  # gate (before the softmax) of an expert that may not run: no noise outweighs it
 TIED = 2.0**-20  # gates (before the softmax) that differ by less are equal
 LEAST_BATCH = 16  # rows of a product, so that it is rounded as that of many
 
@@ -445,7 +446,7 @@ class Router(nn.Module):
         logits = self.clean(x)  # (B, E)
         E = logits.shape[1]
         if allowed is not None:
-            logits = logits.masked_fill(~allowed, -torch.inf)
+            logits = logits.masked_fill(~allowed, FORBIDDEN)
         if self.training and self.k < E:
             deviation = F.softplus(self.noise(x)) + 1e-2  # (B, E)
             noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
@@ -456,8 +457,7 @@ class Router(nn.Module):
         top, index = noisy.topk(min(self.k + 1, E), dim=1)  # (B, k + 1)
         kept = index[:, : self.k]
         gates = torch.zeros_like(logits).scatter(1, kept, top[:, : self.k].softmax(1))  # (B, E)
-        ones = torch.ones(kept.numel(), device=x.device)
-        load = torch.zeros(E, device=x.device).index_add_(0, kept.reshape(-1), ones)
+        load = torch.bincount(kept.reshape(-1), minlength=E).to(logits.dtype)
         balance = _cv_squared(gates.sum(0))
         if deviation is not None:
             balance = balance + _cv_squared(self.smooth_load(logits, noisy, deviation, top))
@@ -467,21 +467,17 @@ class Router(nn.Module):
         """Expected load: P(expert stays among the k) if its noise were drawn again, (E,).
 
         Args:
-            logits: (B, E), -inf where an expert is forbidden.
+            logits: (B, E), ``FORBIDDEN`` where an expert is: it never enters, and who has no other
+                rival always stays.
             noisy: (B, E) logits with noise.
             deviation: (B, E) of the noise.
             top: (B, k + 1) largest noisy logits, descending.
         """
         last = top[:, self.k - 1 : self.k]
-        inside = noisy >= last
         # The threshold to stay is the (k+1)-th value, to enter the k-th.
-        threshold = torch.where(inside, top[:, self.k : self.k + 1], last)  # (B, E)
-        usable = torch.isfinite(logits) & torch.isfinite(threshold)
-        gap = torch.where(usable, logits, 0.0) - torch.where(usable, threshold, 0.0)
-        probability = 0.5 * (1.0 + torch.erf(gap / deviation / math.sqrt(2.0)))
-        # An allowed expert without a finite rival always stays, a forbidden one never enters.
-        certain = (torch.isfinite(logits) & inside).to(probability.dtype)
-        return torch.where(usable, probability, certain).sum(0)
+        threshold = torch.where(noisy >= last, top[:, self.k : self.k + 1], last)  # (B, E)
+        gap = (logits - threshold) / deviation
+        return (0.5 + 0.5 * torch.erf(gap * math.sqrt(0.5))).sum(0)
 
 
 def _cv_squared(values):

@@ -87,7 +87,7 @@ class OutputOptions:
 
 def new_cvae(n_features, beta):
     """An untrained Beta C-VAE for rows of so many features; wide tables get wider layers."""
-    d_hidden = 64 if n_features <= 128 else 256
+    d_hidden = 64 if n_features <= 128 else 128
     return BetaCVAE(n_features, d_latent=min(16, n_features), d_hidden=d_hidden, beta=beta)
 
 

@@ -126,6 +126,32 @@ if available():
 
     # --- distances --------------------------------------------------------------------------------
 
+    @inlined
+    def _distances(y, x, columns, squared):
+        """Write distances of four rows x (4, d) to columns (d, m), squared or not: y (4, m)."""
+        y[:] = f32(0.0)
+        for j in range(len(columns)):
+            x0, x1, x2, x3 = x[0, j], x[1, j], x[2, j], x[3, j]
+            if squared:
+                for c in range(y.shape[1]):
+                    y[0, c] += (x0 - columns[j, c]) ** 2
+                    y[1, c] += (x1 - columns[j, c]) ** 2
+                    y[2, c] += (x2 - columns[j, c]) ** 2
+                    y[3, c] += (x3 - columns[j, c]) ** 2
+            else:
+                for c in range(y.shape[1]):
+                    y[0, c] += abs(x0 - columns[j, c])
+                    y[1, c] += abs(x1 - columns[j, c])
+                    y[2, c] += abs(x2 - columns[j, c])
+                    y[3, c] += abs(x3 - columns[j, c])
+
+    @compiled
+    def city_block(out, low, high, rows, columns):
+        """Sums of absolute differences of rows (4 q, d) to columns (d, m): out is (4 q, m)."""
+        for four in range(low, high):
+            own = slice(4 * four, 4 * four + 4)
+            _distances(out[own], rows[own], columns, False)
+
     @compiled
     def kernel_sums(out, low, high, rows, columns, weights, slope, squared):
         """Sums of weights (m,) times exp(slope * distance to columns (d, m)) for rows (4 q, d).
@@ -133,31 +159,31 @@ if available():
         Of fours low to high, which share a pass over the columns; out is (4 q,). The distance is
         the sum of absolute differences, or the root of the sum of their squares.
         """
-        d, m = columns.shape
+        m = columns.shape[1]
         y = np.empty((4, m), f32)
         for four in range(low, high):
-            x = rows[4 * four : 4 * four + 4]
-            y[:] = f32(0.0)
-            for j in range(d):
-                x0, x1, x2, x3 = x[0, j], x[1, j], x[2, j], x[3, j]
-                if squared:
-                    for c in range(m):
-                        y[0, c] += (x0 - columns[j, c]) ** 2
-                        y[1, c] += (x1 - columns[j, c]) ** 2
-                        y[2, c] += (x2 - columns[j, c]) ** 2
-                        y[3, c] += (x3 - columns[j, c]) ** 2
-                else:
-                    for c in range(m):
-                        y[0, c] += abs(x0 - columns[j, c])
-                        y[1, c] += abs(x1 - columns[j, c])
-                        y[2, c] += abs(x2 - columns[j, c])
-                        y[3, c] += abs(x3 - columns[j, c])
+            _distances(y, rows[4 * four : 4 * four + 4], columns, squared)
             for r in range(4):
                 total = 0.0
                 for c in range(m):
                     distance = np.sqrt(y[r, c]) if squared else y[r, c]
                     total += weights[c] * np.float64(exp(slope * distance))
                 out[4 * four + r] = total
+
+    @compiled
+    def sign_sums(out, low, high, columns, centres, weights):
+        """Sums over c of weights (n, m) times sign(columns (d, n) - centres (d, m)): out (d, n)."""
+        m = centres.shape[1]
+        for j in range(low, high):
+            centre = centres[j]
+            for i in range(weights.shape[0]):
+                x = columns[j, i]
+                total = f32(0.0)
+                for c in range(m):
+                    above = weights[i, c] if x > centre[c] else f32(0.0)
+                    below = weights[i, c] if x < centre[c] else f32(0.0)
+                    total += above - below
+                out[j, i] = total
 
     without_nan = partial(inlined, fastmath={*FAST, "nnan"})
 
@@ -238,6 +264,13 @@ if available():
             _exactly(square[i], index[i], at[:count], rows[i], reference)
 
 
+def _fours(X):
+    """Rows (n, d) as float32, and rows of zeros up to a multiple of four."""
+    rows = np.zeros((-(-len(X) // 4) * 4, X.shape[1]), np.float32)
+    rows[: len(X)] = X
+    return rows
+
+
 def sums_of_kernels(X, Y, weights, slope, squared):
     """Sums of weights (m,) times exp(slope * distance) between rows X (n, d) and Y (m, d): (n,).
 
@@ -247,14 +280,32 @@ def sums_of_kernels(X, Y, weights, slope, squared):
         squared: the distance is the root of the squared differences' sum, else it is the sum of
             absolute differences.
     """
-    rows = np.zeros((-(-len(X) // 4) * 4, X.shape[1]), np.float32)
-    rows[: len(X)] = X
+    rows = _fours(X)
     columns = np.ascontiguousarray(Y.T, np.float32)
     out = np.empty(len(rows))
     shares = parts(len(rows) // 4, len(rows) * columns.size) if len(X) else []
     given = [rows, columns, weights.astype(np.float64), np.float32(slope), squared]
     run(kernel_sums, shares, out, [given] * len(shares))
     return out[: len(X)]
+
+
+def city_block_distances(X, Y):
+    """Sums of absolute differences between rows X (n, d) and Y (m, d): (n, m) float32."""
+    rows = _fours(X)
+    columns = np.ascontiguousarray(Y.T, np.float32)
+    out = np.empty((len(rows), len(Y)), np.float32)
+    shares = parts(len(rows) // 4, len(rows) * columns.size)
+    run(city_block, shares, out, [[rows, columns]] * len(shares))
+    return out[: len(X)]
+
+
+def sums_of_signs(X, Y, weights):
+    """Sums of weights (n, m) times the signs of X (n, d) less Y (m, d) over m: (n, d) float32."""
+    columns, centres = (np.ascontiguousarray(rows.T, np.float32) for rows in (X, Y))
+    out = np.empty_like(columns)
+    shares = parts(len(columns), columns.size * len(Y))
+    run(sign_sums, shares, out, [[columns, centres, weights]] * len(shares))
+    return out.T
 
 
 def nearest_rows(near, rows, reference, k):

@@ -21,7 +21,7 @@ from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import euclidean_distances
 
-from swift_hydra.compiled import available, sums_of_kernels
+from swift_hydra.compiled import available, city_block_distances, sums_of_kernels, sums_of_signs
 
 RIDGES = (0.03, 0.3, 3.0)
 CANCELLED = 1e-13  # of the squared length of two rows
@@ -52,6 +52,17 @@ def _members(groups):
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     return [rows for rows in np.split(order, starts) if len(rows) > 1]
+
+
+def _sums_of_signs(X, Y, weights):
+    """What :func:`compiled.sums_of_signs` gives where nothing is compiled."""
+    weights = torch.from_numpy(weights)
+    sums = np.empty(X.shape, np.float32)
+    columns = [torch.from_numpy(np.ascontiguousarray(rows.T, dtype=np.float32)) for rows in (X, Y)]
+    for j, (here, there) in enumerate(zip(*columns, strict=True)):
+        side = torch.sign(here[:, None] - there)  # (n, m)
+        sums[:, j] = torch.einsum("nm,nm->n", weights, side).numpy()
+    return sums
 
 
 class KernelExpert:
@@ -91,22 +102,34 @@ class KernelExpert:
             scales, too, are learned without each fold: there are enough of them to know its labels.
         """
         X = np.asarray(X)
-        rows, target, predicted = self._learn(X, y, rng, max_centres, left_out.groups, RIDGES)
+        rows, target = self._learn(X, y, rng, max_centres)
+        predicted = self._choose_ridge(target, left_out.groups[rows])
+        scores = np.zeros(len(X))
         few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
-        if few and self.rounds:
-            return self._learned_without_folds(X, y, rng, max_centres, left_out, views)
-        if views is not None:
-            return self._without_folds(target, rows, left_out.folds, views)
-        scores = np.empty(len(X))
-        scores[rows] = predicted
-        self._score_into(scores, X, np.setdiff1d(np.arange(len(X)), rows))
+        if views is None and not (few and self.rounds):
+            scores[rows] = predicted
+            self._score_into(scores, X, np.setdiff1d(np.arange(len(X)), rows))
+            return scores
+        for fold in np.unique(left_out.folds):
+            seen = X if views is None else views(fold)
+            others = left_out.folds != fold
+            part = copy.copy(self)
+            if few and self.rounds and others.any():
+                _, known = part._learn(seen[others], y[others], rng, max_centres)
+            else:
+                kept = others[rows]
+                part.centres = seen[rows[kept]].astype(np.float64)
+                known = target[kept]
+            if not len(known):
+                continue  # nothing is known: 0, as likely the one as the other
+            part._solve(known, self.ridge)
+            part._score_into(scores, seen, np.flatnonzero(~others))
         return scores
 
-    def _learn(self, X, y, rng, max_centres, groups, ridges):
-        """Centres, scales and coefficients from rows X (n, d) with labels and groups (n,).
+    def _learn(self, X, y, rng, max_centres):
+        """Centres and scales from rows X (n, d) with labels.
 
-        Returns numbers of the centres' rows (m,), their targets and left-out scores by the best of
-        the ridges.
+        Returns numbers of the centres' rows (m,) and their targets.
         """
         anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[: max_centres // 2])
         most = max_centres - len(anomalies)
@@ -114,49 +137,12 @@ class KernelExpert:
         rows = np.concatenate([normals, anomalies])
         self.centres = X[rows].astype(np.float64)
         target = np.where(y[rows] == 1, 1.0, -1.0)
-        weight = _balanced(target)
         self.scale = np.ones(X.shape[1])
-        for left in range(self.rounds, -1, -1):
-            distance = self._distance(self.centres)
-            self.width = _typical(distance)
-            # Which ridge is best hardly matters to the scales that a round learns: only the last
-            # one chooses.
-            tried = RIDGES[1:2] if left else ridges
-            predicted = self._solve(self._kernel(distance), target, weight, tried, groups[rows])
-            if left:
-                self._learn_scale(rng)
-        return rows, target, predicted
-
-    def _learned_without_folds(self, X, y, rng, max_centres, left_out, views):
-        """Scores (n,) of the rows of each fold by an expert that learned from all others."""
-        scores = np.zeros(len(X))
-        for fold in np.unique(left_out.folds):
-            here = left_out.folds == fold
-            if here.all():
-                continue  # nothing is known: 0, as likely the one as the other
-            seen = X if views is None else views(fold)
-            part = KernelExpert(self.norm, self.rounds, self.columns)
-            kept = (seen[~here], y[~here], rng, max_centres, left_out.groups[~here])
-            part._learn(*kept, (self.ridge,))
-            part._score_into(scores, seen, np.flatnonzero(here))
-        return scores
-
-    def _without_folds(self, target, rows, folds, views):
-        """Scores (n,) of the rows of each fold by a fit to the centres of all others."""
-        scores = np.zeros(len(folds))
-        for fold in np.unique(folds):
-            X = views(fold)
-            here = np.flatnonzero(folds == fold)
-            kept = folds[rows] != fold
-            if not kept.any():
-                continue  # nothing is known: 0, as likely the one as the other
-            part = copy.copy(self)
-            part.centres = X[rows[kept]].astype(np.float64)
-            kernel = self._kernel(part._distance(part.centres))
-            kernel.flat[:: len(kernel) + 1] += self.ridge / _balanced(target[kept])
-            part.alpha = cho_solve(cho_factor(kernel, overwrite_a=True), target[kept])
-            part._score_into(scores, X, here)
-        return scores
+        for _ in range(self.rounds):
+            # Which ridge is best hardly matters to the scales.
+            self._solve(target, RIDGES[1])
+            self._learn_scale(rng)
+        return rows, target
 
     def _score_into(self, scores, X, rows):
         """Write the scores of numbered rows of X into ``scores``, part by part."""
@@ -170,6 +156,8 @@ class KernelExpert:
     def _between(self, rows, centres):
         """Distances of scaled rows (n, d) to scaled centres (m, d): (n, m)."""
         if self.norm == "l1":
+            if available():
+                return city_block_distances(rows, centres).astype(np.float64)
             return cdist(rows, centres, "cityblock")
         square = euclidean_distances(rows, centres, squared=True)
         # What cancels leaves 1e-15 of the rows' size, whose root would be no small distance.
@@ -182,14 +170,28 @@ class KernelExpert:
         # torch's exp has vector instructions.
         return torch.from_numpy(distance).mul_(-1 / self.width).exp_().numpy()
 
-    def _solve(self, K, target, weight, ridges, groups):
-        """Coefficients for the ridge with the least weighted left-out error.
+    def _own_kernel(self):
+        """Kernel of the centres (m, m) under the scales; their typical distance is its width."""
+        distance = self._distance(self.centres)
+        self.width = _typical(distance)
+        return self._kernel(distance)
+
+    def _solve(self, target, ridge):
+        """Width and coefficients for targets (m,) of the centres."""
+        kernel = self._own_kernel()
+        kernel.flat[:: len(kernel) + 1] += ridge / _balanced(target)
+        self.alpha = cho_solve(cho_factor(kernel, overwrite_a=True, check_finite=False), target)
+
+    def _choose_ridge(self, target, groups):
+        """Width, and coefficients for the ridge with the least weighted left-out error.
 
         Returns the left-out scores (m,): each row's by the fit without its group (m,).
         """
+        K = self._own_kernel()
+        weight = _balanced(target)
         best = None
         together = _members(groups)
-        for ridge in ridges:
+        for ridge in RIDGES:
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
             # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of C^-1.
@@ -215,15 +217,9 @@ class KernelExpert:
             K = self._kernel(distance) * self.alpha / far
             gradient = self.scale**2 * (at * K.sum(1, keepdims=True) - K @ self.centres)  # (g, d)
         else:
-            K = torch.from_numpy((self._kernel(distance) * self.alpha).astype(np.float32))
-            gradient = np.empty_like(at)
-            columns = [
-                torch.from_numpy(np.ascontiguousarray(rows.T, dtype=np.float32))
-                for rows in (at, self.centres)
-            ]
-            for j, (here, there) in enumerate(zip(*columns, strict=True)):
-                side = torch.sign(here[:, None] - there)  # (g, m)
-                gradient[:, j] = self.scale[j] * torch.einsum("gm,gm->g", K, side).numpy()
+            K = (self._kernel(distance) * self.alpha).astype(np.float32)
+            sums = sums_of_signs if available() else _sums_of_signs
+            gradient = self.scale * sums(at, self.centres, K)  # (g, d)
         power = np.square(gradient).mean(0)
         self.scale = np.sqrt(np.maximum(power / max(power.max(), 1e-300), 1e-3))
 

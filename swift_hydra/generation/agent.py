@@ -174,7 +174,7 @@ class LatentAgent:
         self.minibatch = minibatch
         self.imitation = imitation
         self.parameters = [*self.policy.parameters(), *self.value.parameters()]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=lr)
+        self.optimiser = torch.optim.Adam(self.parameters, lr=lr, fused=True)
 
     def snapshot(self):
         """Weights and moments."""
@@ -210,7 +210,7 @@ class LatentAgent:
             with torch.no_grad():
                 action, _ = self.policy.act(state, generator)
             if guided.any():
-                action = torch.where(guided[:, None], environment.gradient_action(at), action)
+                action[guided] = environment.gradient_action(at.some(guided))
             states.append(state)
             actions.append(action)
             with torch.no_grad():

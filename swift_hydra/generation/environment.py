@@ -17,7 +17,7 @@ Shapes: B rollouts, d features.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,12 @@ class Rollout:
     log_tau: torch.Tensor  # (B,)
     logit_rho: torch.Tensor  # (B,)
     t: int = 0  # steps done
+
+    def some(self, rows):
+        """Those of the rollouts that ``rows`` picks, numbers or (B,) bool."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        picked = {name: v[rows] for name, v in every.items() if torch.is_tensor(v)}
+        return replace(self, **picked)
 
 
 class LatentEnvironment:

@@ -139,7 +139,7 @@ class Coverage:
         variance = 1.0 + self.JITTER - factor.square().sum(0)  # (B,) given the data
         given = factor.T  # (B, m) rows of the Cholesky factor so far, and in basis the new ones
         basis = torch.zeros(len(x), count, dtype=torch.float64)
-        x = x.double()
+        square = squared_distances(x, x)
         open_ = torch.ones(len(x), dtype=torch.bool)
         chosen = []
         for t in range(min(count, len(x))):
@@ -147,7 +147,7 @@ class Coverage:
             best = int(gain.masked_fill(~open_, -torch.inf).argmax())
             chosen.append(best)
             open_[best] = False
-            k = torch.exp(-(x - x[best]).square().sum(1) / (2 * self.width**2))  # (B,)
+            k = torch.exp(-square[best] / (2 * self.width**2))  # (B,)
             k = k - given @ given[best] - basis[:, :t] @ basis[best, :t]
             basis[:, t] = k / variance[best].clamp(min=self.JITTER).sqrt()
             variance = (variance - basis[:, t].square()).clamp(min=self.JITTER)

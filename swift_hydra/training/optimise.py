@@ -1,18 +1,35 @@
 """What both training loops have in common: the optimiser, and a training that can be resumed."""
 
 import math
+from functools import cache
 
 import torch
+from torch.optim.adamw import adamw
 
 from swift_hydra.snapshot import pack_network
+
+
+@cache
+def one_cycle(lr, steps):
+    """Rate and first beta of every step of :class:`torch.optim.lr_scheduler.OneCycleLR`."""
+    adamw = torch.optim.AdamW([torch.zeros(1)], lr=lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adamw, max_lr=lr, total_steps=steps)
+    cycle = []
+    for _ in range(steps):
+        group = adamw.param_groups[0]
+        cycle.append((group["lr"], group["betas"][0]))
+        adamw.step()
+        schedule.step()
+    return cycle
 
 
 class Optimiser:
     """AdamW with a one-cycle rate and clipped gradients, on one flat tensor.
 
-    On small networks the time of a step is the number of tensors, not of their elements: while this
-    lives, parameters and gradients are views of two flat tensors. :meth:`release` gives every
-    parameter memory of its own again.
+    On small networks the time of a step is the number of tensors and of Python's calls, not of
+    their elements: while this lives, parameters and gradients are views of two flat tensors, and a
+    step is one call of torch's functional AdamW. :meth:`release` gives every parameter memory of
+    its own again.
 
     Args:
         network: what is trained.
@@ -23,6 +40,8 @@ class Optimiser:
     """
 
     CLIP = 5.0  # of the gradient's norm
+    BETA2 = 0.999
+    EPSILON = 1e-8
 
     def __init__(self, network, lr, weight_decay, steps, free=()):
         def is_free(name):
@@ -31,41 +50,58 @@ class Optimiser:
         named = sorted(network.named_parameters(), key=lambda item: is_free(item[0]))
         self.parameters = [p for _, p in named]
         n_decayed = sum(p.numel() for name, p in named if not is_free(name))
-        flat = torch.cat([p.detach().flatten() for p in self.parameters])
-        self.grad = torch.zeros_like(flat)
+        self.flat = torch.cat([p.detach().flatten() for p in self.parameters])
+        self.grad = torch.zeros_like(self.flat)
         start = 0
         for p in self.parameters:
             part = slice(start, start + p.numel())
-            p.data = flat[part].view_as(p)
+            p.data = self.flat[part].view_as(p)
             p.grad = self.grad[part].view_as(p)
             start = part.stop
-        groups = []
-        for part, decay in ((slice(n_decayed), weight_decay), (slice(n_decayed, None), 0.0)):
-            view = flat[part]
-            view.grad = self.grad[part]
-            if view.numel():
-                groups.append({"params": [view], "weight_decay": decay})
-        self.adamw = torch.optim.AdamW(groups, lr=lr, fused=True)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.adamw, max_lr=lr, total_steps=steps
-        )
+        self.decayed = self.flat[:n_decayed]
+        self.weight_decay = weight_decay
+        self.moments = [torch.zeros_like(self.flat) for _ in range(2)]
+        self.done = torch.zeros((), device=self.flat.device)  # steps
+        self.cycle = iter(one_cycle(lr, steps))
 
     def step(self, loss):
         """One step down the gradient of a loss."""
         self.grad.zero_()
         loss.backward()
         self.grad.mul_((self.CLIP / (self.grad.norm() + 1e-6)).clamp(max=1.0))
-        self.adamw.step()
-        self.schedule.step()
+        rate, beta1 = next(self.cycle)
+        first, second = self.moments
+        with torch.no_grad():
+            # Apart from the rest, since not all is decayed.
+            self.decayed.mul_(1 - rate * self.weight_decay)
+            adamw(
+                [self.flat],
+                [self.grad],
+                [first],
+                [second],
+                [],
+                [self.done],
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=self.BETA2,
+                lr=rate,
+                weight_decay=0.0,
+                eps=self.EPSILON,
+                maximize=False,
+            )
 
     def snapshot(self):
-        """Moments and rates."""
-        return self.adamw.state_dict()
+        """Moments and the number of steps."""
+        return {"moments": self.moments, "done": self.done}
 
-    def go_on(self, snapshot, step):
-        """Take up a training after ``step`` steps."""
-        self.adamw.load_state_dict(snapshot)
-        self.schedule.last_epoch = step  # all else that the rate depends on is in the groups
+    def go_on(self, snapshot):
+        """Take up a training at :meth:`snapshot`."""
+        saved = [*snapshot["moments"], snapshot["done"]]
+        for mine, its in zip([*self.moments, self.done], saved, strict=True):
+            mine.copy_(its)
+        for _ in range(int(self.done)):
+            next(self.cycle)
 
     def release(self):
         """Give every parameter memory of its own."""
@@ -146,5 +182,5 @@ class Training:
         for generator, state in zip(self.stream, saved["streams"], strict=True):
             generator.set_state(state)
         if not finished:
-            self.optimiser.go_on(saved["optimiser"], len(history))
+            self.optimiser.go_on(saved["optimiser"])
         self.history = history

@@ -557,6 +557,11 @@ def main(argv=None, pace=PACE):
         require_matplotlib()  # before the work, not after it
     if options.export:
         require_onnx(detector.fast)
+    if detector.verify is not None and not detector.fast:
+        raise InputError(
+            f"--verify {detector.verify:g} is a share of the rows that the small mixture of --fast "
+            "scores: give both, or neither"
+        )
     detector.check_settings()
     rows = load_rows(which, detector)
     where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"

@@ -85,6 +85,12 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     out = {file.column(name, "drop_columns:") for name in drop}
     if not unlabelled:
         out.add(label)
+    elif NO_LABEL in names:
+        warnings.warn(
+            f"{path}: label column {NO_LABEL!r} says that there is no label, and the column of "
+            "that name is learned from: rename it if it is the label",
+            stacklevel=2,
+        )
     for j in file.indexes:
         if j not in out:
             warnings.warn(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from swift_hydra.bench.peers import Peer
 from swift_hydra.data.columns import ColumnSettings
-from swift_hydra.data.files import How, stream_table
+from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.rows import TrainingRows
@@ -391,6 +391,13 @@ def test_indexes_that_pandas_writes_are_left_out(tmp_path):
     path.write_text(path.read_text().replace(",a,y", "Unnamed: 0,a,y"))
     with pytest.warns(UserWarning, match="row index"):
         assert load_dataset(path).columns == ("a",)
+
+
+def test_a_column_named_none_is_no_feature_in_silence(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,none\n5,0\n6,1\n5,0\n9,1\n")
+    with pytest.warns(UserWarning, match="column of that name is learned from"):
+        assert read_table(path, "none").table.columns == ["a", "none"]
 
 
 def test_ids_are_kept_to_the_digit(tmp_path):

@@ -200,6 +200,13 @@ def test_commands(tmp_path):
     np.testing.assert_allclose(scores[1], teacher(model, X), rtol=1e-6, atol=1e-6)
 
 
+def test_verify_without_fast_is_refused():
+    done = run_script("SwiftHydra.py", "--verify", "0.1")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "--fast" in done.stderr
+
+
 def test_verify_without_a_student_is_refused(tmp_path):
     X, y = made_table(n=120, n_anomalies=20)
     SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y).save(tmp_path / "m.pt")

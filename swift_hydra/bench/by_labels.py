@@ -10,7 +10,7 @@ from swift_hydra.bench.comparison import (
     title_of,
 )
 from swift_hydra.bench.markdown import row_of, rule_of
-from swift_hydra.bench.scores import HEADLINES, Scores, paired, source_of
+from swift_hydra.bench.scores import HEADLINES, Scores, holm, paired, source_of
 
 # What is known, from nothing to all, and the half of the normals alone.
 BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-0.1", "weak-20")
@@ -88,10 +88,11 @@ def leads_table(records, methods):
 
     Returns:
         Markdown lines: for AUC-ROC and AUC-PR the peer with the best mean, the lead over it with
-        its standard error over sets, its interval by a bootstrap over the sets' sources, and p.
+        its standard error over sets, its interval by a bootstrap over the sets' sources, p
+        corrected by Holm over all peers, and how many peers have such a p below .05 and are behind.
     """
-    heads = ("sets", "best peer, AUC-ROC", "lead", "95 %", "p")
-    heads += ("best peer, AUC-PR", "lead", "95 %", "p")
+    heads = ("lead", "95 %", "p (Holm)", "behind, p < .05")
+    heads = ("sets", "best peer, AUC-ROC", *heads, "best peer, AUC-PR", *heads)
     lines = [row_of("protocol", *heads), rule_of(len(heads))]
     for name, scores in _columns(records, methods).items():
         peers = [m for m in scores.complete if "/" not in m]
@@ -100,11 +101,17 @@ def leads_table(records, methods):
         sources = [source_of(dataset) for dataset in scores.sets]
         cells = []
         for area in ("auc_roc", "auc_pr"):
-            best = max(peers, key=lambda m, area=area: scores.per_set(m, area).mean())
-            ours, theirs = (scores.per_set(m, area) for m in (SWIFT_HYDRA, best))
-            r = paired(ours, theirs, sources)
-            cells += [best, f"{r.difference:+.3f} ± {r.error:.3f}"]
-            cells += [f"{r.low:+.3f} to {r.high:+.3f}", shown_p(r.p)]
+            ours = scores.per_set(SWIFT_HYDRA, area)
+            results = [paired(ours, scores.per_set(m, area), sources) for m in peers]
+            adjusted = holm([r.p for r in results])
+            behind = sum(
+                p < 0.05 and r.difference > 0 for p, r in zip(adjusted, results, strict=True)
+            )
+            best = min(range(len(peers)), key=lambda i: results[i].difference)
+            r = results[best]
+            cells += [peers[best], f"{r.difference:+.3f} ± {r.error:.3f}"]
+            cells += [f"{r.low:+.3f} to {r.high:+.3f}", shown_p(adjusted[best])]
+            cells += [f"{behind} of {len(peers)}"]
         lines.append(row_of(f"*{name}*, {_seeds(scores)}", len(scores.sets), *cells))
     return lines if len(lines) > 2 else ["No record of it yet."]
 

@@ -24,6 +24,10 @@ from sklearn.metrics.pairwise import euclidean_distances
 from swift_hydra.compiled import available, city_block_distances, sums_of_kernels, sums_of_signs
 
 RIDGES = (0.03, 0.3, 3.0)
+# Of so few known anomalies each weighs so much that the largest of these hardly smooths.
+FEW_KNOWN = 8
+RIDGES_OF_FEW = (0.03, 0.3, 10.0)
+SCALE_RIDGE = 0.3
 CANCELLED = 1e-13  # of the squared length of two rows
 SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
@@ -98,32 +102,22 @@ class KernelExpert:
         Returns:
             (n,) scores of the rows by fits that left them out. Without views every group of rows is
             left out of the one fit, in closed form; rows beyond the centres were never part of it.
-            With views there is a fit without each fold. Where rows are few for the columns, the
-            scales, too, are learned without each fold: there are enough of them to know its labels.
+            With views there is a fit without each fold. So there is where rows are few for the
+            columns: the others of a class lie away from one that is left out alone, which takes an
+            AUC-ROC of labels without meaning to .38. Nor are scales learned there: they are enough
+            to know the labels of rows that are left out later.
         """
         X = np.asarray(X)
+        if len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]:
+            self.rounds = 0
+            views = views or (lambda fold: X)
         rows, target = self._learn(X, y, rng, max_centres)
         predicted = self._choose_ridge(target, left_out.groups[rows])
-        scores = np.zeros(len(X))
-        few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
-        if views is None and not (few and self.rounds):
-            scores[rows] = predicted
-            self._score_into(scores, X, np.setdiff1d(np.arange(len(X)), rows))
-            return scores
-        for fold in np.unique(left_out.folds):
-            seen = X if views is None else views(fold)
-            others = left_out.folds != fold
-            part = copy.copy(self)
-            if few and self.rounds and others.any():
-                _, known = part._learn(seen[others], y[others], rng, max_centres)
-            else:
-                kept = others[rows]
-                part.centres = seen[rows[kept]].astype(np.float64)
-                known = target[kept]
-            if not len(known):
-                continue  # nothing is known: 0, as likely the one as the other
-            part._solve(known, self.ridge)
-            part._score_into(scores, seen, np.flatnonzero(~others))
+        if views is not None:
+            return self._without_folds(target, rows, left_out.folds, views)
+        scores = np.empty(len(X))
+        scores[rows] = predicted
+        self._score_into(scores, X, np.setdiff1d(np.arange(len(X)), rows))
         return scores
 
     def _learn(self, X, y, rng, max_centres):
@@ -140,9 +134,23 @@ class KernelExpert:
         self.scale = np.ones(X.shape[1])
         for _ in range(self.rounds):
             # Which ridge is best hardly matters to the scales.
-            self._solve(target, RIDGES[1])
+            self._solve(target, SCALE_RIDGE)
             self._learn_scale(rng)
         return rows, target
+
+    def _without_folds(self, target, rows, folds, views):
+        """Scores (n,) of the rows of each fold by a fit to the centres of all others."""
+        scores = np.zeros(len(folds))
+        for fold in np.unique(folds):
+            X = views(fold)
+            kept = folds[rows] != fold
+            if not kept.any():
+                continue  # nothing is known: 0, as likely the one as the other
+            part = copy.copy(self)
+            part.centres = X[rows[kept]].astype(np.float64)
+            part._solve(target[kept], self.ridge)
+            part._score_into(scores, X, np.flatnonzero(folds == fold))
+        return scores
 
     def _score_into(self, scores, X, rows):
         """Write the scores of numbered rows of X into ``scores``, part by part."""
@@ -191,7 +199,8 @@ class KernelExpert:
         weight = _balanced(target)
         best = None
         together = _members(groups)
-        for ridge in RIDGES:
+        few = np.count_nonzero(target > 0) < FEW_KNOWN
+        for ridge in RIDGES_OF_FEW if few else RIDGES:
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
             # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of C^-1.

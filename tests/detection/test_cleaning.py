@@ -59,9 +59,8 @@ def test_left_out_scores_of_meaningless_labels_are_chance(n, d):
         aucs.append(roc_auc_score(y, expert.fit(X, y, rng, 1000, LeaveOut(X, y, 4, seed))))
     m = n // 8
     error = np.sqrt((n + 1) / (12 * m * (n - m)) / len(aucs))
-    assert (
-        abs(np.mean(aucs) - 0.5) < 3 * error
-    )  # .84, .76, .56 by scales of all rows; .38 one by one
+    # .84, .76 and .56 by scales of all rows; .38, .44 and .49 where rows are left out one by one
+    assert abs(np.mean(aucs) - 0.5) < 3 * error
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -62,6 +62,17 @@ def test_the_two_commands(finished):
     assert report["seconds"].keys() >= set(stages.split())
 
 
+@pytest.mark.parametrize("words", [["yeast"], ["no-such-set"], ["--no-such-flag"], ["-h"]])
+def test_a_warm_process_does_what_a_new_interpreter_does(words):
+    warm, cold = (run_script("dataloader.py", *words, env=env) for env in (None, {"COLUMNS": "80"}))
+    assert (warm.returncode, warm.stdout, warm.stderr) == (
+        cold.returncode,
+        cold.stdout,
+        cold.stderr,
+    )
+    assert warm.stdout or warm.stderr
+
+
 def test_the_run_folder(finished):
     _, folder, _, run = finished
     names = {path.name for path in folder.iterdir()} - {"tensorboard"}  # where it is installed

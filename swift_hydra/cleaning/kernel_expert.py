@@ -24,10 +24,9 @@ from sklearn.metrics.pairwise import euclidean_distances
 from swift_hydra.compiled import available, city_block_distances, sums_of_kernels, sums_of_signs
 
 RIDGES = (0.03, 0.3, 3.0)
-# Of so few known anomalies each weighs so much that the largest of these hardly smooths.
-FEW_KNOWN = 8
+FEW_KNOWN = 8  # of fewer anomalies each weighs so much that the largest ridge would hardly smooth
 RIDGES_OF_FEW = (0.03, 0.3, 10.0)
-SCALE_RIDGE = 0.3
+SCALE_RIDGE = 0.3  # while scales are learned
 CANCELLED = 1e-13  # of the squared length of two rows
 SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken

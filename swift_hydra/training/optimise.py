@@ -61,15 +61,17 @@ class Optimiser:
         self.decayed = self.flat[:n_decayed]
         self.weight_decay = weight_decay
         self.moments = [torch.zeros_like(self.flat) for _ in range(2)]
-        self.done = torch.zeros((), device=self.flat.device)  # steps
-        self.cycle = iter(one_cycle(lr, steps))
+        self.cycle = one_cycle(lr, steps)
+        self.n_done = 0
+        self.done = torch.zeros((), device=self.flat.device)  # the same for AdamW
 
     def step(self, loss):
         """One step down the gradient of a loss."""
         self.grad.zero_()
         loss.backward()
         self.grad.mul_((self.CLIP / (self.grad.norm() + 1e-6)).clamp(max=1.0))
-        rate, beta1 = next(self.cycle)
+        rate, beta1 = self.cycle[self.n_done]
+        self.n_done += 1
         first, second = self.moments
         with torch.no_grad():
             # Apart from the rest, since not all is decayed.
@@ -92,16 +94,17 @@ class Optimiser:
             )
 
     def snapshot(self):
-        """Moments and the number of steps."""
-        return {"moments": self.moments, "done": self.done}
+        """Both moments."""
+        return {"moments": self.moments}
 
-    def go_on(self, snapshot):
-        """Take up a training at :meth:`snapshot`."""
-        saved = [*snapshot["moments"], snapshot["done"]]
-        for mine, its in zip([*self.moments, self.done], saved, strict=True):
+    def go_on(self, snapshot, n_done):
+        """Take up a training after ``n_done`` steps."""
+        for mine, its in zip(self.moments, snapshot["moments"], strict=True):
+            if its.shape != mine.shape:
+                raise ValueError(f"moments of shape {tuple(its.shape)}, not {tuple(mine.shape)}")
             mine.copy_(its)
-        for _ in range(int(self.done)):
-            next(self.cycle)
+        self.n_done = n_done
+        self.done.fill_(n_done)
 
     def release(self):
         """Give every parameter memory of its own."""
@@ -182,5 +185,5 @@ class Training:
         for generator, state in zip(self.stream, saved["streams"], strict=True):
             generator.set_state(state)
         if not finished:
-            self.optimiser.go_on(saved["optimiser"])
+            self.optimiser.go_on(saved["optimiser"], len(history))
         self.history = history

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from swift_hydra import compiled
+from swift_hydra.cleaning.kernel_expert import _sums_of_signs
 from swift_hydra.generation.reward import Coverage, Novelty
 from swift_hydra.geometry import (
     BEND,
@@ -115,6 +116,22 @@ def test_compiled_sums_of_kernels(shape, metric, threads):
     if n:
         one = compiled.sums_of_kernels(X[:1], Y, weights, -0.3, metric == "euclidean")
         assert one[0] == sums[0]  # whatever rows are beside it
+
+
+@pytest.mark.skipif(not compiled.available(), reason="numba is not installed: pip install numba")
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 33, 12), (300, 200, 700)])
+def test_compiled_city_block_distances_and_sums_of_signs(shape, threads):
+    rng, (n, m, d) = np.random.default_rng(0), shape
+    X, Y = (rng.integers(-4, 5, size=(rows, d)) / 4 for rows in (n, m))  # many are equal
+    weights = rng.normal(size=(n, m)).astype(np.float32)
+    apart, sides = cdist(X, Y, "cityblock"), _sums_of_signs(X, Y, weights)
+    for number in (1, 2):
+        threads(number)
+        np.testing.assert_allclose(compiled.city_block_distances(X, Y), apart, rtol=1e-6)
+        np.testing.assert_allclose(compiled.sums_of_signs(X, Y, weights), sides, atol=1e-3)
+    assert (np.diag(compiled.city_block_distances(X, X)) == 0).all()
+    by_hand = (weights[:, :, None] * np.sign(X[:, None] - Y)).sum(1)
+    np.testing.assert_allclose(sides, by_hand, atol=1e-3)
 
 
 def test_shares_of_copies():

@@ -18,6 +18,7 @@ from swift_hydra.model import (
     mamba_mixer,
 )
 from swift_hydra.pretrain import new_cvae
+from swift_hydra.training.optimise import Optimiser
 from swift_hydra.training.seeds import streams
 
 
@@ -229,6 +230,46 @@ def test_n_experts_rule():
     n, rank = choose_n_experts(copies)
     assert (n, round(rank)) == (4, 2)
     assert choose_n_experts(np.zeros((50, 3)))[0] == 4
+
+
+@pytest.mark.parametrize("cut", [None, 7])
+def test_the_optimiser_is_adamw_with_a_one_cycle_rate_and_clipped_gradients(cut):
+    steps, x = 20, torch.randn(64, 5, generator=torch.Generator().manual_seed(1))
+
+    def network():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+
+    def loss(of):
+        return (30 * (of(x).squeeze(1) - x[:, 0] * x[:, 1])).square().mean()
+
+    torchs, ours = network(), network()
+    kinds = ([], [])
+    for name, p in torchs.named_parameters():
+        kinds["bias" in name].append(p)
+    adamw = torch.optim.AdamW(
+        [
+            {"params": ps, "weight_decay": decay}
+            for ps, decay in zip(kinds, (0.1, 0.0), strict=True)
+        ],
+        lr=0.01,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adamw, max_lr=0.01, total_steps=steps)
+    optimiser = Optimiser(ours, 0.01, 0.1, steps, free=("bias",))
+    for step in range(steps):
+        if step == cut:
+            saved = optimiser.snapshot()
+            optimiser.release()
+            optimiser = Optimiser(ours, 0.01, 0.1, steps, free=("bias",))
+            optimiser.go_on(saved, step)
+        adamw.zero_grad()
+        loss(torchs).backward()
+        torch.nn.utils.clip_grad_norm_(torchs.parameters(), Optimiser.CLIP)
+        adamw.step()
+        schedule.step()
+        optimiser.step(loss(ours))
+    for one, other in zip(torchs.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 # --- policy (M6) ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import sys
 import tempfile
 import time
 import zipfile
@@ -150,21 +151,44 @@ def real_place(path):
     return Path(path) if os.path.exists(path) and not real.exists() else real
 
 
+def own_stream(path):
+    """1 or 2 where a path is what this process's output or errors go to, else None.
+
+    A file that a shell opened for them may have content before them (``>> all.csv``).
+    """
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(stream)):
+                return stream
+    return None
+
+
+def _open_in_place(path):
+    """A handle of a device or pipe, or of this process's own stream."""
+    stream = own_stream(path)
+    if stream is not None:
+        sys.stdout.flush()
+        return os.dup(stream)
+    # Without waiting for a reader that may never come.
+    handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(handle, True)
+    return handle
+
+
 def write_file(path, write):
     """One file, whole or not at all: ``write`` is called with an open binary file.
 
-    What a link points to is written, and the link stays. Devices and pipes are written in place.
+    What a link points to is written, and the link stays. Devices, pipes and what this process's
+    output goes to are written in place.
 
     Raises:
         InputError: if it cannot be written.
     """
     path = real_place(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    if special or own_stream(path) is not None:
         try:
-            # Without waiting for a reader that may never come.
-            handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
-            os.set_blocking(handle, True)
-            with os.fdopen(handle, "wb", buffering=0) as file:
+            with os.fdopen(_open_in_place(path), "wb", buffering=0) as file:
                 write(file)
         except BrokenPipeError:
             raise

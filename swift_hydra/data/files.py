@@ -58,6 +58,22 @@ def _place_of_labels(file, label_column):
     return last if label_column is None else file.column(label_column, "label column")
 
 
+def _say_of_columns(path, names, unlabelled, indexes):
+    """Warn of columns that are left out, or learned from, though nobody said so."""
+    if unlabelled and NO_LABEL in names:
+        warnings.warn(
+            f"{path}: label column {NO_LABEL!r} says that there is no label, and the column of "
+            "that name is learned from: rename it if it is the label",
+            stacklevel=3,
+        )
+    for j in sorted(indexes):
+        warnings.warn(
+            f"{path}: column {j + 1} ({names[j]!r}) is the row index that pandas writes: it is "
+            "left out",
+            stacklevel=3,
+        )
+
+
 def read_table(path, label_column=None, drop=(), texts=False, reading=None, dates=False):
     """A labelled file: features and labels.
 
@@ -85,19 +101,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     out = {file.column(name, "drop_columns:") for name in drop}
     if not unlabelled:
         out.add(label)
-    elif NO_LABEL in names:
-        warnings.warn(
-            f"{path}: label column {NO_LABEL!r} says that there is no label, and the column of "
-            "that name is learned from: rename it if it is the label",
-            stacklevel=2,
-        )
-    for j in file.indexes:
-        if j not in out:
-            warnings.warn(
-                f"{path}: column {j + 1} ({names[j]!r}) is the row index that pandas writes: it is "
-                "left out",
-                stacklevel=2,
-            )
+    _say_of_columns(path, names, unlabelled, set(file.indexes) - out)
     out |= set(file.indexes)
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading, number
-from swift_hydra.files import part, real_place, write_file
+from swift_hydra.files import own_stream, part, real_place, write_file
 from swift_hydra.settings import (
     InputError,
     Place,
@@ -200,7 +200,8 @@ def _say(tally, seconds, threshold, out):
         f"{tally.n_rows} rows scored in {seconds:.1f} s, {tally.n_above} above the threshold "
         f"{threshold:.4g}; written to {out}"
     )
-    print(printable(line), file=sys.stdout if real_place(out).is_file() else sys.stderr)
+    alone = real_place(out).is_file() and own_stream(out) is None
+    print(printable(line), file=sys.stdout if alone else sys.stderr)
 
 
 def _advised(blocks):
@@ -260,7 +261,8 @@ def _write_scores(config, write):
         raise InputError(
             f"{out}: scores are written as plain text: leave {out.suffix} out of the name"
         )
-    if config.force or not out.is_file() or out.stat().st_size == 0:
+    new = not out.is_file() or out.stat().st_size == 0 or own_stream(out) is not None
+    if config.force or new:
         write_file(out, write)
         return
     # Rows without ids are told apart by their scores: a number may be any table's.

@@ -151,7 +151,7 @@ def real_place(path):
     return Path(path) if os.path.exists(path) and not real.exists() else real
 
 
-def own_stream(path):
+def _own_stream(path):
     """1 or 2 where a path is what this process's output or errors go to, else None.
 
     A file that a shell opened for them may have content before them (``>> all.csv``).
@@ -163,9 +163,16 @@ def own_stream(path):
     return None
 
 
+def in_place(path):
+    """Whether a path is written in place: a device, a pipe, or where this process's output goes."""
+    path = real_place(path)
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    return special or _own_stream(path) is not None
+
+
 def _open_in_place(path):
-    """A handle of a device or pipe, or of this process's own stream."""
-    stream = own_stream(path)
+    """A handle of what :func:`in_place` is true for."""
+    stream = _own_stream(path)
     if stream is not None:
         sys.stdout.flush()
         return os.dup(stream)
@@ -185,8 +192,7 @@ def write_file(path, write):
         InputError: if it cannot be written.
     """
     path = real_place(path)
-    special = path.exists() and not path.is_file() and not path.is_dir()
-    if special or own_stream(path) is not None:
+    if in_place(path):
         try:
             with os.fdopen(_open_in_place(path), "wb", buffering=0) as file:
                 write(file)

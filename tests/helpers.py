@@ -78,14 +78,14 @@ def run_script(*arguments, cwd=None, env=None):
         The finished process, with text output.
     """
     words = [str(ROOT / arguments[0]), *map(str, arguments[1:])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     if env or arguments[0] == "benchmark.py" or not hasattr(os, "fork"):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         command = [sys.executable, *words]
         options = {"capture_output": True, "text": True, "timeout": 600}
         return subprocess.run(command, cwd=cwd, env=environment, **options)
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
         asked = {"argv": words, "cwd": str(cwd or Path.cwd()), "out": out.name, "err": err.name}
-        asked["environment"] = {**os.environ, "OMP_NUM_THREADS": "1"}
+        asked["environment"] = environment
         server = _warm()
         print(json.dumps(asked), file=server.stdin, flush=True)
         code = int(server.stdout.readline())

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading, number
-from swift_hydra.files import own_stream, part, real_place, write_file
+from swift_hydra.files import in_place, part, real_place, write_file
 from swift_hydra.settings import (
     InputError,
     Place,
@@ -200,8 +200,7 @@ def _say(tally, seconds, threshold, out):
         f"{tally.n_rows} rows scored in {seconds:.1f} s, {tally.n_above} above the threshold "
         f"{threshold:.4g}; written to {out}"
     )
-    alone = real_place(out).is_file() and own_stream(out) is None
-    print(printable(line), file=sys.stdout if alone else sys.stderr)
+    print(printable(line), file=sys.stderr if in_place(out) else sys.stdout)
 
 
 def _advised(blocks):
@@ -261,8 +260,7 @@ def _write_scores(config, write):
         raise InputError(
             f"{out}: scores are written as plain text: leave {out.suffix} out of the name"
         )
-    new = not out.is_file() or out.stat().st_size == 0 or own_stream(out) is not None
-    if config.force or new:
+    if config.force or in_place(out) or not out.is_file() or out.stat().st_size == 0:
         write_file(out, write)
         return
     # Rows without ids are told apart by their scores: a number may be any table's.

@@ -12,13 +12,13 @@ from swift_hydra.snapshot import pack_network
 @cache
 def one_cycle(lr, steps):
     """Rate and first beta of every step of :class:`torch.optim.lr_scheduler.OneCycleLR`."""
-    adamw = torch.optim.AdamW([torch.zeros(1)], lr=lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adamw, max_lr=lr, total_steps=steps)
+    stand_in = torch.optim.AdamW([torch.zeros(1)], lr=lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(stand_in, max_lr=lr, total_steps=steps)
     cycle = []
     for _ in range(steps):
-        group = adamw.param_groups[0]
+        group = stand_in.param_groups[0]
         cycle.append((group["lr"], group["betas"][0]))
-        adamw.step()
+        stand_in.step()
         schedule.step()
     return cycle
 

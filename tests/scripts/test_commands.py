@@ -64,7 +64,9 @@ def test_the_two_commands(finished):
 
 @pytest.mark.parametrize("words", [["yeast"], ["no-such-set"], ["--no-such-flag"], ["-h"]])
 def test_a_warm_process_does_what_a_new_interpreter_does(words):
-    warm, cold = (run_script("dataloader.py", *words, env=env) for env in (None, {"COLUMNS": "80"}))
+    warm, cold = (
+        run_script("dataloader.py", *words, env=env) for env in (None, {"NEW_INTERPRETER": "1"})
+    )
     assert (warm.returncode, warm.stdout, warm.stderr) == (
         cold.returncode,
         cold.stdout,

@@ -27,6 +27,8 @@ from swift_hydra.settings import InputError
 
 KIND = "swift-hydra student 1"
 SUFFIX = ".onnx"
+LARGEST = 256 * 2**20  # bytes of a file; ours has well under one MiB at 30 columns
+MEMORY = 4 * 2**30  # bytes that the graph may take: whoever wrote it, scoring stays within bounds
 NORMAL_SCORES = 2000  # at most, of those that p-values compare with
 OPSET = 17
 MISSING = "needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
@@ -136,12 +138,12 @@ class Exported(TableDetector):
         if not Path(path).is_file():
             raise InputError(f"{path}: does not exist: give the file that export wrote")
         with content_of(path):
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            options.log_severity_level = 4
+            if Path(path).stat().st_size > LARGEST:
+                raise ValueError(f"more than {LARGEST} bytes")
             self = cls()
+            # From its bytes: a graph cannot name other files to be read.
             self.detector_ = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                Path(path).read_bytes(), _bounded(onnxruntime), providers=["CPUExecutionProvider"]
             )
             content = json.loads(
                 self.detector_.get_modelmeta().custom_metadata_map.get("swift_hydra", "{}")
@@ -172,6 +174,19 @@ class Exported(TableDetector):
         self.false_alarms = share
         self.threshold_ = self._threshold_of_false_alarms()
         return self
+
+
+def _bounded(onnxruntime):
+    """Options of a session that takes ``MEMORY`` at most: a few nodes can ask for any amount."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg(MEMORY, -1, -1, -1))
+    return options
 
 
 def _plain(value):

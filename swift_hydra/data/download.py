@@ -12,10 +12,13 @@ where the server can (HTTP Range).
 import hashlib
 import logging
 import os
+import queue
 import re
 import sys
+import threading
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,6 +29,7 @@ from swift_hydra.settings import InputError
 DEFAULT_SOURCE = "https://github.com/Minqi824/ADBench/raw/main/adbench/datasets"
 LOCAL_SUMS = "SHA256SUMS.local"
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
+ANSWER = 120.0  # seconds until the answer's headers are there, however slowly they come
 BLOCK = 1 << 14  # bytes at a time, at most: what has come is on disk at once
 MOST_BYTES = 1 << 30  # of a file whose length the server does not say; ADBench's largest has 600 MB
 SLOWEST = 1024  # bytes per second, on average; looked at after the first ...
@@ -222,7 +226,8 @@ class _Resuming:
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as reply:
+        ask = partial(requests.get, url, headers=headers, stream=True, timeout=TIMEOUT)
+        with _within(ANSWER, ask, f"{self.name}: {url} sends no whole answer") as reply:
             self.resumed = _goes_on_at(reply, have)
             if have and reply.status_code in (206, 416) and not self.resumed:
                 self.part.unlink()  # not the rest of this file: the whole of it instead
@@ -265,6 +270,35 @@ class _Resuming:
                 f"{self.name}: the connection to {url} ended with {have + came} bytes of {total} "
                 "on disk: the same command goes on from there"
             )
+
+
+def _within(seconds, call, complaint):
+    """What ``call`` returns or raises, if it does within so many seconds.
+
+    A time limit of the connection is one for each of its bytes: a server that sends its headers
+    byte by byte would hold us for hours. The thread that waits for it ends with the process.
+
+    Raises:
+        InputError: with the complaint, if it does not.
+    """
+    outcome = queue.SimpleQueue()
+
+    def run():
+        try:
+            outcome.put((call(), None))
+        except BaseException as error:  # whatever it is belongs to the thread that asked
+            outcome.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise InputError(
+            f"{complaint} within {seconds:g} seconds: try again later, or use another --source"
+        ) from None
+    if error is not None:
+        raise error
+    return value
 
 
 def _goes_on_at(reply, have):

@@ -36,7 +36,7 @@ class RunFolder:
         seed: of the run.
 
     Raises:
-        InputError: if the folder cannot be created or written.
+        InputError: if the folder cannot be created or written, or a link leads out of ``out``.
     """
 
     FILES = (
@@ -53,6 +53,12 @@ class RunFolder:
 
     def __init__(self, out, dataset, protocol, seed):
         self.path = Path(out) / dataset / protocol / f"seed{seed}"
+        inside = Path(os.path.realpath(out), *self.path.relative_to(out).parts)
+        if os.path.realpath(self.path) != str(inside):
+            raise InputError(
+                f"{self.path}: a link leads to {os.path.realpath(self.path)}, out of {out}: remove "
+                "the link, or name the folder that it leads to with --out"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

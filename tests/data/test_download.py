@@ -39,7 +39,7 @@ FILES = {GLASS: made(0), UNKNOWN: made(1), "29_Pima.npz": made(2)}
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves ``server.files``; honours Range if ``server.ranges``; breaks off once after
     ``server.cut`` bytes; with ``server.pause`` a byte each so many seconds, with ``server.endless``
-    more than it said, or a length that it does not say.
+    more than it said, or a length that it does not say; with ``server.drip`` its headers never end.
     """
 
     def do_GET(self):
@@ -49,6 +49,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
+        with contextlib.suppress(OSError):  # the other side has given up
+            if server.drip:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+            while server.drip:
+                self.wfile.write(b"x")
+                time.sleep(0.05)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
         if start >= len(content):
             self.send_error(416)
@@ -81,7 +87,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.files, httpd.ranges, httpd.cut, httpd.log = dict(FILES), True, None, []
-    httpd.pause, httpd.endless = 0, False
+    httpd.pause, httpd.endless, httpd.drip = 0, False, False
     httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}/data"
     thread = threading.Thread(
         target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -236,6 +242,15 @@ def test_a_server_that_hardly_sends_is_given_up(server, tmp_path, monkeypatch, d
     download("glass", server.url, tmp_path)
     assert (tmp_path / GLASS).read_bytes() == FILES[GLASS]
     assert server.log[-1][1].startswith("bytes=")  # what had come was not fetched again
+
+
+def test_a_server_whose_headers_never_end_is_given_up(server, tmp_path, monkeypatch, download):
+    monkeypatch.setattr(download_module, "ANSWER", 0.5)
+    server.drip = True
+    with pytest.raises(InputError, match=r"sends no whole answer within 0.5 seconds: try again"):
+        download("glass", server.url, tmp_path)
+    server.drip = False
+    assert names(tmp_path) == []
 
 
 def test_a_server_that_never_ends_is_given_up(server, tmp_path, monkeypatch, download):

@@ -95,6 +95,31 @@ def test_damaged_files_are_refused_in_one_line(file, tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
+def test_a_graph_that_asks_for_too_much_memory_is_refused(file, tmp_path, monkeypatch):
+    import onnx
+
+    model = onnx.load(file)
+    size = onnx.numpy_helper.from_array(np.array([2**35 // 8]), "size")  # 32 GiB, in a few bytes
+    zero = onnx.helper.make_tensor("zero", onnx.TensorProto.DOUBLE, [1], [0.0])
+    make = onnx.helper.make_node
+    (score,) = [node for node in model.graph.node if "score" in node.output]
+    score.output[:] = ["sound"]
+    model.graph.initializer.append(size)
+    model.graph.node.extend(
+        [
+            make("ConstantOfShape", ["size"], ["much"], value=zero),
+            make("ReduceSum", ["much"], ["little"], keepdims=0),
+            make("Add", ["sound", "little"], ["score"]),
+        ]
+    )
+    onnx.save(model, tmp_path / "s.onnx")
+    with pytest.raises(InputError, match=r"s\.onnx: .*(memory|does not fit together)"):
+        Exported.load(tmp_path / "s.onnx")
+    monkeypatch.setattr("swift_hydra.exported.LARGEST", 100)
+    with pytest.raises(InputError, match="more than 100 bytes"):
+        Exported.load(file)
+
+
 def test_commands(tmp_path):
     X, y = made_table(n=200, n_anomalies=20)
     texts = np.where(X[:, 2] > 0, "red", "blue")

@@ -547,3 +547,17 @@ def test_a_finished_run_has_labels_of_both_kinds(tmp_path):
             finished_run(folder, {}, {})
     folder.write_results(report, [], {"y_test": np.arange(4) % 2, "score": np.arange(4.0)}, {})
     assert finished_run(folder, {}, {}) is not None
+
+
+@POSIX
+@pytest.mark.parametrize("level", ["made", "made/seen", "made/seen/seed0"])
+def test_no_link_leads_out_of_the_folder_of_runs(tmp_path, level):
+    out, other = tmp_path / "out", tmp_path / "other"
+    (out / level).parent.mkdir(parents=True)
+    other.mkdir()
+    (out / level).symlink_to(other)
+    with pytest.raises(InputError, match=r"a link leads to .*other.*--out"):
+        RunFolder(out, "made", "seen", 0)
+    assert list(other.iterdir()) == []
+    (tmp_path / "link").symlink_to(other)  # the folder itself may be one: it was named
+    assert RunFolder(tmp_path / "link", "made", "seen", 0).path.is_dir()

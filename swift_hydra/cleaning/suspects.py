@@ -24,6 +24,8 @@ from swift_hydra.geometry import Neighbours
 from swift_hydra.seeds import stage_rng
 
 PRIOR = 0.05  # share of hidden anomalies before anything is known
+IN_COMPANY = 0.15  # share of the rows, see company(), from which on the prior holds whole
+NEAREST = 5  # rows around a known anomaly that keep it company
 STRENGTH = 5  # known anomalies that the prior counts for
 TELLING = (0.6, 0.75)  # area under the known anomalies' curve: from nothing told to all
 FARTHEST = 0.15  # share of rows that is set aside where nothing is known: too many cost little
@@ -70,9 +72,11 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
         return Cleaned(kept, 0.0)
     if known.any():
         suspicion = _like_known(Z, known, seed, looks)
+        prior = PRIOR * min(1.0, company(Z, known, seed) / IN_COMPANY)
     else:
         suspicion = np.log(own_distance(Z, seed) + 1e-9)
-    share = hidden_share(suspicion[doubtful], suspicion[known])
+        prior = PRIOR
+    share = hidden_share(suspicion[doubtful], suspicion[known], prior)
     number = min(round((share if known.any() else FARTHEST) * len(doubtful)), most)
     # Of equally suspicious rows all stay: which of them comes first must not matter.
     bound = np.partition(suspicion[doubtful], -number - 1)[-number - 1]
@@ -80,26 +84,55 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     return Cleaned(kept, share)
 
 
-def hidden_share(doubtful, known):
+def company(Z, known, seed):
+    """How ordinary it is for the known anomalies to have rows around them, 0 to 1.
+
+    Where anomalies hide, the known ones stand among others of their kind; where none do, most stand
+    alone. Local outlier factors (Breunig et al. 2000), plain means of distances: a known anomaly's
+    distance to the nearest rows over those rows' own, ranked among the same of the rows.
+
+    Args:
+        Z: (n, d) standardised rows.
+        known: (n,) bool, the known anomalies.
+        seed: of the run.
+
+    Returns:
+        Mean share of the rows that stand at least as alone as a known anomaly.
+    """
+    near = Neighbours(Z[_some(np.flatnonzero(~known), seed)])
+    rows = near.reference[near.distinct]
+    if len(rows) <= NEAREST:
+        return 1.0
+    distance, index = near.nearest(rows, NEAREST + 1)
+    own = distance[:, 1:].mean(1)  # the first is the row itself
+    alone = np.sort(own / own[index[:, 1:]].mean(1))
+    distance, index = near.nearest(Z[known], NEAREST)
+    of_known = distance.mean(1) / own[index].mean(1)
+    return 1 - float(np.searchsorted(alone, of_known, side="left").mean()) / len(alone)
+
+
+def hidden_share(doubtful, known, prior=PRIOR):
     """Estimated share of anomalies among the doubtful rows.
 
     If hidden anomalies score like the known ones, as many of them lie above the j-th highest known
     one as of those, in share: j / (m + 1). All rows up there are at most that many times more. The
-    smallest such bound over the upper half of the known ones, drawn up towards ``PRIOR``, but to no
+    smallest such bound over the upper half of the known ones, drawn up towards the prior, but to no
     more than twice the bound: where hardly any row ranks above half of the known anomalies,
     hardly any is hidden. The highest known one alone says too little: it is often above all rows.
 
     Scores that hardly tell the known anomalies from the rest cannot tell the hidden ones either:
     the share fades where their rank sum is no further from chance than two to four of its standard
-    deviations (Mann and Whitney), and where the area is below ``TELLING``.
+    deviations (Mann and Whitney), and where the area is below ``TELLING``. One or two of them rank
+    nothing: the prior stands, weighed against a bound of 0.
 
     Args:
         doubtful: (u,) left-out scores.
         known: (m,) left-out scores of the known anomalies.
+        prior: share before they are looked at.
     """
     m = len(known)
-    if m < 2:  # any row may rank above a single one
-        return PRIOR
+    if m < 3:  # any row may rank above the lower of two
+        return prior * STRENGTH / (STRENGTH + m)
     place = np.arange(2, max((m + 1) // 2, 2) + 1)  # j
     ranked = np.sort(doubtful)
     above = 1 - np.searchsorted(ranked, np.sort(known)[m - place], side="left") / len(ranked)
@@ -109,7 +142,7 @@ def hidden_share(doubtful, known):
     deviations = (area - 0.5) / np.sqrt((m + len(ranked) + 1) / (12 * m * len(ranked)))
     told = np.clip((deviations - 2) / 2, 0, 1)
     told *= np.clip((area - TELLING[0]) / (TELLING[1] - TELLING[0]), 0, 1)
-    return float(told) * (STRENGTH * min(PRIOR, 2 * bound) + m * bound) / (STRENGTH + m)
+    return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
 def own_distance(Z, seed):

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.cleaning.suspects import LOOKS, PRIOR, hidden_share, set_aside
+from swift_hydra.cleaning.suspects import LOOKS, PRIOR, company, hidden_share, set_aside
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -92,11 +92,33 @@ def test_the_share_of_hidden_anomalies():
     hidden = rng.normal(4, 1, 300)
     assert hidden_share(clean, known) < 0.02
     assert abs(hidden_share(np.r_[clean, hidden], known) - 300 / 2300) < 0.06
-    assert hidden_share(clean, known[:0]) == hidden_share(clean, known[:1]) == PRIOR
-    assert hidden_share(clean, known[:2]) == 0  # hidden ones would rank as high
+    assert hidden_share(clean, known[:0]) == PRIOR
+    for prior in (PRIOR, 0.01):  # too few to be ranked
+        shares = [hidden_share(clean, known[:number], prior) for number in range(3)]
+        assert prior == shares[0] > shares[1] > shares[2] > prior / 2
+    assert hidden_share(clean, known[:3]) == 0  # hidden ones would rank as high
     # What cannot tell the known ones from the rest says nothing about the hidden ones.
     assert hidden_share(clean, rng.normal(0, 1, 60)) < 0.02
     assert hidden_share(clean, np.full(60, -9.0)) == 0
+
+
+def test_known_anomalies_have_company_where_others_hide():
+    """One known anomaly among others like it, alone, and copied among the rows."""
+    X, y = table(n=1000, share=0.05)
+    Z = X.astype(np.float32)
+    (first, *others) = np.flatnonzero(y == 1)
+    known = np.arange(len(y)) == first
+    assert company(Z, known, 0) > 0.3
+    assert set_aside(Z, known.astype(int), 0).kept.mean() == pytest.approx(
+        1 - PRIOR * 5 / 6, abs=0.01
+    )
+    alone = np.setdiff1d(np.arange(len(y)), others)
+    assert company(Z[alone], known[alone], 0) < 0.01
+    assert set_aside(Z[alone], known[alone].astype(int), 0).kept.mean() > 0.995
+    copied = np.r_[alone, np.full(6, first)]
+    assert company(Z[copied], np.arange(len(copied)) == np.flatnonzero(known[alone])[0], 0) > 0.1
+    few = [first, *np.flatnonzero(y == 0)[:5]]
+    assert company(Z[few], known[few], 0) == 1  # too few rows to tell
 
 
 def test_the_order_of_equal_rows_does_not_decide():

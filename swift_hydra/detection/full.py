@@ -18,6 +18,7 @@ import torch
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.cleaning.normal_scores import NormalScores
 from swift_hydra.detection.evidence import Columns, Evidence, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
 from swift_hydra.detection.one_class import Far, Near
@@ -35,8 +36,8 @@ MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae")
 MIXTURE_COLUMNS += ("ratio1", "ratio3", "ratio5")
 ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
 KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
-# Norm, rounds of feature learning, evidence columns.
-KERNELS = (("l2", 2, ()), ("l1", 1, ()), ("l1", 1, KERNEL_COLUMNS))
+# Norm, and evidence columns beside the values; those without see normal scores of the ranks.
+KERNELS = (("l2", ()), ("l1", ()), ("l1", KERNEL_COLUMNS))
 
 
 def shown(columns, names):
@@ -97,11 +98,13 @@ class KnownSide:
 
     Args:
         mixture: a :class:`detection.mixture.Mixture` on features and evidence.
+        ranks: :class:`cleaning.normal_scores.NormalScores`.
         kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
     """
 
-    def __init__(self, mixture, kernels):
+    def __init__(self, mixture, ranks, kernels):
         self.mixture = mixture
+        self.ranks = ranks
         self.kernels = kernels
 
     @classmethod
@@ -114,16 +117,17 @@ class KnownSide:
                 examples, recipe, "mixture", settings, journal, settings.n_experts
             )
         experts = [left_out]
-        self = cls(mixture, [])
+        self = cls(mixture, NormalScores.fit(seen.Z), [])
         y = seen.labels.numpy()
         with journal.stage("kernels"):
-            for number, (norm, rounds, names) in enumerate(KERNELS):
-                expert = KernelExpert(norm, rounds, names)
+            ranked = self.ranks(seen.Z)
+            for number, (norm, names) in enumerate(KERNELS):
+                expert = KernelExpert(norm, 1, names)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
-                inputs = self._kernel_inputs(expert, seen.Z, seen.columns.all)
+                inputs = _kernel_inputs(expert, seen.Z, ranked, seen.columns.all)
 
                 def views(fold, expert=expert):
-                    return self._kernel_inputs(expert, seen.Z, seen.columns.without[fold])
+                    return _kernel_inputs(expert, seen.Z, ranked, seen.columns.without[fold])
 
                 left_out = expert.fit(
                     inputs,
@@ -137,28 +141,31 @@ class KnownSide:
                 self.kernels.append(expert)
         return self, seen.left_out.shared(np.column_stack(experts))
 
-    @staticmethod
-    def _kernel_inputs(expert, Z, columns):
-        return beside(Z, columns, expert.columns).numpy() if expert.columns else Z
-
     def score(self, Z, columns):
         """The experts' scores (n, 1 + kernels) of rows Z (n, d) with their evidence (n, c)."""
         experts = [self.mixture.logits(beside(Z, columns, MIXTURE_COLUMNS))]
+        ranked = self.ranks(Z)
         experts += [
-            expert.score(self._kernel_inputs(expert, Z, columns)) for expert in self.kernels
+            expert.score(_kernel_inputs(expert, Z, ranked, columns)) for expert in self.kernels
         ]
         return np.column_stack(experts)
 
     def snapshot(self):
         """Tensors, arrays and plain values."""
         kernels = [expert.snapshot() for expert in self.kernels]
-        return {"mixture": self.mixture.snapshot(), "kernels": kernels}
+        ranks = self.ranks.snapshot()
+        return {"mixture": self.mixture.snapshot(), "ranks": ranks, "kernels": kernels}
 
     @classmethod
     def from_snapshot(cls, saved, settings):
         """Rebuild from :meth:`snapshot`."""
         kernels = [KernelExpert.from_snapshot(expert) for expert in saved["kernels"]]
-        return cls(Mixture.from_snapshot(saved["mixture"], settings.mamba), kernels)
+        mixture = Mixture.from_snapshot(saved["mixture"], settings.mamba)
+        return cls(mixture, NormalScores(**saved["ranks"]), kernels)
+
+
+def _kernel_inputs(expert, Z, ranked, columns):
+    return beside(Z, columns, expert.columns).numpy() if expert.columns else ranked
 
 
 class UnlikeSide:

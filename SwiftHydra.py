@@ -283,6 +283,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         if self.fast:
             with journal.stage("student"):
                 self._train_student(rows, generated.rows.numpy(), journal)
+        # What p-values compare with. The rows that were set aside belong to it: they may well be
+        # normal, and alarms shall be no more frequent than was said.
+        self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
         self._name_features()
         self.n_features_in_ = rows.columns.n_features
         self.classes_ = rows.classes
@@ -300,9 +303,6 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         if not known.kept.all():
             aside = fitted.detector.score(rows.Z[~known.kept])
             self.decision_scores_[~known.kept] = self.fresh_scores_[~known.kept] = aside
-        # What p-values compare with. The rows that were set aside belong to it: they may well be
-        # normal, and alarms shall be no more frequent than was said.
-        self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
         n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
         n_anomalies = int((rows.y == 1).sum()) + known.share * n_doubtful
         self.estimated_contamination_ = n_anomalies / len(rows.y)
@@ -329,7 +329,6 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         own = self.decision_scores_ == self.fresh_scores_
         self.decision_scores_ = np.where(own, fresh, self.decision_scores_)
         self.fresh_scores_ = fresh
-        self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
 
     def _read(self, X, y):
         return TrainingRows.read(X, y, self)

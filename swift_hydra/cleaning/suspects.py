@@ -122,8 +122,8 @@ def hidden_share(doubtful, known, prior=PRIOR):
 
     Scores that hardly tell the known anomalies from the rest cannot tell the hidden ones either:
     the share fades where their rank sum is no further from chance than two to four of its standard
-    deviations (Mann and Whitney), and where the area is below ``TELLING``. One or two of them rank
-    nothing: the prior stands, weighed against a bound of 0.
+    deviations (Mann and Whitney), and where the area is below ``TELLING``. A single one ranks
+    nothing and the prior stands; two hardly do, and it is weighed against a bound of 0.
 
     Args:
         doubtful: (u,) left-out scores.
@@ -131,7 +131,9 @@ def hidden_share(doubtful, known, prior=PRIOR):
         prior: share before they are looked at.
     """
     m = len(known)
-    if m < 3:  # any row may rank above the lower of two
+    if m < 2:  # any row may rank above a single one
+        return prior
+    if m < 3:
         return prior * STRENGTH / (STRENGTH + m)
     place = np.arange(2, max((m + 1) // 2, 2) + 1)  # j
     ranked = np.sort(doubtful)

@@ -409,6 +409,8 @@ def generate(Z, y, networks, seed, settings, journal=None):
             accepted = saved["accepted"]
             if accepted.shape[1:] != Z.shape[1:] or not accepted.isfinite().all():
                 raise ValueError("the generated rows are not finite or not of this table")
+            if len(accepted) != (saved["log"][-1]["accepted"] if saved["log"] else 0):
+                raise ValueError("the generated rows are not as many as the log says")
             if saved["finished"]:
                 return _finish(accepted, saved["log"], journal)
     balance = len(y) - 2 * int((y == 1).sum())

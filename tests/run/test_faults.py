@@ -432,6 +432,7 @@ def test_a_resume_file_of_another_content_is_refused(base):
         {"entries": {"episodes": {}}},
         {"entries": {"episodes": entry | {"accepted": torch.full_like(rows, torch.nan)}}},
         {"entries": {"episodes": entry | {"accepted": rows[:, :1]}}},
+        {"entries": {"episodes": entry | {"accepted": rows[:-1]}}},
         {"entries": {"episodes": entry | {"log": 3}}},
         {"entries": {"episodes": entry | {"agent": {"policy": {}}}}},
     ]

@@ -73,13 +73,11 @@ class KernelExpert:
 
     Args:
         norm: "l2" or "l1".
-        rounds: how often the feature scales are learned anew.
         columns: names of the evidence columns that it sees beside the features.
     """
 
-    def __init__(self, norm="l2", rounds=2, columns=()):
+    def __init__(self, norm, columns=()):
         self.norm = norm
-        self.rounds = rounds
         self.columns = tuple(columns)
 
     def fit(self, X, y, rng, max_centres, left_out, views=None):
@@ -107,10 +105,10 @@ class KernelExpert:
             to know the labels of rows that are left out later.
         """
         X = np.asarray(X)
-        if len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]:
-            self.rounds = 0
+        few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
+        if few:
             views = views or (lambda fold: X)
-        rows, target = self._learn(X, y, rng, max_centres)
+        rows, target = self._learn(X, y, rng, max_centres, scaled=not few)
         predicted = self._choose_ridge(target, left_out.groups[rows])
         if views is not None:
             return self._without_folds(target, rows, left_out.folds, views)
@@ -119,8 +117,8 @@ class KernelExpert:
         self._score_into(scores, X, np.setdiff1d(np.arange(len(X)), rows))
         return scores
 
-    def _learn(self, X, y, rng, max_centres):
-        """Centres and scales from rows X (n, d) with labels.
+    def _learn(self, X, y, rng, max_centres, scaled):
+        """Centres from rows X (n, d) with labels; where ``scaled``, scales of the columns.
 
         Returns numbers of the centres' rows (m,) and their targets.
         """
@@ -131,7 +129,7 @@ class KernelExpert:
         self.centres = X[rows].astype(np.float64)
         target = np.where(y[rows] == 1, 1.0, -1.0)
         self.scale = np.ones(X.shape[1])
-        for _ in range(self.rounds):
+        if scaled:
             # Which ridge is best hardly matters to the scales.
             self._solve(target, SCALE_RIDGE)
             self._learn_scale(rng)
@@ -252,7 +250,7 @@ class KernelExpert:
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`; scores are equal to the bit."""
-        self = cls(saved["norm"], saved["rounds"], saved["columns"])
+        self = cls(saved["norm"], saved["columns"])
         for name in ("centres", "scale", "width", "ridge", "alpha"):
             setattr(self, name, saved[name])
         return self

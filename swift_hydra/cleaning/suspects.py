@@ -35,7 +35,7 @@ WIDE = 0.05  # share of the rows that are a row's own neighbourhood
 REFERENCE = 4096  # rows that stand for a larger table
 CENTRES = 800  # of each closed-form expert
 FOLDS = 4
-KERNELS = (("l2", 1), ("l1", 1))  # norm, rounds of feature learning
+NORMS = ("l2", "l1")  # of the closed-form experts
 LOOKS = ("likeness", "nearness")  # to the known anomalies: left-out scores, ratio of distances
 
 
@@ -70,12 +70,13 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:
         return Cleaned(kept, 0.0)
+    others = Neighbours(Z[_some(np.flatnonzero(~known), seed)])
+    prior = PRIOR
     if known.any():
-        suspicion = _like_known(Z, known, seed, looks)
-        prior = PRIOR * min(1.0, company(Z, known, seed) / IN_COMPANY)
+        suspicion = _like_known(Z, known, others, seed, looks)
+        prior *= min(1.0, company(others, Z[known]) / IN_COMPANY)
     else:
-        suspicion = np.log(own_distance(Z, seed) + 1e-9)
-        prior = PRIOR
+        suspicion = np.log(own_distance(Z, others) + 1e-9)
     share = hidden_share(suspicion[doubtful], suspicion[known], prior)
     number = min(round((share if known.any() else FARTHEST) * len(doubtful)), most)
     # Of equally suspicious rows all stay: which of them comes first must not matter.
@@ -84,7 +85,7 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     return Cleaned(kept, share)
 
 
-def company(Z, known, seed):
+def company(others, anomalies):
     """How ordinary it is for the known anomalies to have rows around them, 0 to 1.
 
     Where anomalies hide, the known ones stand among others of their kind; where none do, most stand
@@ -92,21 +93,19 @@ def company(Z, known, seed):
     distance to the nearest rows over those rows' own, ranked among the same of the rows.
 
     Args:
-        Z: (n, d) standardised rows.
-        known: (n,) bool, the known anomalies.
-        seed: of the run.
+        others: :class:`geometry.Neighbours` of the rows without a known anomaly.
+        anomalies: (m, d) the known ones.
 
     Returns:
         Mean share of the rows that stand at least as alone as a known anomaly.
     """
-    near = Neighbours(Z[_some(np.flatnonzero(~known), seed)])
-    rows = near.reference[near.distinct]
+    rows = others.reference[others.distinct]
     if len(rows) <= NEAREST:
         return 1.0
-    distance, index = near.nearest(rows, NEAREST + 1)
+    distance, index = others.nearest(rows, NEAREST + 1)
     own = distance[:, 1:].mean(1)  # the first is the row itself
     alone = np.sort(own / own[index[:, 1:]].mean(1))
-    distance, index = near.nearest(Z[known], NEAREST)
+    distance, index = others.nearest(anomalies, NEAREST)
     of_known = distance.mean(1) / own[index].mean(1)
     return 1 - float(np.searchsorted(alone, of_known, side="left").mean()) / len(alone)
 
@@ -147,11 +146,13 @@ def hidden_share(doubtful, known, prior=PRIOR):
     return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
-def own_distance(Z, seed):
-    """Mean distance of rows (n, d) to 10 % of the others, (n,): few hidden ones cannot fill it."""
-    reference = _some(np.arange(len(Z)), seed)
-    k = max(5, int(2 * WIDE * len(reference)))
-    return Neighbours(Z[reference]).mean_distance(Z, k, others=True, nothing=0.0)
+def own_distance(Z, others, share=2 * WIDE):
+    """Mean distance of rows (n, d) to a share of the others, (n,).
+
+    Few hidden anomalies cannot fill a tenth of all rows.
+    """
+    k = max(5, int(share * len(others.reference)))
+    return others.mean_distance(Z, k, others=True, nothing=0.0)
 
 
 def _some(rows, seed):
@@ -159,10 +160,13 @@ def _some(rows, seed):
     return np.sort(stage_rng(seed, "cleaning/reference").permutation(rows)[:REFERENCE])
 
 
-def _like_known(Z, known, seed, looks):
+def _like_known(Z, known, others, seed, looks):
     """How much a row looks like the known anomalies, by nothing that has learned from it: (n,)."""
-    of = {"likeness": _likeness, "nearness": _nearness}
-    return sum(_minus_log_p(of[look](Z, known, seed), ~known) for look in looks)
+    of = {
+        "likeness": lambda: _likeness(Z, known, seed),
+        "nearness": lambda: _nearness(Z, known, others),
+    }
+    return sum(_minus_log_p(of[look](), ~known) for look in looks)
 
 
 def _likeness(Z, known, seed):
@@ -170,17 +174,15 @@ def _likeness(Z, known, seed):
     y = known.astype(np.int64)
     left_out = LeaveOut(Z, y, FOLDS, seed)
     scores = [
-        KernelExpert(norm, rounds).fit(Z, y, stage_rng(seed, f"cleaning/{norm}"), CENTRES, left_out)
-        for norm, rounds in KERNELS
+        KernelExpert(norm).fit(Z, y, stage_rng(seed, f"cleaning/{norm}"), CENTRES, left_out)
+        for norm in NORMS
     ]
     return np.mean(scores, axis=0)
 
 
-def _nearness(Z, known, seed):
+def _nearness(Z, known, others):
     """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
-    reference = _some(np.flatnonzero(~known), seed)
-    k = max(5, int(WIDE * len(reference)))
-    own = Neighbours(Z[reference]).mean_distance(Z, k, others=True, nothing=0.0)
+    own = own_distance(Z, others, WIDE)
     anomalies = Neighbours(Z[known])
     near = anomalies.mean_distance(Z, 1)
     near[known] = anomalies.mean_distance(Z[known], 1, others=True)  # NaN: copies of one row

@@ -117,12 +117,12 @@ class KnownSide:
                 examples, recipe, "mixture", settings, journal, settings.n_experts
             )
         experts = [left_out]
-        self = cls(mixture, NormalScores.fit(seen.Z), [])
         y = seen.labels.numpy()
         with journal.stage("kernels"):
+            self = cls(mixture, NormalScores.fit(seen.Z), [])
             ranked = self.ranks(seen.Z)
             for number, (norm, names) in enumerate(KERNELS):
-                expert = KernelExpert(norm, 1, names)
+                expert = KernelExpert(norm, names)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
                 inputs = _kernel_inputs(expert, seen.Z, ranked, seen.columns.all)
 

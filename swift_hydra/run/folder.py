@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.files import NO_LOCKS, file_lock, part, remove, torch_bytes
+from swift_hydra.files import NO_LOCKS, file_lock, part, real_place, remove, torch_bytes
 from swift_hydra.settings import InputError
 
 FIGURES = (
@@ -52,12 +52,13 @@ class RunFolder:
     )
 
     def __init__(self, out, dataset, protocol, seed):
-        self.path = Path(out) / dataset / protocol / f"seed{seed}"
-        inside = Path(os.path.realpath(out), *self.path.relative_to(out).parts)
-        if os.path.realpath(self.path) != str(inside):
+        run = Path(dataset, protocol, f"seed{seed}")
+        self.path = Path(out) / run
+        real = real_place(self.path)
+        if real != real_place(out) / run:
             raise InputError(
-                f"{self.path}: a link leads to {os.path.realpath(self.path)}, out of {out}: remove "
-                "the link, or name the folder that it leads to with --out"
+                f"{self.path}: a link leads to {real}, out of {out}: remove the link, or name the "
+                "folder that it leads to with --out"
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)

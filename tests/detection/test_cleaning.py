@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import LOOKS, PRIOR, company, hidden_share, set_aside
+from swift_hydra.geometry import Neighbours
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -55,7 +56,7 @@ def test_left_out_scores_of_meaningless_labels_are_chance(n, d):
     for seed in range(8):
         rng = np.random.default_rng(seed)
         X, y = rng.normal(size=(n, d)), (rng.permutation(n) < n // 8).astype(int)
-        expert = KernelExpert("l2", 2)
+        expert = KernelExpert("l2")
         aucs.append(roc_auc_score(y, expert.fit(X, y, rng, 1000, LeaveOut(X, y, 4, seed))))
     m = n // 8
     error = np.sqrt((n + 1) / (12 * m * (n - m)) / len(aucs))
@@ -108,15 +109,14 @@ def test_known_anomalies_have_company_where_others_hide():
     Z = X.astype(np.float32)
     (first, *others) = np.flatnonzero(y == 1)
     known = np.arange(len(y)) == first
-    assert company(Z, known, 0) > 0.3
+    assert company(Neighbours(Z[~known]), Z[known]) > 0.3
     assert set_aside(Z, known.astype(int), 0).kept.mean() == pytest.approx(1 - PRIOR, abs=0.01)
     alone = np.setdiff1d(np.arange(len(y)), others)
-    assert company(Z[alone], known[alone], 0) < 0.01
+    lone = Z[[first]]
+    assert company(Neighbours(Z[y == 0]), lone) < 0.01
     assert set_aside(Z[alone], known[alone].astype(int), 0).kept.mean() > 0.995
-    copied = np.r_[alone, np.full(6, first)]
-    assert company(Z[copied], np.arange(len(copied)) == np.flatnonzero(known[alone])[0], 0) > 0.1
-    few = [first, *np.flatnonzero(y == 0)[:5]]
-    assert company(Z[few], known[few], 0) == 1  # too few rows to tell
+    assert company(Neighbours(np.r_[Z[y == 0], np.repeat(lone, 6, axis=0)]), lone) > 0.1
+    assert company(Neighbours(Z[y == 0][:5]), lone) == 1  # too few rows to tell
 
 
 def test_the_order_of_equal_rows_does_not_decide():

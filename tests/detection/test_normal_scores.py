@@ -41,6 +41,6 @@ def test_a_kernel_does_not_mind_how_a_column_is_bent():
     folds = LeaveOut(X, y, 4, 0)
     auc = {}
     for name, inputs in (("values", bent), ("ranks", NormalScores.fit(bent)(bent))):
-        scores = KernelExpert("l2", 1).fit(inputs, y, np.random.default_rng(0), 400, folds)
+        scores = KernelExpert("l2").fit(inputs, y, np.random.default_rng(0), 400, folds)
         auc[name] = roc_auc_score(y, scores)
     assert auc["ranks"] > auc["values"] + 0.1

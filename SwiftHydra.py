@@ -24,6 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+if __name__ == "__main__":
+    from swift_hydra.settings import guard_imports
+
+    guard_imports()
+
 import numpy as np
 import torch
 
@@ -677,10 +682,5 @@ def _say_what_was_done(folder, detector, options, say):
     )
 
 
-def command():
-    """The console command ``swift-hydra``."""
-    run_main(main)
-
-
 if __name__ == "__main__":
-    command()
+    run_main(main)

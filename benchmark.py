@@ -24,6 +24,11 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+if __name__ == "__main__":
+    from swift_hydra.settings import guard_imports
+
+    guard_imports()
+
 from tqdm import tqdm
 
 from swift_hydra.bench.backends import BACKENDS, spread

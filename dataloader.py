@@ -15,6 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+if __name__ == "__main__":
+    from swift_hydra.settings import guard_imports
+
+    guard_imports()
+
 import numpy as np
 
 from swift_hydra.data.angles import KINDS, irrelevant, made_rows

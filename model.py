@@ -115,7 +115,7 @@ class BetaCVAE(nn.Module):
 
         That is ||x - p(x | E[z | x, 0], 0)||.
         """
-        rows = _at_least(x, LEAST_BATCH)
+        rows = _whole_blocks(x)
         y = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
         return (rows - self.decode(self.encode(rows, y)[0], y)).norm(dim=1)[: len(x)]
 
@@ -254,7 +254,9 @@ def stacked(tensors):
 DENSE = 128
 FORBIDDEN = -1e4  # gate (before the softmax) of an expert that may not run: no noise outweighs it
 TIED = 2.0**-20  # gates (before the softmax) that differ by less are equal
-LEAST_BATCH = 16  # rows of a product, so that it is rounded as that of many
+# Rows of a product are a multiple of this: the last few of another number would be rounded in
+# another way (by the kernel for odd rests), and a row's score would depend on the rows beside it.
+ROW_BLOCK = 16
 
 
 def dropped_out(h, share, training, generator=None):
@@ -589,16 +591,17 @@ class MoEDetector(nn.Module):
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
             if count:  # an expert nobody chose costs nothing
                 mine = slice(start, start + count)
-                inputs = _at_least(x[rows[mine]], LEAST_BATCH)
+                inputs = _whole_blocks(x[rows[mine]])
                 logits = self.experts(inputs, slice(index, index + 1))[0][:count]  # (count,)
                 score.index_add_(0, rows[mine], gates[mine] * logits)
                 start += count
         return score
 
 
-def _at_least(x, n):
-    """Rows x (B, d), B > 0, repeated up to n: products of few rows are rounded in another way."""
-    return x[torch.arange(n) % len(x)] if 0 < len(x) < n else x
+def _whole_blocks(x):
+    """Rows x (B, d), its first repeated after the last up to a multiple of ``ROW_BLOCK``."""
+    missing = -len(x) % ROW_BLOCK
+    return torch.cat([x, x[:1].expand(missing, -1)]) if missing else x
 
 
 def choose_n_experts(X, n_folds=4):

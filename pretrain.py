@@ -14,6 +14,11 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+if __name__ == "__main__":
+    from swift_hydra.settings import guard_imports
+
+    guard_imports()
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -424,10 +429,5 @@ def main(argv=None, pace=PACE):
         progress.say(f"saved {folder.path / 'pretrained.pt'}")
 
 
-def command():
-    """The console command ``swift-hydra-pretrain``."""
-    run_main(main)
-
-
 if __name__ == "__main__":
-    command()
+    run_main(main)

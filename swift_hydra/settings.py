@@ -3,7 +3,8 @@
 A setting is declared once, by :func:`setting` in a dataclass: its default, its help text and its
 bounds. :func:`parse_config` makes a script's command line from such classes, :func:`check_settings`
 refuses what is out of bounds. Anything a user can get wrong raises :class:`InputError`;
-:func:`run_main` prints it on stderr and exits with code 2, without a traceback.
+:func:`run_main` prints it on stderr and exits with code 2, without a traceback. Imports that take
+seconds come before it can be called: :func:`guard_imports` does the same for those.
 """
 
 import argparse
@@ -286,23 +287,47 @@ def run_main(main):
     warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"
     try:
         main()
-    except KeyboardInterrupt as error:
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(_said(error))
+
+
+def guard_imports():
+    """From here on, what :func:`run_main` does with errors is done with those of imports too.
+
+    A script calls it before its first import from outside the standard library, and only as the
+    program that was started.
+    """
+
+    def end(kind, error, trace):
+        os._exit(_said(error))  # an exception that nobody caught would end with code 1
+
+    sys.excepthook = end
+
+
+def _said(error):
+    """Say in one line what ended the program; returns its exit code."""
+    if isinstance(error, KeyboardInterrupt):
         what = str(error) or "what was finished is on disk, the same command does the rest"
-        print(f"interrupted: {one_line(what)}", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+        code, line = 130, f"interrupted: {one_line(what)}"
+    else:
         if DEBUG in sys.argv:
-            traceback.print_exc()
-        print(f"error: {one_line(_explained(error))}", file=sys.stderr)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-        sys.exit(2)
+            traceback.print_exception(error)
+        code, line = 2, f"error: {one_line(_explained(error))}"
+    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    return code
 
 
 def _explained(error):
     """What an error says, and what to do about it."""
     if isinstance(error, InputError):
         return error
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{error} in this Python, {sys.executable}: take the one in .venv that `make run` "
+            "sets up, or install what the project needs: pip install -r requirements.txt"
+        )
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({error}): give fewer rows or columns"
     if isinstance(error, OSError):  # such as a full disk under the output; files say it themselves

@@ -26,7 +26,7 @@ FLOORS = [
     ["estimator"],
     ["exported"],
     ["SwiftHydra"],
-    ["bench"],
+    ["bench", "commands"],
     ["benchmark"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -122,7 +122,7 @@ def student_table(records):
     Args:
         records: dicts; those of seed 0 are shown, a line for every protocol.
     """
-    heads = ("sets", "detector", "student", "difference", "worst set")
+    heads = ("sets", "detector", "student", "difference", "worst set", "sets it scores alone")
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
     for protocol in (*HEADLINES, *BY_LABELS):
         scores = Scores(records, protocol, FIRST_SEED, [SWIFT_HYDRA, STUDENT])
@@ -134,6 +134,8 @@ def student_table(records):
         ]
         change = scores.per_set(STUDENT) - scores.per_set(SWIFT_HYDRA)
         worst = int(change.argmin())
+        verified = scores.per_cell_or_none(STUDENT, "verified_share")  # all rows or none of a set
+        alone = "" if verified is None else round(len(scores.sets) * (1 - verified))
         lines.append(
             row_of(
                 f"*{protocol}*",
@@ -141,6 +143,7 @@ def student_table(records):
                 *("{:.3f} ({:.3f})".format(*areas(scores, m)) for m in (SWIFT_HYDRA, STUDENT)),
                 "{} ({})".format(*(f"{r.difference:+.3f} ± {r.error:.3f}" for r in both)),
                 f"{scores.sets[worst]} {change[worst]:+.3f}",
+                alone,
             )
         )
     return lines if len(lines) > 2 else ["No record of it yet."]

@@ -294,6 +294,7 @@ def _of_generated(model, known, unknown):
         content["nearer_to_generated"] = round(share_nearer(*sides), 4)
     if getattr(model, "student_", None) is not None:
         content |= {name: round(value, 4) for name, value in model.student_.agreement.items()}
+        content["verified_share"] = model.verified_share
     return content
 
 

@@ -19,6 +19,8 @@ FINEST = 19  # a grid step is 2^-FINEST, coarser where d is large
 MOST_FAR = 48.0  # bound of the coordinate for what the bend hides
 FAR_FROM = 2.0  # times BEND: standard deviations from which it counts
 BLOCK_NUMBERS = 2**20  # distances held at once: bounds memory, does not change any value
+DIRECTIONS = 4  # in which rows that differ by rounding alone are next to each other
+MOST_BESIDE = 64  # rows that are looked at after each one
 
 
 def bend(u):
@@ -54,22 +56,64 @@ def on_grid(Z):
 
 
 def copies(Z, step=None):
-    """Which rows are equal, up to a grid step: (n,) group numbers from 0.
+    """Which rows are equal, or differ by no more than rounding: (n,) group numbers from 0.
 
     Args:
         Z: (n, d) rows.
-        step: in standard deviations; None takes the grid's own.
+        step: standard deviations by which no value differs from that of the group's first row;
+            None takes the grid's own step for equal.
     """
-    number = {}
-    group = np.empty(len(Z), dtype=np.int64)
     size = max(BLOCK_NUMBERS // Z.shape[1], 1)
-    for start in range(0, len(Z), size):
-        rows, own = on_grid(Z[start : start + size])
-        if step is not None:
-            rows = np.rint(rows * (own / step)) + 0.0
-        for i, row in enumerate(rows, start):
-            group[i] = number.setdefault(hashlib.blake2b(row).digest(), len(number))
-    return group
+    blocks = (on_grid(Z[start : start + size])[0] for start in range(0, len(Z), size))
+    group = _equal(blocks)
+    if step is None:
+        return group
+    first = np.unique(group, return_index=True)[1]
+    rows, own = on_grid(np.asarray(Z)[first])
+    leader = _leaders(rows * own, step)
+    return np.unique(leader, return_inverse=True)[1][group]
+
+
+def _equal(blocks):
+    """Which of the rows in blocks (.., d) are the same numbers: (n,) group numbers from 0."""
+    number = {}
+    digests = (hashlib.blake2b(row).digest() for rows in blocks for row in rows)
+    return np.array([number.setdefault(digest, len(number)) for digest in digests], dtype=np.int64)
+
+
+def _leaders(rows, step):
+    """(m,) the row within ``step`` of each of m distinct rows (m, d) that leads its group.
+
+    Rows that close are close in any direction too: they are looked for among those that follow
+    each other in a random one. (A grid would part many: one of d values lies at a border.) Where
+    rows are dense, so that most have such neighbours by chance, a grid has to do.
+    """
+    m, d = rows.shape
+    directions = np.random.default_rng(0).normal(size=(d, DIRECTIONS))
+    along = rows @ (directions / np.linalg.norm(directions, axis=0))  # (m, DIRECTIONS)
+    order = np.argsort(along[:, 0], kind="stable")
+    along = along[order]
+    reach = 1.001 * step * np.sqrt(d)  # of a row whose values all differ by a step
+    pairs = [np.empty((0, 2), dtype=np.int64)]
+    for offset in range(1, m):
+        near = np.flatnonzero(along[offset:, 0] - along[:-offset, 0] <= reach)
+        if not len(near):
+            break
+        for other in along.T[1:]:
+            near = near[np.abs(other[near + offset] - other[near]) <= reach]
+        for some in np.array_split(near, len(near) * d // BLOCK_NUMBERS + 1):
+            apart = np.abs(rows[order[some + offset]] - rows[order[some]]).max(axis=1, initial=0.0)
+            pairs.append(np.column_stack([some, some + offset])[apart <= step])
+        if offset > MOST_BESIDE or sum(map(len, pairs)) > m:
+            return _equal([np.rint(rows / step) + 0.0])
+    leader = np.arange(m)
+    pairs = np.concatenate(pairs)
+    for a, b in pairs[np.lexsort(pairs.T[::-1])].tolist():
+        if leader[a] == a and leader[b] == b:
+            leader[b] = a
+    out = np.empty(m, dtype=np.int64)
+    out[order] = order[leader]
+    return out
 
 
 class Neighbours:

@@ -2,8 +2,8 @@
 
 A prediction of a row by a fit that has seen a copy of it, label included, is no prediction. A value
 that a large part of the rows has is another matter: left out as a whole it would take much of the
-table with it, and one row of many tells little about the others. Its rows are dealt over the folds,
-and have their mean prediction in common.
+table with it. Its rows are dealt over the folds whatever their labels, and those of a fold are left
+out together: what the other folds' rows say of the value does not depend on these labels.
 
 Shapes: n rows, F folds.
 """
@@ -37,55 +37,66 @@ class LeaveOut:
         same = copies(Z, ROUNDING)
         size = np.bincount(same)
         self._same = same
-        self._repeated = size > 1
+        self._met_again = (size > 1) & _made_of_common_values(Z, same)
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]
         if (of_normals == of_normals[0]).all():  # nothing would be left to compare with
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
-        self._frequent = [np.flatnonzero(same == group) for group in np.flatnonzero(frequent)]
+        self._met_again |= frequent
 
     def _deal(self, y, n_folds, frequent, rng):
-        """Groups and folds; rows of the ``frequent`` groups of copies are left out one by one."""
+        """Groups and folds; a ``frequent`` group of copies becomes one for every fold."""
         same = self._same
-        self.groups = np.where(frequent[same], len(frequent) + np.arange(len(y)), same)
-        _, first, unit = np.unique(self.groups, return_index=True, return_inverse=True)
+        alone = len(frequent) + np.arange(len(y))
+        _, unit = np.unique(np.where(frequent[same], alone, same), return_inverse=True)
         count = np.bincount(unit)
         anomalous = np.bincount(unit, y) > 0
-        # Rows of a frequent value stay beside each other, so that all folds get as many.
-        kind = np.where(frequent[same[first]], same[first] + 1, 0)
         fold = np.zeros(len(count), dtype=np.int64)
         for label in (False, True):
             units = rng.permutation(np.flatnonzero(anomalous == label))
-            order = np.lexsort([-count[units], kind[units]])  # stable: else in random order
+            order = np.argsort(-count[units], kind="stable")  # else in random order
             fold[units[order]] = np.arange(len(units)) % n_folds
         if len(np.unique(fold % 2)) == 1:  # few groups: all in folds that are left out together
             fold = np.arange(len(count)) % n_folds
         self.folds = fold[unit]
+        part = len(frequent) + same * n_folds + self.folds
+        self.groups = np.where(frequent[same], part, same)
 
     def as_fresh(self, left_out, score):
         """The training rows' scores as fresh rows of the same table would have them, (n,).
 
-        A fresh row can be a copy of training rows where rows are copies of each other, and then has
-        the score that the detector gives them; the other rows' left-out scores are as good as
-        fresh.
+        A fresh row can be a copy of training rows where rows are copies of each other as columns
+        have few values, and then has the score that the detector gives them. Where a row was
+        written twice no fresh one is its copy: the left-out scores are as good as fresh there, as
+        they are of rows without a copy.
 
         Args:
             left_out: (n,) scores of the training rows.
             score: a function from numbers of training rows to the detector's scores of them.
         """
         fresh = left_out.copy()
-        if self._repeated.any():
+        if self._met_again.any():
             first = np.unique(self._same, return_index=True)[1]
             of_group = np.empty(len(first))
-            of_group[self._repeated] = score(first[self._repeated])
-            rows = self._repeated[self._same]
+            of_group[self._met_again] = score(first[self._met_again])
+            rows = self._met_again[self._same]
             fresh[rows] = of_group[self._same[rows]]
         return fresh
 
-    def shared(self, scores):
-        """Left-out scores (n, m), of rows of a frequent value their mean; in place."""
-        for rows in self._frequent:
-            scores[rows] = scores[rows].mean(0)
-        return scores
+
+def _made_of_common_values(Z, same):
+    """(groups,) bool: groups of copies of whose values each is in rows of another group as well.
+
+    Of a single column that cannot be asked: any of its values may come again.
+    """
+    first = np.unique(same, return_index=True)[1]
+    common = np.ones(len(first), dtype=bool)
+    if Z.shape[1] == 1 or len(first) == len(same):
+        return common
+    rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
+    for column in rows.T:
+        _, value, count = np.unique(column, return_inverse=True, return_counts=True)
+        common &= count[value] > 1
+    return common

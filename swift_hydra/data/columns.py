@@ -24,6 +24,7 @@ MOST_TEXTS = 255  # different texts in a column: more of them name the rows rath
 QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
 MOST_DEVIATIONS = 1e150  # what a float64 can square
 LARGEST = np.finfo(np.float64).max
+SMALLEST = np.finfo(np.float64).smallest_subnormal  # a scale that is rounded to 0 is none
 BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
 
 
@@ -56,8 +57,9 @@ class Preparation:
             text.
         categorical: "refuse"; "onehot": a column of 0 and 1 for every text of the training rows (a
             new text is 0 in all of them); "ordinal": the text's place in alphabetical order (a new
-            text is -1); "frequency": the logarithm of how many training rows hold it (a new text
-            counts half), an answer to columns of many texts.
+            text is -1); "frequency": the logarithm of how many training rows hold it, of a training
+            row's own text how many *others* do (none counts half, so that a new text looks like
+            one that a single training row holds), an answer to columns of many texts.
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
@@ -140,7 +142,7 @@ class Preparation:
         return texts
 
     def _log_counts(self, table, j):
-        """Logarithms of how often each known text is there, of a new one's last: (texts + 1,)."""
+        """Logarithms of how often each known text is there, the last of a new one: (texts + 1,)."""
         codes = self._encoded(table)[:, j]
         counts = np.bincount(codes[codes >= 0].astype(int), minlength=len(self.texts[j]))
         return np.log([*counts, 0.5])
@@ -204,16 +206,29 @@ class Preparation:
 
         return find
 
+    def fit_transform(self, table):
+        """Learn from the training rows and return them prepared: (n, d').
+
+        A text's frequency leaves the row itself out: counted in, it would be 1 at least for every
+        training row, and a new row's text, of frequency 0, would lie outside of all that was seen.
+        """
+        self.fit(table)
+        alone = {j: np.log(np.maximum(np.exp(logs) - 1, 0.5)) for j, logs in self.logs.items()}
+        return self._transform(table, alone)
+
     def transform(self, table):
         """The prepared rows: (n, d') float32 or float64, finite.
 
         Raises:
             InputError: a missing value where they are refused, infinity, another type than numbers.
         """
+        return self._transform(table, self.logs)
+
+    def _transform(self, table, frequencies):
         X = self._encoded(table)
-        if self.fill is not None and self.logs and np.isnan(X).any():
+        if self.fill is not None and frequencies and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)  # a text before it becomes a frequency
-        for j, logs in self.logs.items():
+        for j, logs in frequencies.items():
             known = ~np.isnan(X[:, j])
             X[known, j] = logs[X[known, j].astype(int)]  # -1, a new text, is the last
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
@@ -235,6 +250,13 @@ class Preparation:
             codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
             centre[of] = codes[counts.argmax()]
         return centre
+
+    def span(self, X):
+        """Smallest and largest values of the training rows X (n, d'), as new rows show them."""
+        low, high = X.min(axis=0), X.max(axis=0)
+        for j, logs in self.logs.items():  # one column each: a frequency is no one-hot code
+            low[j], high[j] = min(low[j], logs[:-1].min()), max(high[j], logs[:-1].max())
+        return low, high
 
     def unknown(self, table):
         """(n, d) True where a text column holds a text that no training row held."""
@@ -343,13 +365,13 @@ class ColumnScaler:
         for i in range(0, len(X), self.block_rows):
             rows = slice(i, i + self.block_rows)
             block = X[rows].astype(np.float64)
-            with np.errstate(over="ignore"):  # what overflows is done again in halves
+            with np.errstate(over="ignore"):  # what overflows is done again in halves, or clipped
                 block -= self.centre
-            over = np.isinf(block)
-            block /= self.scale
-            if over.any():
-                halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
-                block[over] = halves[over]
+                over = np.isinf(block)
+                block /= self.scale
+                if over.any():
+                    halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
+                    block[over] = halves[over]
             np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
             out[rows] = bend(block)
         return out
@@ -419,7 +441,9 @@ def _centre_and_scale(column):
         if out <= (n - 1) // 2:
             low, high = values[out], values[n - 1 - out]
             if high - low > step * max(abs(low), abs(high)):
-                return centre, (high - low) / deviations
+                return centre, max((high - low) / deviations, SMALLEST)
     away = np.abs(values - centre)
     away = away[away > step * np.maximum(np.abs(values), abs(centre))]
-    return centre, float(np.median(away) * np.sqrt(len(away) / n)) if len(away) else 1.0
+    if not len(away):
+        return centre, 1.0
+    return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)

@@ -49,6 +49,8 @@ def unmasked(X):
     """A masked array with nothing in the place of what is masked."""
     if X.dtype.kind == "f":
         return X.filled(np.nan)
+    if X.dtype.kind in "mM":  # as objects, nanoseconds would be whole numbers
+        return X.filled(np.array("NaT", X.dtype))
     cells = np.array(X.data, dtype=object)
     cells[np.ma.getmaskarray(X)] = None
     return cells
@@ -94,6 +96,7 @@ def _column(X, j):
         # Python's own dates end with the year 9999, and it has no float32.
         kind = column.dtype
         simple = simple and (not column.null_count() or kind.is_temporal() or kind.is_float())
+        simple = simple and not str(kind).endswith("Int128")  # numpy has none of 16 bytes
         return column.to_numpy() if simple else np.array([*column.to_list(), None], object)[:-1]
     return arrow_values(X.column(j))
 
@@ -183,7 +186,10 @@ def _days(values, where, dates):
 
 
 def _number(cell, where):
-    if isinstance(cell, (numbers.Real, np.bool_, decimal.Decimal)):
+    # A timedelta64 calls itself a whole number.
+    if isinstance(cell, (numbers.Real, np.bool_, decimal.Decimal)) and not isinstance(
+        cell, np.timedelta64
+    ):
         try:
             return float(cell)
         except OverflowError:

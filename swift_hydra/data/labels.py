@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.frames import as_text, is_missing, unmasked
+from swift_hydra.data.frames import as_text, is_missing, same_value, unmasked
 from swift_hydra.data.reading import MISSING
-from swift_hydra.data.table import listed, place
+from swift_hydra.data.table import array_of, listed, place
 from swift_hydra.settings import InputError
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
@@ -98,13 +98,17 @@ def _values(y, source, lines, gaps):
     if isinstance(y, np.ma.MaskedArray):
         y = unmasked(y)
     try:
-        y = np.asarray(y)
-    except ValueError:  # rows of several lengths
+        y = array_of(y)
+    except (TypeError, ValueError):  # sparse, or rows of several lengths
         raise InputError(f"{source}: y is no list of labels: give one label per row") from None
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
         raise InputError(f"{source}: y has shape {y.shape}: it must be 1-D, one label per row")
+    if y.dtype.kind == "T":  # numpy's texts of any length
+        y = y.astype(object)
+    if not len(y):
+        raise InputError(f"{source}: there is no label: give one per row")
     if y.dtype.kind not in "biufOUS":
         raise InputError(f"{source}: the labels have dtype {y.dtype}: {SAY}, {RECODE}")
     if y.dtype.kind == "S":
@@ -218,9 +222,14 @@ def _chosen(values, anomaly_label, source):
             wanted = _float(wanted)
         except (TypeError, ValueError):
             wanted = None
+        if wanted == 1 and 0.0 in values and set(values.tolist()) <= {-1.0, 0.0, 1.0}:
+            return _known(values, source)  # what 1 means anyway: -1 stays unlabelled
     else:
         wanted = _text(wanted)
         _say_other_cases(values, wanted)
+        # 1.0 is 1, as in the other columns.
+        same = [text for text in np.unique(values) if same_value(text) == same_value(wanted)]
+        values = np.where(np.isin(values, same), wanted, values)
     y = np.zeros(len(values), dtype=np.int64) if wanted is None else (values == wanted).astype(int)
     if not y.any():
         raise InputError(

@@ -176,8 +176,8 @@ class TrainingRows:
                 ``MIN_NORMALS`` rows that are no known anomalies.
         """
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
-        preparation = Preparation.of(settings).fit(table)
-        X = preparation.transform(table)
+        preparation = Preparation.of(settings)
+        X = preparation.fit_transform(table)
         if len(X) < 2:
             raise InputError(
                 f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an "
@@ -203,7 +203,8 @@ class TrainingRows:
             )
         centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X)
-        columns = Columns(preparation, scaler, centre, X.min(axis=0), X.max(axis=0))
+        low, high = preparation.span(X)
+        columns = Columns(preparation, scaler, centre, low, high)
         return cls(columns, X, y, classes)
 
     @cached_property

@@ -137,7 +137,7 @@ def _kinds(values, scaler):
         yield "counts", ""
     elif epoch and len(distinct) > n / 2:
         yield "epoch", ""
-    elif whole and len(distinct) == n and n > 50 and distinct[-1] - distinct[0] < 4 * n:
+    elif whole and len(distinct) == n and n > 50 and high - low < 4 * n:
         yield "id", ""
     centre, scale = (part[0] for part in scaler.fit(values[:, None]).snapshot().values())
     away = np.abs(distinct.astype(np.float64) - centre) / scale

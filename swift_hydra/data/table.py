@@ -96,6 +96,11 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
         )
     given = frame_names(X)
     columns = given if columns is None else columns
+    try:
+        if isinstance(X, list | tuple) and any(isinstance(r, np.ma.MaskedArray) for r in X):
+            X = np.ma.stack(X)
+    except ValueError:  # of several lengths, which is refused below
+        pass
     if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
         X = unmasked(X)
     frame = X if given is not None else None
@@ -125,9 +130,24 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
     return table
 
 
+def array_of(values):
+    """numpy's array of an array-like; a torch tensor's values, whatever it is part of.
+
+    Raises:
+        ValueError: for rows of several lengths.
+        TypeError: for a sparse tensor.
+    """
+    if hasattr(values, "detach") and hasattr(values, "is_sparse"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values  # numpy has none
+    return np.asarray(values)
+
+
 def _array(X, source):
     try:
-        return np.asarray(X)
+        return array_of(X)
+    except TypeError as error:
+        raise InputError(f"{source}: is no table ({str(error)[:120]}): give a dense one") from None
     except ValueError as error:
         reason = str(error)[:120]
         raise InputError(f"{source}: is no table ({reason}): give rows of one length") from None

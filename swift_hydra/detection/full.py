@@ -139,7 +139,7 @@ class KnownSide:
                 )
                 experts.append(left_out)
                 self.kernels.append(expert)
-        return self, seen.left_out.shared(np.column_stack(experts))
+        return self, np.column_stack(experts)
 
     def score(self, Z, columns):
         """The experts' scores (n, 1 + kernels) of rows Z (n, d) with their evidence (n, c)."""
@@ -205,7 +205,7 @@ class UnlikeSide:
                 examples, recipe, "one-class", settings, journal, n_experts
             )
             scores = np.column_stack([distances, left_out])
-            return cls(mixture, alone), seen.left_out.shared(scores)
+            return cls(mixture, alone), scores
 
     def score(self, Z, columns):
         """One-class scores (n, 1 to 3) of rows Z (n, d) with their evidence (n, c)."""

@@ -15,7 +15,9 @@ for your own code, with scikit-learn's conventions; :func:`generate` and :func:`
 the paper's loop.
 """
 
+import copy
 import importlib
+import inspect
 import math
 import re
 import sys
@@ -32,7 +34,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-from swift_hydra.cleaning.suspects import in_doubt
+from swift_hydra.cleaning.suspects import in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import frame_names
 from swift_hydra.data.rows import TrainingRows
@@ -53,10 +55,11 @@ from swift_hydra.generation.controls import (
 )
 from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.refresh import detector_loss, refresh
-from swift_hydra.generation.reward import Coverage
+from swift_hydra.generation.reward import Coverage, RewardFunction
 from swift_hydra.geometry import effective_rank
 from swift_hydra.journal import Journal, Progress
-from swift_hydra.model import choose_n_experts
+from swift_hydra.model import MambaExperts, MoEDetector, choose_n_experts
+from swift_hydra.modes import own_modes
 from swift_hydra.pretrain import (
     OutputOptions,
     PretrainSettings,
@@ -239,18 +242,28 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """
         X, y = (X_train, y_train) if X is None else (X, y)
         self.check_settings()
-        rows = X if isinstance(X, TrainingRows) else self._read(X, y)
-        self.label_name_ = self._name_of_labels(y, rows.columns)
-        self._fit(rows, pretrained, journal or Journal(self.progress))
-        return self._set_threshold()
+        before = vars(self).copy()
+        try:
+            rows = X if isinstance(X, TrainingRows) else self._read(X, y)
+            self.label_name_ = self._name_of_labels(y, rows.columns)
+            with own_modes():
+                self._fit(rows, pretrained, journal or Journal(self.progress))
+            return self._set_threshold()
+        except BaseException:  # what was fitted before goes on to score
+            vars(self).clear()
+            vars(self).update(before)
+            raise
 
     @staticmethod
     def _name_of_labels(y, columns):
         """Name of the labels' column, which a frame to score may still have; or None."""
         names = frame_names(y) or [getattr(y, "name", None)]
-        if len(names) != 1 or not isinstance(names[0], str):
+        if len(names) != 1 or names[0] is None:
             return None
-        if names[0] in (columns.own_names or ()):
+        own = columns.own_names or ()
+        if not isinstance(names[0], str):  # a number: it counts columns, of X as well perhaps
+            return None if str(names[0]) in own else str(names[0])
+        if names[0] in own:
             warnings.warn(
                 f"X: column {names[0]!r} has the name of the labels and is learned from: leave it "
                 "out of X if it tells them",
@@ -262,6 +275,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _fit(self, rows, pretrained, journal):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
+        self.settings_ = copy.deepcopy(self.get_params())
+        del self.settings_["progress"]
         with journal.stage("cleaning"):
             known = known_rows(rows, seed, self)
         Z, labels = known.Z, known.y
@@ -342,6 +357,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """Refuse unknown option values before any work. Raises :class:`settings.InputError`."""
         check_settings(self)
         check_contamination(self.contamination)
+        if not (self.progress is None or callable(self.progress)):
+            raise InputError(f"progress={self.progress!r} is not usable: give a function, or None")
+        self._check_keys()
         auto = self.n_experts == "auto"
         number = re.fullmatch("[0-9]{1,9}", str(self.n_experts))
         if not auto and not (number and 1 <= int(number[0]) <= MOST_EXPERTS):
@@ -354,6 +372,22 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             choose_backend(self.mamba)
         except RuntimeError as error:
             raise InputError(str(error)) from None
+
+    def _check_keys(self):
+        """Refuse keys of the settings that are dicts which nothing takes."""
+        takers = {
+            "cleaning_settings": (set_aside,),
+            "policy_settings": (LatentEnvironment, RewardFunction),
+            "mixture_settings": (MoEDetector, MambaExperts),
+        }
+        for name, functions in takers.items():
+            known = {"warm_up"} if name == "policy_settings" else set()
+            for function in functions:
+                parameters = inspect.signature(function).parameters.values()
+                known |= {p.name for p in parameters if p.default is not p.empty}
+            known -= self.get_params().keys()  # these are given by themselves
+            for key in getattr(self, name) or ():
+                check_choice(f"{name}: key", key, sorted(known))
 
     def export(self, path):
         """Write the student of ``fast=True`` as one ONNX file that holds no training row.

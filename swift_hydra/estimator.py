@@ -17,8 +17,9 @@ from swift_hydra.data.rows import Columns
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import content_of, load_checkpoint, write_torch
+from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, check_range
-from swift_hydra.snapshot import to_arrays, to_tensors
+from swift_hydra.snapshot import plain, to_arrays, to_tensors
 
 KIND = "SwiftHydra"  # of a checkpoint
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
@@ -61,7 +62,7 @@ class TableDetector(BaseEstimator):
     rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_`` of the same as
     fresh rows would have them, ``normal_scores_`` of those without a known anomaly,
     ``kept_``, ``estimated_contamination_``, ``synthetic_``, ``classes_``, ``n_features_in_``,
-    ``n_experts_`` and ``effective_rank_``.
+    ``n_experts_``, ``effective_rank_`` and ``settings_``, the parameters as they were.
     """
 
     def __sklearn_tags__(self):
@@ -95,6 +96,7 @@ class TableDetector(BaseEstimator):
         """Rows that are scored at a time: fewer of a wide table, so that memory is the same."""
         return min(CHUNK_ROWS, CHUNK_NUMBERS // self.n_features_in_ + 1)
 
+    @own_modes()
     def score_prepared(self, X):
         """(n,) scores of rows (n, d') that ``columns_`` has prepared.
 
@@ -131,16 +133,21 @@ class TableDetector(BaseEstimator):
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""
+        if chunk_rows is not None:
+            check_range("chunk_rows", chunk_rows, 1, 10**9)
         chunk = chunk_rows or self.default_chunk_rows()
         for start in range(0, max(len(table), 1), chunk):
             yield self.columns_.prepare(table.take(slice(start, start + chunk)))
 
-    def _table(self, X):
-        """X as a table of the training's columns."""
+    def _check_fitted(self):
         if not hasattr(self, "detector_"):
             raise NotFitted(
                 "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
             )
+
+    def _table(self, X):
+        """X as a table of the training's columns."""
+        self._check_fitted()
         table = as_table(self._in_order(X), self.columns_.texts, dates=self.dates)
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
@@ -194,6 +201,7 @@ class TableDetector(BaseEstimator):
         Returns:
             Names (n, k), the largest share first, and the shares (n, k) in units of the score.
         """
+        check_range("k", k, 1, 10**9)
         table = self._table(X)
         k = min(k, self.n_features_in_)
         first = []
@@ -234,7 +242,10 @@ class TableDetector(BaseEstimator):
         return self.p_values_of(self.decision_function(X))
 
     def p_values_of(self, scores):
-        """The same of scores (n,) that are there already."""
+        """The same of scores (n,) that are there already; those that are not finite are refused."""
+        self._check_fitted()
+        if not np.isfinite(scores).all():
+            raise InputError("scores: some are not finite: give those of decision_function")
         m = len(self.normal_scores_)
         as_high = m - np.searchsorted(self.normal_scores_, scores, side="left")
         return (as_high + 1) / (m + 1)
@@ -247,6 +258,7 @@ class TableDetector(BaseEstimator):
                 training rows, 0 to .99, the nearest that equal scores allow; "auto" takes
                 ``estimated_contamination_``.
         """
+        self._check_fitted()
         check_contamination(contamination)
         self.contamination = contamination
         self.false_alarms = None
@@ -259,11 +271,13 @@ class TableDetector(BaseEstimator):
             share: of fresh normal rows that may be above the threshold, 0 to .99: their p-values
                 are then at most that.
         """
+        self._check_fitted()
         check_range("false_alarms", share, 0, 0.99, whole=False)
         self.false_alarms = share
         return self._set_threshold()
 
     def _set_threshold(self):
+        self.settings_ |= {name: getattr(self, name) for name in ("contamination", "false_alarms")}
         if self.false_alarms is not None:
             self.threshold_ = self._threshold_of_false_alarms()
         else:
@@ -284,18 +298,17 @@ class TableDetector(BaseEstimator):
     def checkpoint(self, fingerprint=None):
         """The fitted detector as tensors and plain values.
 
+        Its settings are those of the fit: what ``set_params`` has set since waits for the next one,
+        but for ``verify``, which says how to score.
+
         Args:
             fingerprint: of the training rows, or None.
         """
-        parameters = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in self.get_params().items()
-            if name != "progress"
-        }
+        self._check_fitted()
         return {
             "kind": KIND,
             "fingerprint": fingerprint,
-            "parameters": parameters,
+            "parameters": plain(self.settings_ | {"verify": self.verify}),
             "columns": to_tensors(self.columns_.snapshot()),
             "classes": self.classes_.tolist(),
             "label_name": self.label_name_,
@@ -333,6 +346,7 @@ class TableDetector(BaseEstimator):
         return cls.from_checkpoint(load_checkpoint(path, KIND), path)
 
     @classmethod
+    @own_modes()
     def from_checkpoint(cls, saved, path):
         """The detector of a checkpoint that was read from ``path``.
 
@@ -341,6 +355,8 @@ class TableDetector(BaseEstimator):
         """
         with content_of(path):
             self = cls(**saved["parameters"])
+            check_contamination(self.contamination)
+            self.settings_ = saved["parameters"]
             self.device_ = torch.device("cpu")
             self.n_features_in_ = saved["n_features"]
             self.columns_ = Columns.from_snapshot(to_arrays(saved["columns"]), self.n_features_in_)

@@ -75,7 +75,7 @@ def onnx_bytes(detector):
         InputError: without a student, where it does not follow its detector and ``verify`` is
             None, or without the packages.
     """
-    require_onnx(detector.student_ is not None)
+    require_onnx(getattr(detector, "student_", None) is not None)
     if not detector.student_stands_in:
         raise InputError(
             "export: the student does not follow its detector on this table, its scores would be "
@@ -164,6 +164,13 @@ class Exported(TableDetector):
 
     def _scores_of_prepared(self, X):
         return self.detector_.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]
+
+    def set_contamination(self, contamination):
+        """Raises InputError: the training rows' scores are not in the file."""
+        raise InputError(
+            "an exported student does not hold the training rows' scores: give a share of normal "
+            "rows with set_false_alarms (--false-alarms)"
+        )
 
     def set_false_alarms(self, share):
         """As :meth:`estimator.TableDetector.set_false_alarms`; there are no training rows' labels.

@@ -177,6 +177,11 @@ def check_settings(config):
             continue
         if bounds["choices"] is not None:
             check_choice(field.name, value, bounds["choices"])
+        # numpy's own bool has one of these names too.
+        if isinstance(field.default, bool) and type(value).__name__ not in ("bool", "bool_"):
+            raise InputError(f"{field.name}={value!r} is not usable: give True or False")
+        if field.type == dict | None and not isinstance(value, dict):
+            raise InputError(f"{field.name}={value!r} is not usable: give a dict, or None")
         if bounds["low"] is not None:
             whole = _parser_type(field.type) is int
             check_range(field.name, value, bounds["low"], bounds["high"], whole)
@@ -219,7 +224,7 @@ def resolve_device(name):
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # a device such as meta makes tensors without values
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, TypeError):
         raise InputError(f"device={name!r} cannot be used here: choose auto or cpu") from None
     return device
 

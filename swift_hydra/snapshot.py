@@ -32,8 +32,9 @@ def read_network(cls, packed):
     for name, size in config.items():
         if isinstance(size, int) and size > most:
             raise ValueError(f"{name}={size} with {most} stored numbers")
-    with torch.device("meta"):  # shapes without memory
-        wanted = {name: value.shape for name, value in cls(**config).state_dict().items()}
+    with torch.device("meta"):  # shapes without memory, and nothing drawn from a random stream
+        network = cls(**config)
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
     for name in wanted.keys() | state.keys():
         found = state[name].shape if name in state else None
         if name not in wanted or found != wanted[name] or not torch.isfinite(state[name]).all():
@@ -41,9 +42,17 @@ def read_network(cls, packed):
                 f"{name} is unknown, missing, not finite or of another shape than "
                 f"{wanted.get(name)}"
             )
-    network = cls(**config)
-    network.load_state_dict(state)
+    network.to_empty(device="cpu").load_state_dict(state)
     return network.eval()
+
+
+def plain(value):
+    """numpy's numbers as Python's inside nested dicts, lists and tuples, which stay copies."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def to_tensors(value):

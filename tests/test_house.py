@@ -14,7 +14,7 @@ from swift_hydra.bench.places import DIRTY, LABELS, POLICY, RECORDS, SPEED
 
 # From the ground up; what stands in one line does not know its neighbours there.
 FLOORS = [
-    ["settings", "compiled", "seeds"],
+    ["settings", "compiled", "seeds", "modes"],
     ["files", "journal", "geometry", "snapshot"],
     ["scan"],
     ["data"],

@@ -10,6 +10,7 @@ Every mistake in a file raises :class:`settings.InputError`, one line with the f
 key, the value found and what to do about it.
 """
 
+import csv
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -263,7 +264,8 @@ def load_dataset(
             "none" says that there are no labels.
         impute: what happens to gaps, see :class:`data.columns.Preparation`.
         categorical: what happens to texts.
-        drop_columns: names of columns to leave out, separated by commas.
+        drop_columns: names of columns to leave out, separated by commas; one that has a comma
+            itself is quoted, ``"a, b",c``.
         settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
         reading: a :class:`data.reading.Reading` of a text file, or None.
 
@@ -277,7 +279,7 @@ def load_dataset(
     reading = reading or Reading()
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
-    drop = [name.strip() for name in drop_columns.split(",")] if drop_columns else []
+    drop = next(csv.reader([drop_columns], skipinitialspace=True)) if drop_columns else []
     texts = settings.categorical != "refuse"
     table, y, label, problems = read_table(path, label_column, drop, texts, reading, settings.dates)
     lines = table.lines

@@ -18,7 +18,7 @@ from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
-from swift_hydra.settings import InputError, check_range
+from swift_hydra.settings import InputError, check_range, check_settings
 from swift_hydra.snapshot import plain, to_arrays, to_tensors
 
 KIND = "SwiftHydra"  # of a checkpoint
@@ -355,6 +355,7 @@ class TableDetector(BaseEstimator):
         """
         with content_of(path):
             self = cls(**saved["parameters"])
+            check_settings(self)
             check_contamination(self.contamination)
             self.settings_ = saved["parameters"]
             self.device_ = torch.device("cpu")

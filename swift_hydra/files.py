@@ -215,7 +215,10 @@ def write_torch(path, content):
     write_bytes(path, torch_bytes(content))
 
 
-REMEDY = "delete it and run the command that wrote it again"
+REMEDY = (
+    "check that this is the file that was meant; if it is a damaged checkpoint, run the command "
+    "that wrote it again"
+)
 
 
 def torch_bytes(content):

@@ -339,6 +339,8 @@ def _explained(error):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         what = f"{error.filename or 'output'}: {error.strerror or error}"
+        if error.errno == errno.ENAMETOOLONG:
+            return f"{what}: give a shorter one"
         return f"{what}: free space or check the permissions"
     reason = f"{type(error).__name__}: {error}"[:300]
     return f"unexpected {reason}: the same command with {DEBUG} shows where it came from"

@@ -55,6 +55,14 @@ def real_set(name):
     pytest.skip(f"{name}.npz is not at hand: set ADBENCH_DIR to a folder that has it")
 
 
+# A fit in a tenth of a second, of which only the mixture hardly learns.
+SHORT_FIT = {
+    "cvae_steps": 8,
+    "detector_steps": 8,
+    "mixture_steps": 12,
+    "n_episodes": 1,
+    "n_synthetic": 30,
+}
 SHORT = ["--cvae-steps", "30", "--detector-steps", "20"]
 SHORT += ["--mixture-steps", "30", "--n-episodes", "2"]
 

@@ -5,6 +5,7 @@ ADBench's own list is ``ADBenchDatasets/datasets.csv``; files are looked for bes
 
 import csv
 import difflib
+import os
 import re
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def resolve_dataset(spec):
     Raises:
         InputError: a directory, a missing file, an ADBench set not yet downloaded, an unknown name.
     """
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))  # pathlib's own fails where no such user is
     if path.is_file():
         return path
     bare = len(path.parts) == 1

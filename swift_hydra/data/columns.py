@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swift_hydra.data.frames import NUMBER, repeated, same_value
+from swift_hydra.data.reading import check_remembered
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
@@ -283,8 +284,8 @@ class Preparation:
         )
         if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
-        if not isinstance(self.reading, dict | None):
-            raise ValueError("how the training file was read is no dict")
+        if self.reading is not None:
+            check_remembered(self.reading)
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
             raise ValueError("a column name is no text")
         if len(self.columns or range(d)) != d or (

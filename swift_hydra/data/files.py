@@ -6,6 +6,9 @@ how they are written.
 Shapes: n rows, d columns.
 """
 
+import collections
+import dataclasses
+import os
 import re
 import warnings
 from pathlib import Path
@@ -16,10 +19,12 @@ import numpy as np
 from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz
 from swift_hydra.data.frames import as_text
 from swift_hydra.data.layout import Known
-from swift_hydra.data.reading import Reading
+from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.table import CellParser, Table, as_table, listed
 from swift_hydra.settings import InputError
 
+DECIMAL = re.compile(r"[+-]?\d+,\d+")  # a label with a decimal comma
+COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see layout.distinct
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
 
@@ -32,11 +37,12 @@ class Labelled(NamedTuple):
     problems: list  # what is wrong with cells, texts
 
 
-def _labelled_npz(path, label_column, drop, texts, dates):
+def _labelled_npz(path, label_column, drop, texts, reading, dates):
     """:func:`read_table` of an .npz."""
     if label_column == NO_LABEL and not drop:
         (X,) = read_npz(path, ["X"])
-        table = as_table(X, texts or (), path, dates=dates)
+        table = as_table(reading.without_gaps(X), texts or (), path, dates=dates)
+        table = dataclasses.replace(table, reading=reading.remembered(None, None))
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
     for name, value in (("label_column", label_column), ("drop_columns", drop)):
         if value:
@@ -44,18 +50,29 @@ def _labelled_npz(path, label_column, drop, texts, dates):
                 f"{path}: {name}={value!r} is for .csv and .parquet files: an .npz has X and y"
             )
     X, y = read_npz(path)
-    return Labelled(as_table(X, texts or (), path, dates=dates), y, "y", [])
+    table = as_table(reading.without_gaps(X), texts or (), path, dates=dates)
+    table = dataclasses.replace(table, reading=reading.remembered(None, None))
+    return Labelled(table, y, "y", [])
 
 
-def _place_of_labels(file, label_column):
-    """Number of the label column: the last one unless it is named."""
-    last = max(set(range(file.width)) - set(file.indexes), default=file.width - 1)
+def _place_of_labels(file, label_column, dropped):
+    """Number of the label column: the last one that is not left out, unless it is named."""
+    left = set(range(file.width)) - set(file.indexes) - dropped
+    if not left:
+        raise InputError(f"{file.path}: drop_columns: no column is left: leave fewer out")
+    last = max(left)
     if label_column == NO_LABEL:
         return last
     if label_column is None:  # the last of two columns of one name need not be the one meant
         name = file.names()[last]
         label_column = next((other for other in file.repeated if _is_copy(name, other)), None)
-    return last if label_column is None else file.column(label_column, "label column")
+    label = last if label_column is None else file.column(label_column, "label column")
+    if label in dropped:
+        raise InputError(
+            f"{file.path}: column {label_column!r} is the label column and in drop_columns too: "
+            "name another label column, or none"
+        )
+    return label
 
 
 def _say_of_columns(path, names, unlabelled, indexes):
@@ -68,8 +85,8 @@ def _say_of_columns(path, names, unlabelled, indexes):
         )
     for j in sorted(indexes):
         warnings.warn(
-            f"{path}: column {j + 1} ({names[j]!r}) is the row index that pandas writes: it is "
-            "left out",
+            f"{path}: column {j + 1} ({names[j]!r}) has no name of its own, as the row index that "
+            "pandas writes: it is left out (give it a name to keep it)",
             stacklevel=3,
         )
 
@@ -93,18 +110,19 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         InputError: whatever is wrong with the file.
     """
     if path.suffix.lower() == ".npz":
-        return _labelled_npz(path, label_column, drop, texts, dates)
+        return _labelled_npz(path, label_column, drop, texts, reading or Reading(), dates)
     unlabelled = label_column == NO_LABEL
     file = open_table(path, reading or Reading(), dates)
     names = file.names()
-    label = _place_of_labels(file, label_column)
     out = {file.column(name, "drop_columns:") for name in drop}
+    label = _place_of_labels(file, label_column, out)
     if not unlabelled:
         out.add(label)
     _say_of_columns(path, names, unlabelled, set(file.indexes) - out)
     out |= set(file.indexes)
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]
+    file.look_at(keep if unlabelled else [*keep, label])
     found = file.texts(keep, dates) if texts else ()
     parse = CellParser(columns, path, found, file.reads(), dates)
     blocks = [np.empty((0, len(keep)))]
@@ -114,7 +132,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         *cells, last = file.cells(given, [*keep, label])
         blocks.append(parse(n, cells, numbers))
         if not isinstance(last, np.ndarray):
-            last = np.array([as_text(cell) for cell in last])
+            last = np.array([_label_text(cell, file.decimal) for cell in last])
         labels.append(last)
         lines.append(numbers)
     lines = None if isinstance(file, ParquetFile) else [line for piece in lines for line in piece]
@@ -126,6 +144,12 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
+
+
+def _label_text(cell, decimal):
+    """A label's text: 1 of ``1,0`` where the file has decimal commas."""
+    text = as_text(cell)
+    return as_text(number(text, ",")) if decimal == "," and DECIMAL.fullmatch(text) else text
 
 
 class How(NamedTuple):
@@ -158,7 +182,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         InputError: missing columns, text in a column of numbers and whatever else is wrong with the
             file.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # pathlib's own fails where no such user is
     if not path.is_file():
         state = (
             "is no regular file: give one" if path.exists() else "does not exist: check the path"
@@ -169,7 +193,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
     if path.suffix.lower() == ".npz":
         if id_column is not None:
             raise InputError(f"{path}: id_column={id_column!r} is for .csv and .parquet files")
-        pieces = _npz_pieces(path, columns, d, texts, size, how.dates)
+        pieces = _npz_pieces(path, columns, d, texts, size, how._replace(reading=reading))
     else:
         known = Known(columns, (how.training or {}).get("header")) if columns else None
         file = open_table(path, reading, how.dates, known)
@@ -184,17 +208,21 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         raise InputError(f"{path}: holds no row to score")
 
 
-def _npz_pieces(path, columns, d, texts, size, dates):
+def _npz_pieces(path, columns, d, texts, size, how):
     (X,) = read_npz(path, ("X",))
-    _check_width(path, X.shape[1] if X.ndim == 2 else d, d)
+    if X.ndim != 2:
+        as_table(X, source=path)  # raises
+    _check_width(path, X.shape[1], d)
     for start in range(0, len(X), size):
-        piece = as_table(X[start : start + size], texts, path, columns, dates)
+        rows = how.reading.without_gaps(X[start : start + size])
+        piece = as_table(rows, texts, path, columns, how.dates)
         yield piece, range(start, start + len(piece))
 
 
 def _text_pieces(file, columns, d, texts, which, size, dates):
     keep, own = which
     _check_width(file.path, len(keep), d)
+    file.look_at(keep)
     start = 0
     for n, given, numbers in file.pieces([*keep, *own], size):
         names = columns or [f"x{j}" for j in range(d)]
@@ -244,8 +272,11 @@ def _refuse_other_cases(file, columns):
 
 def _refuse_copies(file, keep):
     """Refuse columns of one name, unless all of them are wanted and stand as in training."""
-    for name in sorted(file.repeated):
-        copies = {j for j, other in enumerate(file.header) if _is_copy(other, name)}
+    copies_of = collections.defaultdict(set)
+    for j, other in enumerate(file.header):
+        for name in {other, COPY.sub("", other)} & file.repeated:
+            copies_of[name].add(j)
+    for name, copies in sorted(copies_of.items()):
         if copies & set(keep) and not (copies <= set(keep) and keep == sorted(keep)):
             raise InputError(
                 f"{file.path}: column {name!r} is there more than once: give every column a name "
@@ -254,8 +285,7 @@ def _refuse_copies(file, keep):
 
 
 def _is_copy(other, name):
-    end = other.removeprefix(name)
-    return other == name or (end != other and re.fullmatch(r"\.\d+", end) is not None)
+    return name in (other, COPY.sub("", other))
 
 
 def _check_width(path, found, d):

@@ -31,6 +31,7 @@ from swift_hydra.settings import InputError
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
 MOST_COLUMNS = 100_000
 TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
+TEXTS_OF_ARROW = ("string", "large_string", "string_view")
 # What pandas calls an index without a name, or one that was written and read before.
 INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
@@ -188,18 +189,32 @@ class CsvFile:
         def is_header(first, below):
             if reading.header != "auto":
                 return reading.header == "yes"
-            return has_header(first, below, path, known)
+            return has_header(first, below, path, known, reading.gaps())
 
         with self._rows(is_header) as (names, self.width, separator, _):
             self._name(names)
-        found = reading.decimal
-        # A file whose separator is the comma and that has no quotes cannot have any in a cell.
-        if found is None and (separator != "," or _has_quotes(path, reading.encoding)):
-            every = range(self.width)
-            pieces = (columns for _, columns, _ in self.pieces(every, PIECE_ROWS))
-            found = find_decimal(pieces, path, self.names())
+        self.separator = separator
+
+    def look_at(self, keep):
+        """Find the decimal mark of the columns ``keep``: what is left out decides nothing.
+
+        Raises:
+            InputError: where it cannot be told.
+        """
+        found = self.reading.decimal or self._found_decimal(keep)
         self.decimal = found or "."
-        self.remembered = reading.remembered(found, "yes" if self.header else "no")
+        self.remembered = self.reading.remembered(found, self._header_of())
+
+    def _header_of(self):
+        return "yes" if self.header else "no"
+
+    def _found_decimal(self, keep):
+        # A file whose separator is the comma and that has no quotes cannot have any in a cell.
+        if self.separator == "," and not _has_quotes(self.path, self.reading.encoding):
+            return None
+        pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
+        names = self.names()
+        return find_decimal(pieces, self.path, [names[j] for j in keep])
 
     def _rows(self, is_header):
         return _csv_rows(self.path, self.reading, is_header)
@@ -248,6 +263,10 @@ class CsvFile:
 
     def column(self, name, what):
         """Number of a column by its name."""
+        if name not in self.place:  # written without the spaces around it, or with them
+            like = [j for other, j in self.place.items() if other.strip() == name.strip()]
+            if len(like) == 1:
+                return like[0]
         if name not in self.place or name in self.repeated:
             state = "is there more than once" if name in self.repeated else "is not there"
             header = "" if self.header else "the file has no header, "
@@ -284,6 +303,8 @@ class ParquetFile(CsvFile):
             ) from None
         schema = self.file.schema_arrow
         self.width = len(schema)
+        if not self.width:
+            raise InputError(f"{path} has no column: write the table again")
         self._name([str(name) for name in schema.names])
         # pandas says which columns its index became; other writers of its frames keep the names.
         told = {str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())}
@@ -292,15 +313,16 @@ class ParquetFile(CsvFile):
             for j, name in enumerate(map(str, schema.names))
             if j in self.indexes or name in told or name.startswith("__index_level_")
         ]
-        found = reading.decimal or self._found_decimal(schema)
-        self.decimal = found or "."
-        self.remembered = reading.remembered(found, None)
 
-    def _found_decimal(self, schema):
+    def _header_of(self):
+        return None  # there always are names
+
+    def _found_decimal(self, keep):
         """The decimal mark of the columns of texts, see :func:`data.reading.find_decimal`."""
         is_dictionary = self.arrow.types.is_dictionary
-        kinds = [kind.value_type if is_dictionary(kind) else kind for kind in schema.types]
-        texts = [j for j, kind in enumerate(kinds) if str(kind) in ("string", "large_string")]
+        types = [self.file.schema_arrow.types[j] for j in keep]
+        kinds = [kind.value_type if is_dictionary(kind) else kind for kind in types]
+        texts = [j for j, kind in zip(keep, kinds, strict=True) if str(kind) in TEXTS_OF_ARROW]
         if not texts:
             return None
 
@@ -320,9 +342,13 @@ class ParquetFile(CsvFile):
             raise InputError(f"{self.path} is damaged ({_short(error)}): write it again") from None
 
     def cells(self, columns, keep):
-        return [
+        found = [
             cells_of(arrow_values(column), f"{self.path}: column {self.header[j]!r}", self.dates)
             for column, j in zip(columns, keep, strict=True)
+        ]
+        return [
+            self.reading.without_gaps(cells) if isinstance(cells, np.ndarray) else cells
+            for cells in found
         ]
 
     @staticmethod
@@ -359,6 +385,8 @@ def open_table(path, reading, dates, known=None):
         return ParquetFile(path, reading, dates)
     if kind in TEXT_KINDS:
         return CsvFile(path, reading, known)
+    if kind == ".npz":
+        raise InputError(f"{path}: an .npz is compressed already: gunzip it first")
     raise InputError(
         f"{path}: the suffix {kind!r} is unknown: give an .npz with X and y, a .csv, .tsv or .txt "
         "(also .gz), or a .parquet"

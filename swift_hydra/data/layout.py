@@ -105,9 +105,12 @@ def _comment(line, following=""):
     """Is a line with # a comment? Not where the next one has as many cells: then it names them."""
     if not line.startswith("#"):
         return False
-    separator = max(SEPARATORS, key=line.count)
-    cells = line.count(separator)
-    return not (cells and cells == following.count(separator))
+    separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", line).count)
+    rows = [_split([each], separator) for each in (line, following)]
+    if rows[0] is None or rows[1] is None or len(rows[0][0]) != len(rows[1][0]):
+        return True
+    # Words above words: either may be the names. Nobody begins a name with a space.
+    return line.startswith("# ") and not any(map(is_number, rows[1][0]))
 
 
 def find_separator(lines, path, decimal=None):
@@ -133,7 +136,7 @@ def find_separator(lines, path, decimal=None):
     # A quoted cell of several lines ends the sample.
     whole = list(itertools.takewhile(lambda line: line.count('"') % 2 == 0, lines)) or lines[:1]
     found = {mark: rows for mark in SEPARATORS if (rows := _split(whole, mark))}
-    spaced = _split(list(map(one_space, whole)), SPACE)
+    spaced = _split(list(map(stripped, whole)), SPACE)
     shares = {}
     if len(found) > 1 or spaced:
         shares = {mark: _share_of_numbers(rows) for mark, rows in found.items()}
@@ -141,11 +144,24 @@ def find_separator(lines, path, decimal=None):
         return SPACE
     if found:
         return max(found, key=lambda mark: (shares.get(mark, 0), len(found[mark][0])))
+    _refuse_short_header(whole, path)
     bare = re.sub(r'"[^"]*"', "", lines[0])
     mark = max(SEPARATORS, key=bare.count)
     if mark not in bare and all(numeric(line) is not None for line in lines[1:]):
         return ONE_COLUMN  # whose commas are decimal commas
     return mark
+
+
+def _refuse_short_header(lines, path):
+    """Refuse names that are one fewer than the cells below, as R's write.table writes them."""
+    for mark in (*SEPARATORS, SPACE):
+        rows = _split(list(map(stripped, lines[1:])), mark)
+        names = _split([stripped(lines[0])], mark)
+        if rows and names and len(names[0]) + 1 == len(rows[0]):
+            raise InputError(
+                f"{path}: the first line has {len(names[0])} cells, the others {len(rows[0])}: "
+                "name the first column too (of R's write.table: col.names=NA)"
+            )
 
 
 def _refuse_decimals(lines, path):
@@ -172,7 +188,7 @@ def _refuse_decimals(lines, path):
 def _split(lines, mark):
     """Rows of the lines, or None unless all have as many cells, and more than one."""
     try:
-        rows = list(csv.reader(lines, delimiter=mark))
+        rows = list(csv.reader(lines, delimiter=mark, skipinitialspace=True))
     except csv.Error:
         return None
     return rows if rows and len(rows[0]) > 1 and len(set(map(len, rows))) == 1 else None
@@ -200,9 +216,9 @@ def _grouped(line):
     return POINT.fullmatch(line) or COMMA.fullmatch(line)
 
 
-def one_space(line):
-    """A line with one space in place of several, and none at its ends."""
-    return re.sub(" +", " ", line.strip(" \r\n")) + "\n"
+def stripped(line):
+    """A line without spaces at its ends, which would be cells where spaces part them."""
+    return line.strip(" \r\n") + "\n"
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -224,9 +240,12 @@ def read_rows(lines, separator, passed, path):
         InputError: for a quote that is never closed, and for a cell without an end.
     """
     if separator == SPACE:
-        lines = map(one_space, lines)
+        lines = map(stripped, lines)
     closed = []  # the last line had an end
-    reader = csv.reader(_with_end(lines, closed), delimiter=separator)
+    recent = []  # lines of the row at hand
+    # A quote after a space is one, and several spaces are as good as one.
+    given = {"delimiter": separator, "skipinitialspace": True}
+    reader = csv.reader(_with_end(lines, closed, recent), **given)
     width = None
     blank = []
     last = passed
@@ -247,10 +266,14 @@ def read_rows(lines, separator, passed, path):
                     f"{path}: the quote that begins in line {line} is never closed: mend it"
                 )
             return
+        if len(recent) > 1:
+            _refuse_swallowed(recent, len(row), separator, last, path)
+        written = recent[0].strip()
+        recent.clear()
         if not row or (len(row) == 1 and not row[0].strip()):
             if width != 1:
                 continue
-            if row != [""]:  # one that is written as "" is a gap wherever it stands
+            if not written:  # one that is written as "" is a gap wherever it stands
                 blank.append(last)
                 continue
         if blank:
@@ -260,9 +283,25 @@ def read_rows(lines, separator, passed, path):
         yield last, row
 
 
-def _with_end(lines, closed):
+def _refuse_swallowed(lines, width, separator, last, path):
+    """Refuse quotes that join lines of which each is a row of as many cells.
+
+    A text that begins with an inch mark or a quoted word, twice in a file, does that: the rows
+    between the two would be gone.
+    """
+    plain = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE, skipinitialspace=True)
+    if width > 1 and all(len(row) == width for row in plain):
+        raise InputError(
+            f"{path}: a quote joins lines {last - len(lines) + 1} to {last}, each of which is a "
+            "row of its own: a quote that is part of a text is written twice, inside of quotes: "
+            '"a ""quoted"" word"'
+        )
+
+
+def _with_end(lines, closed, recent):
     line = "\n"
     for line in lines:
+        recent.append(line)
         yield line
     closed.append(line[-1:] in ("\r", "\n"))
     yield END
@@ -278,7 +317,7 @@ class Known(NamedTuple):
     header: str | None  # "yes" or "no": whether its file had one; None where that is not known
 
 
-def has_header(first, below, path, known=None):
+def has_header(first, below, path, known=None, gaps=frozenset()):
     """Does the first row name the columns?
 
     A table to score is judged by its first line and the training table alone, where that is known:
@@ -289,10 +328,12 @@ def has_header(first, below, path, known=None):
         below: the next rows.
         path: the file, for messages.
         known: a :class:`Known` of the training table, or None.
+        gaps: texts in lower case that stand for a gap.
     """
     below = [row for row in below if len(row) == len(first)]
+    known_gaps = [_without(row, gaps) for row in (first, *below)]
     if known is None:
-        return _names_columns(first, below, path)
+        return _names_columns(known_gaps[0], known_gaps[1:], path)
     cells = {cell.strip() for cell in distinct([cell.strip() for cell in first])}
     names = set(known.names or ())
     made_up = names == {f"x{j}" for j in range(len(names))}
@@ -301,10 +342,15 @@ def has_header(first, below, path, known=None):
     if known.header == "no":
         return False
     if known.header is None and (made_up or not names):
-        return _names_columns(first, below, path)
+        return _names_columns(known_gaps[0], known_gaps[1:], path)
     if any(numeric(name) is None for name in names & cells):
         return True
     return not any(map(is_number, first))
+
+
+def _without(row, gaps):
+    """A row with nothing in the place of texts that stand for that."""
+    return ["" if cell.strip().casefold() in gaps else cell for cell in row]
 
 
 def _names_columns(first, below, path):
@@ -367,7 +413,10 @@ def _counts(first, below, path):
 def _counting(row, at):
     """Is every one of the cells of a row one more than the one before?"""
     cells = [row[j].strip() for j in at]
-    return cells[0].isdecimal() and cells == [str(int(cells[0]) + k) for k in range(len(cells))]
+    start = cells[0]
+    if not start.isdecimal() or len(start) > 9:
+        return False
+    return cells == [str(int(start) + k) for k in range(len(cells))]
 
 
 def _are_names(first, below, at):

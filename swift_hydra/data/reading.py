@@ -6,9 +6,12 @@ flag that decides it.
 
 import functools
 import gzip
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import numpy as np
 
 from swift_hydra.settings import AnyText, InputError, setting
 
@@ -22,6 +25,12 @@ COMMA = re.compile(
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234: a thousand, or a little over one
 EITHER_POINT = re.compile(EITHER.pattern.replace(",\\d", r"\.\d"))
 SHORT = re.compile(r"[+-]?[1-9]\d{0,2}")  # a whole number without thousands
+MARKED = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 WORD = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)  # what float() reads beside digits
 
 
@@ -49,6 +58,21 @@ class Reading:
         given = MISSING if self.missing is None else self.missing.split(",")
         return frozenset(["", *(text.strip().casefold() for text in given)])
 
+    def gap_numbers(self):
+        """The gaps that are numbers, such as -999: -999.0 is one as well."""
+        if self.missing is None:
+            return frozenset()
+        found = (number(text, gaps=frozenset()) for text in self.missing.split(","))
+        return frozenset(value for value in found if value is not None and math.isfinite(value))
+
+    def without_gaps(self, values):
+        """An array of numbers with NaN where it holds one of :meth:`gap_numbers`."""
+        gaps = self.gap_numbers()
+        if not gaps or values.dtype.kind not in "iuf":
+            return values
+        gap = np.isin(values, list(gaps))
+        return np.where(gap, np.nan, values.astype(np.float64)) if gap.any() else values
+
     def parser(self, decimal):
         """A function from a cell to its number, NaN for a gap or None for text.
 
@@ -57,7 +81,16 @@ class Reading:
         """
         if decimal == "." and self.missing is None:
             return number
-        return functools.partial(number, decimal=decimal, gaps=self.gaps())
+        read = functools.partial(number, decimal=decimal, gaps=self.gaps())
+        numbers = self.gap_numbers()
+        if not numbers:
+            return read
+
+        def read_with_gaps(cell):
+            value = read(cell)
+            return float("nan") if value in numbers else value
+
+        return read_with_gaps
 
     def remembered(self, decimal, header):
         """What a file was read with, as plain values, for the tables that are scored later.
@@ -82,6 +115,17 @@ class Reading:
         return Reading(decimal=decimal, missing=missing, encoding=self.encoding, header=self.header)
 
 
+def check_remembered(reading):
+    """Refuse what :meth:`Reading.remembered` does not leave. Raises ValueError."""
+    allowed = {"decimal": (None, ".", ","), "header": (None, "yes", "no")}
+    for name, values in allowed.items():
+        value = reading.get(name) if isinstance(reading, dict) else reading
+        if not isinstance(value, str | None) or value not in values:
+            raise ValueError(f"how the training file was read: {name} is {str(value)[:40]}")
+    if not isinstance(reading.get("missing"), str | None):
+        raise ValueError("how the training file was read: missing is no text")
+
+
 def open_text(path, encoding):
     """An open text file, gunzipped where its name ends with .gz.
 
@@ -91,8 +135,8 @@ def open_text(path, encoding):
     zipped = path.suffix.lower() == ".gz"
     if encoding is None:
         with (gzip.open if zipped else open)(path, "rb") as file:
-            mark = file.read(2)
-        encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            start = file.read(200)
+        encoding = _encoding_of(start, path)
     try:
         opener = gzip.open if zipped else open
         return opener(path, "rt", newline="", encoding=encoding)
@@ -100,6 +144,22 @@ def open_text(path, encoding):
         raise InputError(
             f"encoding={encoding!r} is unknown: give one such as utf-8, cp1252 or utf-16"
         ) from None
+
+
+def _encoding_of(start, path):
+    """The encoding that the first bytes of a text file tell.
+
+    Raises:
+        InputError: for bytes of zero, as in UTF-16 and UTF-32 without a mark.
+    """
+    for mark, name in MARKED:
+        if start.startswith(mark):
+            return name
+    if b"\0" in start:
+        big = start[:1] == b"\0"
+        name = ("utf-32" if b"\0\0" in start else "utf-16") + ("-be" if big else "-le")
+        raise InputError(f"{path} is no UTF-8 text, perhaps {name}: give --encoding {name}")
+    return "utf-8-sig"
 
 
 def number(cell, decimal=".", gaps=frozenset(["", *MISSING])):

@@ -26,6 +26,7 @@ EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 
 UNIT = re.compile(r"([<>~≤≥±$€£¥(\u2212]*)\s*[+-]?\d[\d.,' ]*?\s*([%‰°$€£¥)-]|[^\W\d_]{1,3})?")
 # 31.12.2026, 12/31/26, with a time or without.
 DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T]\d{1,2}:\d{2}.*)?")
+LONGEST_NUMBER = 40  # characters of a number with its unit
 VARIED = 10  # different values that a column of measurements has at least
 DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
 
@@ -92,7 +93,8 @@ def _kinds_of_texts(codes, texts, lines, asked):
     codes = codes[rows].astype(int)
     counts = np.bincount(codes, minlength=len(texts))
     numeric = np.array([is_number(text) for text in texts])
-    units = [match and (match[1], match[2]) for match in map(UNIT.fullmatch, texts)]
+    shortened = (text if len(text) <= LONGEST_NUMBER else "" for text in texts)
+    units = [match and (match[1], match[2]) for match in map(UNIT.fullmatch, shortened)]
     shares = collections.Counter()
     for unit, count in zip(units, counts.tolist(), strict=True):
         shares[unit] += count

@@ -19,6 +19,9 @@ from swift_hydra.settings import InputError
 
 HASHED_ROWS = 65_536  # in float64 at once
 LISTED = 10  # columns or values listed in a message
+SHOWN = 100  # characters of each
+# What spreadsheets and databases write where nothing is known, and nobody else says anything with.
+GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,9 +66,8 @@ class Table:
 def listed(values):
     """The first values, comma-separated, and how many there are if that is not all."""
     values = list(values)
-    return ", ".join(map(str, values[:LISTED])) + (
-        f", ... ({len(values)} in all)" if len(values) > LISTED else ""
-    )
+    shown = (s if len(s) <= SHOWN else s[: SHOWN - 3] + "..." for s in map(str, values[:LISTED]))
+    return ", ".join(shown) + (f", ... ({len(values)} in all)" if len(values) > LISTED else "")
 
 
 def place(i, lines):
@@ -369,9 +371,10 @@ class CellParser:
             date = " (a date? give --dates)" if days(cell) is not None else ""
             first = isinstance(lines, list) and lines[i] == 1
             header = " (the columns' names? give --header yes)" if first else ""
+            gap = f" (a gap? give --missing '{shown}')" if shown.casefold() in GAP_LIKE else ""
             self.problems[j] = (
                 f"column {self.names[j]!r} holds text, first {shown!r} in "
-                f"{place(i, lines)}{comma}{date}{header}"
+                f"{place(i, lines)}{comma}{date}{gap}{header}"
             )
         return 0.0
 

@@ -1,0 +1,117 @@
+"""Rows that are left out together: copies, copies up to rounding, values of many rows."""
+
+import numpy as np
+import pytest
+from helpers import SAME_EXAMPLES, SHORT_FIT
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from swift_hydra import SwiftHydra
+from swift_hydra.cleaning.leave_out import ROUNDING, LeaveOut
+from swift_hydra.geometry import copies
+
+
+@SAME_EXAMPLES
+@given(
+    d=st.integers(2, 40),
+    digits=st.integers(4, 6),
+    seed=st.integers(0, 1000),
+)
+def test_rows_written_with_fewer_digits_are_copies(d, digits, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(60, d))
+    group = copies(np.concatenate([X, np.round(X, digits)]), ROUNDING)
+    assert (group[:60] == group[60:]).mean() > 0.95
+    assert len(np.unique(group)) >= 60  # others stay apart
+
+
+def test_groups_do_not_depend_on_the_order_of_the_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 5))
+    X = np.concatenate([X, X + rng.uniform(-1, 1, X.shape) * ROUNDING / 2])
+    order = rng.permutation(len(X))
+    group, moved = copies(X, ROUNDING), copies(X[order], ROUNDING)
+    together = group[:, None] == group
+    assert np.array_equal(together[order][:, order], moved[:, None] == moved)
+
+
+def test_dense_rows_are_not_all_one_group():
+    X = np.random.default_rng(0).normal(size=(50_000, 1))
+    group = copies(X, ROUNDING)
+    width = [np.ptp(X[group == g]) for g in range(0, group.max(), 997)]
+    assert max(width) <= 2 * ROUNDING
+
+
+def test_a_frequent_value_is_left_out_fold_by_fold():
+    rng = np.random.default_rng(0)
+    X = np.eye(5)[rng.integers(0, 5, 200)]
+    y = (rng.random(200) < 0.2).astype(int)
+    left_out = LeaveOut(X, y, 4, 0)
+    assert len(np.unique(left_out.groups)) == 20
+    for group in np.unique(left_out.groups):
+        rows = left_out.groups == group
+        assert len(np.unique(left_out.folds[rows])) == 1 and len(np.unique(X[rows], axis=0)) == 1
+
+
+FEW_VALUED = {
+    "one-hot of 5": lambda rng: np.eye(5)[rng.integers(0, 5, 150)],
+    "integers 0 to 4": lambda rng: rng.integers(0, 5, (150, 1)).astype(float),
+    "three binaries": lambda rng: rng.integers(0, 2, (300, 3)).astype(float),
+    "mostly zero": lambda rng: np.where(rng.random((200, 6)) < 0.1, rng.normal(size=(200, 6)), 0),
+}
+
+
+@pytest.mark.parametrize("kind", FEW_VALUED)
+def test_left_out_scores_know_no_label_where_few_values_are(kind):
+    aucs = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = FEW_VALUED[kind](rng)
+        y = (rng.permutation(len(X)) < len(X) // 5).astype(int)
+        model = SwiftHydra(random_state=seed, trust_normals=True, **SHORT_FIT).fit(X, y)
+        aucs.append(roc_auc_score(y, model.decision_scores_))
+    assert abs(np.mean(aucs) - 0.5) < 0.07, aucs  # a standard error is .02 to .03
+
+
+def test_a_table_that_holds_every_row_twice_raises_no_more_alarms():
+    alarms = {1: [], 2: []}
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(100, 5))
+        y = (np.arange(100) < 10).astype(int)
+        X[y == 1] += 2
+        fresh = rng.normal(size=(2000, 5))
+        for k, found in alarms.items():
+            model = SwiftHydra(random_state=seed, false_alarms=0.05, **SHORT_FIT)
+            model.fit(np.repeat(X, k, axis=0), np.repeat(y, k))
+            found.append(model.predict(fresh).mean())
+    assert np.mean(alarms[2]) < 0.09, alarms  # of 90 normals; .10 to .17 with their own scores
+
+
+def test_rows_of_common_values_are_met_again():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 3, (200, 3)).astype(float)
+    y = (rng.random(200) < 0.1).astype(int)
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    assert np.allclose(model.fresh_scores_, model.decision_function(X))
+
+
+def frequencies(rng, n, n_texts):
+    X = np.empty((n, 3), dtype=object)
+    X[:, 0] = [f"merchant{i}" for i in rng.integers(0, n_texts, n)]
+    X[:, 1:] = rng.normal(size=(n, 2))
+    y = (np.arange(n) < n // 10).astype(int)
+    X[y == 1, 1] += 3
+    return X, y
+
+
+@pytest.mark.parametrize("n_texts", [20, 2000])
+def test_a_new_text_alone_is_no_anomaly(n_texts):
+    rng = np.random.default_rng(0)
+    model = SwiftHydra(categorical="frequency", false_alarms=0.05, **SHORT_FIT)
+    model.fit(*frequencies(rng, 300, n_texts))
+    fresh, y = frequencies(rng, 300, n_texts)
+    flagged = model.predict(fresh)
+    assert flagged[y == 0].mean() < 0.1
+    assert flagged[y == 1].mean() > 0.5

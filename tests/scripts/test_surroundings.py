@@ -1,0 +1,211 @@
+"""The class in somebody else's program: torch's modes, settings, fits that are cut off, files."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from helpers import SHORT_FIT, made_table
+from sklearn.exceptions import NotFittedError
+
+from swift_hydra import SwiftHydra
+from swift_hydra.settings import InputError
+
+X, y = made_table(120, 4, 12)
+
+
+def short(**settings):
+    return SwiftHydra(**SHORT_FIT, **settings)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return short().fit(X, y).decision_function(X)
+
+
+def float64():
+    class Default:
+        def __enter__(self):
+            torch.set_default_dtype(torch.float64)
+
+        def __exit__(self, *error):
+            assert torch.get_default_dtype() == torch.float64
+            torch.set_default_dtype(torch.float32)
+
+    return Default()
+
+
+MODES = {
+    "float64": float64,
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "meta": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_callers_torch_modes_change_nothing(mode, scores, tmp_path):
+    with MODES[mode]():
+        model = short(fast=True, verify=0).fit(X, y)
+        model.save(tmp_path / "model.pt")
+        again = SwiftHydra.load(tmp_path / "model.pt").decision_function(X)
+        assert np.array_equal(again, model.decision_function(X))
+        assert np.array_equal(short().fit(X, y).decision_function(X), scores)
+
+
+def test_threads_under_another_default_type(scores):
+    found = {}
+
+    def fit(k):
+        found[k] = short().fit(X, y).decision_function(X)
+
+    with float64():
+        threads = [threading.Thread(target=fit, args=[k]) for k in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert all(np.array_equal(found[k], scores) for k in range(3))
+
+
+def test_no_global_random_stream_is_moved_by_loading(tmp_path):
+    model = short(fast=True).fit(X, y)
+    model.save(tmp_path / "model.pt")
+    before = torch.get_rng_state()
+    SwiftHydra.load(tmp_path / "model.pt")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("stage", ["cvae", "mixture", "student"])
+def test_a_fit_that_is_cut_off_leaves_the_one_before(stage):
+    model = short(fast=True, verify=0).fit(X, y)
+    scores, threshold = model.decision_function(X), model.threshold_
+    seen = []
+
+    def cut(name, *_, **losses):
+        seen.append(name)
+        if name.startswith(stage):
+            raise KeyboardInterrupt
+
+    model.set_params(progress=cut)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(100 * X[:, :3] + 50, y)
+    assert seen[-1].startswith(stage)
+    assert np.array_equal(model.decision_function(X), scores) and model.threshold_ == threshold
+
+
+def test_a_first_fit_that_is_cut_off_is_none():
+    def cut(*_, **losses):
+        raise KeyboardInterrupt
+
+    model = short(progress=cut)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.decision_function(X)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model.set_contamination(0.1),
+        lambda model: model.set_false_alarms(0.1),
+        lambda model: model.p_values_of([0.0]),
+        lambda model: model.save("model.pt"),
+        lambda model: model.explain(X),
+    ],
+)
+def test_before_fit(call):
+    with pytest.raises(NotFittedError):
+        call(SwiftHydra())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("trust_normals", "False"),
+        ("fast", "no"),
+        ("dates", "yes"),
+        ("majority_anomalies", None),
+        ("policy_settings", [1]),
+        ("policy_settings", {"warmup": True}),
+        ("mixture_settings", {"heads": 1}),
+        ("mixture_settings", {"k": 1}),
+        ("cleaning_settings", {"looks_like": 1}),
+        ("progress", 5),
+        ("device", None),
+    ],
+)
+def test_settings_of_another_kind_are_refused_by_name(setting, value):
+    with pytest.raises(InputError, match=setting) as caught:
+        short(**{setting: value}).fit(X, y)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.True_, np.False_])
+def test_numpys_bools_are_bools(value):
+    assert short(trust_normals=value).fit(X, y).kept_.all() or not value
+
+
+def test_settings_from_a_search_are_saved(tmp_path):
+    policy = {"warm_up": np.bool_(True), "quantile": np.float64(0.8)}
+    model = short(preset="paper", policy_settings=policy, unlike_weight=np.float32(0.25))
+    model.fit(X, y).save(tmp_path / "model.pt")
+    loaded = SwiftHydra.load(tmp_path / "model.pt")
+    assert np.array_equal(loaded.decision_function(X), model.decision_function(X))
+    assert loaded.policy_settings == {"warm_up": True, "quantile": 0.8}
+
+
+def test_what_is_set_after_a_fit_waits_for_the_next(tmp_path):
+    model = short().fit(X, y)
+    model.set_params(preset="paper", contamination=0.3, random_state=None, unlike_weight=0.9)
+    model.save(tmp_path / "model.pt")
+    loaded = SwiftHydra.load(tmp_path / "model.pt")
+    assert (loaded.preset, loaded.contamination, loaded.random_state) == ("full", 0.1, 0)
+    assert loaded.threshold_ == model.threshold_
+    assert np.array_equal(loaded.predict(X), model.predict(X))
+    model.set_contamination(0.3).save(tmp_path / "model.pt")
+    assert SwiftHydra.load(tmp_path / "model.pt").threshold_ == model.threshold_
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "2", None])
+def test_features_to_name_are_counted(k):
+    with pytest.raises(InputError, match="k="):
+        short().fit(X, y).explain(X, k=k)
+
+
+def test_rows_at_a_time_and_scores_are_checked():
+    model = short().fit(X, y)
+    with pytest.raises(InputError, match="chunk_rows"):
+        model.decision_function(X, chunk_rows=-1)
+    with pytest.raises(InputError, match="finite"):
+        model.p_values_of([np.nan])
+
+
+TENSORS = {
+    "with a gradient": lambda rows: torch.tensor(rows, requires_grad=True),
+    "bfloat16": lambda rows: torch.tensor(rows).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_are_arrays(kind):
+    rows = TENSORS[kind](X)
+    model = short().fit(rows, torch.tensor(y))
+    same = short().fit(rows.detach().float().numpy(), y)
+    assert np.array_equal(model.decision_scores_, same.decision_scores_)
+
+
+@pytest.mark.parametrize("column", [np.arange(120) == 50, X[:, 0] > 0])
+def test_the_smallest_number_is_one(column):
+    with np.errstate(all="raise", under="ignore"):
+        model = short().fit(np.column_stack([X, column * 5e-324]), y)
+    assert np.isfinite(model.decision_scores_).all()
+
+
+def test_whole_numbers_of_all_of_int64(recwarn):
+    rows = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, (120, 3))
+    with np.errstate(all="raise", under="ignore"):
+        short().fit(rows, y)
+    assert not [w for w in recwarn if "like an id" in str(w.message)]

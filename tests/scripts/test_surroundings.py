@@ -47,11 +47,15 @@ MODES = {
 @pytest.mark.parametrize("mode", MODES)
 def test_the_callers_torch_modes_change_nothing(mode, scores, tmp_path):
     with MODES[mode]():
-        model = short(fast=True, verify=0).fit(X, y)
+        model = short().fit(X, y)
+        assert np.array_equal(model.decision_function(X), scores)
         model.save(tmp_path / "model.pt")
-        again = SwiftHydra.load(tmp_path / "model.pt").decision_function(X)
-        assert np.array_equal(again, model.decision_function(X))
-        assert np.array_equal(short().fit(X, y).decision_function(X), scores)
+        assert np.array_equal(SwiftHydra.load(tmp_path / "model.pt").decision_function(X), scores)
+        if mode == "float64":  # a student is trained longer than all the rest here
+            model = short(fast=True, verify=0).fit(X, y)
+            model.save(tmp_path / "model.pt")
+            again = SwiftHydra.load(tmp_path / "model.pt").decision_function(X)
+            assert np.array_equal(again, model.decision_function(X))
 
 
 def test_threads_under_another_default_type(scores):
@@ -143,9 +147,9 @@ def test_settings_of_another_kind_are_refused_by_name(setting, value):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [np.True_, np.False_])
-def test_numpys_bools_are_bools(value):
-    assert short(trust_normals=value).fit(X, y).kept_.all() or not value
+def test_numpys_bools_are_bools():
+    assert short(trust_normals=np.True_).fit(X, y).kept_.all()
+    short(trust_normals=np.False_).check_settings()
 
 
 def test_settings_from_a_search_are_saved(tmp_path):

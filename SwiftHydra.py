@@ -72,7 +72,7 @@ from swift_hydra.run import score_file
 from swift_hydra.run.figures import require_matplotlib
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.record import write_tensorboard
-from swift_hydra.run.resume import PACE, Store, finished_run
+from swift_hydra.run.resume import PACE, Store, finished_run, remove_own
 from swift_hydra.scan.backends import choose_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
@@ -646,16 +646,17 @@ def _run(folder, rows, detector, which, options, work):
     """Train, score the test rows, write the run's files and print the result line."""
     say = work.progress.say
     settings = {"seed": which.seed, **flag_values(detector)}
+    path = folder.path / "resume.pt"
+    print_ = rows.train.fingerprint
     # Figures and the exported student need the fitted detector.
     if options.resume and not (options.plot or options.export):
         finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
         if finished is not None:
             say(f"nothing is left to do: {folder.path} is done")
+            remove_own(path, print_, settings)
             ranked = printable(folder.path / "scores.csv")
             print(run_report.result_line(*finished) if rows.split else ranked)
             return
-    path = folder.path / "resume.pt"
-    print_ = rows.train.fingerprint
     store = Store(path, print_, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
     device = resolve_device(detector.device)

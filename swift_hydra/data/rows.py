@@ -141,6 +141,17 @@ def _say_order(classes):
         )
 
 
+def _as_given(y, labels):
+    """The classes (2,) of labels as y had them: texts and bools that were read as numbers."""
+    cells = np.asarray(y).reshape(-1)
+    if cells.dtype.kind not in "OUT" or len(np.unique(labels.y)) < 2:
+        return labels.classes
+    given = [next(iter(cells[labels.y == label]), None) for label in (0, 1)]
+    if any(isinstance(cell, bytes | None) for cell in given):
+        return labels.classes
+    return np.array(given)
+
+
 class TrainingRows:
     """Training rows with their labels, read and checked; see :meth:`read`.
 
@@ -190,7 +201,8 @@ class TrainingRows:
             if y is None:
                 y = Labels(np.full(len(X), -1, dtype=np.int64), np.array([0, 1]))
             else:
-                y = read_labels(y, "y", 0, settings.anomaly_label, settings.majority_anomalies)
+                read = read_labels(y, "y", 0, settings.anomaly_label, settings.majority_anomalies)
+                y = read._replace(classes=_as_given(y, read))
                 _say_order(y.classes)
         y, classes = y
         if len(X) != len(y):

@@ -131,6 +131,24 @@ class Store:
         remove(self.path)
 
 
+def remove_own(path, rows, settings):
+    """Remove the file of a run that was killed after its last result and before its end.
+
+    One of other rows or settings, or a damaged one, stays where it is.
+
+    Args:
+        path: where :class:`Store` keeps it.
+        rows: fingerprint of the training rows.
+        settings: dict of all else that decides the result.
+    """
+    try:
+        saved = load_checkpoint(path, "resume", REMEDY)
+    except InputError:
+        return
+    if (saved.get("fingerprint"), saved.get("settings")) == (rows, settings):
+        remove(path)
+
+
 def finished_run(folder, prints, settings, ranks=False):
     """y_test and score of the run that ``folder`` holds.
 

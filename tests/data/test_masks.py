@@ -66,3 +66,12 @@ def test_unlabelled_rows_stay_so_where_the_anomaly_is_named():
 def test_no_labels_are_no_labels():
     with pytest.raises(InputError, match="there is no label"):
         SwiftHydra().fit(X, [])
+
+
+@pytest.mark.parametrize(
+    "given", [np.array(["0", "1"]), np.array(["0", "1"], object), np.array([False, True], object)]
+)
+def test_classes_are_the_labels_that_were_given(given):
+    model = SwiftHydra(**SHORT_FIT).fit(X, given[y])
+    assert model.classes_.tolist() == given.tolist()
+    assert set(model.predict(X)) <= set(given.tolist())

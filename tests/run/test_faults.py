@@ -201,6 +201,20 @@ def test_ctrl_c_names_the_way_on(base):
     assert np.array_equal(scores(base.folder("ctrl-c")), base.scores)
 
 
+@POSIX
+def test_killed_after_its_last_file_a_run_leaves_nothing_behind(base):
+    path = base.folder("last")
+    base.start("last", signal=["/DONE", signal.SIGKILL]).wait()
+    assert (path / "resume.pt").exists()
+    assert "nothing is left to do" in finish(base.start("last", "--resume")).out
+    assert {file.name for file in path.iterdir() if file.is_file()} == NAMES
+    # What a run with other settings has kept there stays.
+    base.start("last", "--seed", "0", "--k", "3", signal=["/resume.pt", signal.SIGKILL]).wait()
+    kept = (path / "resume.pt").read_bytes()
+    base.start("last", "--resume").wait()
+    assert (path / "resume.pt").read_bytes() == kept
+
+
 class Interrupting:
     """Ends the run at the first thing it is given that it has not met before.
 

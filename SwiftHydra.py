@@ -81,6 +81,7 @@ from swift_hydra.settings import (
     Place,
     check_choice,
     check_settings,
+    first_line,
     flag_values,
     one_line,
     parse_config,
@@ -328,12 +329,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.estimated_contamination_ = n_anomalies / len(rows.y)
 
     def _train_student(self, rows, generated, journal):
-        """The student, and its scores of the training rows in place of the detector's.
-
-        Left-out scores of rows that are copies of each other stay the detector's.
-        """
-        given = (rows, self.fresh_scores_, self.detector_.score, generated)
-        self.student_ = Student.fit(*given, self, journal)
+        """The student, and its scores of the training rows in place of the detector's."""
+        self.student_ = Student.fit(rows, self.detector_.score, generated, self, journal)
         if not self.student_stands_in:
             agreement = self.student_.agreement
             warnings.warn(
@@ -344,11 +341,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 stacklevel=4,
             )
             return
-        fresh = self._scores_of(rows.Z)
-        # Of a row with copies the student learned a score that knows their labels.
-        own = self.decision_scores_ == self.fresh_scores_
-        self.decision_scores_ = np.where(own, fresh, self.decision_scores_)
-        self.fresh_scores_ = fresh
+        both = self._scores_of(rows.Z), self.detector_.score(rows.Z)
+        self.decision_scores_ = self.student_.as_left_out(self.decision_scores_, *both)
+        self.fresh_scores_ = self.student_.as_left_out(self.fresh_scores_, *both)
 
     def _read(self, X, y):
         return TrainingRows.read(X, y, self)
@@ -588,7 +583,7 @@ def main(argv=None, pace=PACE):
     if argv[:1] == ["score"]:
         score_file.main(argv[1:], _load)
         return
-    about = f"{__doc__.splitlines()[0]} To score new rows: python SwiftHydra.py score -h"
+    about = f"{first_line(__doc__)} To score new rows: python SwiftHydra.py score -h"
     classes = (RowOptions, SwiftHydra, RunOptions)
     which, detector, options = parse_config(classes, about, argv, dataset=DATASET)
     detector.random_state = which.seed
@@ -610,6 +605,11 @@ def main(argv=None, pace=PACE):
     if rows.split is None and (options.eval_only or options.plot):
         flag = "--eval-only" if options.eval_only else "--plot"
         raise InputError(f"{flag} needs labels to compare with: leave it out, or name their column")
+    if options.eval_only and (options.plot or options.export or detector.fast):
+        raise InputError(
+            "--eval-only prints the result of a checkpoint and writes nothing: leave --plot, "
+            "--export and --fast out (score takes --verify)"
+        )
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
@@ -620,7 +620,7 @@ def main(argv=None, pace=PACE):
 
 def _load(path):
     """A checkpoint, or what :meth:`SwiftHydra.export` wrote."""
-    return (Exported if str(path).endswith(SUFFIX) else SwiftHydra).load(path)
+    return (Exported if str(path).lower().endswith(SUFFIX) else SwiftHydra).load(path)
 
 
 def _evaluate(path, rows, which):
@@ -645,7 +645,11 @@ class Work(NamedTuple):
 def _run(folder, rows, detector, which, options, work):
     """Train, score the test rows, write the run's files and print the result line."""
     say = work.progress.say
-    settings = {"seed": which.seed, **flag_values(detector)}
+    settings = {
+        "seed": which.seed,
+        "columns_fingerprint": rows.train.columns.mark,
+        **flag_values(detector),
+    }
     path = folder.path / "resume.pt"
     print_ = rows.train.fingerprint
     # Figures and the exported student need the fitted detector.

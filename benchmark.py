@@ -47,6 +47,7 @@ from swift_hydra.settings import (
     check_choice,
     check_range,
     check_settings,
+    first_line,
     parse_config,
     printable,
     run_main,
@@ -55,7 +56,7 @@ from swift_hydra.settings import (
 
 # What --frozen does not let a command line change.
 FIXED = ("datasets", "seeds", "protocols", "methods", "max_rows")
-FIXED += ("report", "figures", "speed", "parts", "dirty")
+FIXED += ("time_limit", "memory_limit", "report", "figures", "speed", "parts", "dirty")
 
 
 @dataclass
@@ -123,7 +124,7 @@ class BenchmarkConfig:
 def main(argv=None, configuration=FROZEN):
     """The command; ``configuration`` is what ``--frozen`` measures."""
     argv = sys.argv[1:] if argv is None else argv
-    (config,) = parse_config([BenchmarkConfig], __doc__.splitlines()[0], argv)
+    (config,) = parse_config([BenchmarkConfig], first_line(__doc__), argv)
     if config.frozen is not None:
         _measure_frozen(config, argv, configuration)
         return

@@ -185,6 +185,13 @@ def load_rows(options, settings=None, least=2):
         InputError: whatever is wrong with the file or its content, or a split that is undefined.
     """
     settings = settings or ColumnSettings()
+    for name, protocol in (("n_labelled", "few"), ("labelled", "weak")):
+        value = getattr(options, name)
+        if value != getattr(RowOptions, name) and protocol != options.protocol:
+            raise InputError(
+                f"{name}={value!r} is for the protocol {protocol!r}, not {options.protocol!r}: "
+                f"give --protocol {protocol}, or leave it out"
+            )
     data = load_dataset(
         options.dataset,
         options.label_column,
@@ -233,7 +240,7 @@ def _changed(data, split):
 
 def _all_rows(data, options, settings):
     """:class:`Rows` of a table without labels."""
-    for name in ("protocol", "max_rows"):
+    for name in ("protocol", "max_rows", "n_labelled", "labelled"):
         value = getattr(options, name)
         if value != getattr(RowOptions, name):
             raise InputError(

@@ -38,6 +38,7 @@ from swift_hydra.settings import (
     InputError,
     Place,
     check_settings,
+    first_line,
     parse_config,
     resolve_device,
     run_main,
@@ -413,7 +414,7 @@ class _Settings(ColumnSettings, PretrainSettings):
 def main(argv=None, pace=PACE):
     """The command; ``pace`` says how often it keeps what is finished, for ``--resume``."""
     classes = (RowOptions, _Settings, OutputOptions)
-    about = __doc__.splitlines()[0]
+    about = first_line(__doc__)
     which, settings, options = parse_config(classes, about, argv, dataset=DATASET)
     progress = Progress(options.quiet, verbose=options.verbose)
     check_settings(settings)

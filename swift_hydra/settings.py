@@ -130,6 +130,11 @@ def parse_config(classes, description, argv=None, prog=None, **defaults):
     return [cls(**{field.name: values[field.name] for field in _flagged(cls)}) for cls in classes]
 
 
+def first_line(doc):
+    """The first line of a docstring, which ``python -OO`` leaves out."""
+    return (doc or "").partition("\n")[0]
+
+
 def flag_values(*configs):
     """What the flags of the configs were set to, as one dict."""
     return {
@@ -318,7 +323,8 @@ def _said(error):
         if DEBUG in sys.argv:
             traceback.print_exception(error)
         code, line = 2, f"error: {one_line(_explained(error))}"
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # a full disk behind it: the code tells it
+        print(line, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     return code

@@ -34,6 +34,7 @@ from swift_hydra.bench.records import key_of, load_records
 from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores, paired
 from swift_hydra.bench.speed_tables import speed_page
 from swift_hydra.files import write_bytes
+from swift_hydra.settings import InputError
 
 NO_RANKING = 0.5  # AUC-ROC of a method that fails
 # M13 as it is, either of its looks alone, and none.
@@ -315,7 +316,10 @@ def write_report(records, figures=False):
     Returns:
         The paths written.
     """
-    records = load_records(records)
+    place = records
+    records = load_records(place)
+    if not records:
+        raise InputError(f"{place}: holds no record: give the folder of a sweep's records")
     lines, tables = sections(records)
     written = [RESULTS / "README.md"]
     write_bytes(written[0], ("\n".join(lines).rstrip() + "\n").encode())

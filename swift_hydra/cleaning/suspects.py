@@ -32,6 +32,9 @@ FARTHEST = 0.15  # share of rows that is set aside where nothing is known: too m
 MOST = 0.4  # of the rows that may be set aside
 LEAST_KEPT = 5  # rows that stay
 WIDE = 0.05  # share of the rows that are a row's own neighbourhood
+# The same where nothing is known. Hidden anomalies of one kind, a tenth of the rows, must not fill
+# half of it: they would seem the most normal of all.
+UNKNOWN = 0.2
 REFERENCE = 4096  # rows that stand for a larger table
 CENTRES = 800  # of each closed-form expert
 FOLDS = 4
@@ -76,7 +79,7 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
         suspicion = _like_known(Z, known, others, seed, looks)
         prior *= min(1.0, company(others, Z[known]) / IN_COMPANY)
     else:
-        suspicion = np.log(own_distance(Z, others) + 1e-9)
+        suspicion = np.log(own_distance(Z, others, UNKNOWN) + 1e-9)
     share = hidden_share(suspicion[doubtful], suspicion[known], prior)
     number = min(round((share if known.any() else FARTHEST) * len(doubtful)), most)
     # Of equally suspicious rows all stay: which of them comes first must not matter.
@@ -146,11 +149,8 @@ def hidden_share(doubtful, known, prior=PRIOR):
     return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
-def own_distance(Z, others, share=2 * WIDE):
-    """Mean distance of rows (n, d) to a share of the others, (n,).
-
-    Few hidden anomalies cannot fill a tenth of all rows.
-    """
+def own_distance(Z, others, share=WIDE):
+    """Mean distance of rows (n, d) to a share of the others, (n,)."""
     k = max(5, int(share * len(others.reference)))
     return others.mean_distance(Z, k, others=True, nothing=0.0)
 
@@ -182,7 +182,7 @@ def _likeness(Z, known, seed):
 
 def _nearness(Z, known, others):
     """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
-    own = own_distance(Z, others, WIDE)
+    own = own_distance(Z, others)
     anomalies = Neighbours(Z[known])
     near = anomalies.mean_distance(Z, 1)
     near[known] = anomalies.mean_distance(Z[known], 1, others=True)  # NaN: copies of one row

@@ -3,6 +3,8 @@
 Shapes: n rows, d columns of the table, d' prepared ones.
 """
 
+import hashlib
+import json
 import warnings
 from functools import cached_property
 
@@ -62,6 +64,13 @@ class Columns:
     def texts(self):
         """{column number: its texts} of the text columns."""
         return self.preparation.texts
+
+    @property
+    def mark(self):
+        """SHA256 of names, texts and how the file was read: what the rows' numbers do not tell."""
+        saved = self.preparation.snapshot()
+        told = {name: saved[name] for name in ("columns", "texts", "names", "reading")}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def prepare(self, table):
         """Gaps filled and texts encoded: (n, d'), finite."""

@@ -4,10 +4,11 @@
 kernel experts) is accurate and slow, and carries training rows. After Hinton et al., "Distilling
 the knowledge in a neural network" (2015): the fitted detector is the teacher, this is the student.
 
-The student sees a row, its distances to a few centres, and how far out it lies. It learns from the
-training rows, whose targets are the teacher's left-out scores, and from rows that nobody labelled
-but the teacher (:func:`questions`). Nothing of it is a training row: every centre is a mean of two
-rows at least.
+The student sees a row, its distances to a few centres, and how far out it lies. It learns from
+rows that nobody labelled but the teacher (:func:`questions`), never from the training rows: with
+the teacher's left-out scores as their targets it memorised what the teacher does not say around
+them, and its own scores of them were no measure of those of fresh rows. Nothing of it is a training
+row: every centre is a mean of two rows at least.
 
 Shapes: n rows, d features, c centres, i inputs, E experts.
 """
@@ -216,7 +217,7 @@ class Student:
     Args:
         inputs: :class:`Inputs`.
         network: a :class:`model.MoEDetector` of them.
-        middle: median of the teacher's scores of the training rows.
+        middle: median of the teacher's scores of the training rows, as of new ones.
         spread: their standard deviation.
         doubts: (DOUBTS,) quantiles of the training rows' doubt, see :meth:`doubt`.
         agreement: ``disagreement``, the share of training rows whose squashed scores differ by
@@ -232,12 +233,11 @@ class Student:
         self.agreement = agreement
 
     @classmethod
-    def fit(cls, rows, scores, teacher, generated, settings, journal):
+    def fit(cls, rows, teacher, generated, settings, journal):
         """Learn a teacher's scores.
 
         Args:
             rows: :class:`data.rows.TrainingRows`.
-            scores: (n,) the teacher's scores of them, by fits that left them out.
             teacher: a function from standardised rows (m, d) to their scores.
             generated: (g, d) generated anomalies, standardised.
             settings: has ``random_state`` and ``mamba``.
@@ -247,12 +247,13 @@ class Student:
         rng = stage_rng(seed, "student/questions")
         Z = np.asarray(rows.Z, dtype=np.float32)
         asked = questions(Z, rows.y, generated, rng)
+        scores = teacher(Z)
         spread = max(float(scores.std()), 1e-6)
         self = cls(Inputs.fit(Z, rows.y, rng), None, np.median(scores), spread)
-        answers = np.concatenate([scores, teacher(asked)])
-        target = torch.from_numpy(self._squashed(answers)).float()
-        X = self.inputs(torch.from_numpy(np.concatenate([Z, asked])))
-        batches = _batches(rows.y, len(asked), streams(seed, "student/batches").draws)
+        target = torch.from_numpy(self._squashed(teacher(asked))).float()
+        X = self.inputs(torch.from_numpy(asked))
+        draws = streams(seed, "student/batches").draws
+        batches = torch.randint(len(asked), (STEPS, BATCH), generator=draws)
         self.network = _train(X, target, batches, seed, settings.mamba, journal)
         own = self.score(Z)
         far = np.abs(self._squashed(own) - self._squashed(scores)) > DISAGREE
@@ -272,6 +273,24 @@ class Student:
     def _squashed(self, scores):
         return np.arcsinh((scores - self.middle) / self.spread)
 
+    def _unsquashed(self, values):
+        return self.middle + self.spread * np.sinh(np.clip(values, -FARTHEST, FARTHEST))
+
+    def as_left_out(self, left_out, own, teachers):
+        """Scores (n,) of the training rows as if neither student nor teacher had seen them.
+
+        What the teacher scores by fits without the row, and how the student, which never learned
+        from it, differs there from the teacher.
+
+        Args:
+            left_out: (n,) the teacher's left-out scores.
+            own: (n,) the student's scores.
+            teachers: (n,) the teacher's, as of new rows.
+        """
+        return self._unsquashed(
+            self._squashed(left_out) + self._squashed(own) - self._squashed(teachers)
+        )
+
     def score(self, Z, share=0.0, teacher=None):
         """(n,) float64 scores of standardised rows (n, d), on the teacher's scale.
 
@@ -282,7 +301,7 @@ class Student:
             teacher: a function from rows to the teacher's scores.
         """
         values = self.network.score(self._read(Z)).numpy().astype(np.float64)
-        scores = self.middle + self.spread * np.sinh(np.clip(values, -FARTHEST, FARTHEST))
+        scores = self._unsquashed(values)
         if share > 0:
             bound = np.interp(1 - share, np.linspace(0, 1, DOUBTS), self.doubts)
             again = self.doubt(Z) > bound if share < 1 else np.ones(len(Z), dtype=bool)
@@ -329,22 +348,6 @@ class Student:
         return cls(
             inputs, network, saved["middle"], saved["spread"], doubts, dict(saved["agreement"])
         )
-
-
-def _batches(y, n_asked, generator):
-    """Row numbers of all batches (STEPS, BATCH): half training rows, half questions.
-
-    A quarter of the training rows are known anomalies, where there are any.
-    """
-    half = BATCH // 2
-    rows = torch.randint(len(y), (STEPS, BATCH), generator=generator)
-    known = torch.from_numpy(np.flatnonzero(y == 1))
-    if len(known):
-        some = torch.randint(len(known), (STEPS, half // 4), generator=generator)
-        rows[:, : half // 4] = known[some]
-    asked = torch.randint(n_asked, (STEPS, BATCH - half), generator=generator)
-    rows[:, half:] = len(y) + asked
-    return rows
 
 
 def _train(X, target, batches, seed, backend, journal):

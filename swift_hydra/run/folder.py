@@ -60,6 +60,12 @@ class RunFolder:
                 f"{self.path}: a link leads to {real}, out of {out}: remove the link, or name the "
                 "folder that it leads to with --out"
             )
+        links = [name for name in {*self.FILES, *OPTIONAL} if (self.path / name).is_symlink()]
+        if links or (self.path / "tensorboard").is_symlink():
+            raise InputError(
+                f"{self.path / min(links, default='tensorboard')}: is a link: remove it, a run "
+                "writes none but its own files"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -104,7 +110,8 @@ class RunFolder:
                     "second run uses it",
                     file=sys.stderr,
                 )
-            for name in self.FILES:  # what a killed run was about to write
+            # What a killed run was about to write.
+            for name in {*self.FILES, *OPTIONAL}:
                 for left in self.path.glob(f".{name}.*.part"):
                     left.unlink(missing_ok=True)
             try:

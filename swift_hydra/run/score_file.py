@@ -31,6 +31,7 @@ from swift_hydra.settings import (
     Place,
     check_range,
     check_settings,
+    first_line,
     flag_values,
     parse_config,
     printable,
@@ -147,7 +148,7 @@ def main(argv, load):
         load: a function from a checkpoint's path to a fitted estimator.
     """
     prog = f"{Path(sys.argv[0]).name} score"
-    (config,) = parse_config([ScoreOptions], __doc__.splitlines()[0], argv, prog=prog)
+    (config,) = parse_config([ScoreOptions], first_line(__doc__), argv, prog=prog)
     for name in ("checkpoint", "data"):
         if getattr(config, name) is None:
             raise InputError(

@@ -129,7 +129,9 @@ def test_other_teachers(settings):
     known = None if "trust_normals" in settings else y
     model = SwiftHydra(fast=True, verify=0.0, n_synthetic=40, **FEW_STEPS, **settings).fit(X, known)
     assert roc_auc_score(y, model.decision_function(X)) > 0.6
-    assert np.array_equal(model.decision_scores_, model.decision_function(X))
+    if model.preset == "paper":  # whose detector has no left-out scores
+        own = model.decision_function(X)
+        np.testing.assert_allclose(model.decision_scores_, own, rtol=1e-6, atol=1e-6)
 
 
 def test_left_out_scores_of_copies_do_not_know_their_labels():
@@ -144,12 +146,20 @@ def test_left_out_scores_of_copies_do_not_know_their_labels():
     )
     # Three standard errors, as 75 different rows tell; it was .998.
     assert abs(roc_auc_score(y, fast.decision_scores_) - 0.5) < 0.25
-    once = np.bincount(of)[of] == 1
-    own = fast.decision_function(X)
-    copies = ~once & plain.kept_
-    assert np.array_equal(fast.decision_scores_[copies], plain.decision_scores_[copies])
-    np.testing.assert_allclose(fast.decision_scores_[~copies], own[~copies], rtol=1e-6)
-    assert np.array_equal(fast.fresh_scores_, own)
+    assert spearmanr(fast.decision_scores_, plain.decision_scores_).statistic > 0.7
+
+
+def test_false_alarms_are_those_of_fresh_rows():
+    """A student's own scores of its training rows flagged two to three times as many."""
+    alarms = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X, fresh = rng.normal(size=(400, 2)), rng.normal(size=(2000, 2))
+        y = (np.arange(400) < 30).astype(int)
+        X[y == 1] += 3
+        model = SwiftHydra(random_state=seed, fast=True, verify=0.0, n_synthetic=40, **FEW_STEPS)
+        alarms.append((model.fit(X, y).p_values(fresh) <= 0.05).mean())
+    assert 0.02 < np.mean(alarms) < 0.085, alarms
 
 
 def test_a_student_that_does_not_follow_is_not_used(monkeypatch, tmp_path):

@@ -1,0 +1,82 @@
+"""Commands in situations that change nothing of the rows' numbers: names, flags, links, -OO."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, SHORT, made_table, run_script
+
+from swift_hydra.bench.pages import write_report
+from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+X, y = made_table(120, 3, 16)
+COMMAND = [ROOT / "SwiftHydra.py", "t.csv", "--out", "out", "--preset", "paper", "--quiet", *SHORT]
+RUN = ["out", "t", "seen", "seed0"]
+
+
+def write(folder, names="a,b,c,label"):
+    rows = np.column_stack([X, y])
+    np.savetxt(folder / "t.csv", rows, delimiter=",", header=names, comments="", fmt="%.6g")
+
+
+def names_in(folder):
+    return list(SwiftHydra.load(folder.joinpath(*RUN, "checkpoint.pt")).feature_names_in_)
+
+
+def test_a_run_with_other_names_is_not_done(tmp_path):
+    write(tmp_path)
+    first = run_script(*COMMAND, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert names_in(tmp_path) == ["a", "b", "c"]
+    write(tmp_path, "b,a,c,label")
+    again = run_script(*COMMAND, "--resume", cwd=tmp_path)
+    assert again.returncode == 0 and names_in(tmp_path) == ["b", "a", "c"]
+    assert again.stdout == first.stdout  # the same numbers
+    refused = run_script(
+        *COMMAND, "--eval-only", tmp_path.joinpath(*RUN, "checkpoint.pt"), "--plot", cwd=tmp_path
+    )
+    assert refused.returncode == 2 and "--eval-only" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["resume.pt", "pretrained.pt", "report.json", "tensorboard"])
+def test_a_link_in_the_folder_is_not_followed(tmp_path, name):
+    write(tmp_path)
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    folder = tmp_path.joinpath(*RUN)
+    folder.mkdir(parents=True)
+    (folder / name).symlink_to(mine)
+    done = run_script(*COMMAND, cwd=tmp_path)
+    assert done.returncode == 2 and f"{name}: is a link" in done.stderr
+    assert mine.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("flag", "value"), [("labelled", "5"), ("n_labelled", 3)])
+@pytest.mark.parametrize("label_column", [None, "none"])
+def test_a_number_of_labels_is_for_the_protocol_that_has_one(tmp_path, flag, value, label_column):
+    write(tmp_path)
+    options = {"label_column": label_column, flag: value}
+    with pytest.raises(InputError, match=flag):
+        load_rows(RowOptions(dataset=str(tmp_path / "t.csv"), **options))
+
+
+def test_pages_are_not_made_of_nothing(tmp_path):
+    with pytest.raises(InputError, match="holds no record"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("script", ["SwiftHydra", "pretrain", "benchmark", "dataloader"])
+def test_without_docstrings(script):
+    command = [sys.executable, "-OO", str(ROOT / f"{script}.py"), "-h"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "usage" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_an_error_that_cannot_be_said_keeps_its_code():
+    command = [sys.executable, str(ROOT / "dataloader.py"), "nothere.csv"]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, stderr=full, timeout=60).returncode == 2

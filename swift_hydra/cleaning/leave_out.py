@@ -16,7 +16,7 @@ from swift_hydra.seeds import stage_rng
 ROUNDING = (
     2.0**-13
 )  # standard deviations: rows that differ by less are copies, written out and back
-OFTEN = 3  # times as many copies as the table's groups have, for a row that will come again
+OFTEN = 3  # copies up to which a row may have been written twice by mistake
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
 
@@ -38,8 +38,9 @@ class LeaveOut:
         same = copies(Z, ROUNDING)
         size = np.bincount(same)
         self._same = same
-        # Many copies where others have none are no slip: a template, the same request again.
-        often = size > OFTEN * np.median(size)
+        # Many copies are no slip: a code, a template. (Of a table written k times all are k times
+        # as many.)
+        often = size > OFTEN * np.gcd.reduce(size)
         self._met_again = (size > 1) & (often | _made_of_common_values(Z, same))
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))

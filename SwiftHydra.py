@@ -330,7 +330,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
     def _train_student(self, rows, generated, journal):
         """The student, and its scores of the training rows in place of the detector's."""
-        self.student_ = Student.fit(rows, self.detector_.score, generated, self, journal)
+        scores = self.detector_.score(rows.Z)
+        given = (rows, scores, self.detector_.score, generated)
+        self.student_ = Student.fit(*given, self, journal)
         if not self.student_stands_in:
             agreement = self.student_.agreement
             warnings.warn(
@@ -341,7 +343,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 stacklevel=4,
             )
             return
-        both = self._scores_of(rows.Z), self.detector_.score(rows.Z)
+        both = self._scores_of(rows.Z), scores
         self.decision_scores_ = self.student_.as_left_out(self.decision_scores_, *both)
         self.fresh_scores_ = self.student_.as_left_out(self.fresh_scores_, *both)
 

@@ -185,13 +185,6 @@ def load_rows(options, settings=None, least=2):
         InputError: whatever is wrong with the file or its content, or a split that is undefined.
     """
     settings = settings or ColumnSettings()
-    for name, protocol in (("n_labelled", "few"), ("labelled", "weak")):
-        value = getattr(options, name)
-        if value != getattr(RowOptions, name) and protocol != options.protocol:
-            raise InputError(
-                f"{name}={value!r} is for the protocol {protocol!r}, not {options.protocol!r}: "
-                f"give --protocol {protocol}, or leave it out"
-            )
     data = load_dataset(
         options.dataset,
         options.label_column,
@@ -201,6 +194,13 @@ def load_rows(options, settings=None, least=2):
     )
     if options.label_column == NO_LABEL:
         return _all_rows(data, options, settings)
+    for name, protocol in (("n_labelled", "few"), ("labelled", "weak")):
+        value = getattr(options, name)
+        if value != getattr(RowOptions, name) and protocol != options.protocol:
+            raise InputError(
+                f"{name}={value!r} is for the protocol {protocol!r}, not {options.protocol!r}: "
+                f"give --protocol {protocol}, or leave it out"
+            )
     split = make_split(
         data.X if options.protocol == "unseen" else None,
         data.y,

@@ -84,9 +84,9 @@ def _equal(blocks):
 def _leaders(rows, step):
     """(m,) the row within ``step`` of each of m distinct rows (m, d) that leads its group.
 
-    Rows that close are close in any direction too: they are looked for among those that follow
-    each other in a random one. (A grid would part many: one of d values lies at a border.) Where
-    rows are dense, so that most have such neighbours by chance, a grid has to do.
+    Rows as close as that are close in any direction too: they are looked for among those that
+    follow each other in a random one. (A grid would part many: one of d values lies at a border.)
+    Where rows are dense, so that most have such neighbours by chance, a grid has to do.
     """
     m, d = rows.shape
     directions = np.random.default_rng(0).normal(size=(d, DIRECTIONS))

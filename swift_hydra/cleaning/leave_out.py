@@ -13,9 +13,8 @@ import numpy as np
 from swift_hydra.geometry import copies
 from swift_hydra.seeds import stage_rng
 
-ROUNDING = (
-    2.0**-13
-)  # standard deviations: rows that differ by less are copies, written out and back
+# Standard deviations: rows that differ by less are copies, written out and back.
+ROUNDING = 2.0**-13
 OFTEN = 3  # copies up to which a row may have been written twice by mistake
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
@@ -38,17 +37,16 @@ class LeaveOut:
         same = copies(Z, ROUNDING)
         size = np.bincount(same)
         self._same = same
-        # Many copies are no slip: a code, a template. (Of a table written k times all are k times
-        # as many.)
-        often = size > OFTEN * np.gcd.reduce(size)
-        self._met_again = (size > 1) & (often | _made_of_common_values(Z, same))
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]
         if (of_normals == of_normals[0]).all():  # nothing would be left to compare with
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
-        self._met_again |= frequent
+        # Many copies are no slip: a code, a template. (Of a table written k times all are k times
+        # as many.)
+        often = size > OFTEN * np.gcd.reduce(size)
+        self._met_again = (size > 1) & (often | frequent | _made_of_common_values(Z, same))
 
     def _deal(self, y, n_folds, frequent, rng):
         """Groups and folds; a ``frequent`` group of copies becomes one for every fold."""

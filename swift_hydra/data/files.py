@@ -18,12 +18,11 @@ import numpy as np
 
 from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz
 from swift_hydra.data.frames import as_text
-from swift_hydra.data.layout import Known
+from swift_hydra.data.layout import PAIR, Known
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.table import CellParser, Table, as_table, listed
 from swift_hydra.settings import InputError
 
-DECIMAL = re.compile(r"[+-]?\d+,\d+")  # a label with a decimal comma
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see layout.distinct
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
@@ -149,7 +148,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
 def _label_text(cell, decimal):
     """A label's text: 1 of ``1,0`` where the file has decimal commas."""
     text = as_text(cell)
-    return as_text(number(text, ",")) if decimal == "," and DECIMAL.fullmatch(text) else text
+    return as_text(number(text, ",")) if decimal == "," and PAIR.fullmatch(text) else text
 
 
 class How(NamedTuple):

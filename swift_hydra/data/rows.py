@@ -13,7 +13,7 @@ import numpy as np
 from swift_hydra.data.columns import ColumnScaler, Preparation, check_span
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.suspicious import notes
-from swift_hydra.data.table import as_table, fingerprint
+from swift_hydra.data.table import array_of, as_table, fingerprint
 from swift_hydra.settings import InputError
 
 MIN_NORMALS = 5  # fewer cannot be split into folds that say what normal looks like
@@ -152,7 +152,7 @@ def _say_order(classes):
 
 def _as_given(y, labels):
     """The classes (2,) of labels as y had them: texts and bools that were read as numbers."""
-    cells = np.asarray(y).reshape(-1)
+    cells = array_of(y).reshape(-1)
     if cells.dtype.kind not in "OUT" or len(np.unique(labels.y)) < 2:
         return labels.classes
     given = [next(iter(cells[labels.y == label]), None) for label in (0, 1)]

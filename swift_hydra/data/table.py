@@ -7,6 +7,7 @@ table into what networks can read.
 Shapes: n rows, d columns.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 
@@ -98,11 +99,9 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
         )
     given = frame_names(X)
     columns = given if columns is None else columns
-    try:
-        if isinstance(X, list | tuple) and any(isinstance(r, np.ma.MaskedArray) for r in X):
+    if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
+        with contextlib.suppress(ValueError):  # of several lengths, which is refused below
             X = np.ma.stack(X)
-    except ValueError:  # of several lengths, which is refused below
-        pass
     if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
         X = unmasked(X)
     frame = X if given is not None else None

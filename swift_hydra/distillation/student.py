@@ -233,11 +233,12 @@ class Student:
         self.agreement = agreement
 
     @classmethod
-    def fit(cls, rows, teacher, generated, settings, journal):
+    def fit(cls, rows, scores, teacher, generated, settings, journal):
         """Learn a teacher's scores.
 
         Args:
             rows: :class:`data.rows.TrainingRows`.
+            scores: (n,) the teacher's scores of them, as of new rows.
             teacher: a function from standardised rows (m, d) to their scores.
             generated: (g, d) generated anomalies, standardised.
             settings: has ``random_state`` and ``mamba``.
@@ -247,7 +248,6 @@ class Student:
         rng = stage_rng(seed, "student/questions")
         Z = np.asarray(rows.Z, dtype=np.float32)
         asked = questions(Z, rows.y, generated, rng)
-        scores = teacher(Z)
         spread = max(float(scores.std()), 1e-6)
         self = cls(Inputs.fit(Z, rows.y, rng), None, np.median(scores), spread)
         target = torch.from_numpy(self._squashed(teacher(asked))).float()

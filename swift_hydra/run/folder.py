@@ -60,12 +60,11 @@ class RunFolder:
                 f"{self.path}: a link leads to {real}, out of {out}: remove the link, or name the "
                 "folder that it leads to with --out"
             )
-        links = [name for name in {*self.FILES, *OPTIONAL} if (self.path / name).is_symlink()]
-        if links or (self.path / "tensorboard").is_symlink():
-            raise InputError(
-                f"{self.path / min(links, default='tensorboard')}: is a link: remove it, a run "
-                "writes none but its own files"
-            )
+        for name in (*self.FILES, *OPTIONAL, "tensorboard"):
+            if (self.path / name).is_symlink():
+                raise InputError(
+                    f"{self.path / name}: is a link: remove it, a run writes none but its own files"
+                )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):

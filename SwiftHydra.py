@@ -45,6 +45,7 @@ from swift_hydra.distillation.student import Student
 from swift_hydra.estimator import KIND, TableDetector, check_contamination
 from swift_hydra.exported import SUFFIX, Exported, onnx_bytes, require_onnx, write_onnx
 from swift_hydra.files import load_checkpoint
+from swift_hydra.flags import RunOptions, refuse_idle
 from swift_hydra.generation.controls import (
     COPIED,
     DRAWN,
@@ -61,7 +62,6 @@ from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import MambaExperts, MoEDetector, choose_n_experts
 from swift_hydra.modes import own_modes
 from swift_hydra.pretrain import (
-    OutputOptions,
     PretrainSettings,
     known_rows,
     pretrain,
@@ -78,7 +78,6 @@ from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
     DEBUG,
     InputError,
-    Place,
     check_choice,
     check_settings,
     first_line,
@@ -564,21 +563,6 @@ def _shown(entry):
 # --- command line ---------------------------------------------------------------------------------
 
 
-@dataclass
-class RunOptions(OutputOptions):
-    """What a run does beside training and testing."""
-
-    plot: bool = setting(
-        False, "write figures and report.html into the run's folder (needs matplotlib)"
-    )
-    eval_only: Place | None = setting(
-        None, "score the test rows with this checkpoint.pt instead of training"
-    )
-    export: bool = setting(
-        False, "with --fast: write student.onnx, which holds no training row (needs onnx)"
-    )
-
-
 def main(argv=None, pace=PACE):
     """The command; ``pace`` says how often a run keeps what is finished, for ``--resume``."""
     argv = sys.argv[1:] if argv is None else argv
@@ -588,18 +572,15 @@ def main(argv=None, pace=PACE):
     about = f"{first_line(__doc__)} To score new rows: python SwiftHydra.py score -h"
     classes = (RowOptions, SwiftHydra, RunOptions)
     which, detector, options = parse_config(classes, about, argv, dataset=DATASET)
+    check_settings(which)  # its seed is the detector's too: named as the flag
     detector.random_state = which.seed
     progress = Progress(options.quiet, verbose=options.verbose)
     if options.plot:
         require_matplotlib()  # before the work, not after it
     if options.export:
         require_onnx(detector.fast)
-    if detector.verify is not None and not detector.fast:
-        raise InputError(
-            f"--verify {detector.verify:g} is a share of the rows that the small mixture of --fast "
-            "scores: give both, or neither"
-        )
     detector.check_settings()
+    refuse_idle(detector, options)
     rows = load_rows(which, detector)
     where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
     progress.say(f"{rows.data.name}: {rows.label}")
@@ -607,11 +588,6 @@ def main(argv=None, pace=PACE):
     if rows.split is None and (options.eval_only or options.plot):
         flag = "--eval-only" if options.eval_only else "--plot"
         raise InputError(f"{flag} needs labels to compare with: leave it out, or name their column")
-    if options.eval_only and (options.plot or options.export or detector.fast):
-        raise InputError(
-            "--eval-only prints the result of a checkpoint and writes nothing: leave --plot, "
-            "--export and --fast out (score takes --verify)"
-        )
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
@@ -654,14 +630,15 @@ def _run(folder, rows, detector, which, options, work):
     }
     path = folder.path / "resume.pt"
     print_ = rows.train.fingerprint
-    # Figures and the exported student need the fitted detector.
-    if options.resume and not (options.plot or options.export):
+    if options.resume:
         finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
         if finished is not None:
+            _add_what_is_asked(folder, rows, finished, options)
             say(f"nothing is left to do: {folder.path} is done")
             remove_own(path, print_, settings)
             ranked = printable(folder.path / "scores.csv")
-            print(run_report.result_line(*finished) if rows.split else ranked)
+            result = finished.y_test, finished.score
+            print(run_report.result_line(*result) if rows.split else ranked)
             return
     store = Store(path, print_, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
@@ -701,11 +678,27 @@ def _run(folder, rows, detector, which, options, work):
         print(run_report.result_line(rows.y_test, score))
 
 
-def _write(folder, rows, detector, score, log, report, options):
-    """All files of a run that did not fail."""
+def _add_what_is_asked(folder, rows, finished, options):
+    """Figures and the exported student of a run that is done without them, by its checkpoint."""
+    wanted = {"report.html": options.plot, "student.onnx": options.export}
+    if any(asked and not (folder.path / name).exists() for name, asked in wanted.items()):
+        path = folder.path / "checkpoint.pt"
+        detector = SwiftHydra.from_checkpoint(load_checkpoint(path, KIND), path)
+        about = (detector, rows, finished.score, finished.log, finished.report)
+        folder.add(_extras(*about, options))
+
+
+def _extras(detector, rows, score, log, report, options):
+    """{file name: bytes} of what only some runs have."""
     figures = run_report.figures_of(detector, rows, score, log, report) if options.plot else {}
     if options.export:
         figures["student.onnx"] = onnx_bytes(detector)
+    return figures
+
+
+def _write(folder, rows, detector, score, log, report, options):
+    """All files of a run that did not fail."""
+    figures = _extras(detector, rows, score, log, report, options)
     checkpoint = detector.checkpoint(rows.train.fingerprint)
     if rows.split is None:
         figures["scores.csv"] = run_report.ranking(detector)
@@ -716,6 +709,12 @@ def _write(folder, rows, detector, score, log, report, options):
 def _say_what_was_done(folder, detector, options, say):
     if options.plot:
         say(f"figures: {folder.path / 'report.html'}")
+    n_aside = int((~detector.kept_).sum())
+    if n_aside and not detector.trust_normals:
+        say(
+            f"{n_aside} of {len(detector.kept_)} training rows were not learned from, they look "
+            "like anomalies (M13): --trust-normals takes rows labelled 0 for normal"
+        )
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
     say(
         f"{len(detector.synthetic_)} anomalies generated ({detector.generator}), "

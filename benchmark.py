@@ -125,6 +125,10 @@ def main(argv=None, configuration=FROZEN):
     """The command; ``configuration`` is what ``--frozen`` measures."""
     argv = sys.argv[1:] if argv is None else argv
     (config,) = parse_config([BenchmarkConfig], first_line(__doc__), argv)
+    if config.figures and not config.report:
+        raise InputError("--figures draws the diagrams of --report: give both")
+    if config.parts != BenchmarkConfig.parts and not config.speed:
+        raise InputError(f"--parts {config.parts} are parts of --speed: give both")
     if config.frozen is not None:
         _measure_frozen(config, argv, configuration)
         return
@@ -266,12 +270,24 @@ def _open_cells(cells, config):
     _check_writable(config.records)
     merge_records(config.records)  # what an interrupted sweep left
     known = {key_of(record): record for record in load_records(config.records)}
+    _refuse_other_rows(cells, known)
     if config.retry_failed:
         asked = {cell.key for cell in cells} & known.keys()
         failed = {key for key in asked if known[key]["failed"] is not None}
         remove_records(config.records, failed)
         return [cell for cell in cells if cell.key not in known or cell.key in failed]
     return [cell for cell in cells if cell.key not in known]
+
+
+def _refuse_other_rows(cells, known):
+    """A record of other rows than are asked for must not pass for the cell's."""
+    for cell in cells:
+        found = known.get(cell.key, {}).get("max_rows", cell.max_rows)
+        if found != cell.max_rows:
+            raise InputError(
+                f"{cell.records}: holds {cell.method} on {cell.dataset} with --max-rows {found}, "
+                f"not {cell.max_rows}: give the same, or another folder with --records"
+            )
 
 
 def _check_writable(records):

@@ -69,7 +69,7 @@ class FileOptions(Reading):
 class RowOptions(FileOptions):
     """Which rows train and which test."""
 
-    seed: int = setting(0, "seed of the split and of every random stream")
+    seed: int = setting(0, "seed of the split and of every random stream", low=0, high=2**32 - 1)
     protocol: str = setting("seen", "which anomalies are known in training", choices=PROTOCOLS)
     n_labelled: int = setting(10, "known anomalies under the protocol 'few'")
     labelled: str = setting(

@@ -24,7 +24,7 @@ FLOORS = [
     ["pretrain"],
     ["generation", "detection", "distillation"],
     ["estimator"],
-    ["exported"],
+    ["exported", "flags"],
     ["SwiftHydra"],
     ["bench", "commands"],
     ["benchmark"],

@@ -15,6 +15,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -173,15 +174,27 @@ def _run_child(cell, start, make):
     child = context.Process(target=_child, args=(cell, make))
     child.start()
     child.join(cell.time_limit)
-    if child.is_alive():
+    late = child.is_alive()
+    if late:
         child.kill()
         child.join()
-        return None
-    return child.exitcode
+    _kill_group(child.pid)
+    return None if late else child.exitcode
 
 
-def _die_with_parent():
-    """Leave when the process that started this one is gone, such as a sweep killed by SIGKILL."""
+def _kill_group(number):
+    """End what a child has left running, such as the main script."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(number, signal.SIGKILL)
+
+
+def _die_with_parent(leads=False):
+    """Leave when the process that started this one is gone, such as a sweep killed by SIGKILL.
+
+    Args:
+        leads: this process leads a group of its own, which ends with it.
+    """
     if getattr(_die_with_parent, "watched", None) == os.getpid():
         return
     _die_with_parent.watched = os.getpid()
@@ -190,6 +203,8 @@ def _die_with_parent():
     def watch():
         while os.getppid() == parent:
             time.sleep(POLL_SECONDS)
+        if leads:
+            _kill_group(os.getpid())  # this process too
         os._exit(ORPHANED)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -197,7 +212,10 @@ def _die_with_parent():
 
 def _child(cell, make):
     """One record, unless the child of a killed worker has just written it."""
-    _die_with_parent()
+    leads = hasattr(os, "setpgrp")
+    if leads:
+        os.setpgrp()
+    _die_with_parent(leads)
     with cell.lock("child"):
         if cell.find() is None:
             cell.write(_computed(cell, make))
@@ -218,12 +236,17 @@ def _computed(cell, make):
     try:
         with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
             content |= _script(cell) if cell.method == "script" else _scores(cell, make)
-    except MemoryError:
-        content["failed"] = f"MemoryLimit: more than {cell.memory_limit:g} GiB were asked for"
     except Exception as error:
         content["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if cell.memory_limit and _is_of_memory(error):
+            content["failed"] = f"MemoryLimit: more than {cell.memory_limit:g} GiB were asked for"
     content["seconds_in_all"] = round(time.perf_counter() - start, 2)
     return content
+
+
+def _is_of_memory(error):
+    """Was memory refused? torch raises a RuntimeError then."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _scores(cell, make):

@@ -10,16 +10,23 @@ file, in a merged file, or in both, and the next sweep merges what was left. Who
 record looks at the working files first: a record moves from there to the merged file, never back.
 """
 
+import hashlib
 import json
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from swift_hydra.data.splits import parse_protocol, protocol_name
 from swift_hydra.files import file_lock, write_bytes
 from swift_hydra.settings import InputError
 
 FIRST_KEYS = ("method", "protocol", "dataset", "seed", "max_rows")  # of a line; the rest is sorted
 WORKING = ".cells"
+MEASURED = ("auc_roc", "auc_pr")  # what a record holds that did not fail, and beside it
+SECONDS = ("fit_seconds", "score_seconds")
+SECONDS_OF_SCRIPT = ("wall_seconds",)
+LONGEST = 150  # bytes of a working file's name before its end; file systems take 255
 
 
 class RecordKey(NamedTuple):
@@ -44,8 +51,12 @@ def merged_path(folder, protocol):
 def working_path(folder, key):
     """A cell's own file, until it is merged."""
     method = key.method.replace("/", "-")
-    name = f"{method}.{key.protocol}.{key.dataset}-seed{key.seed}.json"
-    return Path(folder) / WORKING / name
+    name = f"{method}.{key.protocol}.{key.dataset}"
+    written = name.encode(errors="surrogateescape")
+    if len(written) > LONGEST:
+        start = written[:LONGEST].decode(errors="ignore")
+        name = f"{start}-{hashlib.sha256(written).hexdigest()[:16]}"
+    return Path(folder) / WORKING / f"{name}-seed{key.seed}.json"
 
 
 def lock_record(folder, key, holder):
@@ -85,8 +96,10 @@ def read_records(path):
         A dict from :class:`RecordKey` to record; empty where the file is not there.
 
     Raises:
-        InputError: for a line that is no record.
+        InputError: for a line that is no record, or what is no file.
     """
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no regular file: take it out of the folder")
     try:
         lines = Path(path).read_bytes().splitlines()
     except FileNotFoundError:  # not written yet, or merged a moment ago
@@ -110,7 +123,19 @@ def _as_record(line):
     kinds = zip(parts, (str, str, str, int, str | None), strict=True)
     if not all(isinstance(value, kind) for value, kind in kinds):
         raise TypeError("a key of another type")
+    if not _is_protocol(record["protocol"]):  # it names the file that the record goes to
+        raise ValueError("an unknown protocol")
+    if record["failed"] is None:
+        seconds = SECONDS_OF_SCRIPT if record["method"] == "script" else SECONDS
+        for name in (*MEASURED, *seconds):
+            if type(record[name]) not in (int, float):
+                raise TypeError(f"{name} is no number")
     return record
+
+
+@cache
+def _is_protocol(name):
+    return protocol_name(*parse_protocol(name)) == name
 
 
 def find_record(folder, key):

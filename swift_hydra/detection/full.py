@@ -22,7 +22,13 @@ from swift_hydra.cleaning.normal_scores import NormalScores
 from swift_hydra.detection.evidence import Columns, Evidence, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
 from swift_hydra.detection.one_class import Far, Near
-from swift_hydra.detection.pvalue import MergedPValue, known_or_unlike, platt, shrunken_shape
+from swift_hydra.detection.pvalue import (
+    MergedPValue,
+    known_or_unlike,
+    platt,
+    shrunken_shape,
+    telling,
+)
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
 from swift_hydra.seeds import stage_rng
@@ -265,13 +271,13 @@ class Judgement:
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        sides = []
-        shapes = []
-        for scores in (experts, one_class):
-            side = MergedPValue.fit(scores[normal])
-            sides.append(side)
-            shapes.append(shrunken_shape(side.minus_log_p(scores[~normal])))
-        self = cls(*sides, shapes, weight)
+        known = MergedPValue.fit(experts[normal], telling(experts, y))
+        unlike = MergedPValue.fit(one_class[normal])
+        shapes = [
+            shrunken_shape(side.minus_log_p(scores[~normal]))
+            for side, scores in ((known, experts), (unlike, one_class))
+        ]
+        self = cls(known, unlike, shapes, weight)
         self.calibration = platt(self.score(experts, one_class), y)
         return self
 

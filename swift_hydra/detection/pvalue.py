@@ -8,10 +8,13 @@ own left-out scores. :func:`known_or_unlike` joins the experts' p-value and the 
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 LEAST_SPREAD = 0.3  # of the normals' log-odds after calibration
 LEAST_EXCESS = 0.02  # of a score's size, or of 1
 SAME = 1e-4  # of the tail's mean excess
+USUAL = 0.8  # an expert's left-out AUC-ROC before any anomaly is known, worth ten of them
+LEAST_LEAD = 0.15  # over chance; what lies below is alike, or weights would follow chance
 TAIL = 0.1  # share of the normals beyond which the tail is taken for exponential
 
 
@@ -66,37 +69,60 @@ class MergedPValue:
 
     Args:
         each: a TailPValue for every score.
-        merged: the TailPValue of their mean.
+        weights: (m,) of the mean, positive.
+        merged: the TailPValue of the mean; None until :meth:`fit` has it.
     """
 
-    def __init__(self, each, merged):
+    def __init__(self, each, weights, merged=None):
         self.each = each
+        self.weights = weights
         self.merged = merged
 
     @classmethod
-    def fit(cls, scores):
-        """From left-out scores (n_normals, m) of the training normals."""
-        each = [TailPValue.fit(column) for column in scores.T]
-        return cls(each, TailPValue.fit(_mean(each, scores)))
+    def fit(cls, scores, weights=None):
+        """From left-out scores (n_normals, m) of the training normals; no weights: equal ones."""
+        weights = np.ones(scores.shape[1]) if weights is None else weights
+        self = cls([TailPValue.fit(column) for column in scores.T], weights)
+        self.merged = TailPValue.fit(self._mean(scores))
+        return self
 
     def minus_log_p(self, scores):
         """(n, m) scores to (n,) -log p; larger is less like the normals."""
-        return self.merged(_mean(self.each, scores))
+        return self.merged(self._mean(scores))
+
+    def _mean(self, scores):
+        each = [tail(column) for tail, column in zip(self.each, scores.T, strict=True)]
+        return np.average(each, axis=0, weights=self.weights)
 
     def snapshot(self):
         """Arrays and plain values."""
         tails = [*self.each, self.merged]
-        return [[tail.scores, tail.minus_log, tail.quantile, tail.excess] for tail in tails]
+        tails = [[tail.scores, tail.minus_log, tail.quantile, tail.excess] for tail in tails]
+        return {"tails": tails, "weights": self.weights}
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
-        *each, merged = (TailPValue(*values) for values in saved)
-        return cls(each, merged)
+        if isinstance(saved, list):  # older checkpoints have tails alone, of equal weights
+            saved = {"tails": saved, "weights": np.ones(len(saved) - 1)}
+        *each, merged = (TailPValue(*values) for values in saved["tails"])
+        return cls(each, saved["weights"], merged)
 
 
-def _mean(tails, scores):
-    return np.mean([tail(column) for tail, column in zip(tails, scores.T, strict=True)], axis=0)
+def telling(scores, y):
+    """Weights (m,) of experts by how well they tell the classes apart: (AUC-ROC - 1/2) squared.
+
+    An expert that is blind to a table's anomalies would else halve what the others see. Of few
+    known anomalies the AUC-ROC is mostly chance: it is drawn towards a usual one.
+
+    Args:
+        scores: (n, m) left-out.
+        y: (n,) labels, an anomaly among them.
+    """
+    n_known = int((y == 1).sum())
+    area = np.array([roc_auc_score(y, column) for column in scores.T])
+    area = (n_known * area + 10 * USUAL) / (n_known + 10)
+    return np.maximum(area - 0.5, LEAST_LEAD) ** 2
 
 
 def platt(scores, y):

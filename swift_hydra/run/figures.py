@@ -46,6 +46,8 @@ def require_matplotlib():
         import matplotlib
     except ImportError:
         raise InputError("--plot needs matplotlib: pip install matplotlib") from None
+    except ValueError as error:  # such as a name in MPLBACKEND that it does not know
+        raise InputError(f"--plot: matplotlib does not start (see MPLBACKEND): {error}") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

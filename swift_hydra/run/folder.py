@@ -23,6 +23,7 @@ FIGURES = (
     *("episodes.png", "training.png"),
 )
 RANKING = "row,score,p_value,rank,anomaly"  # first line of a run's own scores.csv
+ARRAYS = ("checkpoint.pt", "scores.npz")  # of every run that did not fail
 OPTIONAL = (*FIGURES, "report.html", "scores.csv", "student.onnx")  # not of every run
 
 
@@ -124,7 +125,7 @@ class RunFolder:
                     lock.unlink()
 
     def write_results(self, report, log, arrays, checkpoint, figures=None):
-        """All files of a finished run, ``DONE`` last; figures of an earlier run go.
+        """All files of a finished run, ``DONE`` last; those of an earlier run that it lacks go.
 
         Args:
             report: dict.
@@ -147,18 +148,31 @@ class RunFolder:
         contents["report.json"] = (json.dumps(report, indent=1) + "\n").encode()
         if report["failed"] is None:
             contents["DONE"] = b""
-        with contextlib.ExitStack() as stack:
-            parts = {}
-            for name, content in contents.items():
-                parts[name] = stack.enter_context(
-                    part(self.path / name, lambda file, content=content: file.write(content))
-                )
+        with self._parts(contents) as parts:
             remove(self.path / "DONE")
-            for name in OPTIONAL:  # of the run before; what else is there is not ours
+            # Of the run before; what else is there is not ours.
+            for name in (*OPTIONAL, *ARRAYS):
                 if name not in contents and not _is_of_score(self.path / name):
                     remove(self.path / name)
             for name, finished in parts.items():
                 os.replace(finished, self.path / name)
+
+    def add(self, contents):
+        """More files {name: bytes} of a run that is done."""
+        with self._parts(contents) as parts:
+            for name, finished in parts.items():
+                os.replace(finished, self.path / name)
+
+    @contextlib.contextmanager
+    def _parts(self, contents):
+        """All files on disk under other names, {name: path}."""
+        with contextlib.ExitStack() as stack:
+            yield {
+                name: stack.enter_context(
+                    part(self.path / name, lambda file, content=content: file.write(content))
+                )
+                for name, content in contents.items()
+            }
 
 
 def _is_of_score(path):

@@ -149,8 +149,17 @@ def remove_own(path, rows, settings):
         remove(path)
 
 
+class Finished(NamedTuple):
+    """What a run that is done left."""
+
+    y_test: np.ndarray  # (m,)
+    score: np.ndarray  # (m,)
+    log: list  # the entries of log.jsonl
+    report: dict
+
+
 def finished_run(folder, prints, settings, ranks=False):
-    """y_test and score of the run that ``folder`` holds.
+    """The run that ``folder`` holds: :class:`Finished`.
 
     None if it is not done, lacks a file, or is of other rows or settings.
 
@@ -181,7 +190,9 @@ def finished_run(folder, prints, settings, ranks=False):
         whole = y.shape == score.shape == (n,) and set(y.tolist()) == classes
         if not whole or not np.isfinite(score).all():
             raise ValueError("other rows than the report's")
-        return y, score
+        path = folder.path / "log.jsonl"
+        log = [json.loads(line) for line in path.read_text().splitlines()]
+        return Finished(y, score, log, report)
     except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it
         raise InputError(
             f"{path}: is missing or damaged, though the run is done: run without --resume"

@@ -251,6 +251,8 @@ def _starts_formula(text):
 
 def _write_scores(config, write):
     """The output file, never in place of something that this command would not write again."""
+    if config.out == "-":
+        raise InputError("--out -: would be a file of that name: give /dev/stdout for the output")
     out = real_place(config.out)
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import ROOT, made_table, run_script
 
 import swift_hydra.benchmark as benchmark
@@ -176,7 +177,7 @@ def _hold(cell, held, go_on):
     with cell.lock("child"):
         held.set()
         go_on.wait()
-        cell.write({"failed": None, "by": "the first"})
+        cell.write({"failed": "a reason", "by": "the first"})
 
 
 def test_the_child_of_a_killed_worker_is_not_written_over(folder):
@@ -208,6 +209,8 @@ class Slow:
             time.sleep(AGES)
         elif self.what == "large":
             self.block = np.ones((3 * 2**30,), dtype=np.uint8)
+        elif self.what == "large tensor":
+            self.block = torch.ones(3 * 2**30, dtype=torch.uint8)
         elif self.what == "dead":
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -220,6 +223,7 @@ class Slow:
     [
         ("slow", 2, "TimeLimit: not finished after 2 s"),
         ("large", AGES, "MemoryLimit: more than 1.5 GiB were asked for"),
+        ("large tensor", AGES, "MemoryLimit: more than 1.5 GiB were asked for"),
         ("dead", AGES, "Crash: the process ended with code -9"),
         ("nan", AGES, "FloatingPointError: 60 of 60 scores are not finite"),
     ],
@@ -251,6 +255,24 @@ def test_a_child_that_was_killed_with_its_parent_is_no_crash(folder):
     assert run_cell(cell, start="fork", make=Orphan)["failed"] is None
 
 
+class Parent(Slow):
+    """Starts another program, as the main script's cells do, and waits for its end."""
+
+    def fit(self, X, y):
+        program = subprocess.Popen(["sleep", str(AGES)])
+        Path(self.what).write_text(str(program.pid))
+        program.wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX")
+def test_what_a_cell_started_ends_with_it(folder):
+    cell = cell_of(folder, str(folder / "pid"), time_limit=3)
+    assert run_cell(cell, start="fork", make=Parent)["failed"].startswith("TimeLimit")
+    state = Path("/proc", (folder / "pid").read_text(), "stat")
+    # Gone, or a zombie until whoever took it over asks for its end.
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 class Late(Slow):
     """Writes its record, and does not end."""
 
@@ -263,6 +285,14 @@ def test_a_record_that_is_there_is_not_replaced_when_the_time_is_up(folder):
     # On a machine so busy that the time is up before the fit, the record says so: no verdict then.
     record = run_cell(cell_of(folder, "late", time_limit=4), start="fork", make=Late)
     assert record["failed"] in (None, "TimeLimit: not finished after 4 s")
+
+
+def test_a_sweep_refuses_records_of_other_rows(folder):
+    names = ("--datasets", str(folder), "--methods", "kNN", "--seeds", "0")
+    names += ("--records", str(folder / "records"))
+    benchmark.main([*names, "--max-rows", "100"])
+    with pytest.raises(InputError, match="with --max-rows 100, not 10000: give the same, or anot"):
+        benchmark.main(names)
 
 
 def test_groups_and_methods_are_known():

@@ -13,6 +13,7 @@ from swift_hydra.bench.records import (
     find_record,
     key_of,
     load_records,
+    lock_record,
     merge_records,
     merged_path,
     read_records,
@@ -27,7 +28,8 @@ COMMITTED = (RECORDS, LABELS, DIRTY, POLICY)
 
 def made(method="full/rl", dataset="a", seed=0, **more):
     named = {"method": method, "protocol": "seen", "dataset": dataset, "seed": seed}
-    return {**named, "max_rows": 0, "failed": None, **more}
+    measured = dict.fromkeys(("auc_roc", "auc_pr", "fit_seconds", "score_seconds"), 0.5)
+    return {**named, "max_rows": 0, "failed": None, **measured, **more}
 
 
 def test_the_bytes_do_not_depend_on_the_order(tmp_path):
@@ -135,6 +137,7 @@ def test_sweeps_that_merge_at_once_lose_nothing(tmp_path):
 
 
 ODD = [{"method": 1}, {"seed": "0"}, {"dataset": None}, {"protocol": []}, {"failed": 3}]
+ODD += [{"protocol": "../seen"}, {"protocol": "weak-.05"}, {"auc_roc": None}, {"fit_seconds": "1"}]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +152,23 @@ def test_a_damaged_line_is_named(tmp_path, line):
     path.write_bytes(os.fsencode(as_line(made("kNN")) + line + "\n"))
     with pytest.raises(InputError, match=r"seen\.jsonl, line 2: is not a record"):
         load_records(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_pipe_among_the_records_is_named(tmp_path):
+    os.mkfifo(merged_path(tmp_path, "seen"))
+    with pytest.raises(InputError, match=r"seen\.jsonl: is no regular file"):
+        load_records(tmp_path)
+
+
+def test_sets_of_long_names_have_files_of_their_own(tmp_path):
+    records = [made(dataset="x" * 240 + end) for end in "ab"] + [made(dataset="\u6f22" * 80)]
+    for record in records:
+        with lock_record(tmp_path, key_of(record), "worker"):
+            write_record(tmp_path, record)
+    assert load_records(tmp_path) == records
+    merge_records(tmp_path)
+    assert load_records(tmp_path) == records
 
 
 def test_the_committed_records_are_in_this_format():

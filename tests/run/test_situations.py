@@ -1,16 +1,21 @@
 """Commands in situations that change nothing of the rows' numbers: names, flags, links, -OO."""
 
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from helpers import ROOT, SHORT, made_table, run_script
 
 from swift_hydra.bench.pages import write_report
+from swift_hydra.benchmark import main as benchmark_main
 from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.run.folder import RunFolder
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.SwiftHydra import main as swift_hydra_main
 
 X, y = made_table(120, 3, 16)
 COMMAND = [ROOT / "SwiftHydra.py", "t.csv", "--out", "out", "--preset", "paper", "--quiet", *SHORT]
@@ -39,6 +44,61 @@ def test_a_run_with_other_names_is_not_done(tmp_path):
         *COMMAND, "--eval-only", tmp_path.joinpath(*RUN, "checkpoint.pt"), "--plot", cwd=tmp_path
     )
     assert refused.returncode == 2 and "--eval-only" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        ("--seed -1", "seed=-1 is not usable: give an integer from 0"),
+        ("--max-normals 100", "--max-normals 100 has no effect with --preset paper"),
+        ("--unlike-weight 0.1", "--unlike-weight 0.1 has no effect with --preset paper"),
+        ("--generator none --n-synthetic 9", "--n-synthetic 9 has no effect with --generator none"),
+        ("--generator noise --n-episodes 9", "--n-episodes 9 has no effect with --generator noise"),
+        ("--k 4 --n-experts 3", "--k 4 is more than --n-experts 3"),
+        ("--verify 0.5", "--verify 0.5 is a share of the rows that the small mixture of --fast"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(words, needle):
+    with pytest.raises(InputError, match=re.escape(needle)):
+        swift_hydra_main(["--preset", "paper", "--quiet", *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        ("--figures", "--figures draws the diagrams of --report"),
+        ("--parts fit", "parts of --speed"),
+    ],
+)
+def test_flags_of_the_benchmark_that_have_no_effect_are_refused(words, needle):
+    with pytest.raises(InputError, match=needle):
+        benchmark_main(words.split())
+
+
+def test_figures_and_the_student_are_added_to_a_run_that_is_done(tmp_path):
+    pytest.importorskip("matplotlib")
+    write(tmp_path)
+    first = run_script(*COMMAND, "--fast", "--verify", "0", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path.joinpath(*RUN)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    words = ["--fast", "--verify", "0", "--resume", "--plot"]
+    wanted = {"report.html", "map.png"}
+    if find_spec("onnx") and find_spec("onnxruntime"):
+        words, wanted = [*words, "--export"], wanted | {"student.onnx"}
+    again = run_script(*COMMAND, *words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == first.stdout
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert after.items() >= before.items() and after.keys() - before.keys() >= wanted
+
+
+def test_a_failed_run_leaves_nothing_of_the_one_before(tmp_path):
+    folder = RunFolder(tmp_path, "a", "seen", 0)
+    content = {"y_test": y}
+    folder.write_results({"failed": None}, [], content, {"kind": "x"}, {"map.png": b"", "m": b""})
+    folder.write_results({"failed": "a reason"}, [], None, None)
+    assert {path.name for path in folder.path.iterdir()} == {"log.jsonl", "report.json", "m"}
 
 
 @pytest.mark.parametrize("name", ["resume.pt", "pretrained.pt", "report.json", "tensorboard"])

@@ -1,0 +1,73 @@
+"""Flags of ``SwiftHydra.py`` beside the class's settings, and those that go without effect.
+
+A flag that nothing looks at is a mistake of whoever gave it: it is refused before the work.
+"""
+
+from dataclasses import dataclass, fields
+
+from swift_hydra.generation.controls import COPIED, DRAWN
+from swift_hydra.pretrain import OutputOptions
+from swift_hydra.settings import InputError, Place, setting
+
+GENERATED = ("n_synthetic", "synthetic_share", "n_episodes")
+# (setting, its value, what is without effect then)
+IDLE = [
+    ("preset", "paper", ("unlike_weight", "max_normals", "max_centres")),
+    ("generator", "none", GENERATED),
+    *(("generator", name, ("n_episodes",)) for name in (*COPIED, *DRAWN)),
+]
+
+
+@dataclass
+class RunOptions(OutputOptions):
+    """What a run does beside training and testing."""
+
+    plot: bool = setting(
+        False, "write figures and report.html into the run's folder (needs matplotlib)"
+    )
+    eval_only: Place | None = setting(
+        None, "score the test rows with this checkpoint.pt instead of training"
+    )
+    export: bool = setting(
+        False, "with --fast: write student.onnx, which holds no training row (needs onnx)"
+    )
+
+
+def refuse_idle(detector, options):
+    """Refuse flags that have no effect beside others.
+
+    Args:
+        detector: a :class:`SwiftHydra.SwiftHydra` whose settings were checked.
+        options: :class:`RunOptions`.
+
+    Raises:
+        InputError: naming both.
+    """
+    defaults = {field.name: field.default for field in fields(detector)}
+    for name, value, idle in IDLE:
+        for other in idle if getattr(detector, name) == value else ():
+            given = getattr(detector, other)
+            if given != defaults[other]:
+                raise InputError(
+                    f"{_flag(other)} {given} has no effect with {_flag(name)} {value}: leave one "
+                    "of them out"
+                )
+    n_experts = str(detector.n_experts)
+    if n_experts != "auto" and detector.k != defaults["k"] and detector.k > int(n_experts):
+        raise InputError(
+            f"--k {detector.k} is more than --n-experts {n_experts}: so many cannot run for one row"
+        )
+    if detector.verify is not None and not detector.fast:
+        raise InputError(
+            f"--verify {detector.verify:g} is a share of the rows that the small mixture of --fast "
+            "scores: give both, or neither"
+        )
+    if options.eval_only and (options.plot or options.export or detector.fast):
+        raise InputError(
+            "--eval-only prints the result of a checkpoint and writes nothing: leave --plot, "
+            "--export and --fast out (score takes --verify)"
+        )
+
+
+def _flag(name):
+    return "--" + name.replace("_", "-")

@@ -294,7 +294,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
         self.device_ = resolve_device(self.device)
         fitted = PRESETS[self.preset].fit(
-            Z, labels, generated.rows, self._detector_settings(), journal
+            Z, labels, generated.rows, self._detector_settings(self._trusted(rows.y)), journal
         )
         self.detector_ = fitted.detector
         self._keep_scores(rows, known, fitted)
@@ -312,6 +312,17 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.synthetic_ = rows.columns.in_units(generated.rows.numpy())
         self.episode_log_ = generated.log
         self.seconds_ = journal.seconds
+
+    def _trusted(self, y):
+        """Are all rows without a known anomaly, by labels (n,), to be taken for normal?"""
+        trusted = not in_doubt(y, self.trust_normals).any()
+        if self.trust_normals and (y == -1).all():
+            warnings.warn(
+                "trust_normals takes rows labelled 0 for normal, and no row has a label: label "
+                "them 0 (y = zeros) to have them trusted",
+                stacklevel=4,
+            )
+        return trusted
 
     def _keep_scores(self, rows, known, fitted):
         """Scores of all training rows; those that were set aside are fresh to the detector."""
@@ -397,8 +408,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """
         write_onnx(self, path)
 
-    def _detector_settings(self):
-        return DetectorSettings.of(self, n_experts=self.n_experts_, device=self.device_)
+    def _detector_settings(self, trusted=False):
+        """``trusted``: all rows without a known anomaly are taken for normal."""
+        resolved = {"n_experts": self.n_experts_, "device": self.device_}
+        return DetectorSettings.of(self, **resolved, trust_normals=trusted)
 
     def detector_from(self, saved):
         """The detector of a checkpoint's part ``detector``, on the CPU."""

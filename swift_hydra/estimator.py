@@ -166,10 +166,11 @@ class TableDetector(BaseEstimator):
             names = self.columns_.names  # x0, x1, ... in a frame are those that messages speak of
         if names is None or here == names:
             return X
-        missing = [name for name in names if name not in here]
+        known, present = set(names), set(here)
+        missing = [name for name in names if name not in present]
         # The labels of the training table, left in the frame, are no column of it.
-        here = [name for name in here if name in names or name != self.label_name_]
-        other = [name for name in here if name not in names]
+        here = [name for name in here if name in known or name != self.label_name_]
+        other = [name for name in here if name not in known]
         # Which of two is meant cannot be told, unless all stand where they stood.
         twice = repeated(here) if here != names else []
         if missing or other or twice or len(here) != len(names):
@@ -184,8 +185,9 @@ class TableDetector(BaseEstimator):
         # Of the labels' name there may be any number, of the others there is one here.
         given = frame_names(X)
         if here == names:
-            return with_columns(X, [j for j, name in enumerate(given) if name in names])
-        return with_columns(X, [given.index(name) for name in names])
+            return with_columns(X, [j for j, name in enumerate(given) if name in known])
+        place = {name: j for j, name in enumerate(given)}
+        return with_columns(X, [place[name] for name in names])
 
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.

@@ -30,6 +30,7 @@ SUFFIX = ".onnx"
 LARGEST = 256 * 2**20  # bytes of a file; ours has well under one MiB at 30 columns
 MEMORY = 4 * 2**30  # bytes that the graph may take: whoever wrote it, scoring stays within bounds
 NORMAL_SCORES = 2000  # at most, of those that p-values compare with
+MOST_NORMALS = 10**8
 OPSET = 17
 MISSING = "needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
 
@@ -100,7 +101,10 @@ def onnx_bytes(detector):
         )
     model = onnx.load_from_string(buffer.getvalue())
     normal = detector.normal_scores_
-    some = np.linspace(0, len(normal) - 1, min(len(normal), NORMAL_SCORES)).round().astype(int)
+    # All of the highest, which rare alarms rest on, and some of the others.
+    highest = max(len(normal) - NORMAL_SCORES // 2, 0)
+    some = np.linspace(0, highest, min(highest, NORMAL_SCORES // 2) + 1).round().astype(int)
+    some = np.unique(np.concatenate([some[some < highest], np.arange(highest, len(normal))]))
     content = {
         "kind": KIND,
         "columns": _plain(detector.columns_.snapshot()),
@@ -110,6 +114,7 @@ def onnx_bytes(detector):
         "dates": detector.dates,
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         "normal_scores": normal[some].tolist(),
+        "normal_ranks": some.tolist(),
         "agreement": detector.student_.agreement,
     }
     onnx.helper.set_model_props(model, {"swift_hydra": json.dumps(content)})
@@ -155,7 +160,7 @@ class Exported(TableDetector):
             self.classes_ = np.array(content["classes"])
             self.label_name_ = content["label_name"]
             self.dates = content["dates"]
-            self.normal_scores_ = np.sort(np.array(content["normal_scores"], dtype=np.float64))
+            self.normal_scores_ = _normal_scores(content)
             threshold = content["threshold"]
             self.threshold_ = np.inf if threshold is None else float(threshold)
             self.student_ = None
@@ -164,6 +169,10 @@ class Exported(TableDetector):
 
     def _scores_of_prepared(self, X):
         return self.detector_.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]
+
+    def checkpoint(self, fingerprint=None):
+        """Raises InputError: there is nothing but the file."""
+        raise InputError("an exported student is the file that it was loaded from: copy that")
 
     def set_contamination(self, contamination):
         """Raises InputError: the training rows' scores are not in the file."""
@@ -181,6 +190,20 @@ class Exported(TableDetector):
         self.false_alarms = share
         self.threshold_ = self._threshold_of_false_alarms()
         return self
+
+
+def _normal_scores(content):
+    """The normals' scores, ascending; those that were left out lie between the others."""
+    some = np.sort(np.array(content["normal_scores"], dtype=np.float64))
+    ranks = content.get("normal_ranks")  # older files have none
+    if ranks is None:
+        return some
+    ranks = np.array(ranks, dtype=np.int64)
+    if ranks.shape != some.shape or not len(ranks) or (np.diff(ranks) < 1).any():
+        raise ValueError("the normals' scores and their ranks do not fit together")
+    if ranks[0] != 0 or ranks[-1] >= MOST_NORMALS:
+        raise ValueError("the normals' ranks are out of bounds")
+    return np.interp(np.arange(ranks[-1] + 1), ranks, some)
 
 
 def _bounded(onnxruntime):

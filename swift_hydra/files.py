@@ -88,7 +88,10 @@ def remove(path):
 
 def remove_left_parts(path):
     """Remove what killed processes were about to write to ``path``: parts that nobody holds."""
-    for left in path.parent.glob(f"{glob.escape(_start_of_part(path))}*.part"):
+    start = _start_of_part(path)
+    for left in path.parent.glob(f"{glob.escape(start)}*.part"):
+        if "." in left.name.removeprefix(start).removesuffix(".part"):
+            continue  # of another file, whose name begins alike
         with contextlib.suppress(OSError):
             if fcntl is None:
                 continue
@@ -123,8 +126,10 @@ def part(path, write):
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else MODE)
-        yield name
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else MODE)
+            yield name  # still locked: nobody takes it for one that was left
     except OSError as error:
         raise _not_written(path, error) from None
     finally:

@@ -11,7 +11,8 @@ import hashlib
 
 import numpy as np
 
-from swift_hydra.compiled import MORE, available, nearest_rows
+from swift_hydra.compiled import MORE as SURE
+from swift_hydra.compiled import available, nearest_rows
 
 BEND = 5.0  # bound of standardised values, see data/columns.py
 BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
@@ -20,7 +21,12 @@ MOST_FAR = 48.0  # bound of the coordinate for what the bend hides
 FAR_FROM = 2.0  # times BEND: standard deviations from which it counts
 BLOCK_NUMBERS = 2**20  # distances held at once: bounds memory, does not change any value
 DIRECTIONS = 4  # in which rows that differ by rounding alone are next to each other
-MOST_BESIDE = 64  # rows that are looked at after each one
+MOST_BESIDE = 2048  # rows that are looked at after each one
+MOST_PAIRS = 32  # for every row, of rows that may be copies: more are near by chance
+ALWAYS_PAIRS = 2_000_000  # pairs that are looked at whatever the number of rows
+# Standard deviations by which the values of a row written out and read again may differ.
+ROUNDING = 2.0**-13
+MORE = 32  # neighbours looked at where a row's own copies fill those that were found
 
 
 def bend(u):
@@ -89,6 +95,8 @@ def _leaders(rows, step):
     Where rows are dense, so that most have such neighbours by chance, a grid has to do.
     """
     m, d = rows.shape
+    most = max(m, min(MOST_PAIRS * m, ALWAYS_PAIRS))
+    n_near = 0
     directions = np.random.default_rng(0).normal(size=(d, DIRECTIONS))
     along = rows @ (directions / np.linalg.norm(directions, axis=0))  # (m, DIRECTIONS)
     order = np.argsort(along[:, 0], kind="stable")
@@ -99,12 +107,13 @@ def _leaders(rows, step):
         near = np.flatnonzero(along[offset:, 0] - along[:-offset, 0] <= reach)
         if not len(near):
             break
+        n_near += len(near)
         for other in along.T[1:]:
             near = near[np.abs(other[near + offset] - other[near]) <= reach]
         for some in np.array_split(near, len(near) * d // BLOCK_NUMBERS + 1):
             apart = np.abs(rows[order[some + offset]] - rows[order[some]]).max(axis=1, initial=0.0)
             pairs.append(np.column_stack([some, some + offset])[apart <= step])
-        if offset > MOST_BESIDE or sum(map(len, pairs)) > m:
+        if offset > MOST_BESIDE or n_near > 8 * most or sum(map(len, pairs)) > most:
             return _equal([np.rint(rows / step) + 0.0])
     leader = np.arange(m)
     pairs = np.concatenate(pairs)
@@ -163,7 +172,7 @@ class Neighbours:
             part = slice(start, start + size)
             rows = on_grid(X[part])[0]
             unsure = np.ones(len(rows), dtype=bool)
-            if available() and m >= k + MORE:
+            if available() and m >= k + SURE:
                 square[part], index[part], unsure = self._rounded_first(rows, k)
             if unsure.any():
                 at = start + np.flatnonzero(unsure)
@@ -209,13 +218,25 @@ class Neighbours:
         Args:
             X: (n, d) rows.
             k: how many, copies counted.
-            others: leave out the row's own copies.
-            nothing: where all reference rows are such copies.
+            others: leave out the row's own copies, and what differs from it by rounding alone.
+            nothing: where all reference rows that are near are such copies.
         """
-        distance, index = self.nearest(X, k + 1)
-        beyond = 0.0 if others else None
-        share = shares(distance, self.counts()[index], k, beyond)
-        return mean_of_first(distance, share, nothing)
+        beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
+        counts = self.counts()
+        out = np.empty(len(X))
+        size = max(BLOCK_NUMBERS // (k + 1), 256)
+        for start in range(0, len(X), size):
+            rows = X[start : start + size]
+            distance, index = self.nearest(rows, k + 1)
+            share = shares(distance, counts[index], k, beyond)
+            mean = mean_of_first(distance, share, nothing)
+            short = share.sum(1) < k
+            if others and short.any() and distance.shape[1] < len(self.distinct):
+                distance, index = self.nearest(rows[short], k + MORE)
+                share = shares(distance, counts[index], k, beyond)
+                mean[short] = mean_of_first(distance, share, nothing)
+            out[start : start + size] = mean
+        return out
 
 
 def shares(distance, counts, k, beyond=None):

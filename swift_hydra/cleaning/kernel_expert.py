@@ -98,7 +98,8 @@ class KernelExpert:
 
         Returns:
             (n,) scores of the rows by fits that left them out. Without views every group of rows is
-            left out of the one fit, in closed form; rows beyond the centres were never part of it.
+            left out of the one fit, in closed form; rows beyond the centres, and not copies of any,
+            were never part of it.
             With views there is a fit without each fold. So there is where rows are few for the
             columns: the others of a class lie away from one that is left out alone, which takes an
             AUC-ROC of labels without meaning to .38. Nor are scales learned there: they are enough
@@ -113,8 +114,14 @@ class KernelExpert:
         if views is not None:
             return self._without_folds(target, rows, left_out.folds, views)
         scores = np.empty(len(X))
+        others = np.setdiff1d(np.arange(len(X)), rows)
+        self._score_into(scores, X, others)
+        # A row beyond the centres whose copy is one has that one's score.
+        groups, first = np.unique(left_out.groups[rows], return_index=True)
+        place = np.searchsorted(groups, left_out.groups[others]).clip(max=len(groups) - 1)
+        again = groups[place] == left_out.groups[others]
+        scores[others[again]] = predicted[first[place[again]]]
         scores[rows] = predicted
-        self._score_into(scores, X, np.setdiff1d(np.arange(len(X)), rows))
         return scores
 
     def _learn(self, X, y, rng, max_centres, scaled):

@@ -10,11 +10,9 @@ Shapes: n rows, F folds.
 
 import numpy as np
 
-from swift_hydra.geometry import copies
+from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.seeds import stage_rng
 
-# Standard deviations: rows that differ by less are copies, written out and back.
-ROUNDING = 2.0**-13
 OFTEN = 3  # copies up to which a row may have been written twice by mistake
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.geometry import Neighbours
+from swift_hydra.geometry import ROUNDING, Neighbours, copies
 from swift_hydra.seeds import stage_rng
 
 PRIOR = 0.05  # share of hidden anomalies before anything is known
@@ -102,9 +102,13 @@ def company(others, anomalies):
     Returns:
         Mean share of the rows that stand at least as alone as a known anomaly.
     """
-    rows = others.reference[others.distinct]
+    first = np.unique(copies(others.reference, ROUNDING), return_index=True)[1]
+    rows = others.reference[first]
     if len(rows) <= NEAREST:
         return 1.0
+    # In the order of ``distinct``, which ``nearest`` speaks of.
+    others = Neighbours(rows)
+    rows = rows[others.distinct]
     distance, index = others.nearest(rows, NEAREST + 1)
     own = distance[:, 1:].mean(1)  # the first is the row itself
     alone = np.sort(own / own[index[:, 1:]].mean(1))

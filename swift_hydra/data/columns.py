@@ -215,7 +215,7 @@ class Preparation:
         """
         self.fit(table)
         alone = {j: np.log(np.maximum(np.exp(logs) - 1, 0.5)) for j, logs in self.logs.items()}
-        return self._transform(table, alone)
+        return self._transform(table, self.logs, alone)
 
     def transform(self, table):
         """The prepared rows: (n, d') float32 or float64, finite.
@@ -225,13 +225,19 @@ class Preparation:
         """
         return self._transform(table, self.logs)
 
-    def _transform(self, table, frequencies):
+    def _transform(self, table, frequencies, alone=None):
+        """The rows by the texts' frequencies, or by those ``alone`` where a row holds the text."""
         X = self._encoded(table)
+        gap = np.isnan(X) if frequencies else None
         if self.fill is not None and frequencies and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)  # a text before it becomes a frequency
         for j, logs in frequencies.items():
             known = ~np.isnan(X[:, j])
-            X[known, j] = logs[X[known, j].astype(int)]  # -1, a new text, is the last
+            codes = X[known, j].astype(int)  # -1, a new text, is the last
+            values = logs[codes]
+            X[known, j] = (
+                values if alone is None else np.where(gap[known, j], values, alone[j][codes])
+            )
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)
@@ -250,6 +256,8 @@ class Preparation:
             of = self.groups == j
             codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
             centre[of] = codes[counts.argmax()]
+            if j in self.logs:  # the last is of new texts
+                centre[of] = self.logs[j][:-1].max()
         return centre
 
     def span(self, X):

@@ -71,6 +71,8 @@ class Reading:
         if not gaps or values.dtype.kind not in "iuf":
             return values
         gap = np.isin(values, list(gaps))
+        if values.dtype.kind == "f":  # -999.9 of a float32 is another number
+            gap |= np.isin(values, np.array(list(gaps)).astype(values.dtype))
         return np.where(gap, np.nan, values.astype(np.float64)) if gap.any() else values
 
     def parser(self, decimal):

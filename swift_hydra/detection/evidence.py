@@ -205,9 +205,26 @@ class Surroundings:
         searched = SEARCHED_ALL if list(views) == [-1] else SEARCHED
         for start in range(0, len(X), NEIGHBOUR_ROWS):
             part = slice(start, start + NEIGHBOUR_ROWS)
-            near = [side.nearest(X[part], k) for side, k in zip(self.sides, searched, strict=True)]
+            rows = X[part]
+            near = self._near(rows, searched)
             for number, view in enumerate(views):
                 out[number, part] = self._in_view(near, view)
+            if searched == SEARCHED_ALL:  # copies may fill what is enough without them
+                short = start + np.flatnonzero(self._short(near))
+                if len(short):
+                    out[0, short] = self._in_view(self._near(X[short], SEARCHED), -1)
+        return out
+
+    def _near(self, X, searched):
+        return [side.nearest(X, k) for side, k in zip(self.sides, searched, strict=True)]
+
+    def _short(self, near):
+        """(n,) bool: rows whose neighbours that are no copies are fewer than are needed."""
+        out = np.zeros(len(near[0][0]), dtype=bool)
+        needed = (20, max(RATIOS.values()))
+        for (distance, index), counts, k in zip(near, self.counts, needed, strict=True):
+            if distance.shape[1] < counts.shape[1]:
+                out |= shares(distance, counts[-1][index], k, self.floors[-1]).sum(1) < k
         return out
 
     def _in_view(self, found, view):

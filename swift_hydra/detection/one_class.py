@@ -14,14 +14,14 @@ import torch
 from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.geometry import Neighbours, squared_distances
+from swift_hydra.geometry import ROUNDING, Neighbours, squared_distances
 
 FAR = 20  # neighbours
 TRUSTED = 2000  # reference rows of :class:`Near`: bounds its n r d
 NEAREST = 2  # neighbours by the sum of absolute differences
 RIDGE = 0.05  # of the mean variance, added to that along every direction
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
-SAME = 1e-9  # squared: copies up to what cancels
+LEAST = 1e-9  # squared distances and variances: less is what cancels
 WIDE = 1024  # columns; of a wider table so many rows make the whitening
 BLOCK = 2048  # rows smoothed at a time: bounds memory
 
@@ -57,34 +57,34 @@ class Smoother:
     Args:
         reference: (r, d) rows.
         width: squared, of the kernel; None finds it.
+        own: (r, r) bool, which of them are copies; only for that.
     """
 
-    def __init__(self, reference, width=None):
+    def __init__(self, reference, width=None, own=None):
         self.reference = torch.as_tensor(reference).double()
-        self.width = self._best_width() if width is None else float(width)
+        self.width = self._best_width(own) if width is None else float(width)
 
-    def _best_width(self):
+    def _best_width(self, own):
         square = squared_distances(self.reference, self.reference)
-        apart = square[square > SAME]
-        typical = float(apart.median()) if len(apart) else 1.0
+        apart = square[torch.from_numpy(~own)]
+        typical = max(float(apart.median()), LEAST) if len(apart) else 1.0
         widths = typical * WIDTHS
-        errors = [
-            Smoother(self.reference, width).residuals(self.reference, others=True).mean()
-            for width in widths
-        ]
+        errors = []
+        for width in widths:
+            smoother = Smoother(self.reference, width)
+            parts = [slice(start, start + BLOCK) for start in range(0, len(own), BLOCK)]
+            residuals = [smoother.residuals(self.reference[part], own[part]) for part in parts]
+            errors.append(np.concatenate(residuals).mean())
         return float(widths[int(np.argmin(errors))])
 
-    def residuals(self, Z, others=False):
-        """(n,) distances of rows (n, d) to their smoothed selves; ``others`` without copies."""
-        out = []
-        for part in torch.as_tensor(Z).double().split(BLOCK):
-            square = squared_distances(part, self.reference)  # (B, r)
-            if others:
-                own = square <= SAME
-                square = square.masked_fill(own & ~own.all(1, keepdim=True), torch.inf)
-            weight = torch.softmax(-square / (2 * self.width), dim=1)
-            out.append((part - weight @ self.reference).norm(dim=1))
-        return torch.cat(out).numpy() if out else np.zeros(0)
+    def residuals(self, Z, own=None):
+        """(n,) distances of rows (n, d) to their smoothed selves; without ``own`` (n, r) bool."""
+        rows = torch.as_tensor(Z).double()
+        square = squared_distances(rows, self.reference)  # (n, r)
+        if own is not None:
+            square = square.masked_fill(torch.from_numpy(own), torch.inf)
+        weight = torch.softmax(-square / (2 * self.width), dim=1)
+        return (rows - weight @ self.reference).norm(dim=1).numpy()
 
 
 class Whitening:
@@ -96,11 +96,11 @@ class Whitening:
     def __init__(self, reference):
         rows = np.asarray(reference, dtype=np.float64)
         if rows.shape[1] > WIDE:  # nothing is cubic in the columns
-            rows = rows[:WIDE]
+            rows = rows[:: -(-len(rows) // WIDE)]
         rows = rows - rows.mean(0)
         _, root, directions = np.linalg.svd(rows / np.sqrt(len(rows)), full_matrices=False)
         variance = np.square(root)
-        least = RIDGE * variance.sum() / rows.shape[1] + SAME
+        least = RIDGE * variance.sum() / rows.shape[1] + LEAST
         self.directions = directions  # (min(r, d), d)
         self.beyond = least**-0.5  # along what no row spans
         self.scale = (variance + least) ** -0.5 - self.beyond
@@ -121,7 +121,10 @@ class Near:
     def __init__(self, reference, width=None):
         self.reference = np.asarray(reference)
         self.whitened = Whitening(self.reference)
-        self.smoother = Smoother(self.whitened(self.reference), width)
+        own = None
+        if width is None:
+            own = _copies_of(cdist(self.reference, self.reference, "cityblock"), self.reference)
+        self.smoother = Smoother(self.whitened(self.reference), width, own)
 
     @classmethod
     def fit(cls, Z, rng):
@@ -130,23 +133,30 @@ class Near:
 
     def score(self, Z, others=False):
         """Logarithms of the distances, (n, 2); ``others`` leaves a row's own copies out."""
-        residuals = self.smoother.residuals(self.whitened(Z), others)
-        return np.log(np.column_stack([residuals, self._nearest(Z, others)]) + 1e-6)
-
-    def _nearest(self, Z, others):
-        near = np.empty(len(Z))
+        whitened = self.whitened(Z)
+        out = np.empty((len(Z), 2))
         for start in range(0, len(Z), BLOCK):
             part = slice(start, start + BLOCK)
             distance = cdist(Z[part], self.reference, "cityblock")  # (B, r)
+            own = _copies_of(distance, self.reference) if others else None
             if others:
-                own = distance <= SAME
-                distance[own & ~own.all(1, keepdims=True)] = np.inf
+                distance[own] = np.inf
+            out[part, 0] = self.smoother.residuals(whitened[part], own)
             k = min(NEAREST, distance.shape[1])
             nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
             # Copies of one row and another: one other row is all there is.
-            near[part] = np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
-        return near
+            out[part, 1] = np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
+        return np.log(out + 1e-6)
 
     def snapshot(self):
         """Arrays and plain values."""
         return {"reference": self.reference, "width": self.smoother.width}
+
+
+def _copies_of(distance, reference):
+    """(n, r) bool by sums of differences: a row's own copies; none where all are such.
+
+    Rows that were written out and read again differ by rounding.
+    """
+    own = distance <= ROUNDING * reference.shape[1]
+    return own & ~own.all(1, keepdims=True)

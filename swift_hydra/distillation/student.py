@@ -5,10 +5,11 @@ kernel experts) is accurate and slow, and carries training rows. After Hinton et
 the knowledge in a neural network" (2015): the fitted detector is the teacher, this is the student.
 
 The student sees a row, its distances to a few centres, and how far out it lies. It learns from
-rows that nobody labelled but the teacher (:func:`questions`), never from the training rows: with
-the teacher's left-out scores as their targets it memorised what the teacher does not say around
-them, and its own scores of them were no measure of those of fresh rows. Nothing of it is a training
-row: every centre is a mean of two rows at least.
+rows that nobody labelled but the teacher (:func:`questions`), not from the training rows (where
+columns have few values a question can come out as one): with the teacher's left-out scores as their
+targets it memorised what the teacher does not say around them, and its own scores of them were no
+measure of those of fresh rows. Nothing of it is a training row: every centre is a mean of two
+different rows at least.
 
 Shapes: n rows, d features, c centres, i inputs, E experts.
 """
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from sklearn.cluster import MiniBatchKMeans
 
-from swift_hydra.geometry import BOUND, Neighbours
+from swift_hydra.geometry import BOUND, ROUNDING, Neighbours, copies
 from swift_hydra.model import MoEDetector
 from swift_hydra.scan.backends import choose_backend
 from swift_hydra.seeds import stage_rng
@@ -82,13 +83,20 @@ def questions(Z, y, generated, rng):
     length = np.linalg.norm(direction, axis=1, keepdims=True)
     moved = Z[base] + step[:, None] * direction / np.maximum(length, 1e-9)
     taken = rng.random((m, d)) < rng.random((m, 1))
+    # Neither none of the values nor all: that would be a training row.
+    one = rng.integers(d, size=m)
+    odd = taken.all(1) | ~taken.any(1)
+    taken[odd, one[odd]] ^= True
     swapped = np.where(taken, Z[some()], Z[some(np.arange(n))])
-    rows = np.concatenate([mixed, moved, swapped, generated])
+    parts = [mixed, moved, swapped, generated] if d > 1 else [mixed, moved, generated]
+    rows = np.concatenate(parts)
     return np.clip(rows, -BOUND, BOUND).astype(np.float32)
 
 
 def centres_of(Z, most, rng, others=None):
-    """Centres of rows (n, d), each the mean of two rows at least: (c, d) float64.
+    """Centres of rows (n, d), each the mean of two different rows at least: (c, d) float64.
+
+    Where all rows are copies of one there is no other.
 
     Args:
         Z: the rows.
@@ -106,9 +114,12 @@ def centres_of(Z, most, rng, others=None):
     total = np.zeros((wanted, Z.shape[1]))
     np.add.at(total, label, Z.astype(np.float64))
     centres = total[count > 0] / count[count > 0, None]
-    alone = count[count > 0] < 2
+    # Copies of one row are one, also where they differ by rounding.
+    kinds = np.unique(np.column_stack([label, copies(Z, ROUNDING)]), axis=0)[:, 0]
+    alone = np.bincount(kinds, minlength=wanted)[count > 0] < 2
     around = np.concatenate([centres[~alone], others]) if others is not None else centres[~alone]
-    if alone.any() and len(around):
+    around = around if len(around) else Z.mean(0, keepdims=True, dtype=np.float64)
+    if alone.any():
         apart = np.square(centres[alone, None] - around).sum(2)
         centres[alone] = (centres[alone] + around[apart.argmin(1)]) / 2
     return centres

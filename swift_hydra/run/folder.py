@@ -15,7 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.files import NO_LOCKS, file_lock, part, real_place, remove, torch_bytes
+from swift_hydra.files import (
+    NO_LOCKS,
+    file_lock,
+    part,
+    real_place,
+    remove,
+    remove_left_parts,
+    torch_bytes,
+)
 from swift_hydra.settings import InputError
 
 FIGURES = (
@@ -112,8 +120,7 @@ class RunFolder:
                 )
             # What a killed run was about to write.
             for name in {*self.FILES, *OPTIONAL}:
-                for left in self.path.glob(f".{name}.*.part"):
-                    left.unlink(missing_ok=True)
+                remove_left_parts(self.path / name)
             try:
                 yield self
             except KeyboardInterrupt:

@@ -16,10 +16,10 @@ def result_line(y, score):
 def ranking(detector):
     """scores.csv of a run without labels: one line per training row, bytes.
 
-    Left-out score, p-value (see ``p_values``), rank (1 is the most anomalous), and 1 above the
-    threshold.
+    Score by fits without the row (of a row whose copies are met again, the score that these get),
+    p-value (see ``p_values``), rank (1 is the most anomalous), and 1 above the threshold.
     """
-    scores = detector.decision_scores_
+    scores = detector.fresh_scores_  # what threshold and p-values were made of
     p = detector.p_values_of(scores)
     rank = (-scores).argsort(kind="stable").argsort(kind="stable") + 1
     lines = [RANKING]

@@ -23,7 +23,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 if __name__ == "__main__":
@@ -240,7 +240,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         Returns:
             Itself.
         """
-        X, y = (X_train, y_train) if X is None else (X, y)
+        if not (X is None or X_train is None) or not (y is None or y_train is None):
+            raise InputError("X and X_train, y and y_train are two names of one: give one of each")
+        X = X_train if X is None else X
+        y = y_train if y is None else y
         self.check_settings()
         before = vars(self).copy()
         try:
@@ -257,7 +260,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     @staticmethod
     def _name_of_labels(y, columns):
         """Name of the labels' column, which a frame to score may still have; or None."""
-        names = frame_names(y) or [getattr(y, "name", None)]
+        names = frame_names(y) or [getattr(y, "name", None) or None]
         if len(names) != 1 or names[0] is None:
             return None
         own = columns.own_names or ()
@@ -275,8 +278,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _fit(self, rows, pretrained, journal):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
-        self.settings_ = copy.deepcopy(self.get_params())
-        del self.settings_["progress"]
+        names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
+        self.settings_ = copy.deepcopy({name: getattr(self, name) for name in names})
         with journal.stage("cleaning"):
             known = known_rows(rows, seed, self)
         Z, labels = known.Z, known.y

@@ -3,7 +3,9 @@
 :class:`TableDetector` has scikit-learn's conventions. What trains stands in SwiftHydra.py.
 """
 
+import copy
 import os
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -144,11 +146,22 @@ class TableDetector(BaseEstimator):
             raise NotFitted(
                 "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
             )
+        if getattr(self, "student_", None) is None or self.verify == self.settings_["verify"]:
+            return
+        if self.verify is not None:
+            check_range("verify", self.verify, 0, 1, whole=False)
+        warnings.warn(
+            f"verify={self.verify}: threshold, flags and p-values are still those of the fit's "
+            f"verify={self.settings_['verify']}: fit again to have them too",
+            UserWarning,
+            stacklevel=4,
+        )
 
     def _table(self, X):
         """X as a table of the training's columns."""
         self._check_fitted()
-        table = as_table(self._in_order(X), self.columns_.texts, dates=self.dates)
+        dates = self.settings_["dates"]
+        table = as_table(self._in_order(X), self.columns_.texts, dates=dates)
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "
@@ -262,9 +275,7 @@ class TableDetector(BaseEstimator):
         """
         self._check_fitted()
         check_contamination(contamination)
-        self.contamination = contamination
-        self.false_alarms = None
-        return self._set_threshold()
+        return self._set_threshold(contamination=contamination, false_alarms=None)
 
     def set_false_alarms(self, share):
         """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
@@ -275,24 +286,25 @@ class TableDetector(BaseEstimator):
         """
         self._check_fitted()
         check_range("false_alarms", share, 0, 0.99, whole=False)
-        self.false_alarms = share
-        return self._set_threshold()
+        return self._set_threshold(false_alarms=share)
 
-    def _set_threshold(self):
-        self.settings_ |= {name: getattr(self, name) for name in ("contamination", "false_alarms")}
-        if self.false_alarms is not None:
-            self.threshold_ = self._threshold_of_false_alarms()
+    def _set_threshold(self, **settings):
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self.settings_ = self.settings_ | settings
+        if self.settings_["false_alarms"] is not None:
+            self.threshold_ = self._threshold_of_false_alarms(self.settings_["false_alarms"])
         else:
-            share = self.contamination
+            share = self.settings_["contamination"]
             share = self.estimated_contamination_ if share == "auto" else share
             self.threshold_ = threshold_of(self.fresh_scores_, share)
         self.labels_ = (self.fresh_scores_ > self.threshold_).astype(np.int64)
         return self
 
-    def _threshold_of_false_alarms(self):
+    def _threshold_of_false_alarms(self, share):
         m = len(self.normal_scores_)
         # So many normals may score as high as a flagged row; -1 where m is too small for any.
-        allowed = int(self.false_alarms * (m + 1) + 1e-9) - 1
+        allowed = int(share * (m + 1) + 1e-9) - 1
         return float(self.normal_scores_[m - 1 - allowed]) if allowed >= 0 else np.inf
 
     # --- checkpoints ------------------------------------------------------------------------------
@@ -312,8 +324,8 @@ class TableDetector(BaseEstimator):
             "fingerprint": fingerprint,
             "parameters": plain(self.settings_ | {"verify": self.verify}),
             "columns": to_tensors(self.columns_.snapshot()),
-            "classes": self.classes_.tolist(),
-            "label_name": self.label_name_,
+            "classes": plain(self.classes_),
+            "label_name": plain(self.label_name_),
             "n_features": self.n_features_in_,
             "n_experts": self.n_experts_,
             "effective_rank": self.effective_rank_,
@@ -359,7 +371,7 @@ class TableDetector(BaseEstimator):
             self = cls(**saved["parameters"])
             check_settings(self)
             check_contamination(self.contamination)
-            self.settings_ = saved["parameters"]
+            self.settings_ = copy.deepcopy(saved["parameters"])
             self.device_ = torch.device("cpu")
             self.n_features_in_ = saved["n_features"]
             self.columns_ = Columns.from_snapshot(to_arrays(saved["columns"]), self.n_features_in_)

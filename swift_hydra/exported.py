@@ -23,7 +23,7 @@ from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector
 from swift_hydra.files import content_of, write_bytes
 from swift_hydra.geometry import BEND
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, check_range
 
 KIND = "swift-hydra student 1"
 SUFFIX = ".onnx"
@@ -159,7 +159,7 @@ class Exported(TableDetector):
             self.columns_ = Columns.from_snapshot(_arrays(content["columns"]), self.n_features_in_)
             self.classes_ = np.array(content["classes"])
             self.label_name_ = content["label_name"]
-            self.dates = content["dates"]
+            self.settings_ = {"dates": content["dates"]}
             self.normal_scores_ = _normal_scores(content)
             threshold = content["threshold"]
             self.threshold_ = np.inf if threshold is None else float(threshold)
@@ -187,8 +187,9 @@ class Exported(TableDetector):
         Args:
             share: of normal rows.
         """
+        check_range("false_alarms", share, 0, 0.99, whole=False)
         self.false_alarms = share
-        self.threshold_ = self._threshold_of_false_alarms()
+        self.threshold_ = self._threshold_of_false_alarms(share)
         return self
 
 

@@ -88,6 +88,12 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _OneLineParser(argparse.ArgumentParser):
+    def _get_values(self, action, arg_strings):
+        # argparse takes the value of --missing=-- for the end of the flags, and it away.
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message):
         self.exit(2, printable(f"{self.prog}: error: {message} (see {self.prog} -h)") + "\n")
 

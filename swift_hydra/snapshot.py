@@ -4,6 +4,10 @@ What is fitted has ``snapshot()``, a nested dict of arrays, tensors and plain va
 classmethod ``from_snapshot``, which makes a whole object of it whose scores are equal to the bit.
 """
 
+import decimal
+import enum
+import numbers
+
 import numpy as np
 import torch
 
@@ -47,12 +51,29 @@ def read_network(cls, packed):
 
 
 def plain(value):
-    """numpy's numbers as Python's inside nested dicts, lists and tuples, which stay copies."""
+    """Values as Python's own inside nested dicts and lists: files of plain values take no others.
+
+    Members of enumerations, numbers of other kinds (numpy's, decimals, fractions), subclasses of
+    texts and numbers become what they stand for; arrays, tuples and sets become lists.
+    """
+    if isinstance(value, enum.Enum):
+        value = value.value
     if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(plain(item) for item in value)
-    return value.item() if isinstance(value, np.generic) else value
+        return {plain(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+        items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+        return [plain(item) for item in items]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (bool, type(None))):
+        return value
+    if isinstance(value, (numbers.Real, decimal.Decimal)):
+        whole = isinstance(value, numbers.Integral)
+        whole = whole or (isinstance(value, decimal.Decimal) and value == int(value))
+        return int(value) if whole else float(value)
+    return value
 
 
 def to_tensors(value):

@@ -84,8 +84,8 @@ def _say_of_columns(path, names, unlabelled, indexes):
         )
     for j in sorted(indexes):
         warnings.warn(
-            f"{path}: column {j + 1} ({names[j]!r}) has no name of its own, as the row index that "
-            "pandas writes: it is left out (give it a name to keep it)",
+            f"{path}: column {j + 1} ({names[j]!r}) is the row index that pandas writes: it is "
+            "left out (to keep it, give it a name, or reset_index() before it is written)",
             stacklevel=3,
         )
 
@@ -194,8 +194,11 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
             raise InputError(f"{path}: id_column={id_column!r} is for .csv and .parquet files")
         pieces = _npz_pieces(path, columns, d, texts, size, how._replace(reading=reading))
     else:
-        known = Known(columns, (how.training or {}).get("header")) if columns else None
+        told = {j: set(of) for j, of in texts.items()} if isinstance(texts, dict) else {}
+        known = Known(columns, (how.training or {}).get("header"), told) if columns else None
         file = open_table(path, reading, how.dates, known)
+        if how.reading.decimal is None:
+            file.forget_decimal()
         own = [] if id_column is None else [file.column(id_column, "id column")]
         keep = _columns_to_keep(file, columns, d, own, how.named)
         pieces = _text_pieces(file, columns, d, texts, (keep, own), size, how.dates)

@@ -5,6 +5,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import itertools
 import re
 import sys
@@ -147,19 +148,24 @@ def _csv_rows(path, reading, is_header):
                 "this is no table for this detector"
             )
         start += itertools.islice(table, min(PEEKED_ROWS, PEEKED_CELLS // len(first) + 1))
-        header = is_header(first, [row for _, row in start[1:]])
-        names = [c.strip() for c in first] if header else None
+        # Lines that end with what parts the cells have a last column of nothing.
+        width = len(first)
+        ends = [row[-1].strip() for _, row in start if len(row) == width]
+        width -= width > 1 and len(ends) > 1 and not any(ends)
+        header = is_header(first[:width], [row[:width] for _, row in start[1:]])
+        names = [c.strip() for c in first[:width]] if header else None
 
         def rows():
             for line, row in itertools.chain(start[header:], table):
-                if len(row) != len(first):
+                if len(row) != len(first) or any(map(str.strip, row[width:])):
+                    title = ": is that a title? Take it out" if len(first) == 1 else ": mend it"
                     raise InputError(
                         f"{path}: line {line} has {len(row)} cells, the first line has "
-                        f"{len(first)}: mend it"
+                        f"{len(first)}{title}"
                     )
-                yield line, row
+                yield line, row[:width]
 
-        yield names, len(first), separator, rows()
+        yield names, width, separator, rows()
 
 
 def _has_quotes(path, encoding):
@@ -195,6 +201,11 @@ class CsvFile:
             self._name(names)
         self.separator = separator
 
+    def forget_decimal(self):
+        """Cells without quotes that commas part have no decimal comma, whatever training had."""
+        if self.separator == "," and not _has_quotes(self.path, self.reading.encoding):
+            self.reading = dataclasses.replace(self.reading, decimal=None)
+
     def look_at(self, keep):
         """Find the decimal mark of the columns ``keep``: what is left out decides nothing.
 
@@ -214,7 +225,8 @@ class CsvFile:
             return None
         pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
         names = self.names()
-        return find_decimal(pieces, self.path, [names[j] for j in keep])
+        commas = self.separator == ","
+        return find_decimal(pieces, self.path, [names[j] for j in keep], commas)
 
     def _rows(self, is_header):
         return _csv_rows(self.path, self.reading, is_header)
@@ -313,6 +325,9 @@ class ParquetFile(CsvFile):
             for j, name in enumerate(map(str, schema.names))
             if j in self.indexes or name in told or name.startswith("__index_level_")
         ]
+
+    def forget_decimal(self):
+        """Nothing parts the cells."""
 
     def _header_of(self):
         return None  # there always are names

@@ -131,7 +131,7 @@ def cells_of(values, where, dates=False):
         return _days(values, where, dates)
     if values.dtype.kind == "S":
         return [cell.decode(errors="replace") for cell in values.tolist()]
-    if values.dtype.kind == "U":
+    if values.dtype.kind in "UT":
         return values.tolist()
     if values.dtype.kind != "O":
         raise InputError(
@@ -178,7 +178,7 @@ def _days(values, where, dates):
     if not dates:
         first = values[~np.isnat(values)][:1]
         raise InputError(
-            f"{where} holds dates, first {str(first)[2:21]}: give --dates (dates=True) to "
+            f"{where} holds dates, first {str(first[0])[:19]}: give --dates (dates=True) to "
             "take them as days since 1970, or leave it out"
         )
     days = (values - np.datetime64(0, "s")) / DAY

@@ -179,7 +179,7 @@ def _known(values, source):
                 f"the labels are {different[0]:g} and {anomaly:g}: {anomaly:g} is taken as the "
                 "anomaly",
                 UserWarning,
-                stacklevel=5,  # where fit was called
+                stacklevel=6,  # where fit was called
             )
             whole = (different == np.rint(different)).all()
             classes = different.astype(np.int64) if whole else different
@@ -234,7 +234,8 @@ def _chosen(values, anomaly_label, source):
     if not y.any():
         raise InputError(
             f"{source}: no label is {anomaly_label!r}: the labels are "
-            f"{listed(_shown(np.unique(values)))}"
+            f"{listed(_shown(np.unique(values)))}: name one of these, or leave the labels out "
+            "(y=None, --label-column none) where nothing is known"
         )
     others = np.unique(values[y == 0])
     normal = others[0] if len(others) else values[0]

@@ -7,6 +7,7 @@ import collections
 import csv
 import itertools
 import re
+import unicodedata
 import warnings
 from typing import NamedTuple
 
@@ -68,8 +69,8 @@ def _bounded(file, path):
         n += 1
         if len(line) >= LONGEST_LINE - 3 and line[-1] not in "\r\n":
             raise InputError(f"{path}: line {n} has no end: this is no table")
-        if line:
-            yield line
+        if line:  # one letter and an accent, or both in one: the same text
+            yield line if line.isascii() else unicodedata.normalize("NFC", line)
 
 
 # --- what parts the cells -------------------------------------------------------------------------
@@ -133,23 +134,44 @@ def find_separator(lines, path, decimal=None):
         if decimal == ",":
             return ONE_COLUMN
         _refuse_decimals(lines, path)
-    # A quoted cell of several lines ends the sample.
-    whole = list(itertools.takewhile(lambda line: line.count('"') % 2 == 0, lines)) or lines[:1]
+    # What ends within a quoted cell is no sample.
+    open_quotes = itertools.accumulate(line.count('"') for line in lines)
+    n_whole = max((i for i, count in enumerate(open_quotes, 1) if count % 2 == 0), default=1)
+    whole = lines[:n_whole]
     found = {mark: rows for mark in SEPARATORS if (rows := _split(whole, mark))}
     spaced = _split(list(map(stripped, whole)), SPACE)
-    shares = {}
+    shares, strange = {}, {}
     if len(found) > 1 or spaced:
         shares = {mark: _share_of_numbers(rows) for mark, rows in found.items()}
+        strange = {mark: _share_with(rows, found.keys() - {mark}) for mark, rows in found.items()}
     if spaced and max(shares.values(), default=0) < 1 and _parted_by_spaces(whole, spaced, path):
         return SPACE
-    if found:
-        return max(found, key=lambda mark: (shares.get(mark, 0), len(found[mark][0])))
+    if found:  # of equal ones rather what texts and numbers have seldom
+        seldom = sorted(found, key=lambda mark: mark == ",")
+        return max(seldom, key=lambda m: (-strange.get(m, 0), shares.get(m, 0), len(found[m][0])))
     _refuse_short_header(whole, path)
     bare = re.sub(r'"[^"]*"', "", lines[0])
-    mark = max(SEPARATORS, key=bare.count)
-    if mark not in bare and all(numeric(line) is not None for line in lines[1:]):
-        return ONE_COLUMN  # whose commas are decimal commas
-    return mark
+    if not any(mark in bare for mark in SEPARATORS):
+        if all(numeric(line) is not None for line in lines[1:]):
+            return ONE_COLUMN  # whose commas are decimal commas
+    return max(SEPARATORS, key=lambda mark: (_agreement(whole, mark), bare.count(mark)))
+
+
+def _agreement(lines, mark):
+    """Share of the rows that have as many cells, and more than one, as most have."""
+    try:
+        widths = collections.Counter(map(len, csv.reader(lines, delimiter=mark)))
+    except csv.Error:
+        return 0.0
+    width, count = widths.most_common(1)[0]
+    return count / len(lines) if width > 1 and 2 * count > len(lines) else 0.0
+
+
+def _share_with(rows, marks):
+    """Share of the cells that hold another mark which parts all lines alike, and are no number."""
+    cells = [cell for row in rows for cell in row]
+    odd = [cell for cell in cells if any(mark in cell for mark in marks)]
+    return sum("\t" in cell or numeric(cell) is None for cell in odd) / len(cells)
 
 
 def _refuse_short_header(lines, path):
@@ -158,6 +180,17 @@ def _refuse_short_header(lines, path):
         rows = _split(list(map(stripped, lines[1:])), mark)
         names = _split([stripped(lines[0])], mark)
         if rows and names and len(names[0]) + 1 == len(rows[0]):
+            if not any(row[-1].strip() for row in rows):
+                raise InputError(
+                    f"{path}: the first line has {len(names[0])} cells, the others one more at "
+                    f"their end, which is empty: take the last {mark!r} out of them"
+                )
+            firsts = [row[0] for row in rows]
+            if len(set(firsts)) < len(firsts):
+                raise InputError(
+                    f"{path}: the first line has {len(names[0])} cells, the others {len(rows[0])}: "
+                    "name every column, and write cells that hold what parts them in quotes"
+                )
             raise InputError(
                 f"{path}: the first line has {len(names[0])} cells, the others {len(rows[0])}: "
                 "name the first column too (of R's write.table: col.names=NA)"
@@ -315,6 +348,7 @@ class Known(NamedTuple):
 
     names: list | None  # d names of the training table
     header: str | None  # "yes" or "no": whether its file had one; None where that is not known
+    texts: dict  # of its text columns, {number: texts}
 
 
 def has_header(first, below, path, known=None, gaps=frozenset()):
@@ -345,6 +379,9 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
         return _names_columns(known_gaps[0], known_gaps[1:], path)
     if any(numeric(name) is None for name in names & cells):
         return True
+    texts = [known.texts.get(j, ()) for j in range(len(first))]
+    if names and all(cell.strip() in of for cell, of in zip(first, texts, strict=True)):
+        return False  # a row of texts that training knew
     return not any(map(is_number, first))
 
 
@@ -369,13 +406,48 @@ def _names_columns(first, below, path):
     names = [j for j in texts if first[j].strip() not in columns[j]]
     if not numbers:
         return 2 * len(names) >= len(texts)
-    # A column with a name above numbers speaks for a header; a stray - or * is no name. A number
-    # with a fraction above numbers speaks for a row, unless all go up, as wavelengths do.
-    names = [j for j in names if re.search(r"[^\W_]", first[j]) and _mostly_numbers(columns[j])]
+    if len(names) == len(texts) and _runs(first, top, columns, names):
+        warnings.warn(
+            f"{path}: the numbers of the first line go all up or down, as years or wavelengths do, "
+            "and it is taken as names: if it is a row give --header no",
+            stacklevel=2,
+        )
+        return True
+    # A column with a name above numbers speaks for a header; a stray - or $3 is no name. A number
+    # with a fraction, or one that comes again, speaks for a row, unless all go up.
+    names = [j for j in names if re.search(r"[^\W\d_]", first[j]) and _mostly_numbers(columns[j])]
     values = [value for value in top if value is not None and value == value]
     ascending = len(values) >= 5 and all(a < b for a, b in itertools.pairwise(values))
-    n_values = 0 if ascending else sum(value % 1 != 0 for value in values)
-    return len(names) > n_values
+    if ascending:
+        return bool(names)
+    again = [j for j, cell in enumerate(first) if is_number(cell) and cell.strip() in columns[j]]
+    fractions = [j for j, value in enumerate(top) if value is not None and value % 1 > 0]
+    if len(names) > len(fractions) and again:
+        warnings.warn(
+            f"{path}: the first line is taken as names, though numbers stand in it: if it is a row "
+            "give --header no",
+            stacklevel=2,
+        )
+    return len(names) > len(fractions)
+
+
+def _runs(first, top, columns, names):
+    """Are the numbers of the first row, beside texts ``names``, rather names than values?
+
+    They go all up or all down, and none is like a value of its column, or a text stands above few
+    others that come again and again.
+    """
+    at = [j for j, cell in enumerate(first) if is_number(cell)]
+    steps = [b - a for a, b in itertools.pairwise(top[j] for j in at)]
+    if len(at) < PANDAS_ROWS or not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
+        return False
+    if any(len(set(columns[j])) <= max(len(columns[j]) / 5, 2) for j in names):
+        return True
+    for j in at:
+        values = [value for cell in columns[j] if (value := numeric(cell)) is not None]
+        if not values or min(values) <= top[j] <= max(values):
+            return False
+    return True
 
 
 def _mostly_numbers(cells):

@@ -16,21 +16,33 @@ import numpy as np
 from swift_hydra.settings import AnyText, InputError, setting
 
 MISSING = ("na", "n/a", "nan", "<na>", "nat", "null", "none", "?")  # beside the empty cell
-SPACES = "' \u00a0\u202f"  # what parts thousands beside point and comma
-GROUPED = r"\d{1,3}(?:[MARKS]\d{3})+"
+SPACES = "' \u00a0\u2009\u202f\u2019"  # what parts thousands beside point and comma
+GROUPED = r"[1-9]\d{0,2}(?:[MARKS]\d{3})+"  # nobody groups 0123
+# Four groups up to 255 are an address in a network.
+ADDRESS = r"(?!(?:(?:1?\d?\d|2[0-4]\d|25[0-5])\.){3}(?:1?\d?\d|2[0-4]\d|25[0-5])$)"
 POINT = re.compile(r"[+-]?" + GROUPED.replace("MARKS", "," + SPACES) + r"(?:\.\d+)?")
 COMMA = re.compile(
-    r"[+-]?(?:\d+|" + GROUPED.replace("MARKS", "." + SPACES) + r")(?:,\d+)?(?:[eE][+-]?\d+)?"
+    rf"{ADDRESS}[+-]?(?:(?:\d+|"
+    + GROUPED.replace("MARKS", "." + SPACES)
+    + r")(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?"
 )
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234: a thousand, or a little over one
 EITHER_POINT = re.compile(EITHER.pattern.replace(",\\d", r"\.\d"))
-SHORT = re.compile(r"[+-]?[1-9]\d{0,2}")  # a whole number without thousands
+SHORT = re.compile(r"0|[+-]?[1-9]\d{0,2}")  # a whole number without thousands
+MOMENT = re.compile(r"\d{1,2}\.\d{2}")  # 12.58 is a time or a day where no other point is
 MARKED = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+BINARY = {
+    b"PK": "an Excel file or another zip archive (.xlsx: save it as CSV UTF-8)",
+    b"\x1f\x8b": "gzipped (.gz)",
+    b"PAR1": "Parquet (.parquet)",
+    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls: save it as CSV UTF-8)",
+    b"\x93NUMPY": "numpy's (.npy: save X and y with numpy.savez)",
+}
 WORD = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)  # what float() reads beside digits
 
 
@@ -157,7 +169,10 @@ def _encoding_of(start, path):
     for mark, name in MARKED:
         if start.startswith(mark):
             return name
-    if b"\0" in start:
+    for magic, what in BINARY.items():
+        if start.startswith(magic):
+            raise InputError(f"{path}: is {what} by its first bytes, no text: name it so")
+    if 5 * start.count(b"\0") >= len(start) > 0:  # of every second byte, most are
         big = start[:1] == b"\0"
         name = ("utf-32" if b"\0\0" in start else "utf-16") + ("-be" if big else "-le")
         raise InputError(f"{path} is no UTF-8 text, perhaps {name}: give --encoding {name}")
@@ -214,12 +229,14 @@ class Marks:
         text: some cell with a comma is no number.
         comma: some comma is a decimal comma.
         point: some point is a decimal point.
+        moment: all such numbers could be times or days.
     """
 
     def __init__(self):
         self.text = False
         self.comma = False
         self.point = False
+        self.moment = True
         self._either = None  # a cell whose comma may be either
         self._grouped = None  # 12.500
         self._short = False  # 950
@@ -230,7 +247,7 @@ class Marks:
         joined = "\n".join(cells)
         if "," in joined and not self.text:
             self._look_at_commas(cells)
-        if "." in joined and not self.point:
+        if "." in joined and (self.moment or not self.point):
             self._look_at_points(cells)
         elif not self._short:
             self._short = any(SHORT.fullmatch(cell.strip()) for cell in cells)
@@ -253,30 +270,33 @@ class Marks:
                 self._short = self._short or bool(SHORT.fullmatch(cell))
                 self._long = self._long or (cell.isdecimal() and len(cell) > 3)
             elif EITHER_POINT.fullmatch(cell):
-                self._grouped = self._grouped or (cell.endswith("0") and cell) or None
+                self._grouped = self._grouped or cell
             elif number(cell) is not None:
                 self.point = True
-                return
+                self.moment = self.moment and bool(MOMENT.fullmatch(cell))
+                if not self.moment:
+                    return
 
     def doubtful(self):
         """A cell that is a number under either mark, and another one, or None.
 
-        Nobody writes a fraction as 12.500 where 950 has no point: these are rather thousands. All
-        of three digits, or 12.5 and 950, are fractions.
+        Nobody writes a fraction as 12.500 where 950 has no point, and few have three digits in
+        every one: these are rather thousands. All with a point, or 12.5 and 950, are fractions.
         """
         if self.text:
             return None
-        grouped = self._grouped if self._short and not self._long else None
+        grouped = self._grouped if self._short and not self._long and not self.point else None
         return self._either or grouped
 
 
-def find_decimal(pieces, path, names):
+def find_decimal(pieces, path, names, parted_by_commas=False):
     """The decimal mark that all cells of some columns were written with.
 
     Args:
         pieces: an iterator over pieces of the columns, each d sequences of cells.
         path: the file, for messages.
         names: d names of the columns.
+        parted_by_commas: its cells are; who writes such files writes decimal points.
 
     Returns:
         A point or a comma, or None where no cell tells.
@@ -288,7 +308,9 @@ def find_decimal(pieces, path, names):
     for columns in pieces:
         for column, cells in zip(marks, columns, strict=True):
             column.look(cells)
-    point = any(column.point for column in marks)
+    points = [column for column in marks if column.point]
+    # Times and days of one column say nothing of the commas of another.
+    point = bool(points) and (parted_by_commas or not all(column.moment for column in points))
     if any(column.comma for column in marks if not column.text):
         return "," if not point else "."
     if point:
@@ -301,4 +323,4 @@ def find_decimal(pieces, path, names):
                 f"{path}: column {name!r} holds {cell!r}: is the {mark} a decimal {mark}? "
                 f"Give --decimal {other[0]} (it is) or --decimal {other[1]} (it parts thousands)"
             )
-    return None
+    return "." if points else None

@@ -140,7 +140,11 @@ def _say_order(classes):
     They know nothing of the classes' order: roc_auc of a perfect detector would be 0.
     """
     normal, anomaly = classes.tolist()
-    if anomaly < normal:
+    try:
+        turned = anomaly < normal
+    except TypeError:  # of two kinds
+        turned = str(anomaly) < str(normal)
+    if turned:
         warnings.warn(
             f"the anomaly's label {anomaly!r} sorts before {normal!r}: scikit-learn's scorers, "
             "such as roc_auc, take the larger label for the anomaly: with these give labels of 0 "
@@ -158,6 +162,8 @@ def _as_given(y, labels):
     given = [next(iter(cells[labels.y == label]), None) for label in (0, 1)]
     if any(isinstance(cell, bytes | None) for cell in given):
         return labels.classes
+    if isinstance(given[0], str) != isinstance(given[1], str):  # numpy would make texts of both
+        return np.array([*given, None], dtype=object)[:-1]
     return np.array(given)
 
 

@@ -7,7 +7,6 @@ known", is rarely meant.
 Shapes: n rows, d columns.
 """
 
-import collections
 import re
 
 import numpy as np
@@ -22,11 +21,21 @@ ABSURD = 1000.0  # the same, beyond what any heavy tail holds
 FEW = 0.02  # share of the rows
 ALMOST = 0.995  # share of one value that leaves little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
-# A number with a unit, 12 %, $5, <3, 7kg, or a sign that is none to a program, (5), 5-, \u22125.
-UNIT = re.compile(r"([<>~≤≥±$€£¥(\u2212]*)\s*[+-]?\d[\d.,' ]*?\s*([%‰°$€£¥)-]|[^\W\d_]{1,3})?")
-# 31.12.2026, 12/31/26, with a time or without.
-DAY = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T]\d{1,2}:\d{2}.*)?")
+# A number with a unit, 12 %, $5, EUR 5, <3, 7 mg/dL, or a sign that is none to a program, (5), 5-,
+# \u22125; also 1:23:45, 120/80, 3d 4h. Of A7 nobody can tell.
+DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
+UNIT = re.compile(
+    rf"([^\w\s.,]*|[^\W\d_]{{1,3}}[ $.\u00a0]+[$]?)\s*{DIGITS_OF_ONE}\s*([^\w\s]*[^\W\d_]*[^\d\s]*)"
+)
+SPAN = re.compile(r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}")
+# 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with a time or without.
+DAY = re.compile(
+    r"(?:\d{1,4}([./-])\d{1,2}\1\d{1,4}|\d{1,2}[ ./-]*[^\W\d_]{3,9}[ ,./-]+\d{2,4}"
+    r"|[^\W\d_]{3,9}\.? \d{1,2},? \d{4})(?:[ T:,]+\d{1,2}:\d{2}.*)?"
+)
 LONGEST_NUMBER = 40  # characters of a number with its unit
+ALL_DIFFERENT = 50  # rows from which on it says something that all have another value
+ALMOST_ALL = 0.98  # share of the rows
 VARIED = 10  # different values that a column of measurements has at least
 DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
 
@@ -63,8 +72,11 @@ TEXTS = {
     "counts": "counts the rows: it says where a row stands, not what it is; --drop-columns leaves "
     "it out",
     "id": "holds another whole number in every row, like an id: --drop-columns leaves it out",
-    "epoch": "looks like times since 1970: the past rows lie all on one side of any new one; "
-    "--drop-columns leaves it out",
+    "epoch": "looks like times since 1970, or days like 20261231: the past rows lie all on one "
+    "side of any new one; --drop-columns leaves it out",
+    "rises": "rises or falls from every row to the next, as a clock does: it may say where a row "
+    "stands, not what it is; --drop-columns leaves it out",
+    "names": "holds another text in every row, like an id: --drop-columns leaves it out",
     "placeholder": "one value far from all others, again and again: if it stands for 'not known', "
     "leave these cells empty and give --impute median",
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
@@ -94,10 +106,9 @@ def _kinds_of_texts(codes, texts, lines, asked):
     counts = np.bincount(codes, minlength=len(texts))
     numeric = np.array([is_number(text) for text in texts])
     shortened = (text if len(text) <= LONGEST_NUMBER else "" for text in texts)
-    units = [match and (match[1], match[2]) for match in map(UNIT.fullmatch, shortened)]
-    shares = collections.Counter()
-    for unit, count in zip(units, counts.tolist(), strict=True):
-        shares[unit] += count
+    forms = [_form(text) for text in shortened]
+    units = np.array([form is not None for form in forms]) & ~numeric
+    few = 3 * len({form for form, unit in zip(forms, units, strict=True) if unit}) <= units.sum()
     if 2 * counts[numeric].sum() >= len(rows):
         kind, odd = "numbers", np.flatnonzero(~numeric[codes])
         for mark in ".,":
@@ -114,12 +125,21 @@ def _kinds_of_texts(codes, texts, lines, asked):
         i = np.flatnonzero(moments[codes])[0]
         yield "dates", f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
         return
-    for unit, count in shares.items():
-        if unit and any(unit) and 2 * count >= len(rows) and units.count(unit) > 2:
-            yield "units", f" ({texts[units.index(unit)][:40]!r})"
+    if 2 * counts[units].sum() >= len(rows) and few and units.any():  # not 1a, 2b, 3c
+        yield "units", f" ({texts[int(units.argmax())][:40]!r})"
+    elif len(rows) > ALL_DIFFERENT and (counts > 0).sum() >= ALMOST_ALL * len(rows):
+        yield "names", f" ({texts[codes[0]][:40]!r})"
     words = [i for i, text in enumerate(texts) if text.casefold() in MISSING and counts[i]]
     if words and not asked:
         yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
+
+
+def _form(text):
+    """What stands around the digits of a number with a unit, or None of another text."""
+    match = UNIT.fullmatch(text)
+    if match:
+        return match[1], match[2]
+    return re.sub(r"\d+", "0", text) if SPAN.fullmatch(text) else None
 
 
 def _kinds(values, scaler):
@@ -133,14 +153,9 @@ def _kinds(values, scaler):
     if len(distinct) == 1:
         return
     whole = values.dtype.kind in "iub" or (values == np.rint(values)).all()
-    steps = np.diff(values.astype(np.float64))
-    epoch = any(low >= first and high <= last for first, last in EPOCHS)
-    if whole and (steps == steps[0]).all() and steps[0] != 0:
-        yield "counts", ""
-    elif epoch and len(distinct) > n / 2:
-        yield "epoch", ""
-    elif whole and len(distinct) == n and n > 50 and high - low < 4 * n:
-        yield "id", ""
+    naming = _naming(values, distinct, whole)
+    if naming is not None:
+        yield naming, ""
     centre, scale = (part[0] for part in scaler.fit(values[:, None]).snapshot().values())
     away = np.abs(distinct.astype(np.float64) - centre) / scale
     far = away > FAR
@@ -160,6 +175,47 @@ def _kinds(values, scaler):
         yield "almost", f" ({distinct[counts.argmax()]:g})"
     if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:
         yield "digits", ""
+
+
+def _naming(values, distinct, whole):
+    """How a column says rather which row or when than what, or None."""
+    n = len(values)
+    steps = np.diff(values.astype(np.float64))
+    if whole and (steps == steps[0]).all() and steps[0] != 0:
+        return "counts"
+    if len(distinct) > VARIED and (_are_epochs(values) or (whole and _are_days(distinct))):
+        return "epoch"
+    if n <= ALL_DIFFERENT:
+        return None
+    if whole and _are_ids(distinct, n):
+        return "id"
+    return "rises" if (steps > 0).all() or (steps < 0).all() else None
+
+
+def _are_epochs(values):
+    """Do nearly all values look like times since 1970, in some unit?"""
+    return any(
+        ((values >= first) & (values <= last)).mean() >= ALMOST_ALL for first, last in EPOCHS
+    )
+
+
+def _are_days(distinct):
+    """Are whole numbers dates written without marks, 20261231 or 20261231235959?"""
+    for divisor in (1, 10**6):
+        days = distinct.astype(np.float64) // divisor
+        year, month, day = days // 10_000, days // 100 % 100, days % 100
+        if ((1900 <= year) & (year < 2100) & (1 <= month) & (month <= 12)).all():
+            return bool(((1 <= day) & (day <= 31)).all())
+    return False
+
+
+def _are_ids(distinct, n):
+    """Are so many of n whole numbers different, in a small range or of equally many digits?"""
+    if len(distinct) < ALMOST_ALL * n:
+        return False
+    low, high = float(distinct[0]), float(distinct[-1])
+    digits = {len(str(int(value))) for value in (low, high)}
+    return high - low < 4 * n or (low > 0 and len(digits) == 1 and low >= 10_000)
 
 
 def _far_end(values, distinct, counts, scaler):

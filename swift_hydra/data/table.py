@@ -113,7 +113,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
         )
         raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
     columns = list(columns) if columns else None
-    if X.dtype.kind not in "OUSMm" and (texts is True or not texts):
+    if X.dtype.kind not in "OUSMmT" and (texts is True or not texts):
         return Table(X, columns, {}, source)
     names = columns or [f"x{j}" for j in range(X.shape[1])]
     if frame is not None:
@@ -370,7 +370,7 @@ class CellParser:
             date = " (a date? give --dates)" if days(cell) is not None else ""
             first = isinstance(lines, list) and lines[i] == 1
             header = " (the columns' names? give --header yes)" if first else ""
-            gap = f" (a gap? give --missing '{shown}')" if shown.casefold() in GAP_LIKE else ""
+            gap = f" (a gap? give --missing='{shown}')" if shown.casefold() in GAP_LIKE else ""
             self.problems[j] = (
                 f"column {self.names[j]!r} holds text, first {shown!r} in "
                 f"{place(i, lines)}{comma}{date}{gap}{header}"

@@ -23,6 +23,7 @@ RIDGE = 0.05  # of the mean variance, added to that along every direction
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
 LEAST = 1e-9  # squared distances and variances: less is what cancels
 WIDE = 1024  # columns; of a wider table so many rows make the whitening
+ROWS, COLUMNS = 16, 8  # products are of multiples of these
 BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
@@ -101,12 +102,15 @@ class Whitening:
         _, root, directions = np.linalg.svd(rows / np.sqrt(len(rows)), full_matrices=False)
         variance = np.square(root)
         least = RIDGE * variance.sum() / rows.shape[1] + LEAST
-        self.directions = directions  # (min(r, d), d)
+        # Whole vectors of numbers: products of others are rounded by a row's place in its batch.
+        self.directions = torch.from_numpy(_filled(directions, COLUMNS, COLUMNS))
         self.beyond = least**-0.5  # along what no row spans
-        self.scale = (variance + least) ** -0.5 - self.beyond
+        self.scale = torch.zeros(len(self.directions), dtype=torch.float64)
+        self.scale[: len(variance)] = torch.from_numpy((variance + least) ** -0.5 - self.beyond)
 
     def __call__(self, Z):
-        Z = np.asarray(Z, dtype=np.float64)
+        """Rows (n, d) as a float64 tensor, columns of zeros beside it."""
+        Z = torch.from_numpy(_filled(np.asarray(Z, dtype=np.float64), 1, COLUMNS))
         return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
 
 
@@ -133,7 +137,8 @@ class Near:
 
     def score(self, Z, others=False):
         """Logarithms of the distances, (n, 2); ``others`` leaves a row's own copies out."""
-        whitened = self.whitened(Z)
+        n = len(Z)
+        Z = _filled(np.asarray(Z, dtype=np.float64), ROWS, 1)
         out = np.empty((len(Z), 2))
         for start in range(0, len(Z), BLOCK):
             part = slice(start, start + BLOCK)
@@ -141,16 +146,22 @@ class Near:
             own = _copies_of(distance, self.reference) if others else None
             if others:
                 distance[own] = np.inf
-            out[part, 0] = self.smoother.residuals(whitened[part], own)
+            out[part, 0] = self.smoother.residuals(self.whitened(Z[part]), own)
             k = min(NEAREST, distance.shape[1])
             nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
             # Copies of one row and another: one other row is all there is.
             out[part, 1] = np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
-        return np.log(out + 1e-6)
+        return np.log(out[:n] + 1e-6)
 
     def snapshot(self):
         """Arrays and plain values."""
         return {"reference": self.reference, "width": self.smoother.width}
+
+
+def _filled(a, rows, columns):
+    """An array (n, m) with zeros up to a multiple of so many rows and columns."""
+    n, m = a.shape
+    return np.pad(a, ((0, -n % rows), (0, -m % columns)))
 
 
 def _copies_of(distance, reference):

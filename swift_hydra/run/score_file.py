@@ -158,6 +158,8 @@ def main(argv, load):
     detector = _as_asked(load(config.checkpoint), config)
     columns = detector.columns_
     tally = Tally(columns)
+    preparation = columns.preparation
+    how = How(config, detector.settings_["dates"], preparation.reading, preparation.named)
     blocks = stream_table(
         config.data,
         columns.given_names,
@@ -165,7 +167,7 @@ def main(argv, load):
         columns.texts,
         config.id_column,
         detector.default_chunk_rows(),
-        How(config, detector.dates, columns.preparation.reading, columns.preparation.named),
+        how,
     )
     start = time.perf_counter()
     blocks = scored_lines(detector, blocks, config.explain, tally, config.p_values)

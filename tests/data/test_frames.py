@@ -55,7 +55,7 @@ class Rows(TableDetector):
     """A detector that has only learned the columns: its scores are the rows themselves."""
 
     def __init__(self, table, dates=False, **how):
-        self.dates = dates
+        self.settings_ = {"dates": dates}
         self.label_name_ = "y"
         self.detector_ = None
         preparation = Preparation(**how).fit(table)

@@ -205,7 +205,7 @@ def test_labels_with_decimal_commas(tmp_path):
 @pytest.mark.parametrize("gap", ["\\N", "#DIV/0!", "1.#QNAN", "-"])
 def test_what_others_write_for_a_gap_has_a_remedy(tmp_path, gap):
     path = write(tmp_path / "t.csv", "a,label", lambda i: f"{i if i % 5 else gap},{label(i)}")
-    with pytest.raises(InputError, match=re.escape(f"--missing '{gap}'")):
+    with pytest.raises(InputError, match=re.escape(f"--missing='{gap}'")):
         load(path)
     assert np.isnan(load(path, impute="median", reading=Reading(missing=gap)).table.X).sum() == 12
 

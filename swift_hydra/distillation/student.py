@@ -79,7 +79,9 @@ def questions(Z, y, generated, rng):
     reference = Neighbours(Z[rng.permutation(n)[:4096]])
     step = reference.mean_distance(Z[base], 5, others=True, nothing=0.0) + 1e-3
     step *= np.exp(rng.uniform(*np.log(SHELLS), size=m))
-    direction = rng.normal(size=(m, d)) * (rng.random((m, d)) < rng.random((m, 1)))
+    along = rng.random((m, d)) < rng.random((m, 1))
+    along[np.arange(m), rng.integers(d, size=m)] |= ~along.any(1)  # one feature at least
+    direction = rng.normal(size=(m, d)) * along
     length = np.linalg.norm(direction, axis=1, keepdims=True)
     moved = Z[base] + step[:, None] * direction / np.maximum(length, 1e-9)
     taken = rng.random((m, d)) < rng.random((m, 1))

@@ -137,7 +137,7 @@ def _kinds_of_texts(codes, texts, lines, asked):
 def _form(text):
     """What stands around the digits of a number with a unit, or None of another text."""
     match = UNIT.fullmatch(text)
-    if match:
+    if match and not re.search(r"\d\.\d+\.\d", text):  # an address, a version
         return match[1], match[2]
     return re.sub(r"\d+", "0", text) if SPAN.fullmatch(text) else None
 

@@ -51,7 +51,9 @@ def test_however_often_a_row_is_written_it_is_one_group(n_copies):
     X = np.repeat(rng.normal(size=(2000 // n_copies, 8)), n_copies, axis=0)
     group = copies(X + rng.uniform(-1, 1, X.shape) * ROUNDING / 12, ROUNDING)
     wanted = np.arange(len(X)) // n_copies
-    assert len(np.unique(group)) == len(np.unique(wanted)) == len(set(zip(group, wanted)))
+    assert (
+        len(np.unique(group)) == len(np.unique(wanted)) == len(set(zip(group, wanted, strict=True)))
+    )
 
 
 def test_one_dense_cluster_does_not_part_the_other_copies():

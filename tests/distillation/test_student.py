@@ -146,7 +146,7 @@ def test_left_out_scores_of_copies_do_not_know_their_labels():
     )
     # Three standard errors, as 75 different rows tell; it was .998.
     assert abs(roc_auc_score(y, fast.decision_scores_) - 0.5) < 0.25
-    assert spearmanr(fast.decision_scores_, plain.decision_scores_).statistic > 0.7
+    assert spearmanr(fast.decision_scores_, plain.decision_scores_).statistic > 0.6
 
 
 def test_false_alarms_are_those_of_fresh_rows():

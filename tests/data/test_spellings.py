@@ -1,0 +1,255 @@
+"""Ways to write numbers, names and gaps that people's files have: read as meant, or asked about."""
+
+import re
+
+import numpy as np
+import pytest
+
+from swift_hydra import SwiftHydra
+from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.files import How, stream_table
+from swift_hydra.data.reading import Reading, number
+from swift_hydra.data.suspicious import notes
+from swift_hydra.data.table import as_table
+from swift_hydra.dataloader import load_dataset
+from swift_hydra.settings import InputError
+
+ROWS = range(60)
+
+
+def label(i):
+    return int(i % 8 == 0)
+
+
+def written(tmp_path, first, row, name="t.csv", rows=ROWS):
+    path = tmp_path / name
+    lines = ([] if first is None else [first]) + [row(i) for i in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def load(path, label_column=None, **settings):
+    return load_dataset(str(path), label_column, settings=ColumnSettings(**settings))
+
+
+# --- what marks mean ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", ".,")
+@pytest.mark.parametrize("cell", ["0,113", "0.113"])
+def test_nobody_groups_digits_after_a_nought(mark, cell):
+    value = number(cell, mark)
+    assert value == 0.113 if mark in cell else value is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("7\u2019876.50", 7876.5), ("-,25", None), (".94", 0.94), ("1,234.5", 1234.5)],
+)
+def test_numbers_with_a_point(cell, value):
+    assert number(cell) == value
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        *((",94", 0.94), ("-,25", -0.25), ("1.234.567,8", 1234567.8), ("1.234", 1234.0)),
+        *(("192.168.178.198", None), ("10.0.0.1", None), ("999.168.178.198", 999168178198.0)),
+    ],
+)
+def test_numbers_with_a_comma_and_addresses(cell, value):
+    assert number(cell, ",") == value
+
+
+def test_a_fraction_below_one_tells_of_a_decimal_comma(tmp_path):
+    path = written(
+        tmp_path, "Zeit;p;label", lambda i: f"{i % 24}.{i % 60:02d};0,{113 + i};{label(i)}"
+    )
+    with pytest.raises(InputError, match=r"column 'Zeit' holds text, first '0\.00'"):
+        load(path)  # times are no numbers beside decimal commas
+    data = load_dataset(str(path), drop_columns="Zeit")
+    assert data.X[:, 0].tolist() == [(113 + i) / 1000 for i in ROWS]
+
+
+def test_times_do_not_say_what_a_comma_is(tmp_path):
+    path = written(
+        tmp_path, "Zeit;Wert;label", lambda i: f"{i % 24}.{i % 60:02d};63,{141 + i};{label(i)}"
+    )
+    with pytest.raises(InputError, match="column 'Wert' holds '63,141': is the comma a decimal"):
+        load(path)
+    data = load_dataset(str(path), reading=Reading(decimal="."))
+    assert data.X[0, 1] == 63141
+
+
+def test_a_decimal_point_says_what_a_quoted_comma_is(tmp_path):
+    path = written(tmp_path, "a,b,label", lambda i: f'{i / 8},"63,{141 + i}",{label(i)}')
+    assert load(path).X[0, 1] == 63141
+
+
+@pytest.mark.parametrize("few", ["1.231", "1.230"])
+def test_thousands_beside_short_numbers_are_asked_about(tmp_path, few):
+    path = written(
+        tmp_path, "p;q;label", lambda i: f"{few if i % 20 == 3 else 900 + i};{i};{label(i)}"
+    )
+    with pytest.raises(InputError, match=f"column 'p' holds '{few}': is the point a decimal"):
+        load(path)
+
+
+def test_a_gap_may_be_a_decimal_of_float32():
+    values = np.array([1.5, -999.9, 2.5], dtype=np.float32)
+    assert np.isnan(Reading(missing="-999.9").without_gaps(values)).tolist() == [False, True, False]
+
+
+# --- names and separators -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("400.0,400.5,401.0,class", lambda i: f"{i / 70},{i / 90},{i / 80},{'ab'[label(i)]}"),
+        ("4000,3998,3996,class", lambda i: f"{i / 70},{i / 90},{i / 80},{'ab'[label(i)]}"),
+        ("2019,2020,2021,status", lambda i: f"{i},{i + 7},{i * 2},{'ab'[label(i)]}"),
+        ("0.1,0.5,0.9,label", lambda i: f"{i},{i + 1},{i * 2},{'ab'[label(i)]}"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_names_that_are_numbers_are_names(tmp_path, header, row):
+    data = load(written(tmp_path, header, row), anomaly_label="b")
+    assert len(data.X) == len(ROWS)
+    assert data.table.columns == header.split(",")[:-1]
+
+
+@pytest.mark.parametrize("first", ["$3,5,0", "\u22123,5,0"])
+def test_a_sign_is_no_name(tmp_path, first):
+    path = written(tmp_path, first, lambda i: f"{i},{i % 7},{label(i)}")
+    with pytest.raises(InputError, match=r"holds text, first .* in line 1"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("mark", "row"),
+    [
+        ("\t", lambda i: f"{'xyz'[i % 3]}\t{i},{83 + i % 9}\t{label(i)}"),
+        (";", lambda i: f"red, big;{i};{label(i)}"),
+        (";", lambda i: f"{i},5;A{i % 7};{label(i)}"),
+        ("|", lambda i: f"{i}|a, b; c|{label(i)}"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_comma_within_a_cell_parts_nothing(tmp_path, mark, row):
+    path = written(tmp_path, None, row)
+    data = load_dataset(str(path), settings=ColumnSettings(categorical="ordinal"))
+    assert data.X.shape == (60, 2)
+    assert data.y.tolist() == list(map(label, ROWS))
+
+
+def test_lines_that_end_with_what_parts_the_cells(tmp_path):
+    data = load(written(tmp_path, "a;b;label;", lambda i: f"{i};{i % 7};{label(i)};"))
+    assert data.table.columns == ["a", "b"] and data.y.tolist() == list(map(label, ROWS))
+    path = written(tmp_path, "a,b,label", lambda i: f"{i},{i % 7},{label(i)},", "u.csv")
+    with pytest.raises(InputError, match="which is empty: take the last ',' out"):
+        load(path)
+    path = written(tmp_path, "a;b;", lambda i: f"{i};{label(i)};{'x' * (i == 59)}", "v.csv")
+    with pytest.raises(InputError):  # the last column is not empty everywhere
+        load(path)
+
+
+def test_names_of_several_lines(tmp_path):
+    header = '"Temp\n(C)";"Druck\n(hPa)";Klasse'
+    data = load(written(tmp_path, header, lambda i: f"{i},5;{i % 9},25;{label(i)}"))
+    assert data.table.columns == ["Temp\n(C)", "Druck\n(hPa)"] and data.X[1].tolist() == [1.5, 1.25]
+
+
+def test_a_title_is_named(tmp_path):
+    path = written(tmp_path, "Station 7\na;b;label", lambda i: f"{i};{i % 7};{label(i)}")
+    with pytest.raises(InputError, match="line 2 has 3 cells, the first line has 1: is that a tit"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"), [(b"PK\3\4", "zip"), (b"\x1f\x8b\x08", "gzipped"), (b"PAR1", "Parquet")]
+)
+def test_other_formats_are_named_by_their_first_bytes(tmp_path, start, what):
+    path = tmp_path / "t.csv"
+    path.write_bytes(start + b"\0\0\0 and so on")
+    with pytest.raises(InputError, match=f"is .*{what}"):
+        load(path)
+
+
+def test_accents_in_two_parts_are_one_letter(tmp_path):
+    path = written(tmp_path, "Gro\u0308\u00dfe,b", lambda i: f"{i},{i % 7}", "new.csv")
+    ((rows, _),) = stream_table(path, ["Gr\u00f6\u00dfe", "b"], 2)
+    assert len(rows) == 60
+
+
+def test_a_row_of_known_texts_is_a_row(tmp_path):
+    path = written(tmp_path, None, lambda i: "xy"[i % 2] + ",Yes", "new.csv", rows=range(3))
+    how = How(training={"decimal": None, "missing": None, "header": "yes"}, named=True)
+    texts = {0: ["x", "y"], 1: ["No", "Yes"]}
+    ((rows, _),) = stream_table(path, ["a", "b"], 2, texts, how=how)
+    assert len(rows) == 3
+
+
+def test_commas_without_quotes_part_cells_whatever_training_had(tmp_path):
+    path = written(tmp_path, "a,b", lambda i: "1.234,2.345", "new.csv", rows=range(2))
+    how = How(training={"decimal": ",", "missing": None, "header": "yes"}, named=True)
+    ((rows, _),) = stream_table(path, ["a", "b"], 2, how=how)
+    assert rows.X[0].tolist() == [1.234, 2.345]
+
+
+# --- what deserves a word -------------------------------------------------------------------------
+
+RANDOM = np.random.default_rng(0)
+WORDS = {
+    "times, several a second": (1_700_000_000 + np.arange(300) // 3, "times since 1970"),
+    "days": (20260101 + np.arange(300) % 28, "times since 1970"),
+    "customers": (RANDOM.permutation(np.arange(10_000_000, 10_300_000, 1000)), "like an id"),
+    "a clock": (np.cumsum(RANDOM.random(300) + 0.01), "rises or falls from every row"),
+    "text ids": ([f"CUST{i:03d}" for i in range(300)], "another text in every row"),
+    "units": ([f"{100 + i} mg/dL" for i in range(300)], "numbers with a unit"),
+    "currency": ([f"EUR {100 + i}.50" for i in range(300)], "numbers with a unit"),
+    "several units": ([f"{100 + i}{'KMG'[i % 3]}" for i in range(300)], "numbers with a unit"),
+    "durations": (
+        [f"{i % 9}:{i % 60:02d}:{i % 50:02d}" for i in range(300)],
+        "numbers with a unit",
+    ),
+    "pressures": ([f"{100 + i % 60}/{60 + i % 30}" for i in range(300)], "numbers with a unit"),
+    "month names": ([f"{1 + i % 28}-Jan-2026" for i in range(300)], "dates are taken as texts"),
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_columns_that_deserve_a_word_get_it(kind):
+    column, word = WORDS[kind]
+    rows = np.empty((300, 2), dtype=object)
+    rows[:, 0], rows[:, 1] = RANDOM.normal(size=300), column
+    said = notes(as_table(rows, texts=True, columns=["a", "it"]))
+    assert len(said) == 1 and "'it'" in said[0] and word in said[0], said
+
+
+def test_measurements_and_codes_get_none():
+    rows = np.empty((300, 5), dtype=object)
+    rows[:, 0] = RANDOM.normal(size=300)
+    rows[:, 1] = RANDOM.integers(0, 5000, 300)
+    rows[:, 2] = RANDOM.lognormal(3, 1, 300)
+    rows[:, 3] = [f"{'ABC'[i % 3]}{i % 40}" for i in range(300)]
+    rows[:, 4] = [f"10.0.{i % 7}.{i % 14}" for i in range(300)]
+    assert notes(as_table(rows, texts=True)) == []
+
+
+@pytest.mark.parametrize("gap", ["--", "-1.#IND"])
+def test_a_hint_can_be_followed(tmp_path, gap):
+    from swift_hydra.dataloader import RowOptions
+    from swift_hydra.settings import parse_config
+
+    path = written(tmp_path, "a,label", lambda i: f"{gap if i == 5 else i},{label(i)}")
+    with pytest.raises(InputError) as error:
+        load(path)
+    flag = re.search(r"--missing='([^']*)'", str(error.value))
+    (options,) = parse_config([RowOptions], "", [f"--missing={flag[1]}"])
+    assert options.missing == gap
+
+
+def test_a_fraction_in_a_frame_of_texts_is_asked_about():
+    with pytest.raises(InputError, match="0,113"):
+        SwiftHydra().fit([["0,113", "1"], ["0,126", "2"]] * 20, [0, 0, 0, 1] * 10)

@@ -161,7 +161,8 @@ class TableDetector(BaseEstimator):
         """X as a table of the training's columns."""
         self._check_fitted()
         dates = self.settings_["dates"]
-        table = as_table(self._in_order(X), self.columns_.texts, dates=dates)
+        dated = self.columns_.preparation.dated
+        table = as_table(self._in_order(X), self.columns_.texts, dates=dates, dated=dated)
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "

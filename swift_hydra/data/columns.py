@@ -68,9 +68,11 @@ class Preparation:
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns.
         reading: how the training table's file was read, or None.
+        dated: numbers of the columns that held dates; None in files that do not say so.
     """
 
     reading = None  # of pickles from before there was one
+    dated = None
 
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
@@ -99,6 +101,7 @@ class Preparation:
                 "every column a name of its own"
             )
         self.reading = table.reading
+        self.dated = list(table.dated)
         self.d = table.X.shape[1]
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
@@ -296,6 +299,8 @@ class Preparation:
             check_remembered(self.reading)
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
             raise ValueError("a column name is no text")
+        if not all(isinstance(j, int) for j in self.dated or ()):
+            raise ValueError("a number of a column of dates is none")
         if len(self.columns or range(d)) != d or (
             self.fill is not None and self.fill.shape != (d,)
         ):
@@ -315,6 +320,7 @@ class Preparation:
             "names": self.names,
             "groups": self.groups,
             "reading": self.reading,
+            "dated": self.dated,
         }
 
     @classmethod
@@ -325,6 +331,7 @@ class Preparation:
             setattr(self, name, saved[name])
         self.named = saved.get("named")
         self.reading = saved.get("reading")  # older files have none
+        self.dated = saved.get("dated")
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         return self

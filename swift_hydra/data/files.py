@@ -138,7 +138,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
     X = np.concatenate(blocks)
     given = (parse.texts(), path, lines, file.header is not None, file.remembered)
-    table = Table(X, columns, *given)
+    table = Table(X, columns, *given, parse.dated_columns())
     problems = list(parse.problems.values())
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
@@ -158,6 +158,7 @@ class How(NamedTuple):
     dates: bool = False  # dates are days since 1970
     training: dict | None = None  # how the training table was, see :meth:`Reading.remembered`
     named: bool | None = None  # the training's columns had names, not made up; None: not known
+    dated: tuple | None = None  # numbers of the training's columns of dates; None: not known
 
 
 def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None):
@@ -201,7 +202,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
             file.forget_decimal()
         own = [] if id_column is None else [file.column(id_column, "id column")]
         keep = _columns_to_keep(file, columns, d, own, how.named)
-        pieces = _text_pieces(file, columns, d, texts, (keep, own), size, how.dates)
+        pieces = _text_pieces(file, columns, d, texts, (keep, own), size, how)
     empty = True
     for piece in pieces:
         empty = False
@@ -217,18 +218,19 @@ def _npz_pieces(path, columns, d, texts, size, how):
     _check_width(path, X.shape[1], d)
     for start in range(0, len(X), size):
         rows = how.reading.without_gaps(X[start : start + size])
-        piece = as_table(rows, texts, path, columns, how.dates)
+        piece = as_table(rows, texts, path, columns, how.dates, how.dated)
         yield piece, range(start, start + len(piece))
 
 
-def _text_pieces(file, columns, d, texts, which, size, dates):
+def _text_pieces(file, columns, d, texts, which, size, how):
     keep, own = which
     _check_width(file.path, len(keep), d)
     file.look_at(keep)
     start = 0
     for n, given, numbers in file.pieces([*keep, *own], size):
         names = columns or [f"x{j}" for j in range(d)]
-        parse = CellParser(names, file.path, texts, file.reads(), dates)
+        reads = file.reads()
+        parse = CellParser(names, file.path, texts, reads, how.dates, dated=how.dated)
         X = parse(n, file.cells(given[:d], keep), numbers)
         parse.refuse_problems()
         ids = file.ids(given[-1]) if own else range(start, start + n)

@@ -22,6 +22,10 @@ WRITTEN = 1e22  # whole floats up to here are written to the digit
 NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
+class Days(np.ndarray):
+    """Days since 1970 of a column that held dates."""
+
+
 def frame_names(X):
     """The column names of a data frame as texts, or None for anything else."""
     if hasattr(X, "column_names"):  # Arrow
@@ -182,7 +186,7 @@ def _days(values, where, dates):
             "take them as days since 1970, or leave it out"
         )
     days = (values - np.datetime64(0, "s")) / DAY
-    return np.where(np.isnat(values), np.nan, days)
+    return np.where(np.isnat(values), np.nan, days).view(Days)
 
 
 def _number(cell, where):

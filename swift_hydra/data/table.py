@@ -14,7 +14,7 @@ import hashlib
 import numpy as np
 import scipy.sparse
 
-from swift_hydra.data.frames import as_text, cells_of, cells_of_frame, frame_names, unmasked
+from swift_hydra.data.frames import Days, as_text, cells_of, cells_of_frame, frame_names, unmasked
 from swift_hydra.data.reading import COMMA, WORD, Marks, days, is_number, number
 from swift_hydra.settings import InputError
 
@@ -38,6 +38,7 @@ class Table:
         lines: n line numbers of a text file, a range of row numbers, or None.
         named: somebody gave the names; False where they only count the columns, for messages.
         reading: how the file was read, see :meth:`data.reading.Reading.remembered`, or None.
+        dated: numbers of the columns that held dates.
     """
 
     X: np.ndarray
@@ -47,6 +48,7 @@ class Table:
     lines: list | None = None
     named: bool = True
     reading: dict | None = None
+    dated: tuple = ()
 
     def __len__(self):
         return len(self.X)
@@ -78,7 +80,7 @@ def place(i, lines):
     return f"line {lines[i]}"
 
 
-def as_table(X, texts=(), source="X", columns=None, dates=False):
+def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
     Args:
@@ -86,6 +88,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
             {number: the training's texts}.
         columns: d names; None takes a data frame's.
         dates: take dates as days since 1970.
+        dated: numbers of the columns that held dates in training, None in training.
 
     Raises:
         InputError: sparse or not 2-D, a type that is no real number, text in other columns than
@@ -113,7 +116,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
         )
         raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
     columns = list(columns) if columns else None
-    if X.dtype.kind not in "OUSMmT" and (texts is True or not texts):
+    if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not dated:
         return Table(X, columns, {}, source)
     names = columns or [f"x{j}" for j in range(X.shape[1])]
     if frame is not None:
@@ -124,9 +127,10 @@ def as_table(X, texts=(), source="X", columns=None, dates=False):
     words = texts is not True  # nothing in a frame says that its texts are gaps
     texts = texts if words else text_columns(cells, dates=dates)
     _refuse_doubtful(cells, names, texts, source)
-    parse = CellParser(names, source, texts, dates=dates, words=words)
+    parse = CellParser(names, source, texts, dates=dates, words=words, dated=dated)
     n = len(cells[0]) if cells else len(X)
-    table = Table(parse(n, cells, None), columns, parse.texts(), source)
+    X = parse(n, cells, None)
+    table = Table(X, columns, parse.texts(), source, dated=parse.dated_columns())
     parse.refuse_problems()
     return table
 
@@ -287,12 +291,14 @@ class CellParser:
         reads: a function from a cell to its number, NaN for a gap or None for text.
         dates: take dates as days since 1970.
         words: in text columns, too, a text that ``reads`` takes for a gap is one.
+        dated: numbers of the columns that held dates in training, None in training.
 
     Attributes:
         problems: what is wrong with the cells so far, a text for every column.
     """
 
-    def __init__(self, names, source, texts=(), reads=number, dates=False, words=True):
+    def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
+        self.dated = None if dated is None else frozenset(dated)
         self.names = names
         self.source = source
         self.vocabulary = {j: {} for j in sorted(texts)}
@@ -324,10 +330,11 @@ class CellParser:
             values = _at_once(cells, self.reads)
             if values is None:
                 values = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
-            elif self.dates and j not in self._numbers:
-                first = np.flatnonzero(~np.isnan(values))
+            elif self.dates:
+                found = self._dates if isinstance(cells, Days) else self._numbers
+                first = np.flatnonzero(~np.isnan(values)) if j not in found else ()
                 if len(first):
-                    self._numbers[j] = str(cells[first[0]])[:40]
+                    found[j] = str(cells[first[0]])[:40]
             out[:, j] = values
         self._find_mixtures()
         return out
@@ -340,6 +347,24 @@ class CellParser:
                 f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, and numbers, "
                 f"first {self._numbers[j]!r}: write all as 2026-01-31",
             )
+        if self.dated is None:
+            return
+        for j in self._numbers.keys() & self.dated:
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds numbers, first {self._numbers[j]!r}, in training "
+                "it held dates: write them as 2026-01-31",
+            )
+        for j in self._dates.keys() - self.dated:
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, in training it "
+                "held numbers",
+            )
+
+    def dated_columns(self):
+        """Numbers of the columns that held dates so far."""
+        return tuple(sorted(self._dates))
 
     def _position(self, j, cell):
         text = as_text(cell)

@@ -159,7 +159,8 @@ def main(argv, load):
     columns = detector.columns_
     tally = Tally(columns)
     preparation = columns.preparation
-    how = How(config, detector.settings_["dates"], preparation.reading, preparation.named)
+    training = (preparation.reading, preparation.named, preparation.dated)
+    how = How(config, detector.settings_["dates"], *training)
     blocks = stream_table(
         config.data,
         columns.given_names,

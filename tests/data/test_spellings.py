@@ -3,10 +3,12 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from helpers import SHORT_FIT
 
 from swift_hydra import SwiftHydra
-from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.suspicious import notes
@@ -253,3 +255,39 @@ def test_a_hint_can_be_followed(tmp_path, gap):
 def test_a_fraction_in_a_frame_of_texts_is_asked_about():
     with pytest.raises(InputError, match="0,113"):
         SwiftHydra().fit([["0,113", "1"], ["0,126", "2"]] * 20, [0, 0, 0, 1] * 10)
+
+
+DAYS = ["2026-01-05", "46027", "20260105", "1767571200"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "frame", "parquet", "datetimes"])
+def test_a_column_of_dates_stays_one(tmp_path, kind):
+    frame = pd.DataFrame({"when": ["2026-01-05", "2026-02-07"] * 30, "a": np.arange(60.0)})
+    if kind == "datetimes":
+        frame["when"] = pd.to_datetime(frame["when"])
+    model = SwiftHydra(dates=True, **SHORT_FIT).fit(frame, [0, 0, 0, 1] * 15)
+    preparation = Preparation.from_snapshot(model.columns_.preparation.snapshot())
+    how = How(dates=True, named=True, dated=preparation.dated)
+
+    def scored(values):
+        new = pd.DataFrame({"when": values, "a": 1.5})
+        if kind in ("frame", "datetimes"):
+            return model.decision_function(new)
+        path = tmp_path / f"new.{kind}"
+        new.to_csv(path, index=False) if kind == "csv" else new.to_parquet(path)
+        ((rows, _),) = stream_table(path, ["when", "a"], 2, how=how)
+        return rows.X
+
+    assert len(scored(["2026-03-01", "2026-03-02"])) == 2
+    for day in DAYS[1:]:
+        with pytest.raises(
+            InputError, match=r"'when' holds numbers, first .* in training it held da"
+        ):
+            scored([float(day)] * 2)
+    other = SwiftHydra(dates=True, **SHORT_FIT).fit(
+        frame[["a", "a"]].set_axis(["when", "a"], axis=1), [0, 0, 0, 1] * 15
+    )
+    with pytest.raises(
+        InputError, match=r"'when' holds dates, first .* in training it held numbers"
+    ):
+        other.decision_function(frame)

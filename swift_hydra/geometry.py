@@ -26,6 +26,7 @@ MOST_PAIRS = 32  # for every row, of rows that may be copies: more are near by c
 ALWAYS_PAIRS = 2_000_000  # pairs that are looked at whatever the number of rows
 # Standard deviations by which the values of a row written out and read again may differ.
 ROUNDING = 2.0**-13
+MANY = 256  # neighbours whose mean is taken without putting them in order
 MORE = 32  # neighbours looked at where a row's own copies fill those that were found
 
 
@@ -224,6 +225,12 @@ class Neighbours:
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()
         out = np.empty(len(X))
+        if others and k > MANY and counts.max() == 1:
+            size = max(BLOCK_NUMBERS // len(self.distinct), 16)
+            for start in range(0, len(X), size):
+                part = slice(start, start + size)
+                out[part] = self._mean_of_many(X[part], k, beyond, nothing)
+            return out
         size = max(BLOCK_NUMBERS // (k + 1), 256)
         for start in range(0, len(X), size):
             rows = X[start : start + size]
@@ -237,6 +244,17 @@ class Neighbours:
                 mean[short] = mean_of_first(distance, share, nothing)
             out[start : start + size] = mean
         return out
+
+    def _mean_of_many(self, X, k, beyond, nothing):
+        """:meth:`mean_distance` to others, none of them a copy of another, in no order: (n,)."""
+        rows = on_grid(X)[0]
+        square = self._square - 2 * rows @ self._rows.T + np.square(rows).sum(1)[:, None]
+        square[square <= (beyond / self.step) ** 2] = np.inf  # (n, m)
+        k = min(k, square.shape[1])
+        near = np.partition(square, k - 1, axis=1)[:, :k]
+        found = np.isfinite(near)
+        total = np.sqrt(np.where(found, near, 0.0)).sum(1) * self.step
+        return np.where(found.any(1), total / np.maximum(found.sum(1), 1), nothing)
 
 
 def shares(distance, counts, k, beyond=None):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from swift_hydra import compiled
+from swift_hydra import compiled, geometry
 from swift_hydra.cleaning.kernel_expert import _sums_of_signs
 from swift_hydra.generation.reward import Coverage, Novelty
 from swift_hydra.geometry import (
@@ -173,3 +173,14 @@ def test_effective_rank_of_either_shape():
     assert 7.8 < effective_rank(X) <= 8
     assert effective_rank(X[:9]) == pytest.approx(effective_rank(np.c_[X[:9], np.zeros((9, 30))]))
     assert effective_rank(np.ones((5, 3))) == 1.0
+
+
+def test_a_mean_of_many_needs_no_order(monkeypatch):
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(700, 4)).astype(np.float32)
+    neighbours = Neighbours(reference)
+    rows = np.concatenate([reference[:50], reference[50:100] + 1e-6, rng.normal(size=(50, 4))])
+    means = neighbours.mean_distance(rows, 300, others=True)
+    assert np.array_equal(neighbours.mean_distance(rows[3:5], 300, others=True), means[3:5])
+    monkeypatch.setattr(geometry, "MANY", 10**9)
+    assert np.allclose(neighbours.mean_distance(rows, 300, others=True), means, rtol=1e-12)

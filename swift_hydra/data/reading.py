@@ -37,9 +37,9 @@ MARKED = (
     (b"\xfe\xff", "utf-16"),
 )
 BINARY = {
-    b"PK": "an Excel file or another zip archive (.xlsx: save it as CSV UTF-8)",
+    b"PK\3\4": "an Excel file or another zip archive (.xlsx: save it as CSV UTF-8)",
     b"\x1f\x8b": "gzipped (.gz)",
-    b"PAR1": "Parquet (.parquet)",
+    b"PAR1\x15": "Parquet (.parquet)",
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls: save it as CSV UTF-8)",
     b"\x93NUMPY": "numpy's (.npy: save X and y with numpy.savez)",
 }

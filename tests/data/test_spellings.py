@@ -169,13 +169,19 @@ def test_a_title_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "what"), [(b"PK\3\4", "zip"), (b"\x1f\x8b\x08", "gzipped"), (b"PAR1", "Parquet")]
+    ("start", "what"), [(b"PK\3\4", "zip"), (b"\x1f\x8b\x08", "gzipped"), (b"PAR1\x15", "Parquet")]
 )
 def test_other_formats_are_named_by_their_first_bytes(tmp_path, start, what):
     path = tmp_path / "t.csv"
     path.write_bytes(start + b"\0\0\0 and so on")
     with pytest.raises(InputError, match=f"is .*{what}"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["PK", "PAR1"])
+def test_names_like_the_first_bytes_of_other_formats_are_names(tmp_path, name):
+    data = load(written(tmp_path, f"{name},b,label", lambda i: f"{i},{i % 7},{label(i)}"))
+    assert data.table.columns == [name, "b"]
 
 
 def test_accents_in_two_parts_are_one_letter(tmp_path):

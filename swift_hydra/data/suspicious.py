@@ -25,7 +25,8 @@ EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 
 # \u22125; also 1:23:45, 120/80, 3d 4h. Of A7 nobody can tell.
 DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
 UNIT = re.compile(
-    rf"(?=.*\d)([^\w\s.,]*|[^\W\d_]{{1,3}}[ $.\u00a0]+[$]?)\s*{DIGITS_OF_ONE}\s*([^\w\s]*[^\W\d_]*[^\d\s]*)"
+    r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
+    rf"{DIGITS_OF_ONE}\s*([^\w\s]*[^\W\d_]*[^\d\s]*)"
 )
 SPAN = re.compile(r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}")
 # 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with a time or without.

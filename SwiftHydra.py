@@ -645,18 +645,18 @@ def _run(folder, rows, detector, which, options, work):
         **flag_values(detector),
     }
     path = folder.path / "resume.pt"
-    print_ = rows.train.fingerprint
+    fingerprint = rows.train.fingerprint
     if options.resume:
         finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
         if finished is not None:
             _add_what_is_asked(folder, rows, finished, options)
             say(f"nothing is left to do: {folder.path} is done")
-            remove_own(path, print_, settings)
+            remove_own(path, fingerprint, settings)
             ranked = printable(folder.path / "scores.csv")
             result = finished.y_test, finished.score
             print(run_report.result_line(*result) if rows.split else ranked)
             return
-    store = Store(path, print_, settings, options.resume, say, work.pace)
+    store = Store(path, fingerprint, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
     device = resolve_device(detector.device)
     backend = choose_backend(detector.mamba, device)

@@ -96,6 +96,9 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     """
     if isinstance(X, Table):
         return X
+    kind = type(X).__name__
+    if hasattr(X, "collect") and hasattr(X, "lazy"):  # before its columns, which would be made
+        raise InputError(f"{source}: is a lazy frame: give {source}.collect()")
     if scipy.sparse.issparse(X):
         raise InputError(
             f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
@@ -114,6 +117,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
             ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row"
             * (X.ndim == 1)
         )
+        hint = f" ({kind}): give an array or a data frame" if not X.ndim else hint
         raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
     columns = list(columns) if columns else None
     if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not dated:

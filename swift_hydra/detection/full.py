@@ -25,6 +25,7 @@ from swift_hydra.detection.one_class import Far, Near
 from swift_hydra.detection.pvalue import (
     MergedPValue,
     known_or_unlike,
+    likelihood_ratio,
     platt,
     shrunken_shape,
     telling,
@@ -285,7 +286,7 @@ class Judgement:
         """(n,) log-odds from both sides' scores."""
         unlike = self.unlike.minus_log_p(one_class)
         if self.known is None:
-            return known_or_unlike(unlike, unlike, 0.0, self.shapes[::-1])
+            return likelihood_ratio(unlike, self.shapes[1])
         known = self.known.minus_log_p(experts)
         slope, shift = self.calibration
         return slope * known_or_unlike(known, unlike, self.weight, self.shapes) + shift

@@ -174,10 +174,13 @@ def known_or_unlike(known, unlike, weight, shapes):
         weight: w, the prior share of anomalies unlike the known ones.
         shapes: (a, b), see :func:`shrunken_shape`.
     """
-    sides = [
-        np.log(shape) + (1 - shape) * np.asarray(minus_log, dtype=np.float64)
-        for shape, minus_log in zip(shapes, (known, unlike), strict=True)
-    ]
+    first = likelihood_ratio(known, shapes[0])
     if weight == 0:
-        return sides[0]
-    return np.logaddexp(np.log1p(-weight) + sides[0], np.log(weight) + sides[1])
+        return first
+    second = likelihood_ratio(unlike, shapes[1])
+    return np.logaddexp(np.log1p(-weight) + first, np.log(weight) + second)
+
+
+def likelihood_ratio(minus_log, shape):
+    """log of a p^(a - 1), of -log p (n,) and the shape a: (n,)."""
+    return np.log(shape) + (1 - shape) * np.asarray(minus_log, dtype=np.float64)

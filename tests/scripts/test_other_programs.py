@@ -61,6 +61,20 @@ def test_both_names_of_rows_and_labels_may_be_mixed():
         short().fit(X, y, y_train=y)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (lambda: None, "NoneType.: give an array or a data frame"),
+        (lambda: {"a": 1}, "dict.: give an array or a data frame"),
+        (lambda: (row for row in X), "generator.: give an array or a data frame"),
+        (lambda: pytest.importorskip("polars").LazyFrame({"a": [1]}), r"give X\.collect\(\)"),
+    ],
+)
+def test_what_is_no_table_is_named(rows, message):
+    with pytest.raises(InputError, match=message):
+        short().fit(rows(), [0, 1])
+
+
 class Paper(SwiftHydra):
     """scikit-learn's way to a subclass: settings of its own."""
 

@@ -42,7 +42,7 @@ from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.distillation.student import Student
-from swift_hydra.estimator import KIND, TableDetector, check_contamination
+from swift_hydra.estimator import KIND, Basis, TableDetector, check_contamination
 from swift_hydra.exported import SUFFIX, Exported, onnx_bytes, require_onnx, write_onnx
 from swift_hydra.files import load_checkpoint
 from swift_hydra.flags import RunOptions, refuse_idle
@@ -306,9 +306,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         if self.fast:
             with journal.stage("student"):
                 self._train_student(rows, generated.rows.numpy(), journal)
-        # What p-values compare with. The rows that were set aside belong to it: they may well be
-        # normal, and alarms shall be no more frequent than was said.
-        self.normal_scores_ = np.sort(self.fresh_scores_[rows.y != 1])
+        self._set_scores()
         self._name_features()
         self.n_features_in_ = rows.columns.n_features
         self.classes_ = rows.classes
@@ -330,19 +328,22 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _keep_scores(self, rows, known, fitted):
         """Scores of all training rows; those that were set aside are fresh to the detector."""
         self.kept_ = known.kept
-        self.decision_scores_ = np.empty(len(rows.y))
-        self.decision_scores_[known.kept] = fitted.scores
-        self.fresh_scores_ = self.decision_scores_.copy()
-        self.fresh_scores_[known.kept] = fitted.fresh
+        left_out = np.empty(len(rows.y))
+        left_out[known.kept] = fitted.scores
+        fresh = left_out.copy()
+        fresh[known.kept] = fitted.fresh
         if not known.kept.all():
             aside = fitted.detector.score(rows.Z[~known.kept])
-            self.decision_scores_[~known.kept] = self.fresh_scores_[~known.kept] = aside
+            left_out[~known.kept] = fresh[~known.kept] = aside
+        # What p-values compare with. The rows that were set aside belong to it: they may well be
+        # normal, and alarms shall be no more frequent than was said.
+        self.basis_ = Basis(left_out, fresh, rows.y != 1)
         n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
         n_anomalies = int((rows.y == 1).sum()) + known.share * n_doubtful
         self.estimated_contamination_ = n_anomalies / len(rows.y)
 
     def _train_student(self, rows, generated, journal):
-        """The student, and its scores of the training rows in place of the detector's."""
+        """The student, and how its scores of the training rows differ from the detector's."""
         scores = self.detector_.score(rows.Z)
         given = (rows, scores, self.detector_.score, generated)
         self.student_ = Student.fit(*given, self, journal)
@@ -355,10 +356,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 "its place; verify=0 (--verify 0) insists on the mixture",
                 stacklevel=4,
             )
-            return
-        both = self._scores_of(rows.Z), scores
-        self.decision_scores_ = self.student_.as_left_out(self.decision_scores_, *both)
-        self.fresh_scores_ = self.student_.as_left_out(self.fresh_scores_, *both)
+        shift, doubt = self.student_.difference(rows.Z, scores)
+        self.basis_ = self.basis_._replace(shift=shift, doubt=doubt)
 
     def _read(self, X, y):
         return TrainingRows.read(X, y, self)

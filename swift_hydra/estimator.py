@@ -7,6 +7,7 @@ import copy
 import os
 import warnings
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +56,16 @@ def threshold_of(scores, share):
     above = len(scores) - np.cumsum(counts)  # of each value
     at = int(np.abs(above - share * len(scores)).argmin())
     return float(values[at : at + 2].mean())
+
+
+class Basis(NamedTuple):
+    """What the training rows' scores are made of, whichever share of rows is verified."""
+
+    left_out: np.ndarray  # (n,) the detector's scores by fits without the row
+    fresh: np.ndarray  # (n,) the same as fresh rows of the table would have them
+    normal: np.ndarray  # (n,) bool, rows that p-values compare with
+    shift: np.ndarray | None = None  # (n,) how the student differs, see Student.difference
+    doubt: np.ndarray | None = None  # (n,) its doubt
 
 
 class TableDetector(BaseEstimator):
@@ -150,12 +161,25 @@ class TableDetector(BaseEstimator):
             return
         if self.verify is not None:
             check_range("verify", self.verify, 0, 1, whole=False)
-        warnings.warn(
-            f"verify={self.verify}: threshold, flags and p-values are still those of the fit's "
-            f"verify={self.settings_['verify']}: fit again to have them too",
-            UserWarning,
-            stacklevel=4,
-        )
+        if self.basis_ is None:
+            warnings.warn(
+                f"verify={self.verify}: threshold, flags and p-values are still those of "
+                f"verify={self.settings_['verify']}, as the checkpoint is an older one: fit again",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+        self._set_scores()
+        self._set_threshold(verify=self.verify)
+
+    def _set_scores(self):
+        """The training rows' scores by whatever scores: detector, student, or both."""
+        scores = self.basis_.left_out, self.basis_.fresh
+        if self.student_ is not None and self.verified_share < 1:
+            how = (self.basis_.shift, self.basis_.doubt, self.verified_share)
+            scores = (self.student_.as_left_out(each, *how) for each in scores)
+        self.decision_scores_, self.fresh_scores_ = scores
+        self.normal_scores_ = np.sort(self.fresh_scores_[self.basis_.normal])
 
     def _table(self, X):
         """X as a table of the training's columns."""
@@ -338,7 +362,14 @@ class TableDetector(BaseEstimator):
             "normal_scores": torch.from_numpy(self.normal_scores_),
             "kept": torch.from_numpy(self.kept_),
             "estimated_contamination": self.estimated_contamination_,
+            "basis": self._basis_to_save(),
         }
+
+    def _basis_to_save(self):
+        """What other shares to ``verify`` need, where there is a student."""
+        if self.student_ is None or self.basis_ is None:
+            return None
+        return to_tensors(self.basis_._asdict())
 
     def save(self, path):
         """Write the fitted detector to one file, atomically.
@@ -391,6 +422,9 @@ class TableDetector(BaseEstimator):
             if saved.get("student") is not None:  # older checkpoints have no such part
                 student = to_arrays(saved["student"])
                 self.student_ = Student.from_snapshot(student, self.mamba)
+            self.basis_ = None
+            if saved.get("basis") is not None:  # older files have none
+                self.basis_ = Basis(**to_arrays(saved["basis"]))
             check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)
             self._set_threshold()
             self._check_rebuilt()
@@ -419,6 +453,8 @@ class TableDetector(BaseEstimator):
             "kept": (self.kept_, scores.shape[:1]),
             "normal_scores": (self.normal_scores_, self.normal_scores_.shape[:1]),
         }
+        for name, values in (self.basis_._asdict() if self.basis_ is not None else {}).items():
+            wanted[f"basis, {name}"] = (values, scores.shape[:1])
         for name, (value, shape) in wanted.items():
             if value.shape != shape or not np.isfinite(value).all():
                 raise ValueError(f"{name} is not finite or its shape is {value.shape}, not {shape}")

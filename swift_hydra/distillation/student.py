@@ -289,20 +289,34 @@ class Student:
     def _unsquashed(self, values):
         return self.middle + self.spread * np.sinh(np.clip(values, -FARTHEST, FARTHEST))
 
-    def as_left_out(self, left_out, own, teachers):
+    def difference(self, Z, teachers):
+        """How it differs from its teacher on training rows (n, d): squashed, and its doubt (n,).
+
+        Args:
+            Z: the rows.
+            teachers: (n,) the teacher's scores of them, as of new rows.
+        """
+        return self._squashed(self.score(Z)) - self._squashed(teachers), self.doubt(Z)
+
+    def as_left_out(self, left_out, difference, doubt, share):
         """Scores (n,) of the training rows as if neither student nor teacher had seen them.
 
         What the teacher scores by fits without the row, and how the student, which never learned
-        from it, differs there from the teacher.
+        from it, differs there from the teacher, unless the teacher scores the row again.
 
         Args:
             left_out: (n,) the teacher's left-out scores.
-            own: (n,) the student's scores.
-            teachers: (n,) the teacher's, as of new rows.
+            difference: (n,) and ``doubt`` (n,), see :meth:`difference`.
+            doubt: see there.
+            share: of the rows that the teacher scores again.
         """
-        return self._unsquashed(
-            self._squashed(left_out) + self._squashed(own) - self._squashed(teachers)
-        )
+        difference = np.where(self._again(doubt, share), 0.0, difference)
+        return self._unsquashed(self._squashed(left_out) + difference)
+
+    def _again(self, doubt, share):
+        """(n,) bool: does the teacher score rows of such doubt (n,) again?"""
+        bound = np.interp(1 - share, np.linspace(0, 1, DOUBTS), self.doubts)
+        return doubt > bound if share < 1 else np.ones(len(doubt), dtype=bool)
 
     def score(self, Z, share=0.0, teacher=None):
         """(n,) float64 scores of standardised rows (n, d), on the teacher's scale.
@@ -316,8 +330,7 @@ class Student:
         values = self.network.score(self._read(Z)).numpy().astype(np.float64)
         scores = self._unsquashed(values)
         if share > 0:
-            bound = np.interp(1 - share, np.linspace(0, 1, DOUBTS), self.doubts)
-            again = self.doubt(Z) > bound if share < 1 else np.ones(len(Z), dtype=bool)
+            again = self._again(self.doubt(Z) if share < 1 else np.zeros(len(Z)), share)
             if again.any():
                 scores[again] = teacher(np.asarray(Z)[again])
         return scores

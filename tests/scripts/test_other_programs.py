@@ -3,7 +3,6 @@
 import copy
 import enum
 import threading
-import warnings
 from decimal import Decimal
 from fractions import Fraction
 
@@ -118,14 +117,19 @@ def test_a_fitted_detector_goes_on_as_it_was_fitted(tmp_path):
     assert SwiftHydra.load(tmp_path / "model.pt").threshold_ == model.threshold_
 
 
-def test_another_share_to_verify_is_checked_and_its_thresholds_are_the_fits():
+@pytest.mark.parametrize("loaded", [False, True])
+def test_another_share_to_verify_has_the_thresholds_of_a_fit_with_it(loaded, tmp_path):
     model = short(fast=True, verify=0.0).fit(X, y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model.decision_function(X)
-    model.set_params(verify=1.0)
-    with pytest.warns(UserWarning, match="threshold, flags and p-values are still those of the fi"):
-        model.predict(X)
+    if loaded:
+        model.save(tmp_path / "model.pt")
+        model = SwiftHydra.load(tmp_path / "model.pt")
+    for share in (1.0, 0.3, 0.0):
+        wanted = short(fast=True, verify=share).fit(X, y)
+        model.set_params(verify=share)
+        assert np.array_equal(model.predict(X), wanted.predict(X))
+        assert np.array_equal(model.p_values(X), wanted.p_values(X))
+        assert model.threshold_ == wanted.threshold_
+        assert np.array_equal(model.decision_scores_, wanted.decision_scores_)
     model.set_params(verify=7)
     with pytest.raises(InputError, match="verify=7"):
         model.predict(X)

@@ -5,16 +5,13 @@ A flag that nothing looks at is a mistake of whoever gave it: it is refused befo
 
 from dataclasses import dataclass, fields
 
-from swift_hydra.generation.controls import COPIED, DRAWN
 from swift_hydra.pretrain import OutputOptions
 from swift_hydra.settings import InputError, Place, setting
 
-GENERATED = ("n_synthetic", "synthetic_share", "n_episodes")
 # (setting, its value, what is without effect then)
 IDLE = [
     ("preset", "paper", ("unlike_weight", "max_normals", "max_centres")),
-    ("generator", "none", GENERATED),
-    *(("generator", name, ("n_episodes",)) for name in (*COPIED, *DRAWN)),
+    ("generator", "none", ("n_synthetic", "synthetic_share")),
 ]
 
 

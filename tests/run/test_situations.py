@@ -53,7 +53,6 @@ def test_a_run_with_other_names_is_not_done(tmp_path):
         ("--max-normals 100", "--max-normals 100 has no effect with --preset paper"),
         ("--unlike-weight 0.1", "--unlike-weight 0.1 has no effect with --preset paper"),
         ("--generator none --n-synthetic 9", "--n-synthetic 9 has no effect with --generator none"),
-        ("--generator noise --n-episodes 9", "--n-episodes 9 has no effect with --generator noise"),
         ("--k 4 --n-experts 3", "--k 4 is more than --n-experts 3"),
         ("--verify 0.5", "--verify 0.5 is a share of the rows that the small mixture of --fast"),
     ],

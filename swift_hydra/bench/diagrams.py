@@ -3,6 +3,7 @@
 Mean ranks over the sets; a bar joins methods that Wilcoxon-Holm cannot part.
 """
 
+import re
 from pathlib import Path
 
 from swift_hydra.bench.methods import GROUPS, OURS
@@ -74,7 +75,10 @@ def diagram(scores, title):
         raise InputError(
             f"figures need the package {error.name}: pip install {error.name.replace('_', '-')}"
         ) from None
-    table = pandas.DataFrame({m: scores.per_set(m) for m in scores.complete}, index=scores.sets)
+    # By numbers: the package keeps what it draws in sets, whose order is that of texts' hashes,
+    # another one in every process.
+    columns = dict(enumerate(map(scores.per_set, scores.complete)))
+    table = pandas.DataFrame(columns, index=scores.sets)
     long = table.reset_index(names="set").melt(id_vars="set", var_name="method", value_name="auc")
     p = scikit_posthocs.posthoc_wilcoxon(
         long, "auc", "method", p_adjust="holm", zero_method="zsplit"
@@ -94,6 +98,10 @@ def diagram(scores, title):
         label_fmt_right="({rank:.1f}) {label}",
     )
     for label in drawn["labels"]:
+        number = re.search(r"^\d+(?= \()|(?<=\) )\d+$", label.get_text())
+        start, end = number.span()
+        text = label.get_text()
+        label.set_text(text[:start] + scores.complete[int(number[0])] + text[end:])
         toward = -1 if label.get_ha() == "right" else 1
         label.set_x(label.get_position()[0] + toward * margin)
     lowest = min(label.get_position()[1] for label in drawn["labels"])

@@ -51,13 +51,18 @@ def test_it_learns_its_teachers_order(fitted, fresh):
 def test_trained_beats_untrained(fitted, fresh):
     X, _ = fresh
     Z = fitted.columns_.standardise(X)
-    network = module.MoEDetector(
-        fitted.student_.network.d_features, n_experts=module.N_EXPERTS, **module.MIXTURE
-    )
-    untrained = Student(fitted.student_.inputs, network.eval(), 0.0, 1.0)
     wanted = teacher(fitted, X)
-    ranks = [spearmanr(s.score(Z), wanted).statistic for s in (untrained, fitted.student_)]
-    assert abs(ranks[0]) < 0.6 < ranks[1]
+    untrained = []
+    for seed in range(5):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = module.MoEDetector(
+                fitted.student_.network.d_features, n_experts=module.N_EXPERTS, **module.MIXTURE
+            )
+        student = Student(fitted.student_.inputs, network.eval(), 0.0, 1.0)
+        untrained.append(abs(spearmanr(student.score(Z), wanted).statistic))
+    # What goes in says something already: how far out a row is.
+    assert np.mean(untrained) < 0.6 < spearmanr(fitted.student_.score(Z), wanted).statistic
 
 
 def test_a_row_has_one_score(fitted, fresh):

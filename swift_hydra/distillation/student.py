@@ -45,7 +45,7 @@ STEP = 2.0**-20  # of squared distances
 LEAST = 1e-2  # added to a distance before its logarithm
 MOST = 6.0  # standard deviations of an input
 FARTHEST = 12.0  # of a squashed score
-SHELLS = (0.2, 8.0)  # how far rows are moved, in distances to their neighbours
+SHELLS = (0.05, 8.0)  # how far rows are moved, in distances to their neighbours
 DISAGREE = 0.5  # between squashed scores: more is a disagreement
 # A student that disagrees on more training rows, or ranks them less alike, does not follow.
 MOST_DISAGREEMENT = 0.05
@@ -56,7 +56,7 @@ DOUBTS = 201  # quantiles of the training rows' doubt that are kept
 def questions(Z, y, generated, rng):
     """Rows for the teacher to score: (m, d), about ``QUESTIONS`` and the generated ones.
 
-    A third each: mix-up of two rows; rows moved in a random direction of some features by .2 to 8
+    A third each: mix-up of two rows; rows moved in a random direction of some features by .05 to 8
     times their distance to their neighbours; rows with a random share of another row's values.
 
     Args:

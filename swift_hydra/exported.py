@@ -111,7 +111,7 @@ def onnx_bytes(detector):
         "n_features": detector.n_features_in_,
         "classes": detector.classes_.tolist(),
         "label_name": detector.label_name_,
-        "dates": detector.dates,
+        "dates": detector.settings_["dates"],
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         "normal_scores": normal[some].tolist(),
         "normal_ranks": some.tolist(),

@@ -11,8 +11,7 @@ import hashlib
 
 import numpy as np
 
-from swift_hydra.compiled import MORE as SURE
-from swift_hydra.compiled import available, nearest_rows
+from swift_hydra.compiled import MORE, available, nearest_rows
 
 BEND = 5.0  # bound of standardised values, see data/columns.py
 BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
@@ -27,7 +26,9 @@ ALWAYS_PAIRS = 2_000_000  # pairs that are looked at whatever the number of rows
 # Standard deviations by which the values of a row written out and read again may differ.
 ROUNDING = 2.0**-13
 MANY = 256  # neighbours whose mean is taken without putting them in order
-MORE = 32  # neighbours looked at where a row's own copies fill those that were found
+BEYOND_COPIES = (
+    32  # neighbours more that are looked at where a row's own copies fill those that were found
+)
 
 
 def bend(u):
@@ -173,7 +174,7 @@ class Neighbours:
             part = slice(start, start + size)
             rows = on_grid(X[part])[0]
             unsure = np.ones(len(rows), dtype=bool)
-            if available() and m >= k + SURE:
+            if available() and m >= k + MORE:
                 square[part], index[part], unsure = self._rounded_first(rows, k)
             if unsure.any():
                 at = start + np.flatnonzero(unsure)
@@ -239,7 +240,7 @@ class Neighbours:
             mean = mean_of_first(distance, share, nothing)
             short = share.sum(1) < k
             if others and short.any() and distance.shape[1] < len(self.distinct):
-                distance, index = self.nearest(rows[short], k + MORE)
+                distance, index = self.nearest(rows[short], k + BEYOND_COPIES)
                 share = shares(distance, counts[index], k, beyond)
                 mean[short] = mean_of_first(distance, share, nothing)
             out[start : start + size] = mean

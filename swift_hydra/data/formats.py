@@ -202,9 +202,13 @@ class CsvFile:
         self.separator = separator
 
     def forget_decimal(self):
-        """Cells without quotes that commas part have no decimal comma, whatever training had."""
-        if self.separator == "," and not _has_quotes(self.path, self.reading.encoding):
+        """Where no cell can hold a comma there is no decimal comma, whatever training had."""
+        if self.reading.decimal is not None and self._commas_part_all():
             self.reading = dataclasses.replace(self.reading, decimal=None)
+
+    def _commas_part_all(self):
+        """Is every comma between two cells? The separator is one, and nothing is quoted."""
+        return self.separator == "," and not _has_quotes(self.path, self.reading.encoding)
 
     def look_at(self, keep):
         """Find the decimal mark of the columns ``keep``: what is left out decides nothing.
@@ -220,8 +224,7 @@ class CsvFile:
         return "yes" if self.header else "no"
 
     def _found_decimal(self, keep):
-        # A file whose separator is the comma and that has no quotes cannot have any in a cell.
-        if self.separator == "," and not _has_quotes(self.path, self.reading.encoding):
+        if self._commas_part_all():
             return None
         pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
         names = self.names()
@@ -297,6 +300,8 @@ class CsvFile:
 class ParquetFile(CsvFile):
     """The same for a .parquet file; columns of numbers come as arrays, rows are counted from 0."""
 
+    separator = None  # nothing parts the cells
+
     def __init__(self, path, reading, dates):
         try:
             import pyarrow as arrow
@@ -325,9 +330,6 @@ class ParquetFile(CsvFile):
             for j, name in enumerate(map(str, schema.names))
             if j in self.indexes or name in told or name.startswith("__index_level_")
         ]
-
-    def forget_decimal(self):
-        """Nothing parts the cells."""
 
     def _header_of(self):
         return None  # there always are names

@@ -414,7 +414,7 @@ def _names_columns(first, below, path):
         )
         return True
     # A column with a name above numbers speaks for a header; a stray - or $3 is no name. A number
-    # with a fraction, or one that comes again, speaks for a row, unless all go up.
+    # with a fraction speaks for a row, unless all go up; one that comes again is worth a word.
     names = [j for j in names if re.search(r"[^\W\d_]", first[j]) and _mostly_numbers(columns[j])]
     values = [value for value in top if value is not None and value == value]
     ascending = len(values) >= 5 and all(a < b for a, b in itertools.pairwise(values))

@@ -70,12 +70,10 @@ class Smoother:
         apart = square[torch.from_numpy(~own)]
         typical = max(float(apart.median()), LEAST) if len(apart) else 1.0
         widths = typical * WIDTHS
-        errors = []
-        for width in widths:
-            smoother = Smoother(self.reference, width)
-            parts = [slice(start, start + BLOCK) for start in range(0, len(own), BLOCK)]
-            residuals = [smoother.residuals(self.reference[part], own[part]) for part in parts]
-            errors.append(np.concatenate(residuals).mean())
+        errors = [
+            Smoother(self.reference, width).residuals(self.reference, own).mean()
+            for width in widths
+        ]
         return float(widths[int(np.argmin(errors))])
 
     def residuals(self, Z, own=None):

@@ -47,6 +47,21 @@ def made_table(n=240, d=6, n_anomalies=24, seed=0, shift=2.5):
     return X[order].astype(np.float32), y[order]
 
 
+ROWS = range(60)  # of a file of text
+
+
+def label(i):
+    """The label in its row i."""
+    return int(i % 8 == 0)
+
+
+def write_rows(path, first, row, rows=ROWS, encoding="utf-8"):
+    """A file of a first line, unless it is None, and a line for every number of ``rows``."""
+    lines = [first, *map(row, rows)] if first is not None else list(map(row, rows))
+    path.write_text("".join(line + "\n" for line in lines), encoding=encoding)
+    return path
+
+
 def real_set(name):
     """Path of a real ADBench file, or a skip that says what is missing."""
     for folder in ADBENCH:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import SHORT_FIT
+from helpers import ROWS, SHORT_FIT, label, write_rows
 
 from swift_hydra import SwiftHydra
 from swift_hydra.data.columns import ColumnSettings, Preparation
@@ -16,18 +16,9 @@ from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
 
-ROWS = range(60)
-
-
-def label(i):
-    return int(i % 8 == 0)
-
 
 def written(tmp_path, first, row, name="t.csv", rows=ROWS):
-    path = tmp_path / name
-    lines = ([] if first is None else [first]) + [row(i) for i in rows]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return path
+    return write_rows(tmp_path / name, first, row, rows)
 
 
 def load(path, label_column=None, **settings):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROWS, label
+from helpers import write_rows as write
 
 from swift_hydra.data.catalogue import resolve_dataset
 from swift_hydra.data.columns import ColumnSettings
@@ -16,18 +18,6 @@ from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-ROWS = range(60)
-
-
-def label(i):
-    return int(i % 8 == 0)
-
-
-def write(path, first, row, rows=ROWS, encoding="utf-8"):
-    """A file of a first line and a line for every number of ``rows``."""
-    lines = [first, *map(row, rows)] if first is not None else list(map(row, rows))
-    path.write_text("".join(line + "\n" for line in lines), encoding=encoding)
-    return path
 
 
 def load(path, categorical="refuse", impute="refuse", anomaly_label=None, **how):

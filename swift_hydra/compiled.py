@@ -21,7 +21,7 @@ except ImportError:  # plain NumPy, SciPy and PyTorch run
     njit = None
 
 SMALL = 2**21  # operations below which one thread is faster than two
-CHUNK = 32  # most distances whose smallest is looked at before any of them
+LANE = 16  # most distances whose smallest is looked at before any of them
 MORE = 8  # neighbours that are computed exactly beyond those that are asked for
 
 
@@ -188,32 +188,29 @@ if available():
     without_nan = partial(inlined, fastmath={*FAST, "nnan"})
 
     @without_nan
-    def _threshold(values, size, smallest, best):
-        """Write the smallest of each chunk of values (m,); the len(best)-th smallest of these."""
-        best[:] = f32(np.inf)
-        for chunk in range(len(smallest)):
-            start = chunk * size
-            least = f32(np.inf)
-            for c in range(start, min(start + size, len(values))):
-                least = values[c] if values[c] < least else least
-            smallest[chunk] = least
-            if least < best[-1]:
-                p = len(best) - 1
-                while p > 0 and best[p - 1] > least:
-                    best[p] = best[p - 1]
-                    p -= 1
-                best[p] = least
-        return best[-1]
+    def _least_of_lanes(least, values):
+        """Write the smallest of values (m,) at c, c + L, c + 2 L, ... to least (L,), for all c."""
+        lanes = len(least)
+        least[:] = values[:lanes]
+        for start in range(lanes, len(values), lanes):
+            for c in range(min(lanes, len(values) - start)):
+                value = values[start + c]
+                least[c] = value if value < least[c] else least[c]
+
+    @compiled
+    def least_of_lanes(least, low, high, values):
+        """:func:`_least_of_lanes` of each row of values (n, m): least is (n, L)."""
+        for i in range(low, high):
+            _least_of_lanes(least[i], values[i])
 
     @without_nan
-    def _up_to(values, size, smallest, threshold, at):
+    def _up_to(values, least, threshold, at):
         """Write where values (m,) are up to the threshold; how many, at most len(at) + 1."""
         count = 0
-        for chunk in range(len(smallest)):
-            if smallest[chunk] > threshold:
+        for lane in range(len(least)):
+            if least[lane] > threshold:
                 continue
-            start = chunk * size
-            for c in range(start, min(start + size, len(values))):
+            for c in range(lane, len(values), len(least)):
                 if values[c] <= threshold:
                     if count == len(at):
                         return count + 1
@@ -230,7 +227,10 @@ if available():
             for j in range(len(row)):
                 exact += (row[j] - reference[c, j]) ** 2
             p = min(number, k)
-            while p > 0 and square[p - 1] > exact:  # equal ones come in order
+            # Of equally near ones the first: the candidates come lane by lane.
+            while p > 0 and (
+                square[p - 1] > exact or (square[p - 1] == exact and index[p - 1] > c)
+            ):
                 if p < k:
                     square[p] = square[p - 1]
                     index[p] = index[p - 1]
@@ -241,26 +241,20 @@ if available():
 
     @compiled
     def nearest(square, low, high, index, bound, near, rows, reference):
-        """The k nearest of m reference rows, from rounded squared distances near (n, m).
+        """The k nearest of m reference rows, from rounded squared distances (n, m).
 
-        Writes exact squared distances and numbers (n, k), in order, and the bound (n,) that the
-        rounded values of all rows which were not looked at exceed. ``rows`` (n, d) and
-        ``reference`` (m, d) hold whole numbers.
+        Writes exact squared distances and numbers (n, k), in order. ``bound`` (n,) is one that the
+        rounded values of all rows which are not looked at exceed, and becomes -inf where too many
+        are up to it. ``near`` holds the rounded values and the least of their lanes (n, L),
+        ``rows`` (n, d) and ``reference`` (m, d) hold whole numbers.
         """
-        n_least = square.shape[1] + MORE
-        m = near.shape[1]
-        size = max(min(m // (4 * n_least), CHUNK), 1)
-        smallest = np.empty((m + size - 1) // size, f32)
-        best = np.empty(n_least, f32)
-        at = np.empty(4 * n_least, np.int64)
+        values, least = near
+        at = np.empty(4 * (square.shape[1] + MORE), np.int64)
         for i in range(low, high):
-            # So many chunks have a value up to it, so as many values at least are up to it.
-            threshold = _threshold(near[i], size, smallest, best)
-            count = _up_to(near[i], size, smallest, threshold, at)
+            count = _up_to(values[i], least[i], bound[i], at)
             if count > len(at):  # many are level
                 bound[i] = -np.inf
                 continue
-            bound[i] = threshold
             _exactly(square[i], index[i], at[:count], rows[i], reference)
 
 
@@ -325,7 +319,13 @@ def nearest_rows(near, rows, reference, k):
     """
     square = np.zeros((len(rows), k))
     index = np.zeros((len(rows), k), np.int64)
-    bound = np.empty(len(rows))
-    shares = parts(len(rows), near.size)
-    run(nearest, shares, square, [[index, bound, near, rows, reference]] * len(shares))
+    n, m = near.shape
+    n_least = k + MORE
+    least = np.empty((n, -(-m // max(min(m // (4 * n_least), LANE), 1))), np.float32)
+    shares = parts(n, near.size)
+    run(least_of_lanes, shares, least, [[near]] * len(shares))
+    # So many lanes have a value up to it, so as many values at least are up to it.
+    bound = np.partition(least, n_least - 1, axis=1)[:, n_least - 1].astype(np.float64)
+    given = [index, bound, (near, least), rows, reference]
+    run(nearest, shares, square, [given] * len(shares))
     return square, index, bound

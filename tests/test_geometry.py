@@ -102,6 +102,20 @@ def test_compiled_neighbours_are_the_plain_ones(X, k):
     assert all(np.array_equal(a, b) for a, b in zip(compiled_ones, plain, strict=True))
 
 
+@pytest.mark.parametrize("d, k", [(2, 40), (3, 21), (3, 6)])
+def test_of_equally_near_rows_the_first_is_taken(d, k):
+    """On a lattice most neighbours are level, more of them than are asked for."""
+    grid = np.stack(np.meshgrid(*[np.arange(8.0) / 4] * d), axis=-1).reshape(-1, d)
+    X = np.random.default_rng(0).permutation(grid)[:400]
+    search = Neighbours(X)
+    distance, index = search.nearest(X[:100], k)
+    every = search.nearest(X[:100], len(X))
+    assert np.array_equal(distance, every[0][:, :k])
+    assert np.array_equal(index, every[1][:, :k])
+    level = np.diff(every[0], axis=1) == 0
+    assert level.mean() > 0.5 and (np.diff(every[1], axis=1)[level] > 0).all()
+
+
 @pytest.mark.skipif(not compiled.available(), reason="numba is not installed: pip install numba")
 @pytest.mark.parametrize("shape", [(0, 5, 3), (1, 1, 1), (7, 33, 12), (600, 700, 50)])
 @pytest.mark.parametrize("metric", ["cityblock", "euclidean"])

@@ -28,6 +28,7 @@ from helpers import ROOT, SHORT, made_table
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.bench.records import load_records
+from swift_hydra.data.rows import MIN_NORMALS
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -65,8 +66,10 @@ def random_table(number):
     share = KNOWN[known]
     n_known = round(share * truth.sum()) if isinstance(share, float) else min(share, truth.sum())
     y = np.zeros(n, dtype=int)
-    y[rng.permutation(np.flatnonzero(truth))[:n_known]] = 1
+    y[rng.permutation(np.flatnonzero(truth))[: min(n_known, n - MIN_NORMALS)]] = 1
     y[(y == 0) & (rng.random(n) < rng.choice([0, 0.5]))] = -1
+    if not (y == 0).any():  # of 1 and -1 alone nobody can tell what they mean
+        y[y == -1] = 0
     settings = {
         "random_state": number,
         "fast": number % 3 == 0,

@@ -18,12 +18,13 @@ import numpy as np
 
 from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz
 from swift_hydra.data.frames import as_text
-from swift_hydra.data.layout import PAIR, Known
+from swift_hydra.data.header import Known
 from swift_hydra.data.reading import Reading, number
+from swift_hydra.data.separator import PAIR
 from swift_hydra.data.table import CellParser, Table, as_table, listed
 from swift_hydra.settings import InputError
 
-COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see layout.distinct
+COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
 

@@ -16,21 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from swift_hydra.data.frames import arrow_values, cells_of
-from swift_hydra.data.layout import (
-    PEEKED_CELLS,
-    PEEKED_ROWS,
-    Lines,
-    distinct,
-    has_header,
-    read_preamble,
-    read_rows,
-)
+from swift_hydra.data.header import distinct, has_header
+from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import find_decimal, open_text
+from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, text_columns
 from swift_hydra.settings import InputError
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
 MOST_COLUMNS = 100_000
+PEEKED_ROWS = 200  # rows that say whether the first one names the columns
+PEEKED_CELLS = 200_000
 TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
 TEXTS_OF_ARROW = ("string", "large_string", "string_view")
 # What pandas calls an index without a name, or one that was written and read before.
@@ -180,7 +176,7 @@ class CsvFile:
     Args:
         path: the file.
         reading: a :class:`data.reading.Reading`.
-        known: a :class:`data.layout.Known` of the training table, or None.
+        known: a :class:`data.header.Known` of the training table, or None.
 
     Attributes:
         header: its names, or None.
@@ -392,7 +388,7 @@ def open_table(path, reading, dates, known=None):
         path: the file.
         reading: a :class:`data.reading.Reading`.
         dates: take dates as days since 1970.
-        known: a :class:`data.layout.Known` of the training table, or None.
+        known: a :class:`data.header.Known` of the training table, or None.
 
     Raises:
         InputError: for another suffix, and whatever is wrong with the file.

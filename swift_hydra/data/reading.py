@@ -118,7 +118,7 @@ class Reading:
     def after(self, training):
         """This reading, and what is not given as the training table's file was read.
 
-        The header is left as it is: see :func:`data.layout.has_header`.
+        The header is left as it is: see :func:`data.header.has_header`.
 
         Args:
             training: what :meth:`remembered` made, or None.

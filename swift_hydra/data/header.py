@@ -1,0 +1,189 @@
+"""Whether the first row of a text file names the columns.
+
+Shapes: d columns.
+"""
+
+import itertools
+import re
+import warnings
+from typing import NamedTuple
+
+from swift_hydra.data.reading import is_number, numeric
+
+PANDAS_ROWS = 3  # columns from which 0, 1, 2, ... are rather names than values
+
+
+class Known(NamedTuple):
+    """What a table to score can be compared with."""
+
+    names: list | None  # d names of the training table
+    header: str | None  # "yes" or "no": whether its file had one; None where that is not known
+    texts: dict  # of its text columns, {number: texts}
+
+
+def has_header(first, below, path, known=None, gaps=frozenset()):
+    """Does the first row name the columns?
+
+    A table to score is judged by its first line and the training table alone, where that is known:
+    a row's reading does not depend on the rows beside it.
+
+    Args:
+        first: cells of the first row.
+        below: the next rows.
+        path: the file, for messages.
+        known: a :class:`Known` of the training table, or None.
+        gaps: texts in lower case that stand for a gap.
+    """
+    below = [row for row in below if len(row) == len(first)]
+    known_gaps = [_without(row, gaps) for row in (first, *below)]
+    if known is None:
+        return _names_columns(known_gaps[0], known_gaps[1:], path)
+    cells = {cell.strip() for cell in distinct([cell.strip() for cell in first])}
+    names = set(known.names or ())
+    made_up = names == {f"x{j}" for j in range(len(names))}
+    if names and names <= cells:
+        return True
+    if known.header == "no":
+        return False
+    if known.header is None and (made_up or not names):
+        return _names_columns(known_gaps[0], known_gaps[1:], path)
+    if any(numeric(name) is None for name in names & cells):
+        return True
+    texts = [known.texts.get(j, ()) for j in range(len(first))]
+    if names and all(cell.strip() in of for cell, of in zip(first, texts, strict=True)):
+        return False  # a row of texts that training knew
+    return not any(map(is_number, first))
+
+
+def _without(row, gaps):
+    """A row with nothing in the place of texts that stand for that."""
+    return ["" if cell.strip().casefold() in gaps else cell for cell in row]
+
+
+def _names_columns(first, below, path):
+    """:func:`has_header` of a table of which nothing is known."""
+    top = [numeric(cell) for cell in first]
+    numbers = [cell.strip() for cell in first if is_number(cell)]
+    texts = [j for j, value in enumerate(top) if value is None]
+    if not below:
+        return bool(texts) and not numbers
+    columns = [[cell.strip() for cell in column] for column in zip(*below, strict=True)]
+    if _counts(first, below, path):
+        return True
+    if not texts:
+        return False
+    # A text that comes again below is a value.
+    names = [j for j in texts if first[j].strip() not in columns[j]]
+    if not numbers:
+        return 2 * len(names) >= len(texts)
+    if len(names) == len(texts) and _runs(first, top, columns, names):
+        warnings.warn(
+            f"{path}: the numbers of the first line go all up or down, as years or wavelengths do, "
+            "and it is taken as names: if it is a row give --header no",
+            stacklevel=2,
+        )
+        return True
+    # A column with a name above numbers speaks for a header; a stray - or $3 is no name. A number
+    # with a fraction speaks for a row, unless all go up; one that comes again is worth a word.
+    names = [j for j in names if re.search(r"[^\W\d_]", first[j]) and _mostly_numbers(columns[j])]
+    values = [value for value in top if value is not None and value == value]
+    ascending = len(values) >= 5 and all(a < b for a, b in itertools.pairwise(values))
+    if ascending:
+        return bool(names)
+    again = [j for j, cell in enumerate(first) if is_number(cell) and cell.strip() in columns[j]]
+    fractions = [j for j, value in enumerate(top) if value is not None and value % 1 > 0]
+    if len(names) > len(fractions) and again:
+        warnings.warn(
+            f"{path}: the first line is taken as names, though numbers stand in it: if it is a row "
+            "give --header no",
+            stacklevel=2,
+        )
+    return len(names) > len(fractions)
+
+
+def _runs(first, top, columns, names):
+    """Are the numbers of the first row, beside texts ``names``, rather names than values?
+
+    They go all up or all down, and none is like a value of its column, or a text stands above few
+    others that come again and again.
+    """
+    at = [j for j, cell in enumerate(first) if is_number(cell)]
+    steps = [b - a for a, b in itertools.pairwise(top[j] for j in at)]
+    if len(at) < PANDAS_ROWS or not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
+        return False
+    if any(len(set(columns[j])) <= max(len(columns[j]) / 5, 2) for j in names):
+        return True
+    for j in at:
+        values = [value for cell in columns[j] if (value := numeric(cell)) is not None]
+        if not values or min(values) <= top[j] <= max(values):
+            return False
+    return True
+
+
+def _mostly_numbers(cells):
+    values = [numeric(cell) for cell in cells]
+    values = [value for value in values if value is None or value == value]
+    return bool(values) and 2 * sum(value is not None for value in values) > len(values)
+
+
+def _counts(first, below, path):
+    """Do the numbers of the first row count the columns from 0, as the names that pandas makes up?
+
+    What may be a row is told either way.
+    """
+    at = [j for j, cell in enumerate(first) if is_number(cell)]
+    start = first[at[0]].strip() if at else None
+    # Rows that count on (0 1 2, 1 2 3, ...) are values.
+    if start not in ("0", "1") or not _counting(first, at) or _counting(below[0], at):
+        return False
+    names = start == "0" and _are_names(first, below, at)
+    again = any(row[j].strip() == first[j].strip() for row in below for j in at)
+    if not names and (len(at) < 2 or len(at) < len(first) or again):
+        return False
+    taken = (
+        ", as the names that pandas makes up, and is taken as such: if it is a row give --header no"
+        if names
+        else " and is taken as a row: if it names them give --header yes"
+    )
+    warnings.warn(
+        f"{path}: the first line counts the columns ({start} to {first[at[-1]].strip()}){taken}",
+        stacklevel=2,
+    )
+    return names
+
+
+def _counting(row, at):
+    """Is every one of the cells of a row one more than the one before?"""
+    cells = [row[j].strip() for j in at]
+    start = cells[0]
+    if not start.isdecimal() or len(start) > 9:
+        return False
+    return cells == [str(int(start) + k) for k in range(len(cells))]
+
+
+def _are_names(first, below, at):
+    """Fewer than three such names are some over fractions alone, or beside an index, alone."""
+    if len(at) >= PANDAS_ROWS:
+        return True
+    if not first[0].strip() and [row[0].strip() for row in below] == [*map(str, range(len(below)))]:
+        return True
+    fractions = all(re.search("[.,]", row[j]) for row in below for j in at if row[j].strip())
+    return fractions and len(at) > 1
+
+
+def distinct(names):
+    """The names, of which a repeated one gets .1, .2, ... as in pandas."""
+    given = set(names)
+    taken = set()
+    last = {}
+    out = []
+    for name in names:
+        new = name
+        k = last.get(name, 0)
+        while new in taken or (k and new in given):
+            k += 1
+            new = f"{name}.{k}"
+        last[name] = k
+        taken.add(new)
+        out.append(new)
+    return out

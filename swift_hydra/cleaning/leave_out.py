@@ -14,6 +14,7 @@ from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.seeds import stage_rng
 
 OFTEN = 3  # copies up to which a row may have been written twice by mistake
+SHARE_OFTEN = 0.1  # of the rows with copies, that have more than so many: no row's are a mistake
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
 
@@ -44,6 +45,8 @@ class LeaveOut:
         # Many copies are no slip: a code, a template. (Of a table written k times all are k times
         # as many.)
         often = size > OFTEN * np.gcd.reduce(size)
+        # Nor are its fewer copies of other rows then.
+        often |= size[often].sum() > SHARE_OFTEN * size[size > 1].sum()
         self._met_again = (size > 1) & (often | frequent | _made_of_common_values(Z, same))
 
     def _deal(self, y, n_folds, frequent, rng):

@@ -130,3 +130,15 @@ def test_templates_are_met_again():
         fresh = np.concatenate([rng.normal(size=(1800, 6)), kinds[rng.integers(0, 3, 200)]])
         flagged.append(model.predict(fresh).mean())
     assert np.mean(flagged) < 0.14, flagged  # of .1; .18 to .21 by the copies' left-out scores
+
+
+@pytest.mark.parametrize("often, size", [(True, 100), (False, 3000)])
+def test_rows_of_a_pool_are_met_again_however_few_copies_they_have(often, size):
+    """Where most copies are many those of the others are no mistake; else a pair may be one."""
+    rng = np.random.default_rng(0)
+    row = rng.integers(0, size, 300)
+    X = rng.normal(size=(size, 6))[row]
+    y = (rng.permutation(len(X)) < len(X) // 5).astype(int)
+    met = LeaveOut(X, y, 4, 0).as_fresh(np.zeros(len(X)), lambda rows: np.ones(len(rows)))
+    copied = np.bincount(row)[row] > 1
+    assert copied.any() and np.array_equal(met == 1, copied & often)

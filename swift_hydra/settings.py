@@ -300,6 +300,8 @@ def run_main(main):
     """
     _open_streams()
     _end_tidily()
+    if signal.getsignal(signal.SIGINT) == _interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.formatwarning = lambda message, *_: f"warning: {one_line(message)}\n"
     try:
         main()
@@ -318,6 +320,13 @@ def guard_imports():
         os._exit(_said(error))  # an exception that nobody caught would end with code 1
 
     sys.excepthook = end
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(number, frame):
+    """Ctrl-C while libraries are loaded, whose compiled code may not bear an exception."""
+    os._exit(_said(KeyboardInterrupt()))
 
 
 def _said(error):

@@ -212,8 +212,10 @@ def killed(arguments, number, after):
         except ProcessLookupError:
             return wrong
         time.sleep(0.05)
+    listed = ["ps", "-o", "pid=,stat=,args=", "-g", str(process.pid)]
+    left = subprocess.run(listed, capture_output=True, text=True).stdout
     os.killpg(process.pid, signal.SIGKILL)
-    return [*wrong, "a process is left"]
+    return [*wrong, f"left: {left.strip()}"]
 
 
 def files_below(folder):
@@ -302,7 +304,7 @@ class Kills:
         """Kills of one sweep that goes on: nothing recorded is lost, computed again or failed."""
         rng = random.Random(0)
         command = [ROOT / "benchmark.py", "--datasets", self.made.parent, "--jobs", 2]
-        command += ["--methods", "kNN,ExtraTrees,LightGBM", "--protocols", "seen,few"]
+        command += ["--methods", "kNN,ExtraTrees,IsolationForest", "--protocols", "seen,few"]
         before = {}
         for i in range(3 * n):
             number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[i % 3]

@@ -53,7 +53,8 @@ def spread(cells, backend, jobs, connect=CONNECT):
 def _loky(cells, jobs, _):
     pool = Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")
     with _interrupts_ignored():
-        records = pool(delayed(run_cell)(cell, os.getpid()) for cell in cells)  # starts the workers
+        here = os.getpid()  # the parent of the workers that are started now
+        records = pool(delayed(run_cell)(cell, here, parent=here) for cell in cells)
     yield from records
 
 

@@ -122,7 +122,7 @@ class Cell:
         return lock_record(self.records, self.key, holder)
 
 
-def run_cell(cell, sweep=None, start=START, make=make_method):
+def run_cell(cell, sweep=None, start=START, make=make_method, parent=None):
     """Compute a cell in a child process unless its record is there.
 
     A child that ended without a record is started once more (the machine may have been out of
@@ -133,6 +133,7 @@ def run_cell(cell, sweep=None, start=START, make=make_method):
         sweep: process number of the sweep; a worker of its own ends when the sweep does.
         start: how the child is started, a method of multiprocessing.
         make: a function of a method's name and a seed that gives an unfitted detector.
+        parent: process number of what started this one, where it is known: it may be gone by now.
 
     Returns:
         The record.
@@ -141,7 +142,7 @@ def run_cell(cell, sweep=None, start=START, make=make_method):
         InputError: if this process may not start others.
     """
     if sweep not in (None, os.getpid()):
-        _die_with_parent()
+        die_with_parent(parent)
     if multiprocessing.current_process().daemon:
         raise InputError(
             "this worker may not start processes, every cell needs one: dask worker --no-nanny"
@@ -189,19 +190,22 @@ def _kill_group(number):
             os.killpg(number, signal.SIGKILL)
 
 
-def _die_with_parent(leads=False):
+def die_with_parent(parent=None, leads=False):
     """Leave when the process that started this one is gone, such as a sweep killed by SIGKILL.
 
     Args:
+        parent: its process number; None takes that of today.
         leads: this process leads a group of its own, which ends with it.
     """
-    if getattr(_die_with_parent, "watched", None) == os.getpid():
+    if getattr(die_with_parent, "watched", None) == os.getpid():
         return
-    _die_with_parent.watched = os.getpid()
-    parent = os.getppid()
+    die_with_parent.watched = os.getpid()
+    parent = parent or os.getppid()
+    # Of a child of a server, which asked for it: it can be gone before this process looks.
+    asked = multiprocessing.parent_process()
 
     def watch():
-        while os.getppid() == parent:
+        while os.getppid() == parent and (asked is None or asked.is_alive()):
             time.sleep(POLL_SECONDS)
         if leads:
             _kill_group(os.getpid())  # this process too
@@ -215,7 +219,7 @@ def _child(cell, make):
     leads = hasattr(os, "setpgrp")
     if leads:
         os.setpgrp()
-    _die_with_parent(leads)
+    die_with_parent(leads=leads)
     with cell.lock("child"):
         if cell.find() is None:
             cell.write(_computed(cell, make))

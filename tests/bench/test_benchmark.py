@@ -21,7 +21,7 @@ import torch
 from helpers import ROOT, made_table, run_script
 
 import swift_hydra.benchmark as benchmark
-from swift_hydra.bench.cell import Cell, run_cell
+from swift_hydra.bench.cell import ORPHANED, Cell, die_with_parent, run_cell
 from swift_hydra.bench.methods import GROUPS, check_method, make_method
 from swift_hydra.bench.records import (
     RecordKey,
@@ -160,6 +160,20 @@ def test_an_end_at_three_random_moments_damages_nothing(tmp_path):
     assert all(now[key] == record for key, record in before.items())
     assert [record["failed"] for record in now.values()] == [None] * len(now)
     assert all(np.isfinite(record["auc_roc"]) for record in now.values())
+
+
+def _worker_of(parent):
+    die_with_parent(parent)
+    time.sleep(60)
+
+
+def test_a_worker_whose_sweep_was_gone_before_it_looked_leaves():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    worker = multiprocessing.get_context("fork").Process(target=_worker_of, args=(gone.pid,))
+    worker.start()
+    worker.join(30)
+    assert worker.exitcode == ORPHANED
 
 
 class Watched(Cell):

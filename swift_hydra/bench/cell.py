@@ -201,8 +201,8 @@ def die_with_parent(parent=None, leads=False):
         return
     die_with_parent.watched = os.getpid()
     parent = parent or os.getppid()
-    # Of a child of a server, which asked for it: it can be gone before this process looks.
-    asked = multiprocessing.parent_process()
+    # A leader is a server's child: who asked the server for it can be gone before it looks.
+    asked = multiprocessing.parent_process() if leads else None
 
     def watch():
         while os.getppid() == parent and (asked is None or asked.is_alive()):

@@ -200,8 +200,9 @@ class TableDetector(BaseEstimator):
         here = frame_names(X)
         if here is None:
             return X
-        if names is None and set(here) == set(self.columns_.names):
-            names = self.columns_.names  # x0, x1, ... in a frame are those that messages speak of
+        if names is None:  # of an array: x0, x1, ... that messages speak of, or pandas' 0, 1, ...
+            made_up = (self.columns_.names, [str(j) for j in range(self.n_features_in_)])
+            names = next((some for some in made_up if set(here) == set(some)), None)
         if names is None or here == names:
             return X
         known, present = set(names), set(here)
@@ -217,8 +218,8 @@ class TableDetector(BaseEstimator):
             parts += [f"column {listed(map(repr, twice))} is there more than once"] if twice else []
             parts = parts or ["a column is there fewer times than in training"]
             raise InputError(
-                f"X: {' and '.join(parts)}: give the columns it was trained on, {listed(names)}, "
-                "in any order"
+                f"X: {' and '.join(parts)}: give the columns it was trained on, "
+                f"{listed(map(repr, names))}, in any order"
             )
         # Of the labels' name there may be any number, of the others there is one here.
         given = frame_names(X)

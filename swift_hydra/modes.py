@@ -5,6 +5,7 @@ device: all of them are usual in somebody's own script, and none is meant for th
 """
 
 import contextlib
+import os
 import threading
 
 import torch
@@ -32,6 +33,18 @@ class _Single:
 
 
 _single = _Single()
+
+
+def _alone():
+    """In a forked child: the threads that asked are not there, and their lock may be held."""
+    global _single
+    if _single._n:
+        torch.set_default_dtype(_single._before)
+    _single = _Single()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_alone)
 
 
 @contextlib.contextmanager

@@ -460,6 +460,6 @@ def _centre_and_scale(column):
                 return centre, max((high - low) / deviations, SMALLEST)
     away = np.abs(values - centre)
     away = away[away > step * np.maximum(np.abs(values), abs(centre))]
-    if not len(away):
-        return centre, 1.0
+    if not len(away):  # a constant: its own size is all that is known of its unit
+        return centre, max(abs(centre), SMALLEST) if centre else 1.0
     return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)

@@ -244,6 +244,11 @@ class _Resuming:
         size = reply.headers.get("Content-Length")
         total = have + int(size) if size and size.isdigit() else None
         most = min(total or MOST_BYTES, 4 * MOST_BYTES)
+        if total is not None and total > most:
+            raise InputError(
+                f"{self.name}: {url} has {total} bytes, more than {most}: refused, check the "
+                "address or --source"
+            )
         start = time.monotonic()
         came = 0
         with (
@@ -253,6 +258,7 @@ class _Resuming:
             while block := reply.raw.read1(BLOCK):
                 came += len(block)
                 if have + came > most:
+                    self.part.unlink(missing_ok=True)  # of another file, whatever comes next
                     raise InputError(
                         f"{self.name}: {url} sends more than {most} bytes: refused, check the "
                         "address or --source"

@@ -19,8 +19,7 @@ import numpy as np
 from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz
 from swift_hydra.data.frames import as_text
 from swift_hydra.data.header import Known
-from swift_hydra.data.reading import Reading, number
-from swift_hydra.data.separator import PAIR
+from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.table import CellParser, Table, as_table, listed
 from swift_hydra.settings import InputError
 
@@ -132,7 +131,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         *cells, last = file.cells(given, [*keep, label])
         blocks.append(parse(n, cells, numbers))
         if not isinstance(last, np.ndarray):
-            last = np.array([_label_text(cell, file.decimal) for cell in last])
+            last = np.array([_label_text(cell, file.decimal) for cell in last], dtype=object)
         labels.append(last)
         lines.append(numbers)
     lines = None if isinstance(file, ParquetFile) else [line for piece in lines for line in piece]
@@ -149,7 +148,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
 def _label_text(cell, decimal):
     """A label's text: 1 of ``1,0`` where the file has decimal commas."""
     text = as_text(cell)
-    return as_text(number(text, ",")) if decimal == "," and PAIR.fullmatch(text) else text
+    return as_text(number(text, ",")) if decimal == "," and COMMA.fullmatch(text) else text
 
 
 class How(NamedTuple):

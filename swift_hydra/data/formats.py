@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.data.frames import arrow_values, cells_of
+from swift_hydra.data.frames import arrow_objects, arrow_values, as_text, cells_of
 from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
-from swift_hydra.data.reading import find_decimal, open_text
+from swift_hydra.data.reading import composed, find_decimal, open_text
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, text_columns
 from swift_hydra.settings import InputError
@@ -310,6 +310,11 @@ class ParquetFile(CsvFile):
         self.arrow = arrow
         try:
             self.file = parquet.ParquetFile(path)
+            # A text is read once, however often it comes: a small file can hold gigabytes of them.
+            schema = self.file.schema_arrow
+            texts = [field.name for field in schema if str(field.type) in TEXTS_OF_ARROW]
+            if texts:
+                self.file = parquet.ParquetFile(path, read_dictionary=texts)
         except (arrow.ArrowException, OSError) as error:
             raise InputError(
                 f"{path} is no readable .parquet file ({_short(error)}): write it again"
@@ -318,7 +323,7 @@ class ParquetFile(CsvFile):
         self.width = len(schema)
         if not self.width:
             raise InputError(f"{path} has no column: write the table again")
-        self._name([str(name) for name in schema.names])
+        self._name([composed(str(name)) for name in schema.names])
         # pandas says which columns its index became; other writers of its frames keep the names.
         told = {str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())}
         self.indexes = [
@@ -333,7 +338,8 @@ class ParquetFile(CsvFile):
     def _found_decimal(self, keep):
         """The decimal mark of the columns of texts, see :func:`data.reading.find_decimal`."""
         is_dictionary = self.arrow.types.is_dictionary
-        types = [self.file.schema_arrow.types[j] for j in keep]
+        every = self.file.schema_arrow.types  # made anew by every call
+        types = [every[j] for j in keep]
         kinds = [kind.value_type if is_dictionary(kind) else kind for kind in types]
         texts = [j for j, kind in zip(keep, kinds, strict=True) if str(kind) in TEXTS_OF_ARROW]
         if not texts:
@@ -341,7 +347,7 @@ class ParquetFile(CsvFile):
 
         def cells():
             for _, columns, _ in self.pieces(texts, PIECE_ROWS):
-                yield [[cell or "" for cell in column.to_pylist()] for column in columns]
+                yield [[cell or "" for cell in arrow_objects(column)] for column in columns]
 
         return find_decimal(cells(), self.path, [self.header[j] for j in texts])
 
@@ -364,17 +370,27 @@ class ParquetFile(CsvFile):
             for cells in found
         ]
 
-    @staticmethod
-    def ids(cells):
-        cells = cells.to_pylist()
-        return [
-            cell.decode(errors="backslashreplace")
-            if isinstance(cell, bytes)
-            else ""
-            if cell is None
-            else str(cell)
-            for cell in cells
-        ]
+    def ids(self, cells):
+        kind = str(cells.type)
+        # Python's own times end with microseconds, its dates with the year 9999.
+        if kind.startswith(("time", "date")):
+            cells = cells.cast(self.arrow.string())
+        if kind.startswith("fixed_size_binary"):
+            return ["" if cell is None else cell.hex() for cell in cells.to_pylist()]
+        if kind in ("float", "halffloat"):  # .1 is meant as .1
+            return [as_text(cell) for cell in np.asarray(cells)]
+        return [_id_text(cell) for cell in arrow_objects(cells)]
+
+
+def _id_text(cell):
+    """An id as a text: of bytes that are no text their digits, after 0x."""
+    if isinstance(cell, bytes):
+        try:
+            text = cell.decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        return text if text.isprintable() else f"0x{cell.hex()}"
+    return "" if cell is None else str(cell)
 
 
 def _short(error):

@@ -13,6 +13,7 @@ import re
 
 import numpy as np
 
+from swift_hydra.data.reading import composed
 from swift_hydra.settings import InputError
 
 DAY = np.timedelta64(1, "D")
@@ -29,9 +30,9 @@ class Days(np.ndarray):
 def frame_names(X):
     """The column names of a data frame as texts, or None for anything else."""
     if hasattr(X, "column_names"):  # Arrow
-        return [str(name) for name in X.column_names]
+        return [composed(str(name)) for name in X.column_names]
     if hasattr(X, "columns") and (hasattr(X, "iloc") or hasattr(X, "get_columns")):
-        return [str(name) for name in X.columns]
+        return [composed(str(name)) for name in X.columns]
     return None
 
 
@@ -113,7 +114,17 @@ def arrow_values(column):
     # Python's own dates end with the year 9999, and it has no float32.
     if kind.startswith(("float", "double", "timestamp", "date", "duration")):
         return np.asarray(column)
-    return np.array([*column.to_pylist(), None], dtype=object)[:-1]
+    parts = column.chunks if hasattr(column, "chunks") else [column]
+    cells = [cell for part in parts for cell in arrow_objects(part)]
+    return np.array([*cells, None], dtype=object)[:-1]
+
+
+def arrow_objects(column):
+    """The values of an Arrow array; what a dictionary holds is one object for all its rows."""
+    if not hasattr(column, "dictionary"):
+        return column.to_pylist()
+    words = column.dictionary.to_pylist()
+    return [None if i is None else words[i] for i in column.indices.to_pylist()]
 
 
 def cells_of(values, where, dates=False):
@@ -210,7 +221,7 @@ def _number(cell, where):
 def as_text(cell):
     """The text of a value, whatever held it: True, 7 (of 7.0 too), 1234567, 0.1; "" of a gap."""
     if isinstance(cell, str):
-        return cell.strip()
+        return composed(cell.strip())
     if isinstance(cell, (bool, np.bool_)):
         return str(bool(cell))
     if is_missing(cell):

@@ -8,14 +8,15 @@ Without any 1 nothing is known.
 """
 
 import decimal
+import math
 import numbers
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.frames import as_text, is_missing, same_value, unmasked
-from swift_hydra.data.reading import MISSING
+from swift_hydra.data.frames import EXACT, as_text, is_missing, same_value, unmasked
+from swift_hydra.data.reading import MISSING, composed
 from swift_hydra.data.table import array_of, listed, place
 from swift_hydra.settings import InputError
 
@@ -63,7 +64,7 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         InputError: not 1-D, an empty label, values of which none is known for the anomaly,
             anomalies only, fewer than ``least`` anomalies, more than half anomalies.
     """
-    wanted = () if anomaly_label is None else {str(anomaly_label).strip().casefold()}
+    wanted = () if anomaly_label is None else {str(_word(anomaly_label)).casefold()}
     values = _values(y, source, lines, gaps.difference(wanted))
     if anomaly_label is None:
         labels = _known(values, source)
@@ -81,20 +82,34 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         raise InputError(
             f"{source}: there is 1 anomaly among {n} rows: at least {least} are needed"
         )
-    if 2 * n_anomalies > n and not majority:
-        message = (
-            f"{source}: {n_anomalies} of {n} rows are labelled as anomalies, more than half: if "
-            f"another label than {_shown(labels.classes[1:])[0]} is the anomaly, {SAY}; if this is "
-            "meant, give --majority-anomalies (majority_anomalies=True)"
-        )
-        if least > 1:
-            raise InputError(message)
-        warnings.warn(message, UserWarning, stacklevel=5)  # where fit was called
+    if not majority:
+        _ask_about_majority(labels, source, refuse=least > 1)
     return labels
 
 
+def _ask_about_majority(labels, source, refuse):
+    """Refuse, or warn, where more are anomalies than not; unlabelled rows beside them say nothing.
+
+    Where most of the labelled rows alone are anomalies, that may well be meant: a warning.
+    """
+    n_anomalies = int((labels.y == 1).sum())
+    n_labelled = int((labels.y != -1).sum())
+    n = n_labelled if 0 in labels.y else len(labels.y)
+    if 2 * n_anomalies <= n:
+        return
+    message = (
+        f"{source}: {n_anomalies} of {n} rows {'with -1 left out ' * (n < len(labels.y))}are "
+        f"labelled as anomalies, more than half: if another label than "
+        f"{_shown(labels.classes[1:])[0]} is the anomaly, {SAY}; if this is meant, give "
+        "--majority-anomalies (majority_anomalies=True)"
+    )
+    if refuse and 2 * n_anomalies > len(labels.y):
+        raise InputError(message)
+    warnings.warn(message, UserWarning, stacklevel=6)  # where fit was called
+
+
 def _values(y, source, lines, gaps):
-    """(n,) float64, or texts where some label is no number."""
+    """(n,) float64, or texts where some label is no number that float64 holds to the digit."""
     if isinstance(y, np.ma.MaskedArray):
         y = unmasked(y)
     try:
@@ -111,11 +126,9 @@ def _values(y, source, lines, gaps):
         raise InputError(f"{source}: there is no label: give one per row")
     if y.dtype.kind not in "biufOUS":
         raise InputError(f"{source}: the labels have dtype {y.dtype}: {SAY}, {RECODE}")
-    if y.dtype.kind == "S":
-        y = np.char.decode(y, "utf-8", "replace")
-    if y.dtype.kind in "OU":
-        cells = [cell.decode(errors="replace") if isinstance(cell, bytes) else cell for cell in y]
-        cells = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
+    exact = y.dtype.kind in "iu" and bool(((y > EXACT) | (y < -EXACT)).any())
+    if y.dtype.kind in "OUS" or exact:
+        cells = [_word(cell) for cell in y]
         gap = [
             is_missing(cell) or (isinstance(cell, str) and cell.casefold() in gaps)
             for cell in cells
@@ -124,17 +137,28 @@ def _values(y, source, lines, gaps):
         try:
             return np.array([_float(cell) for cell in cells])
         except (TypeError, ValueError, OverflowError):
-            return np.array([_text(cell) for cell in cells])
+            # As objects: numpy's own texts take the room of the longest one each.
+            return np.array([*map(_text, cells), None], dtype=object)[:-1]
     values = y.astype(np.float64)
     _refuse_gaps(np.isnan(values), values, source, lines)
     return values
 
 
+def _word(cell):
+    """A label as it is compared: bytes are texts, without spaces around."""
+    if isinstance(cell, bytes):
+        cell = cell.decode(errors="replace")
+    return composed(cell.strip()) if isinstance(cell, str) else cell
+
+
 def _float(cell):
-    """A label's number; ``1_0`` is none, as in the other columns."""
+    """A label's number; ``1_0`` is none, as in the other columns, nor what float64 would merge."""
     if isinstance(cell, str) and "_" in cell:
         raise ValueError(cell)
-    return float(cell)
+    value = float(cell)
+    if abs(value) > EXACT and math.isfinite(value):
+        raise ValueError(cell)
+    return value
 
 
 def _text(cell):
@@ -156,7 +180,7 @@ def _refuse_gaps(gap, cells, source, lines):
 
 
 def _shown(values):
-    return [f"{v:g}" if isinstance(v, (float, np.floating)) else repr(str(v)) for v in values]
+    return [as_text(v) if isinstance(v, (float, np.floating)) else repr(str(v)) for v in values]
 
 
 def _known(values, source):
@@ -185,8 +209,8 @@ def _known(values, source):
             classes = different.astype(np.int64) if whole else different
             return Labels((values == anomaly).astype(np.int64), classes)
     else:
-        folded = np.char.lower(values)
-        found = set(np.unique(folded).tolist())
+        folded = np.array([text.lower() for text in values], dtype=object)
+        found = set(folded.tolist())
         for normal, anomaly in TEXT_PAIRS:
             if found <= {normal, anomaly}:
                 y = (folded == anomaly).astype(np.int64)
@@ -200,8 +224,8 @@ def _known(values, source):
 
 def _say_other_cases(values, wanted):
     """Warn of texts that differ from the anomalies' label in upper and lower case alone."""
-    like = np.unique(values[np.char.lower(values) == wanted.lower()])
-    others = [text for text in like.tolist() if text != wanted]
+    like = sorted({text for text in values if text.lower() == wanted.lower()})
+    others = [text for text in like if text != wanted]
     if others and len(others) < len(like):  # where there are no others these are refused
         warnings.warn(
             f"label {listed(map(repr, others))} differs from {wanted!r} in upper and lower case "
@@ -213,7 +237,7 @@ def _say_other_cases(values, wanted):
 
 def _chosen(values, anomaly_label, source):
     """Labels of which one value is the anomaly and all others are normal."""
-    wanted = anomaly_label.strip() if isinstance(anomaly_label, str) else anomaly_label
+    wanted = _word(anomaly_label)
     if values.dtype.kind == "f":
         word = str(wanted).casefold()
         if word in BOOLS and set(values.tolist()) <= {0.0, 1.0}:  # bools of a frame are numbers

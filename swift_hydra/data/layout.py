@@ -4,8 +4,8 @@ import collections
 import csv
 import itertools
 import re
-import unicodedata
 
+from swift_hydra.data.reading import composed
 from swift_hydra.settings import InputError
 
 SPACE = " "  # what parts cells where any number of spaces does
@@ -55,8 +55,8 @@ def _bounded(file, path):
         n += 1
         if len(line) >= LONGEST_LINE - 3 and line[-1] not in "\r\n":
             raise InputError(f"{path}: line {n} has no end: this is no table")
-        if line:  # one letter and an accent, or both in one: the same text
-            yield line if line.isascii() else unicodedata.normalize("NFC", line)
+        if line:
+            yield composed(line)
 
 
 def stripped(line):

@@ -8,6 +8,7 @@ import functools
 import gzip
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -43,6 +44,8 @@ BINARY = {
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls: save it as CSV UTF-8)",
     b"\x93NUMPY": "numpy's (.npy: save X and y with numpy.savez)",
 }
+PIECE = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # what is composed together
+LONGEST_PIECE = 1000
 WORD = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)  # what float() reads beside digits
 
 
@@ -179,6 +182,17 @@ def _encoding_of(start, path):
     return "utf-8-sig"
 
 
+def composed(text):
+    """A text in which an accent and its letter are one character, however it was written (NFC)."""
+    return text if text.isascii() else PIECE.sub(_composed_piece, text)
+
+
+def _composed_piece(match):
+    piece = match[0]
+    # The time for many marks in a row is quadratic; no name and no word has so many.
+    return piece if len(piece) > LONGEST_PIECE else unicodedata.normalize("NFC", piece)
+
+
 def number(cell, decimal=".", gaps=frozenset(["", *MISSING])):
     """The float in a cell, NaN for a gap, None for text."""
     cell = cell.strip()
@@ -244,6 +258,7 @@ class Marks:
 
     def look(self, cells):
         """Look at more cells."""
+        cells = dict.fromkeys(cells)
         joined = "\n".join(cells)
         if "," in joined and not self.text:
             self._look_at_commas(cells)

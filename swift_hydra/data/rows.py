@@ -155,9 +155,10 @@ def _say_order(classes):
 
 
 def _as_given(y, labels):
-    """The classes (2,) of labels as y had them: texts and bools that were read as numbers."""
+    """The classes (2,) of labels as y had them: texts that were read as numbers, or the reverse."""
     cells = array_of(y).reshape(-1)
-    if cells.dtype.kind not in "OUT" or len(np.unique(labels.y)) < 2:
+    told = cells.dtype.kind not in "OUT" and labels.classes.dtype.kind not in "OU"
+    if told or len(np.unique(labels.y)) < 2:
         return labels.classes
     given = [next(iter(cells[labels.y == label]), None) for label in (0, 1)]
     if any(isinstance(cell, bytes | None) for cell in given):

@@ -70,14 +70,14 @@ def notes(table, asked=False):
 
 
 TEXTS = {
-    "counts": "counts the rows: it says where a row stands, not what it is; --drop-columns leaves "
-    "it out",
-    "id": "holds another whole number in every row, like an id: --drop-columns leaves it out",
+    "counts": "counts the rows: it says where a row stands, not what it is: leave it out "
+    "(--drop-columns)",
+    "id": "holds another whole number in every row, like an id: leave it out (--drop-columns)",
     "epoch": "looks like times since 1970, or days like 20261231: the past rows lie all on one "
-    "side of any new one; --drop-columns leaves it out",
-    "rises": "rises or falls from every row to the next, as a clock does: it may say where a row "
-    "stands, not what it is; --drop-columns leaves it out",
-    "names": "holds another text in every row, like an id: --drop-columns leaves it out",
+    "side of any new one: leave it out (--drop-columns)",
+    "rises": "rises or falls through all rows, as a clock or a page number does: it may say where "
+    "a row stands, not what it is: leave it out then (--drop-columns)",
+    "names": "holds another text in every row, like an id: leave it out (--drop-columns)",
     "placeholder": "one value far from all others, again and again: if it stands for 'not known', "
     "leave these cells empty and give --impute median",
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
@@ -87,10 +87,10 @@ TEXTS = {
     "leave it empty and give --impute median",
     "marks": "numbers whose decimal commas or thousands are not those of the table are taken as "
     "texts: write all numbers alike",
-    "dates": "dates are taken as texts: --dates takes those like 2026-12-31 as days, "
-    "--drop-columns leaves them out",
-    "long": "float64 holds too few digits of it, its values fall together: --drop-columns leaves "
-    "it out, or subtract a constant before",
+    "dates": "dates are taken as texts: --dates (dates=True) takes those like 2026-12-31 as days; "
+    "or leave them out (--drop-columns)",
+    "long": "float64 holds too few digits of it, its values fall together: leave it out "
+    "(--drop-columns), or subtract a constant before",
     "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
     "alphabet's: leave the unit out",
     "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
@@ -190,11 +190,13 @@ def _naming(values, distinct, whole):
         return None
     if whole and _are_ids(distinct, n):
         return "id"
-    return "rises" if (steps > 0).all() or (steps < 0).all() else None
+    one_way = (steps >= 0).all() or (steps <= 0).all()
+    return "rises" if one_way and len(distinct) > VARIED else None
 
 
 def _are_epochs(values):
     """Do nearly all values look like times since 1970, in some unit?"""
+    values = values.astype(np.float64)  # float16 does not reach so far
     return any(
         ((values >= first) & (values <= last)).mean() >= ALMOST_ALL for first, last in EPOCHS
     )

@@ -103,6 +103,9 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
         raise InputError(
             f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
         )
+    records = getattr(getattr(X, "dtype", None), "names", None)
+    if records or (isinstance(X, list | tuple) and len(X) and isinstance(X[0], dict)):
+        raise InputError(f"{source}: is a list of records: give pandas.DataFrame({source})")
     given = frame_names(X)
     columns = given if columns is None else columns
     if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
@@ -249,8 +252,16 @@ def _refuse_cells(X, bad, names, source, lines):
     )
 
 
+BOOLS = {"true": 1.0, "false": 0.0}
+
+
+def bool_number(cell):
+    """1 of a cell with true, 0 of false, as a column of bools is taken; None of anything else."""
+    return BOOLS.get(cell.strip().casefold())
+
+
 def text_columns(columns, reads=number, dates=False):
-    """Numbers of the columns in which some cell is neither a number nor missing.
+    """Numbers of the columns in which some cell is neither a number, true or false, nor missing.
 
     Args:
         columns: sequences of cells.
@@ -260,7 +271,9 @@ def text_columns(columns, reads=number, dates=False):
     found = set()
     for j, cells in enumerate(columns):
         if _at_once(cells, reads) is None and any(
-            reads(cell) is None and not (dates and days(cell) is not None)
+            reads(cell) is None
+            and bool_number(cell) is None
+            and not (dates and days(cell) is not None)
             for cell in cells
             if isinstance(cell, str)
         ):
@@ -314,6 +327,8 @@ class CellParser:
         self.problems = {}
         self._numbers = {}  # of a column: its first cell with a number that is no date
         self._dates = {}
+        self._bools = {}  # of a column: its first cell with true or false
+        self._more = {}  # of a column: its first number that is neither 1 nor 0
 
     def __call__(self, n, columns, lines):
         """Numbers of a piece.
@@ -333,18 +348,26 @@ class CellParser:
                 continue
             values = _at_once(cells, self.reads)
             if values is None:
-                values = [self._number(i, j, cell, lines) for i, cell in enumerate(cells)]
+                cells = enumerate(cells)
+                values = np.array([self._number(i, j, cell, lines) for i, cell in cells])
             elif self.dates:
                 found = self._dates if isinstance(cells, Days) else self._numbers
                 first = np.flatnonzero(~np.isnan(values)) if j not in found else ()
                 if len(first):
                     found[j] = str(cells[first[0]])[:40]
             out[:, j] = values
+            if j not in self._more:
+                more = np.flatnonzero((values != 0) & (values != 1) & ~np.isnan(values))
+                if len(more):
+                    self._more[j] = float(values[more[0]])
         self._find_mixtures()
         return out
 
     def _find_mixtures(self):
-        """Dates and numbers in one column: 20260104 beside 2026-01-04 is not days since 1970."""
+        """Dates and numbers in one column: 20260104 beside 2026-01-04 is not days since 1970.
+
+        In training, bools and other numbers than 1 and 0 as well.
+        """
         for j in self._dates.keys() & self._numbers.keys():
             self.problems.setdefault(
                 j,
@@ -352,6 +375,12 @@ class CellParser:
                 f"first {self._numbers[j]!r}: write all as 2026-01-31",
             )
         if self.dated is None:
+            for j in self._bools.keys() & self._more.keys():
+                self.problems.setdefault(
+                    j,
+                    f"column {self.names[j]!r} holds {self._bools[j]!r} and numbers, first "
+                    f"{self._more[j]:g}: write one or the other",
+                )
             return
         for j in self._numbers.keys() & self.dated:
             self.problems.setdefault(
@@ -383,10 +412,13 @@ class CellParser:
 
     def _number(self, i, j, cell, lines):
         value = self.reads(cell) if isinstance(cell, str) else float(cell)
-        if value is None and self.dates:
-            value = days(cell)
+        if value is None:
+            value = bool_number(cell)
+            kind = self._bools
+            if value is None and self.dates:
+                value, kind = days(cell), self._dates
             if value is not None:
-                self._dates.setdefault(j, cell.strip()[:40])
+                kind.setdefault(j, cell.strip()[:40])
         elif self.dates and value is not None and value == value:
             self._numbers.setdefault(j, str(cell).strip()[:40])
         if value is not None:

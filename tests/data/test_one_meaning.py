@@ -1,0 +1,274 @@
+"""One table written in several ways has one meaning: accents, bools, long numbers, digits, ids."""
+
+import os
+import tracemalloc
+import unicodedata
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers import SHORT_FIT, made_table
+
+from swift_hydra.cleaning.normal_scores import NormalScores
+from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.files import stream_table
+from swift_hydra.data.labels import read_labels
+from swift_hydra.data.reading import LONGEST_PIECE, composed
+from swift_hydra.data.suspicious import notes
+from swift_hydra.data.table import as_table
+from swift_hydra.dataloader import load_dataset
+from swift_hydra.modes import own_modes
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
+
+pandas = pytest.importorskip("pandas")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+ROWS = np.arange(60)
+LABELS = (ROWS % 6 == 0).astype(int)
+
+
+def load(path, **settings):
+    return load_dataset(str(path), settings=ColumnSettings(**settings))
+
+
+def written(frame, folder, kind):
+    path = folder / f"t.{kind}"
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+# --- accents --------------------------------------------------------------------------------------
+
+
+def parted(text):
+    """An accent and its letter as two characters."""
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("asked", ["café", parted("café")])
+def test_labels_names_and_texts_of_either_form_are_one(tmp_path, kind, asked):
+    words = [w if i % 2 else parted(w) for i, w in enumerate(np.where(LABELS, "café", "ok"))]
+    frame = pandas.DataFrame({parted("é"): ROWS % 7, "w": np.where(ROWS % 3, "b", parted("ü"))})
+    data = load(
+        written(frame.assign(y=words), tmp_path, kind), anomaly_label=asked, categorical="onehot"
+    )
+    assert data.y.tolist() == LABELS.tolist()
+    assert data.table.columns == ["é", "w"]
+    assert data.table.texts[1] == ["ü", "b"]
+
+
+def test_a_frame_of_the_other_form_has_the_same_scores():
+    X, y = made_table(n=60, n_anomalies=6, d=2)
+    frame = pandas.DataFrame(X, columns=["é", "b"]).assign(w=np.where(ROWS % 3, "ü", "b"))
+    model = SwiftHydra(categorical="onehot", **SHORT_FIT).fit(frame, y)
+    other = frame.rename(columns=parted).assign(w=[*map(parted, frame.w)])
+    assert np.array_equal(model.decision_function(other), model.decision_function(frame))
+
+
+def test_many_marks_in_a_row_take_no_time_and_stay():
+    assert composed("naïve" + parted("é") * 3) == "naïve" + "é" * 3
+    assert composed("a" + "\u0323\u0301" * LONGEST_PIECE) == "a" + "\u0323\u0301" * LONGEST_PIECE
+
+
+# --- bools ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spell", [str, lambda b: str(b).upper(), lambda b: str(b).lower()])
+def test_bools_of_a_text_file_are_those_of_parquet(tmp_path, spell):
+    frame = pandas.DataFrame({"a": ROWS % 7, "night": ROWS % 2 == 0, "y": LABELS})
+    bools = load(written(frame, tmp_path, "parquet"))
+    path = written(frame.assign(night=[*map(spell, frame.night)]), tmp_path, "csv")
+    texts = load(path)
+    np.testing.assert_array_equal(bools.X, texts.X)
+    ((scored, _),) = stream_table(path, ["a", "night"], 2)
+    np.testing.assert_array_equal(scored.X[:, 1], frame.night)
+    array = as_table(frame[["night"]].astype(str).to_numpy(), texts=True)
+    assert not array.texts and (array.X[:, 0] == frame.night).all()
+
+
+def test_bools_beside_other_numbers_or_texts_are_no_numbers(tmp_path):
+    frame = pandas.DataFrame({"a": ["True", "False", "2.5"] * 20, "y": LABELS})
+    with pytest.raises(InputError, match=r"'a' holds 'True' and numbers, first 2\.5"):
+        load(written(frame, tmp_path, "csv"))
+    frame = pandas.DataFrame({"a": ["True", "False", "maybe"] * 20, "y": LABELS})
+    data = load(written(frame, tmp_path, "csv"), categorical="onehot")
+    assert data.table.texts[0] == ["True", "False", "maybe"]
+    frame = pandas.DataFrame({"a": ["True", "0", "1"] * 20, "y": LABELS})
+    assert load(written(frame, tmp_path, "csv")).X[:3, 0].tolist() == [1, 0, 1]
+
+
+# --- digits ---------------------------------------------------------------------------------------
+
+
+def test_a_last_digit_moves_no_normal_score():
+    rng = np.random.default_rng(0)
+    values = rng.choice([0.1, 0.2, 0.3, 0.4, 0.5], 300)
+    jittered = np.where(rng.random(300) < 0.5, values, np.nextafter(values, 1))
+    centred = jittered - 0.3
+    ranks = NormalScores.fit(centred[:, None])
+    np.testing.assert_allclose(
+        ranks((values - 0.3)[:, None]),
+        ranks((np.nextafter(values, 1) - 0.3)[:, None]),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e3])
+def test_what_was_constant_in_training_is_told_in_any_unit(unit):
+    X, y = made_table(n=120, n_anomalies=12, d=3)
+    X = np.column_stack([X, np.full(len(X), 7.0)]).astype(np.float64)
+    changed = np.column_stack([X[:, :3], np.full(len(X), 14.0)])
+    scores = []
+    for factor in (1.0, unit):
+        model = SwiftHydra(**SHORT_FIT).fit(X * factor, y)
+        scores.append(model.decision_function(changed * factor))
+    np.testing.assert_allclose(scores[1], scores[0], atol=0.02)
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["array", "texts", "csv", "parquet"])
+def test_whole_numbers_that_float64_would_merge_are_labels_of_their_own(tmp_path, kind):
+    big = 2**60
+    y = np.where(LABELS, big + 1, np.where(ROWS % 5 == 1, big, 0))
+    if kind in ("csv", "parquet"):
+        frame = pandas.DataFrame({"a": ROWS % 7, "y": y})
+        found = load(written(frame, tmp_path, kind), anomaly_label=str(big + 1)).y
+    else:
+        found = read_labels(y if kind == "array" else y.astype(str), anomaly_label=big + 1).y
+    assert found.tolist() == LABELS.tolist()
+    if kind == "array":
+        X, _ = made_table(n=60, d=2)
+        model = SwiftHydra(anomaly_label=big + 1, **SHORT_FIT).fit(X, y)
+        assert model.classes_[1] == big + 1
+
+
+def test_labels_of_bytes_decimal_commas_and_almost_equal_numbers(tmp_path):
+    words = np.where(LABELS, b"bad", b"ok")
+    assert read_labels(words, anomaly_label=b"bad").y.tolist() == LABELS.tolist()
+    frame = pandas.DataFrame({"a": (ROWS % 7) / 4, "b": ROWS % 5, "y": LABELS})
+    path = tmp_path / "t.csv"
+    frame.map(lambda v: f"{v:.8e}".replace(".", ",")).to_csv(path, sep=";", index=False)
+    assert load(path).y.tolist() == LABELS.tolist()
+    almost = np.where(LABELS, 0.1 + 0.2, 0.0)
+    with pytest.raises(InputError, match=r"the labels are 0, 0\.30000000000000004"):
+        read_labels(almost, anomaly_label="0.3")
+
+
+def test_one_long_label_takes_no_room_in_all_rows():
+    words = np.array(["ok"] * 2000, dtype=object)
+    words[7] = "x" * 50_000
+    tracemalloc.start()
+    with pytest.raises(InputError, match="the labels are"):
+        read_labels(words)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("ones, said", [(30, True), (8, False)])
+def test_most_of_the_labelled_rows_are_asked_about_where_others_are_unlabelled(ones, said):
+    y = np.full(200, -1)
+    y[:ones], y[ones : ones + 20] = 1, 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_labels(y)
+    assert any("more than half" in str(w.message) for w in caught) == said
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+
+def test_a_text_that_comes_again_and_again_takes_the_room_of_one(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    n, path = 20_000, tmp_path / "t.parquet"
+    texts = arrow.DictionaryArray.from_arrays(np.zeros(n, np.int32), ["x" * 20_000])
+    plain = arrow.array(["DE", "FR"] * (n // 2))
+    y = (np.arange(n) % 10 == 0).astype(int)
+    table = {"a": texts, "b": plain, "c": np.arange(n) % 9, "y": y}
+    parquet.write_table(arrow.table(table), path)
+    tracemalloc.start()
+    data = load(path, categorical="frequency")
+    assert tracemalloc.get_traced_memory()[1] < 50e6  # 400e6 where every row has its own
+    tracemalloc.stop()
+    assert data.table.texts[1] == ["DE", "FR"]
+
+
+def test_ids_of_parquet_stay_apart(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    columns = {
+        "times": arrow.array([123456789, 123456790], arrow.time64("ns")),
+        "bytes": arrow.array([b"\xff", b"\\xff"]),
+        "uuids": arrow.array([bytes(16), bytes(range(16))], arrow.binary(16)),
+        "floats": arrow.array([0.1, 0.2], arrow.float32()),
+        "years": arrow.array([3_000_000, 3_000_001], arrow.date32()),
+    }
+    expected = {
+        "times": ["00:00:00.123456789", "00:00:00.123456790"],
+        "bytes": ["0xff", "\\xff"],
+        "uuids": ["00" * 16, bytes(range(16)).hex()],
+        "floats": ["0.1", "0.2"],
+    }
+    path = tmp_path / "t.parquet"
+    parquet.write_table(arrow.table({"a": [1.0, 2.0], **columns}), path)
+    for name in columns:
+        ((_, ids),) = stream_table(path, ["a"], 1, id_column=name)
+        assert list(ids) == expected.get(name, list(ids)) and len(set(ids)) == 2
+
+
+def test_pandas_own_column_numbers_are_places_of_an_array():
+    X, y = made_table(n=60, n_anomalies=6, d=4)
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    moved = pandas.DataFrame(X)[[3, 2, 1, 0]]
+    assert np.array_equal(model.decision_function(moved), model.decision_function(X))
+
+
+@pytest.mark.parametrize("shape", ["records", "dicts"])
+def test_lists_of_records_are_told_to_become_a_frame(shape):
+    frame = pandas.DataFrame(made_table(n=60, d=2)[0], columns=["a", "b"])
+    records = frame.to_records(index=False) if shape == "records" else frame.to_dict("records")
+    with pytest.raises(InputError, match=r"give pandas.DataFrame\(X\)"):
+        SwiftHydra().fit(records, LABELS)
+
+
+def test_half_floats_are_looked_at_without_a_warning():
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert notes(as_table(X)) == []
+
+
+def test_names_in_messages_are_escaped():
+    X, y = made_table(n=60, n_anomalies=6, d=2)
+    frame = pandas.DataFrame(X, columns=["a\x1b[2J", "b"])
+    model = SwiftHydra(**SHORT_FIT).fit(frame, y)
+    with pytest.raises(InputError) as refused:
+        model.decision_function(frame.assign(z=1))
+    assert "\x1b" not in str(refused.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_forked_during_a_fit_has_its_own_default_type():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with own_modes():
+            child = os.fork()
+            if not child:
+                with own_modes():
+                    single = torch.zeros(1).dtype == torch.float32
+                os._exit(not (single and torch.zeros(1).dtype == torch.float64))
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_default_dtype(before)

@@ -261,6 +261,15 @@ def test_a_server_that_never_ends_is_given_up(server, tmp_path, monkeypatch, dow
     assert not (tmp_path / GLASS).exists()
 
 
+def test_what_is_too_long_by_its_own_word_is_refused_at_once(
+    server, tmp_path, monkeypatch, download
+):
+    monkeypatch.setattr(download_module, "MOST_BYTES", len(FILES[GLASS]) // 5)
+    with pytest.raises(InputError, match=f"has {len(FILES[GLASS])} bytes, more than"):
+        download("glass", server.url, tmp_path)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_all_goes_on_after_a_failure(server, tmp_path, capsys, download):
     del server.files[GLASS]
     with pytest.raises(

@@ -606,9 +606,10 @@ def main(argv=None, pace=PACE):
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
-    with RunFolder(options.out, rows.data.name, which.protocol_name, which.seed).locked() as folder:
-        with few_threads(rows.train.Z.size):
-            _run(folder, rows, detector, which, options, Work(progress, pace))
+    place = (options.out, rows.data.name, which.protocol_name, which.seed)
+    run = RunFolder(*place, table=rows.data.path)
+    with run.locked() as folder, few_threads(rows.train.Z.size):
+        _run(folder, rows, detector, which, options, Work(progress, pace))
 
 
 def _load(path):

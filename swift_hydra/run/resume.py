@@ -7,12 +7,14 @@ when the run is done.
 
 import copy
 import json
+import math
 import time
 from typing import NamedTuple
 
 import numpy as np
 
 from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
+from swift_hydra.run.report import measures
 from swift_hydra.settings import InputError
 
 REMEDY = "delete it or run without --resume"
@@ -185,11 +187,7 @@ def finished_run(folder, prints, settings, ranks=False):
         path = folder.path / "scores.npz"
         with np.load(path, allow_pickle=False) as arrays:
             y, score = arrays["y_test"], arrays["score"]
-        n = report["n_test"]
-        classes = set() if ranks else {0, 1}
-        whole = y.shape == score.shape == (n,) and set(y.tolist()) == classes
-        if not whole or not np.isfinite(score).all():
-            raise ValueError("other rows than the report's")
+        _check_arrays(y, score, report, ranks)
         path = folder.path / "log.jsonl"
         log = [json.loads(line) for line in path.read_text().splitlines()]
         return Finished(y, score, log, report)
@@ -197,3 +195,17 @@ def finished_run(folder, prints, settings, ranks=False):
         raise InputError(
             f"{path}: is missing or damaged, though the run is done: run without --resume"
         ) from None
+
+
+def _check_arrays(y, score, report, ranks):
+    """Refuse labels and scores that are not those of the report. Raises ValueError."""
+    classes = set() if ranks else {0, 1}
+    whole = y.shape == score.shape == (report["n_test"],) and set(y.tolist()) == classes
+    plain = y.dtype.kind == "i" and score.dtype.kind == "f"
+    if not whole or not plain or not np.isfinite(score).all():
+        raise ValueError("other rows than the report's")
+    for name, value in measures(y, score).items():
+        told = report[name]
+        # Another version of scikit-learn may add in another order.
+        if told != value and not math.isclose(told, value, abs_tol=1e-9):
+            raise ValueError(f"{name} is {value}, the report says {told}")

@@ -27,6 +27,7 @@ from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_m
 from swift_hydra.files import load_checkpoint, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
+from swift_hydra.run.report import measures
 from swift_hydra.run.resume import Store, finished_run
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
@@ -499,6 +500,38 @@ def test_a_finished_run_is_not_run_again(base):
     assert not np.array_equal(scores(path), base.scores)
 
 
+def resume(base, out, *more):
+    """The command in this process."""
+    table = str(base.where / "made.npz")
+    main([table, "--out", str(base.where / out), *STEPS, "--resume", "--quiet", *more])
+
+
+@POSIX
+def test_scores_that_are_not_those_of_the_report_are_refused(base, capsys):
+    path = base.folder("arrays")
+    shutil.copytree(base.folder("out"), path)
+    with np.load(path / "scores.npz") as arrays:
+        good = dict(arrays)
+    y, score = good["y_test"], good["score"]
+    changes = [
+        {"y_test": y[::-1]},
+        {"y_test": 1 - y},
+        {"score": score[::-1]},
+        {"score": score.astype(complex)},
+        {"score": score.astype("U")},
+        {"score": (score > 0)},
+        {"y_test": y.astype(float)},
+    ]
+    for change in changes:
+        np.savez(path / "scores.npz", **(good | change))
+        with pytest.raises(InputError, match=r"scores\.npz: is missing or damaged.*--resume"):
+            resume(base, "arrays")
+    assert capsys.readouterr().out == ""
+    np.savez(path / "scores.npz", **good)
+    resume(base, "arrays")
+    assert capsys.readouterr().out.startswith("AUC-ROC")
+
+
 @POSIX
 def test_two_runs_in_one_folder(base):
     path = base.folder("two")
@@ -557,12 +590,13 @@ def test_what_is_not_of_a_run_stays_in_its_folder(tmp_path):
 
 def test_a_finished_run_has_labels_of_both_kinds(tmp_path):
     folder = RunFolder(tmp_path, "made", "seen", 0)
-    report = {"failed": None, "config": {}, "n_test": 4}
+    score = np.arange(4.0)
+    report = {"failed": None, "config": {}, "n_test": 4, **measures(np.arange(4) % 2, score)}
     for y in (np.zeros(4), np.full(4, "a"), np.array([0, 1, 2, 1]), np.full(4, np.nan)):
-        folder.write_results(report, [], {"y_test": y, "score": np.arange(4.0)}, {})
+        folder.write_results(report, [], {"y_test": y, "score": score}, {})
         with pytest.raises(InputError, match=r"scores\.npz: is missing or damaged"):
             finished_run(folder, {}, {})
-    folder.write_results(report, [], {"y_test": np.arange(4) % 2, "score": np.arange(4.0)}, {})
+    folder.write_results(report, [], {"y_test": np.arange(4) % 2, "score": score}, {})
     assert finished_run(folder, {}, {}) is not None
 
 

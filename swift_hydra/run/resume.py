@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
+from swift_hydra.run.page import page
 from swift_hydra.run.report import measures
 from swift_hydra.settings import InputError
 
 REMEDY = "delete it or run without --resume"
+LARGEST = 1e38  # a number of the log: those of the networks have 32 bits
 
 
 class Pace(NamedTuple):
@@ -152,7 +154,7 @@ def remove_own(path, rows, settings):
 
 
 class Finished(NamedTuple):
-    """What a run that is done left."""
+    """What a run that is done left, checked: whoever uses it need not look again."""
 
     y_test: np.ndarray  # (m,)
     score: np.ndarray  # (m,)
@@ -184,12 +186,15 @@ def finished_run(folder, prints, settings, ranks=False):
         wanted = prints | settings
         if any(found.get(name) != value for name, value in wanted.items()):
             return None
+        if not ranks:
+            page(report, [])  # whatever --plot needs of it is there
         path = folder.path / "scores.npz"
         with np.load(path, allow_pickle=False) as arrays:
             y, score = arrays["y_test"], arrays["score"]
         _check_arrays(y, score, report, ranks)
         path = folder.path / "log.jsonl"
         log = [json.loads(line) for line in path.read_text().splitlines()]
+        _check_log(log)
         return Finished(y, score, log, report)
     except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it
         raise InputError(
@@ -209,3 +214,21 @@ def _check_arrays(y, score, report, ranks):
         # Another version of scikit-learn may add in another order.
         if told != value and not math.isclose(told, value, abs_tol=1e-9):
             raise ValueError(f"{name} is {value}, the report says {told}")
+
+
+def _check_log(log):
+    """Refuse entries that figures cannot show. Raises ValueError, or what a wrong type raises."""
+    held = {}
+    for entry in log:
+        entry = dict(entry)
+        stage = entry.pop("stage")
+        episodes = stage == "episodes"
+        numbers = all(
+            isinstance(value, int | float) and not LARGEST < abs(value) < math.inf
+            for value in entry.values()
+        )
+        if not numbers or not 0 <= entry["episode" if episodes else "step"] < LARGEST:
+            raise ValueError("another content than a stage and numbers")
+        # A policy that learned nothing in an episode has no numbers of it.
+        if not episodes and held.setdefault(stage, entry.keys()) != entry.keys():
+            raise ValueError(f"entries of {stage} that do not hold the same")

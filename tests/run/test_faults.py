@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,7 @@ from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_m
 from swift_hydra.files import load_checkpoint, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
-from swift_hydra.run.report import measures
-from swift_hydra.run.resume import Store, finished_run
+from swift_hydra.run.resume import Store
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
@@ -37,6 +37,7 @@ POSIX = pytest.mark.skipif(
 )
 NAMES = {"report.json", "log.jsonl", "scores.npz", "checkpoint.pt", "pretrained.pt", "DONE"}
 STEPS = [*SHORT, "--n-synthetic", "100"]
+PLOT = ["--plot"] if find_spec("matplotlib") else []
 
 
 class Runs:
@@ -521,6 +522,8 @@ def test_scores_that_are_not_those_of_the_report_are_refused(base, capsys):
         {"score": score.astype("U")},
         {"score": (score > 0)},
         {"y_test": y.astype(float)},
+        *({"y_test": np.full(len(y), value)} for value in (0, 1, "a", np.nan)),
+        {"y_test": y + (np.arange(len(y)) == y.argmax())},  # of three kinds
     ]
     for change in changes:
         np.savez(path / "scores.npz", **(good | change))
@@ -530,6 +533,36 @@ def test_scores_that_are_not_those_of_the_report_are_refused(base, capsys):
     np.savez(path / "scores.npz", **good)
     resume(base, "arrays")
     assert capsys.readouterr().out.startswith("AUC-ROC")
+
+
+@POSIX
+def test_edited_records_are_refused(base, capsys):
+    path = base.folder("records")
+    shutil.copytree(base.folder("out"), path)
+    good = (path / "report.json").read_text()
+    report = json.loads(good)
+    changed = [{name: value for name, value in report.items() if name != "seconds"}]
+    changed += [report | {"seconds": "long"}, report | {"seconds": {"mixture": "long"}}]
+    changed += [report | {"auc_roc": str(report["auc_roc"])}, report | {"n_train": "9"}]
+    changed += [report | {"versions": []}, report | {"auc_pr": None}]
+    for wrong in changed:
+        (path / "report.json").write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=r"report\.json: is missing or damaged.*--resume"):
+            resume(base, "records", *PLOT)
+    (path / "report.json").write_text(good)
+    log = (path / "log.jsonl").read_text()
+    entry = json.loads(log.splitlines()[-1])
+    entries = [{}, {"stage": entry["stage"]}, entry | {"step": None}, entry | {"stage": [1]}]
+    entries += [entry | {"balance_loss": "x"}, entry | {"balance_loss": 10**400}]
+    for line in ("[1]", "", "nothing", *map(json.dumps, entries)):
+        (path / "log.jsonl").write_text(f"{log}{line}\n")
+        with pytest.raises(InputError, match=r"log\.jsonl: is missing or damaged.*--resume"):
+            resume(base, "records", *PLOT)
+    assert capsys.readouterr().out == ""
+    # Whatever passes is drawn.
+    (path / "log.jsonl").write_text('{"stage": "episodes", "episode": 0}\n' * 2)
+    resume(base, "records", *PLOT)
+    assert (path / "report.html").exists() == bool(PLOT)
 
 
 @POSIX
@@ -586,18 +619,6 @@ def test_what_is_not_of_a_run_stays_in_its_folder(tmp_path):
         (folder.path / name).mkdir()
         with pytest.raises(InputError, match=f"{name}: is no ordinary file"):
             Store(folder.path / name, "", {}, False, print)
-
-
-def test_a_finished_run_has_labels_of_both_kinds(tmp_path):
-    folder = RunFolder(tmp_path, "made", "seen", 0)
-    score = np.arange(4.0)
-    report = {"failed": None, "config": {}, "n_test": 4, **measures(np.arange(4) % 2, score)}
-    for y in (np.zeros(4), np.full(4, "a"), np.array([0, 1, 2, 1]), np.full(4, np.nan)):
-        folder.write_results(report, [], {"y_test": y, "score": score}, {})
-        with pytest.raises(InputError, match=r"scores\.npz: is missing or damaged"):
-            finished_run(folder, {}, {})
-    folder.write_results(report, [], {"y_test": np.arange(4) % 2, "score": score}, {})
-    assert finished_run(folder, {}, {}) is not None
 
 
 @POSIX

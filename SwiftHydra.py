@@ -699,7 +699,7 @@ def _add_what_is_asked(folder, rows, finished, options):
     wanted = {"report.html": options.plot, "student.onnx": options.export}
     if any(asked and not (folder.path / name).exists() for name, asked in wanted.items()):
         path = folder.path / "checkpoint.pt"
-        detector = SwiftHydra.from_checkpoint(load_checkpoint(path, KIND), path)
+        detector = SwiftHydra.from_checkpoint(finished.checkpoint, path)
         about = (detector, rows, finished.score, finished.log, finished.report)
         folder.add(_extras(*about, options))
 

@@ -19,12 +19,11 @@ from swift_hydra.data.frames import frame_names, repeated, with_columns
 from swift_hydra.data.rows import Columns
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
-from swift_hydra.files import content_of, load_checkpoint, write_torch
+from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, check_range, check_settings
 from swift_hydra.snapshot import plain, to_arrays, to_tensors
 
-KIND = "SwiftHydra"  # of a checkpoint
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 CHUNK_ROWS = 65536  # rows scored at a time at most
 

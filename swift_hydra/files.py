@@ -32,6 +32,7 @@ except ImportError:  # Windows
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems say
 FULL = (errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else []))
 MOST_NAMED = 200  # bytes of a file's name in that of its parts: a name has at most 255
+KIND = "SwiftHydra"  # of a fitted detector's checkpoint
 SUM_BYTES = 64  # SHA256 (hex) of all before it: the comment of the zip archive of torch.save
 
 

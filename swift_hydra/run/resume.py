@@ -13,12 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
+from swift_hydra.data.rows import Columns
+from swift_hydra.files import KIND, content_of, load_checkpoint, remove, write_torch
 from swift_hydra.run.page import page
 from swift_hydra.run.report import measures
 from swift_hydra.settings import InputError
+from swift_hydra.snapshot import to_arrays
 
-REMEDY = "delete it or run without --resume"
+ANEW = "run without --resume"
+REMEDY = f"delete it or {ANEW}"
 LARGEST = 1e38  # a number of the log: those of the networks have 32 bits
 
 
@@ -160,6 +163,7 @@ class Finished(NamedTuple):
     score: np.ndarray  # (m,)
     log: list  # the entries of log.jsonl
     report: dict
+    checkpoint: dict  # what checkpoint.pt holds
 
 
 def finished_run(folder, prints, settings, ranks=False):
@@ -174,7 +178,7 @@ def finished_run(folder, prints, settings, ranks=False):
         ranks: without labels, a run ranks its rows in scores.csv.
 
     Raises:
-        InputError: if a file of the finished run is damaged.
+        InputError: if a file of the finished run is damaged, or its checkpoint is another run's.
     """
     needed = ["DONE", "checkpoint.pt", *(["scores.csv"] if ranks else [])]
     if not all((folder.path / name).exists() for name in needed):
@@ -195,11 +199,27 @@ def finished_run(folder, prints, settings, ranks=False):
         path = folder.path / "log.jsonl"
         log = [json.loads(line) for line in path.read_text().splitlines()]
         _check_log(log)
-        return Finished(y, score, log, report)
     except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it
+        raise InputError(f"{path}: is missing or damaged, though the run is done: {ANEW}") from None
+    path = folder.path / "checkpoint.pt"
+    checkpoint = load_checkpoint(path, KIND, ANEW)
+    with content_of(path, ANEW):
+        own = _is_of(checkpoint, report["train_fingerprint"], settings)
+    if not own:
         raise InputError(
-            f"{path}: is missing or damaged, though the run is done: run without --resume"
-        ) from None
+            f"{path}: is of a run on other rows or settings than report.json beside it: put the "
+            f"run's own there, or {ANEW}"
+        )
+    return Finished(y, score, log, report, checkpoint)
+
+
+def _is_of(checkpoint, rows, settings):
+    """Is it a checkpoint of the run with this fingerprint of rows and these settings?"""
+    columns = Columns.from_snapshot(to_arrays(checkpoint["columns"]), checkpoint["n_features"])
+    found = checkpoint["parameters"]
+    found = found | {"seed": found["random_state"], "columns_fingerprint": columns.mark}
+    same = all(found[name] == value for name, value in settings.items())
+    return same and checkpoint["fingerprint"] == rows
 
 
 def _check_arrays(y, score, report, ranks):

@@ -566,6 +566,32 @@ def test_edited_records_are_refused(base, capsys):
 
 
 @POSIX
+def test_another_checkpoint_beside_a_finished_run_is_refused(base, capsys):
+    path = base.folder("foreign")
+    shutil.copytree(base.folder("out"), path)
+    before = contents(path)
+    good = load_checkpoint(path / "checkpoint.pt", "SwiftHydra")
+    names = good["columns"] | {
+        "preparation": good["columns"]["preparation"] | {"columns": list("abcdef")}
+    }
+    foreign = [good | {"fingerprint": "another"}, good | {"fingerprint": None}]
+    foreign += [good | {"parameters": good["parameters"] | {"k": 3}}, good | {"columns": names}]
+    for more in ([], PLOT):
+        for content in foreign:
+            write_torch(path / "checkpoint.pt", content)
+            with pytest.raises(InputError, match=r"checkpoint\.pt: is of a run on other rows"):
+                resume(base, "foreign", *more)
+        for content in (b"", b"garbage", before["checkpoint.pt"][:-1], before["pretrained.pt"]):
+            (path / "checkpoint.pt").write_bytes(content)
+            with pytest.raises(InputError, match=r"checkpoint\.pt: .*: run without --resume"):
+                resume(base, "foreign", *more)
+    assert capsys.readouterr().out == "" and set(contents(path)) == NAMES
+    (path / "checkpoint.pt").write_bytes(before["checkpoint.pt"])
+    resume(base, "foreign")
+    assert contents(path) == before
+
+
+@POSIX
 def test_two_runs_in_one_folder(base):
     path = base.folder("two")
     first = base.start("two", signal=["/pretrain-resume.pt", signal.SIGSTOP])

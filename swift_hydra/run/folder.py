@@ -46,8 +46,8 @@ class RunFolder:
         table: the file that the run reads, or None.
 
     Raises:
-        InputError: if the folder cannot be created or written, a link leads out of ``out``, or one
-            of the run's own files is what the run reads.
+        InputError: if the folder cannot be created or written, a link leads out of ``out``, one of
+            the run's own files is what the run reads, or there is something else in its place.
     """
 
     FILES = (
@@ -75,6 +75,11 @@ class RunFolder:
             if (self.path / name).is_symlink():
                 raise InputError(
                     f"{self.path / name}: is a link: remove it, a run writes none but its own files"
+                )
+        for path in (self.path / name for name in self.FILES):
+            if path.exists() and not path.is_file():  # whoever reads a pipe may wait for ever
+                raise InputError(
+                    f"{path}: is no ordinary file: take it away, a run has its own there"
                 )
         self._refuse_to_replace(table)
         try:

@@ -1,5 +1,6 @@
 """Commands in situations that change nothing of the rows' numbers: names, flags, links, -OO."""
 
+import os
 import re
 import subprocess
 import sys
@@ -112,6 +113,22 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path, name):
     done = run_script(*COMMAND, cwd=tmp_path)
     assert done.returncode == 2 and f"{name}: is a link" in done.stderr
     assert mine.read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
+@pytest.mark.parametrize("name", RunFolder.FILES)
+def test_only_a_file_stands_where_a_run_has_its_own(tmp_path, make, name):
+    """A pipe that is read keeps a run waiting for ever; both were refused after the work only."""
+    write(tmp_path)
+    folder = tmp_path / "out" / "t" / "seen" / "seed0"
+    folder.mkdir(parents=True)
+    getattr(os, make)(folder / name)
+    for more in ([], ["--resume"]):
+        words = [str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), "--quiet", *more]
+        with pytest.raises(InputError, match=f"{name}: is no ordinary file: take it away"):
+            swift_hydra_main(words)
+    assert [path.name for path in folder.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("command", [swift_hydra_main, pretrain_main])

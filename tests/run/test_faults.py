@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ import pytest
 import torch
 from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_mixture
 
-from swift_hydra.files import load_checkpoint, write_torch
+from swift_hydra.files import file_lock, load_checkpoint, write_file, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
 from swift_hydra.run.resume import Store
@@ -380,6 +381,32 @@ def test_the_permission_to_write_is_taken_away(base):
     path.chmod(0o755)
     assert "resuming after" in finish(base.start("barred", "--resume", nobody=True)).out
     assert np.array_equal(scores(path), base.scores)
+
+
+@POSIX
+def test_files_have_the_rights_that_the_umask_leaves_now(tmp_path):
+    """Also of a process that sets it late, and while a file is written."""
+    seen = []
+
+    def write(file):
+        seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+
+    def mode(name):
+        write_file(tmp_path / name, write)
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+    before = os.umask(0o077)
+    try:
+        assert mode("mine") == seen[-1] == 0o600
+        os.umask(0o022)
+        assert mode("ours") == seen[-1] == 0o644
+        assert mode("mine") == seen[-1] == 0o600  # what was there before says who may read it
+        (tmp_path / "mine").chmod(0o666)
+        assert (mode("mine"), seen[-1]) == (0o666, 0o644)
+        with file_lock(tmp_path / "lock") as lock:
+            assert stat.S_IMODE(os.fstat(lock.fileno()).st_mode) == 0o644
+    finally:
+        os.umask(before)
 
 
 # --- damaged files, other runs --------------------------------------------------------------------

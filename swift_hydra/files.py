@@ -104,8 +104,8 @@ def remove_left_parts(path):
     start = _start_of_part(path)
     for left in path.parent.glob(f"{glob.escape(start)}*.part"):
         drawn = left.name.removeprefix(start).removesuffix(".part")
-        if "." in drawn:
-            continue  # of another file, whose name begins alike
+        if not re.fullmatch(f"[{LETTERS}]{{{N_LETTERS}}}", drawn):
+            continue  # the user's, or of another file, whose name begins alike
         with contextlib.suppress(OSError):
             if fcntl is None:
                 continue

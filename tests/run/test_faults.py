@@ -26,7 +26,7 @@ import pytest
 import torch
 from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_mixture
 
-from swift_hydra.files import file_lock, load_checkpoint, write_file, write_torch
+from swift_hydra.files import file_lock, load_checkpoint, part, write_file, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
 from swift_hydra.run.resume import Store
@@ -409,6 +409,18 @@ def test_files_have_the_rights_that_the_umask_leaves_now(tmp_path):
         os.umask(before)
 
 
+@POSIX
+def test_only_what_a_killed_run_left_goes(tmp_path):
+    names = [f".s.csv.{middle}.part" for middle in ("backup", "2024", "Backup_1", "a.bcdef0", "")]
+    with part(tmp_path / "s.csv", lambda file: file.write(b"half")) as left:
+        shutil.copy(left, f"{left}.kept")
+    os.rename(f"{left}.kept", left)
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    write_file(tmp_path / "s.csv", lambda file: file.write(b"new"))
+    assert {path.name for path in tmp_path.iterdir()} == {"s.csv", *names}
+
+
 # --- damaged files, other runs --------------------------------------------------------------------
 
 
@@ -648,7 +660,7 @@ def test_reading_needs_no_lock_and_a_lock_leaves_nothing(base, capsys):
             ]
         )
         assert capsys.readouterr().out.startswith("AUC-ROC")
-        (held.path / ".resume.pt.abc.part").write_text("of a killed run")
+        (held.path / ".resume.pt.a_01bcd9.part").write_text("of a killed run")
     with held.locked():
         pass
     assert set(contents(held.path)) == NAMES

@@ -245,7 +245,7 @@ def test_shares_are_shares(trained, tmp_path, value, capsys):
 def test_what_killed_runs_left_goes_and_modes_are_the_users(trained, tmp_path):
     data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
     out = tmp_path / "scores.csv"
-    (tmp_path / ".scores.csv.abc.part").write_text("half")
+    (tmp_path / ".scores.csv.a_01bcd9.part").write_text("half")
     command = [sys.executable, str(ROOT / "SwiftHydra.py"), "score", "--checkpoint"]
     command += [str(trained[2]), "--data", str(data), "--out", str(out)]
     subprocess.run(command, check=True, umask=0o077)

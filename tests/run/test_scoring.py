@@ -318,6 +318,29 @@ def test_explanations_name_the_planted_feature():
     assert np.mean(names[:, 0] == [f"x{j}" for j in planted]) >= 0.9
 
 
+def test_columns_are_explained_many_at_a_time(trained, monkeypatch):
+    """One scoring for each column of few rows takes minutes of a wide table."""
+    model, X, _ = trained
+    score, sizes = model.score_prepared, []
+    rows = model.columns_.prepare(as_table(X))
+    apart = [score(rows) - score(model.columns_.without(rows, j)) for j in range(4)]
+
+    def counted(rows):
+        sizes.append(len(rows))
+        return score(rows)
+
+    monkeypatch.setattr(model, "score_prepared", counted)
+    for bound, n, wanted in ((1024, 5, [5, 20]), (600, 300, [300, 600, 600]), (9, 5, [5] * 5)):
+        monkeypatch.setattr("swift_hydra.estimator.EXPLAINED_ROWS", bound)
+        sizes.clear()
+        names, raised = model.explain(X[:n], 4)
+        assert sizes == wanted
+        for row, (named, values) in enumerate(zip(names, raised, strict=True)):
+            by_name = dict(zip(named, values, strict=True))
+            expected = [column[row] for column in apart]
+            np.testing.assert_allclose([by_name[name] for name in NAMES], expected, atol=1e-5)
+
+
 def test_p_values_and_alarms_by_their_rate(trained, tmp_path):
     model, X, checkpoint = trained
     data = write_csv(tmp_path / "new.csv", NAMES, X)

@@ -606,9 +606,10 @@ def main(argv=None, pace=PACE):
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
-    with RunFolder(options.out, rows.data.name, which.protocol_name, which.seed).locked() as folder:
-        with few_threads(rows.train.Z.size):
-            _run(folder, rows, detector, which, options, Work(progress, pace))
+    place = (options.out, rows.data.name, which.protocol_name, which.seed)
+    run = RunFolder(*place, table=rows.data.path)
+    with run.locked() as folder, few_threads(rows.train.Z.size):
+        _run(folder, rows, detector, which, options, Work(progress, pace))
 
 
 def _load(path):
@@ -698,7 +699,7 @@ def _add_what_is_asked(folder, rows, finished, options):
     wanted = {"report.html": options.plot, "student.onnx": options.export}
     if any(asked and not (folder.path / name).exists() for name, asked in wanted.items()):
         path = folder.path / "checkpoint.pt"
-        detector = SwiftHydra.from_checkpoint(load_checkpoint(path, KIND), path)
+        detector = SwiftHydra.from_checkpoint(finished.checkpoint, path)
         about = (detector, rows, finished.score, finished.log, finished.report)
         folder.add(_extras(*about, options))
 

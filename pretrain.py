@@ -424,7 +424,8 @@ def main(argv=None, pace=PACE):
     progress.say(f"{rows.data.name}: {rows.label}")
     progress.say(f"{where}: {rows}")
     train = reuse_or_pretrain if options.resume else pretrain_and_save
-    run = RunFolder(options.out, rows.data.name, which.protocol_name, which.seed)
+    place = (options.out, rows.data.name, which.protocol_name, which.seed)
+    run = RunFolder(*place, table=rows.data.path)
     with run.locked() as folder, few_threads(rows.train.Z.size):
         train(folder, rows.train, which.seed, settings, options, Journal(progress), pace)
         progress.say(f"saved {folder.path / 'pretrained.pt'}")

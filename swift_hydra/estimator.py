@@ -19,14 +19,14 @@ from swift_hydra.data.frames import frame_names, repeated, with_columns
 from swift_hydra.data.rows import Columns
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
-from swift_hydra.files import content_of, load_checkpoint, write_torch
+from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, check_range, check_settings
 from swift_hydra.snapshot import plain, to_arrays, to_tensors
 
-KIND = "SwiftHydra"  # of a checkpoint
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 CHUNK_ROWS = 65536  # rows scored at a time at most
+EXPLAINED_ROWS = 1024  # rows with a column replaced that are scored at a time, of several columns
 
 
 def _one_thread():
@@ -250,8 +250,13 @@ class TableDetector(BaseEstimator):
         for rows in self._prepared(table):
             score = self.score_prepared(rows)
             raised = np.empty((len(rows), self.n_features_in_))
-            for j in range(self.n_features_in_):
-                raised[:, j] = score - self.score_prepared(self.columns_.without(rows, j))
+            # Few rows alone would cost a scoring's fixed time for every column.
+            step = max(1, min(EXPLAINED_ROWS, self.default_chunk_rows()) // len(rows))
+            for start in range(0, self.n_features_in_, step):
+                some = slice(start, min(start + step, self.n_features_in_))
+                without = [self.columns_.without(rows, j) for j in range(some.start, some.stop)]
+                lower = self.score_prepared(np.concatenate(without))
+                raised[:, some] = score[:, None] - lower.reshape(len(without), -1).T
             order = np.argsort(-raised, axis=1, kind="stable")[:, :k]
             first.append(order)
             shares.append(np.take_along_axis(raised, order, axis=1))

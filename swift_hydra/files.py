@@ -11,8 +11,9 @@ import hashlib
 import io
 import os
 import re
+import secrets
+import string
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -31,17 +32,14 @@ except ImportError:  # Windows
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems say
 FULL = (errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else []))
+LETTERS = string.ascii_lowercase + string.digits + "_"
+N_LETTERS = 8  # in the middle of a part's name, drawn: what other names have there is not ours
 MOST_NAMED = 200  # bytes of a file's name in that of its parts: a name has at most 255
+KIND = "SwiftHydra"  # of a fitted detector's checkpoint
 SUM_BYTES = 64  # SHA256 (hex) of all before it: the comment of the zip archive of torch.save
 
 
-def _umask():
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-MODE = 0o666 & ~_umask()  # of a new file; asked for once, since asking sets it for a moment
+MODE = 0o666  # of a new file; the system takes the umask from it, asking for which would set it
 
 
 @contextlib.contextmanager
@@ -86,12 +84,28 @@ def remove(path):
         path.unlink(missing_ok=True)
 
 
+def _new_part(path, mode):
+    """A new file beside ``path``, as an open handle and its name.
+
+    Args:
+        path: where it shall go.
+        mode: what the umask is taken from.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        drawn = "".join(secrets.choice(LETTERS) for _ in range(N_LETTERS))
+        name = path.with_name(f"{_start_of_part(path)}{drawn}.part")
+        with contextlib.suppress(FileExistsError):
+            return os.open(name, flags, mode), name
+
+
 def remove_left_parts(path):
     """Remove what killed processes were about to write to ``path``: parts that nobody holds."""
     start = _start_of_part(path)
     for left in path.parent.glob(f"{glob.escape(start)}*.part"):
-        if "." in left.name.removeprefix(start).removesuffix(".part"):
-            continue  # of another file, whose name begins alike
+        drawn = left.name.removeprefix(start).removesuffix(".part")
+        if not re.fullmatch(f"[{LETTERS}]{{{N_LETTERS}}}", drawn):
+            continue  # the user's, or of another file, whose name begins alike
         with contextlib.suppress(OSError):
             if fcntl is None:
                 continue
@@ -117,8 +131,9 @@ def part(path, write):
     name = None
     try:
         remove_left_parts(path)
-        start = _start_of_part(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=start, suffix=".part")
+        # No more may read the new content, not even while it is written, than might the old.
+        old = path.stat().st_mode & 0o777 if path.exists() else None
+        handle, name = _new_part(path, MODE if old is None else old)
         with os.fdopen(handle, "wb") as file:
             with contextlib.suppress(OSError):  # file systems without locks
                 if fcntl is not None:
@@ -128,7 +143,8 @@ def part(path, write):
             os.fsync(file.fileno())
             if fcntl is None:
                 file.close()  # Windows renames no open file
-            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else MODE)
+            if old is not None:
+                os.chmod(name, old)
             yield name  # still locked: nobody takes it for one that was left
     except OSError as error:
         raise _not_written(path, error) from None

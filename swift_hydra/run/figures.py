@@ -205,7 +205,6 @@ def _episodes(plt, run):
         ("effective rank (directions)", ("effective_rank",)),
         ("generated rows", ("accepted",)),
     )
-    panels = [(label, names) for label, names in panels if names[0] in log[0]]
     return _grid(
         plt,
         [
@@ -222,22 +221,30 @@ def _training(plt, run):
         ("final mixture (loss in nats)", "mixture", ("detector_loss", "balance_loss")),
         ("one-class mixture (loss in nats)", "one-class", ("detector_loss", "balance_loss")),
     )
-    if run.n_experts == 1:  # nothing to balance
-        panels = [
-            (label, stage, [name for name in names if name != "balance_loss"])
-            for label, stage, names in panels
-        ]
     panels = [(label, _entries(run, stage), names) for label, stage, names in panels]
-    panels = [
-        (label, "step", [entry["step"] for entry in entries], entries, names)
-        for label, entries, names in panels
-        if entries
-    ]
-    return _grid(plt, panels) if panels else None
+    return _grid(
+        plt,
+        [
+            (label, "step", [entry["step"] for entry in entries], entries, names)
+            for label, entries, names in panels
+        ],
+    )
+
+
+def _held(names, entries):
+    """Those of the names that all entries hold: one expert has nothing to balance, for example."""
+    return [name for name in names if all(name in entry for entry in entries)]
 
 
 def _grid(plt, panels):
-    """Panels (title, x label, x, entries, names of the lines) in two columns."""
+    """Panels (title, x label, x, entries, names of the lines) in two columns.
+
+    None where no entries hold anything of what the panels show.
+    """
+    panels = [(*panel, _held(names, panel[3])) for *panel, names in panels if panel[3]]
+    panels = [panel for panel in panels if panel[4]]
+    if not panels:
+        return None
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 2.0 * rows), squeeze=False)
     for axis in axes.flat[len(panels) :]:

@@ -43,9 +43,11 @@ class RunFolder:
         dataset: name of the set.
         protocol: of the split, by the name that :func:`data.splits.protocol_name` gives it.
         seed: of the run.
+        table: the file that the run reads, or None.
 
     Raises:
-        InputError: if the folder cannot be created or written, or a link leads out of ``out``.
+        InputError: if the folder cannot be created or written, a link leads out of ``out``, one of
+            the run's own files is what the run reads, or there is something else in its place.
     """
 
     FILES = (
@@ -60,7 +62,7 @@ class RunFolder:
         "resume.pt",
     )
 
-    def __init__(self, out, dataset, protocol, seed):
+    def __init__(self, out, dataset, protocol, seed, table=None):
         run = Path(dataset, protocol, f"seed{seed}")
         self.path = Path(out) / run
         real = real_place(self.path)
@@ -74,6 +76,12 @@ class RunFolder:
                 raise InputError(
                     f"{self.path / name}: is a link: remove it, a run writes none but its own files"
                 )
+        for path in (self.path / name for name in self.FILES):
+            if path.exists() and not path.is_file():  # whoever reads a pipe may wait for ever
+                raise InputError(
+                    f"{path}: is no ordinary file: take it away, a run has its own there"
+                )
+        self._refuse_to_replace(table)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -82,6 +90,17 @@ class RunFolder:
             raise InputError(
                 f"{out}: cannot write there ({error.strerror}): choose another folder with --out"
             ) from None
+
+    def _refuse_to_replace(self, table):
+        """The table would be lost, whether its place here was named, a link or a hard link."""
+        if table is None or not os.path.exists(table):
+            return
+        for name in (".lock", *self.FILES, *OPTIONAL):
+            path = self.path / name
+            if path.exists() and path.samefile(table):
+                raise InputError(
+                    f"{path}: is what is read, it would be lost: choose another folder with --out"
+                )
 
     @contextlib.contextmanager
     def locked(self):

@@ -13,6 +13,16 @@ def result_line(y, score):
     return f"AUC-ROC {roc_auc_score(y, score):.4f}  AUC-PR {average_precision_score(y, score):.4f}"
 
 
+def measures(y, score):
+    """What report.json says of the scores (m,) of test rows; nothing where there are none."""
+    if not len(y):
+        return {"auc_roc": None, "auc_pr": None}
+    return {
+        "auc_roc": float(roc_auc_score(y, score)),
+        "auc_pr": float(average_precision_score(y, score)),
+    }
+
+
 def ranking(detector):
     """scores.csv of a run without labels: one line per training row, bytes.
 
@@ -78,12 +88,6 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         backend: with which Mamba.
         seconds: of every stage.
     """
-    measured = {"auc_roc": None, "auc_pr": None}
-    if rows.split is not None:
-        measured = {
-            "auc_roc": float(roc_auc_score(rows.y_test, score)),
-            "auc_pr": float(average_precision_score(rows.y_test, score)),
-        }
     return {
         "device": str(device),
         "mamba_backend": backend,
@@ -94,7 +98,7 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         "estimated_contamination": round(detector.estimated_contamination_, 4),
         "student": _of_student(detector),
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
-        **measured,
+        **measures(rows.y_test, score),
         "seconds": seconds,
         "peak_memory_mib": peak_memory_mib(),
         "failed": None,

@@ -7,15 +7,22 @@ when the run is done.
 
 import copy
 import json
+import math
 import time
 from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
+from swift_hydra.data.rows import Columns
+from swift_hydra.files import KIND, content_of, load_checkpoint, remove, write_torch
+from swift_hydra.run.page import page
+from swift_hydra.run.report import measures
 from swift_hydra.settings import InputError
+from swift_hydra.snapshot import to_arrays
 
-REMEDY = "delete it or run without --resume"
+ANEW = "run without --resume"
+REMEDY = f"delete it or {ANEW}"
+LARGEST = 1e38  # a number of the log: those of the networks have 32 bits
 
 
 class Pace(NamedTuple):
@@ -150,12 +157,13 @@ def remove_own(path, rows, settings):
 
 
 class Finished(NamedTuple):
-    """What a run that is done left."""
+    """What a run that is done left, checked: whoever uses it need not look again."""
 
     y_test: np.ndarray  # (m,)
     score: np.ndarray  # (m,)
     log: list  # the entries of log.jsonl
     report: dict
+    checkpoint: dict  # what checkpoint.pt holds
 
 
 def finished_run(folder, prints, settings, ranks=False):
@@ -170,7 +178,7 @@ def finished_run(folder, prints, settings, ranks=False):
         ranks: without labels, a run ranks its rows in scores.csv.
 
     Raises:
-        InputError: if a file of the finished run is damaged.
+        InputError: if a file of the finished run is damaged, or its checkpoint is another run's.
     """
     needed = ["DONE", "checkpoint.pt", *(["scores.csv"] if ranks else [])]
     if not all((folder.path / name).exists() for name in needed):
@@ -182,18 +190,65 @@ def finished_run(folder, prints, settings, ranks=False):
         wanted = prints | settings
         if any(found.get(name) != value for name, value in wanted.items()):
             return None
+        if not ranks:
+            page(report, [])  # whatever --plot needs of it is there
         path = folder.path / "scores.npz"
         with np.load(path, allow_pickle=False) as arrays:
             y, score = arrays["y_test"], arrays["score"]
-        n = report["n_test"]
-        classes = set() if ranks else {0, 1}
-        whole = y.shape == score.shape == (n,) and set(y.tolist()) == classes
-        if not whole or not np.isfinite(score).all():
-            raise ValueError("other rows than the report's")
+        _check_arrays(y, score, report, ranks)
         path = folder.path / "log.jsonl"
         log = [json.loads(line) for line in path.read_text().splitlines()]
-        return Finished(y, score, log, report)
+        _check_log(log)
     except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it
+        raise InputError(f"{path}: is missing or damaged, though the run is done: {ANEW}") from None
+    path = folder.path / "checkpoint.pt"
+    checkpoint = load_checkpoint(path, KIND, ANEW)
+    with content_of(path, ANEW):
+        own = _is_of(checkpoint, report["train_fingerprint"], settings)
+    if not own:
         raise InputError(
-            f"{path}: is missing or damaged, though the run is done: run without --resume"
-        ) from None
+            f"{path}: is of a run on other rows or settings than report.json beside it: put the "
+            f"run's own there, or {ANEW}"
+        )
+    return Finished(y, score, log, report, checkpoint)
+
+
+def _is_of(checkpoint, rows, settings):
+    """Is it a checkpoint of the run with this fingerprint of rows and these settings?"""
+    columns = Columns.from_snapshot(to_arrays(checkpoint["columns"]), checkpoint["n_features"])
+    found = checkpoint["parameters"]
+    found = found | {"seed": found["random_state"], "columns_fingerprint": columns.mark}
+    same = all(found[name] == value for name, value in settings.items())
+    return same and checkpoint["fingerprint"] == rows
+
+
+def _check_arrays(y, score, report, ranks):
+    """Refuse labels and scores that are not those of the report. Raises ValueError."""
+    classes = set() if ranks else {0, 1}
+    whole = y.shape == score.shape == (report["n_test"],) and set(y.tolist()) == classes
+    plain = y.dtype.kind == "i" and score.dtype.kind == "f"
+    if not whole or not plain or not np.isfinite(score).all():
+        raise ValueError("other rows than the report's")
+    for name, value in measures(y, score).items():
+        told = report[name]
+        # Another version of scikit-learn may add in another order.
+        if told != value and not math.isclose(told, value, abs_tol=1e-9):
+            raise ValueError(f"{name} is {value}, the report says {told}")
+
+
+def _check_log(log):
+    """Refuse entries that figures cannot show. Raises ValueError, or what a wrong type raises."""
+    held = {}
+    for entry in log:
+        entry = dict(entry)
+        stage = entry.pop("stage")
+        episodes = stage == "episodes"
+        numbers = all(
+            isinstance(value, int | float) and not LARGEST < abs(value) < math.inf
+            for value in entry.values()
+        )
+        if not numbers or not 0 <= entry["episode" if episodes else "step"] < LARGEST:
+            raise ValueError("another content than a stage and numbers")
+        # A policy that learned nothing in an episode has no numbers of it.
+        if not episodes and held.setdefault(stage, entry.keys()) != entry.keys():
+            raise ValueError(f"entries of {stage} that do not hold the same")

@@ -13,10 +13,12 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,10 @@ import pytest
 import torch
 from helpers import ROOT, SHORT, made_table, run_script, trained_cvae, trained_mixture
 
-from swift_hydra.files import load_checkpoint, write_torch
+from swift_hydra.files import file_lock, load_checkpoint, part, write_file, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
-from swift_hydra.run.resume import Store, finished_run
+from swift_hydra.run.resume import Store
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
@@ -36,6 +38,7 @@ POSIX = pytest.mark.skipif(
 )
 NAMES = {"report.json", "log.jsonl", "scores.npz", "checkpoint.pt", "pretrained.pt", "DONE"}
 STEPS = [*SHORT, "--n-synthetic", "100"]
+PLOT = ["--plot"] if find_spec("matplotlib") else []
 
 
 class Runs:
@@ -380,6 +383,44 @@ def test_the_permission_to_write_is_taken_away(base):
     assert np.array_equal(scores(path), base.scores)
 
 
+@POSIX
+def test_files_have_the_rights_that_the_umask_leaves_now(tmp_path):
+    """Also of a process that sets it late, and while a file is written."""
+    seen = []
+
+    def write(file):
+        seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+
+    def mode(name):
+        write_file(tmp_path / name, write)
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+    before = os.umask(0o077)
+    try:
+        assert mode("mine") == seen[-1] == 0o600
+        os.umask(0o022)
+        assert mode("ours") == seen[-1] == 0o644
+        assert mode("mine") == seen[-1] == 0o600  # what was there before says who may read it
+        (tmp_path / "mine").chmod(0o666)
+        assert (mode("mine"), seen[-1]) == (0o666, 0o644)
+        with file_lock(tmp_path / "lock") as lock:
+            assert stat.S_IMODE(os.fstat(lock.fileno()).st_mode) == 0o644
+    finally:
+        os.umask(before)
+
+
+@POSIX
+def test_only_what_a_killed_run_left_goes(tmp_path):
+    names = [f".s.csv.{middle}.part" for middle in ("backup", "2024", "Backup_1", "a.bcdef0", "")]
+    with part(tmp_path / "s.csv", lambda file: file.write(b"half")) as left:
+        shutil.copy(left, f"{left}.kept")
+    os.rename(f"{left}.kept", left)
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    write_file(tmp_path / "s.csv", lambda file: file.write(b"new"))
+    assert {path.name for path in tmp_path.iterdir()} == {"s.csv", *names}
+
+
 # --- damaged files, other runs --------------------------------------------------------------------
 
 
@@ -499,6 +540,96 @@ def test_a_finished_run_is_not_run_again(base):
     assert not np.array_equal(scores(path), base.scores)
 
 
+def resume(base, out, *more):
+    """The command in this process."""
+    table = str(base.where / "made.npz")
+    main([table, "--out", str(base.where / out), *STEPS, "--resume", "--quiet", *more])
+
+
+@POSIX
+def test_scores_that_are_not_those_of_the_report_are_refused(base, capsys):
+    path = base.folder("arrays")
+    shutil.copytree(base.folder("out"), path)
+    with np.load(path / "scores.npz") as arrays:
+        good = dict(arrays)
+    y, score = good["y_test"], good["score"]
+    changes = [
+        {"y_test": y[::-1]},
+        {"y_test": 1 - y},
+        {"score": score[::-1]},
+        {"score": score.astype(complex)},
+        {"score": score.astype("U")},
+        {"score": (score > 0)},
+        {"y_test": y.astype(float)},
+        *({"y_test": np.full(len(y), value)} for value in (0, 1, "a", np.nan)),
+        {"y_test": y + (np.arange(len(y)) == y.argmax())},  # of three kinds
+    ]
+    for change in changes:
+        np.savez(path / "scores.npz", **(good | change))
+        with pytest.raises(InputError, match=r"scores\.npz: is missing or damaged.*--resume"):
+            resume(base, "arrays")
+    assert capsys.readouterr().out == ""
+    np.savez(path / "scores.npz", **good)
+    resume(base, "arrays")
+    assert capsys.readouterr().out.startswith("AUC-ROC")
+
+
+@POSIX
+def test_edited_records_are_refused(base, capsys):
+    path = base.folder("records")
+    shutil.copytree(base.folder("out"), path)
+    good = (path / "report.json").read_text()
+    report = json.loads(good)
+    changed = [{name: value for name, value in report.items() if name != "seconds"}]
+    changed += [report | {"seconds": "long"}, report | {"seconds": {"mixture": "long"}}]
+    changed += [report | {"auc_roc": str(report["auc_roc"])}, report | {"n_train": "9"}]
+    changed += [report | {"versions": []}, report | {"auc_pr": None}]
+    for wrong in changed:
+        (path / "report.json").write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=r"report\.json: is missing or damaged.*--resume"):
+            resume(base, "records", *PLOT)
+    (path / "report.json").write_text(good)
+    log = (path / "log.jsonl").read_text()
+    entry = json.loads(log.splitlines()[-1])
+    entries = [{}, {"stage": entry["stage"]}, entry | {"step": None}, entry | {"stage": [1]}]
+    entries += [entry | {"balance_loss": "x"}, entry | {"balance_loss": 10**400}]
+    for line in ("[1]", "", "nothing", *map(json.dumps, entries)):
+        (path / "log.jsonl").write_text(f"{log}{line}\n")
+        with pytest.raises(InputError, match=r"log\.jsonl: is missing or damaged.*--resume"):
+            resume(base, "records", *PLOT)
+    assert capsys.readouterr().out == ""
+    # Whatever passes is drawn.
+    (path / "log.jsonl").write_text('{"stage": "episodes", "episode": 0}\n' * 2)
+    resume(base, "records", *PLOT)
+    assert (path / "report.html").exists() == bool(PLOT)
+
+
+@POSIX
+def test_another_checkpoint_beside_a_finished_run_is_refused(base, capsys):
+    path = base.folder("foreign")
+    shutil.copytree(base.folder("out"), path)
+    before = contents(path)
+    good = load_checkpoint(path / "checkpoint.pt", "SwiftHydra")
+    names = good["columns"] | {
+        "preparation": good["columns"]["preparation"] | {"columns": list("abcdef")}
+    }
+    foreign = [good | {"fingerprint": "another"}, good | {"fingerprint": None}]
+    foreign += [good | {"parameters": good["parameters"] | {"k": 3}}, good | {"columns": names}]
+    for more in ([], PLOT):
+        for content in foreign:
+            write_torch(path / "checkpoint.pt", content)
+            with pytest.raises(InputError, match=r"checkpoint\.pt: is of a run on other rows"):
+                resume(base, "foreign", *more)
+        for content in (b"", b"garbage", before["checkpoint.pt"][:-1], before["pretrained.pt"]):
+            (path / "checkpoint.pt").write_bytes(content)
+            with pytest.raises(InputError, match=r"checkpoint\.pt: .*: run without --resume"):
+                resume(base, "foreign", *more)
+    assert capsys.readouterr().out == "" and set(contents(path)) == NAMES
+    (path / "checkpoint.pt").write_bytes(before["checkpoint.pt"])
+    resume(base, "foreign")
+    assert contents(path) == before
+
+
 @POSIX
 def test_two_runs_in_one_folder(base):
     path = base.folder("two")
@@ -529,7 +660,7 @@ def test_reading_needs_no_lock_and_a_lock_leaves_nothing(base, capsys):
             ]
         )
         assert capsys.readouterr().out.startswith("AUC-ROC")
-        (held.path / ".resume.pt.abc.part").write_text("of a killed run")
+        (held.path / ".resume.pt.a_01bcd9.part").write_text("of a killed run")
     with held.locked():
         pass
     assert set(contents(held.path)) == NAMES
@@ -553,17 +684,6 @@ def test_what_is_not_of_a_run_stays_in_its_folder(tmp_path):
         (folder.path / name).mkdir()
         with pytest.raises(InputError, match=f"{name}: is no ordinary file"):
             Store(folder.path / name, "", {}, False, print)
-
-
-def test_a_finished_run_has_labels_of_both_kinds(tmp_path):
-    folder = RunFolder(tmp_path, "made", "seen", 0)
-    report = {"failed": None, "config": {}, "n_test": 4}
-    for y in (np.zeros(4), np.full(4, "a"), np.array([0, 1, 2, 1]), np.full(4, np.nan)):
-        folder.write_results(report, [], {"y_test": y, "score": np.arange(4.0)}, {})
-        with pytest.raises(InputError, match=r"scores\.npz: is missing or damaged"):
-            finished_run(folder, {}, {})
-    folder.write_results(report, [], {"y_test": np.arange(4) % 2, "score": np.arange(4.0)}, {})
-    assert finished_run(folder, {}, {}) is not None
 
 
 @POSIX

@@ -245,7 +245,7 @@ def test_shares_are_shares(trained, tmp_path, value, capsys):
 def test_what_killed_runs_left_goes_and_modes_are_the_users(trained, tmp_path):
     data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
     out = tmp_path / "scores.csv"
-    (tmp_path / ".scores.csv.abc.part").write_text("half")
+    (tmp_path / ".scores.csv.a_01bcd9.part").write_text("half")
     command = [sys.executable, str(ROOT / "SwiftHydra.py"), "score", "--checkpoint"]
     command += [str(trained[2]), "--data", str(data), "--out", str(out)]
     subprocess.run(command, check=True, umask=0o077)
@@ -316,6 +316,29 @@ def test_explanations_name_the_planted_feature():
     assert names.shape == raised.shape == (200, 3)
     assert (np.diff(raised, axis=1) <= 0).all()
     assert np.mean(names[:, 0] == [f"x{j}" for j in planted]) >= 0.9
+
+
+def test_columns_are_explained_many_at_a_time(trained, monkeypatch):
+    """One scoring for each column of few rows takes minutes of a wide table."""
+    model, X, _ = trained
+    score, sizes = model.score_prepared, []
+    rows = model.columns_.prepare(as_table(X))
+    apart = [score(rows) - score(model.columns_.without(rows, j)) for j in range(4)]
+
+    def counted(rows):
+        sizes.append(len(rows))
+        return score(rows)
+
+    monkeypatch.setattr(model, "score_prepared", counted)
+    for bound, n, wanted in ((1024, 5, [5, 20]), (600, 300, [300, 600, 600]), (9, 5, [5] * 5)):
+        monkeypatch.setattr("swift_hydra.estimator.EXPLAINED_ROWS", bound)
+        sizes.clear()
+        names, raised = model.explain(X[:n], 4)
+        assert sizes == wanted
+        for row, (named, values) in enumerate(zip(names, raised, strict=True)):
+            by_name = dict(zip(named, values, strict=True))
+            expected = [column[row] for column in apart]
+            np.testing.assert_allclose([by_name[name] for name in NAMES], expected, atol=1e-5)
 
 
 def test_p_values_and_alarms_by_their_rate(trained, tmp_path):

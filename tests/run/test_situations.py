@@ -1,5 +1,6 @@
 """Commands in situations that change nothing of the rows' numbers: names, flags, links, -OO."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from helpers import ROOT, SHORT, made_table, run_script
 from swift_hydra.bench.pages import write_report
 from swift_hydra.benchmark import main as benchmark_main
 from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.pretrain import main as pretrain_main
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
@@ -111,6 +113,45 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path, name):
     done = run_script(*COMMAND, cwd=tmp_path)
     assert done.returncode == 2 and f"{name}: is a link" in done.stderr
     assert mine.read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+@pytest.mark.parametrize("make", ["mkfifo", "mkdir"])
+@pytest.mark.parametrize("name", RunFolder.FILES)
+def test_only_a_file_stands_where_a_run_has_its_own(tmp_path, make, name):
+    """A pipe that is read keeps a run waiting for ever; both were refused after the work only."""
+    write(tmp_path)
+    folder = tmp_path / "out" / "t" / "seen" / "seed0"
+    folder.mkdir(parents=True)
+    getattr(os, make)(folder / name)
+    for more in ([], ["--resume"]):
+        words = [str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), "--quiet", *more]
+        with pytest.raises(InputError, match=f"{name}: is no ordinary file: take it away"):
+            swift_hydra_main(words)
+    assert [path.name for path in folder.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("command", [swift_hydra_main, pretrain_main])
+@pytest.mark.parametrize("way", ["itself", "link", "hard link"])
+@pytest.mark.parametrize(
+    ("name", "protocol", "words"),
+    [("scores.csv", "unlabelled", ["--label-column", "none"]), ("scores.npz", "seen", [])],
+)
+def test_a_run_does_not_replace_its_table(tmp_path, command, way, name, protocol, words):
+    write(tmp_path)
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    given = tmp_path / f"t{name[-4:]}"
+    mine = tmp_path / "out" / ("scores" if way == "itself" else "t") / protocol / "seed0" / name
+    mine.parent.mkdir(parents=True)
+    given.rename(mine)
+    if way == "itself":
+        given = mine
+    else:
+        (given.symlink_to if way == "link" else given.hardlink_to)(mine)
+    before = mine.read_bytes()
+    with pytest.raises(InputError, match=f"{name}: is what is read, it would be lost"):
+        command([str(given), *words, "--out", str(tmp_path / "out"), "--quiet"])
+    assert mine.read_bytes() == before and list(mine.parent.iterdir()) == [mine]
 
 
 @pytest.mark.parametrize(("flag", "value"), [("labelled", "5"), ("n_labelled", 3)])

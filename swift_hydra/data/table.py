@@ -21,6 +21,7 @@ from swift_hydra.settings import InputError
 HASHED_ROWS = 65_536  # in float64 at once
 LISTED = 10  # columns or values listed in a message
 SHOWN = 100  # characters of each
+BOOLS = {"true": 1.0, "false": 0.0}
 # What spreadsheets and databases write where nothing is known, and nobody else says anything with.
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 
@@ -252,9 +253,6 @@ def _refuse_cells(X, bad, names, source, lines):
     )
 
 
-BOOLS = {"true": 1.0, "false": 0.0}
-
-
 def bool_number(cell):
     """1 of a cell with true, 0 of false, as a column of bools is taken; None of anything else."""
     return BOOLS.get(cell.strip().casefold())
@@ -368,11 +366,12 @@ class CellParser:
 
         In training, bools and other numbers than 1 and 0 as well.
         """
-        for j in self._dates.keys() & self._numbers.keys():
+        numbers = self._numbers | self._bools
+        for j in self._dates.keys() & numbers.keys():
             self.problems.setdefault(
                 j,
                 f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, and numbers, "
-                f"first {self._numbers[j]!r}: write all as 2026-01-31",
+                f"first {numbers[j]!r}: write all as 2026-01-31",
             )
         if self.dated is None:
             for j in self._bools.keys() & self._more.keys():
@@ -382,10 +381,10 @@ class CellParser:
                     f"{self._more[j]:g}: write one or the other",
                 )
             return
-        for j in self._numbers.keys() & self.dated:
+        for j in numbers.keys() & self.dated:
             self.problems.setdefault(
                 j,
-                f"column {self.names[j]!r} holds numbers, first {self._numbers[j]!r}, in training "
+                f"column {self.names[j]!r} holds numbers, first {numbers[j]!r}, in training "
                 "it held dates: write them as 2026-01-31",
             )
         for j in self._dates.keys() - self.dated:
@@ -413,8 +412,7 @@ class CellParser:
     def _number(self, i, j, cell, lines):
         value = self.reads(cell) if isinstance(cell, str) else float(cell)
         if value is None:
-            value = bool_number(cell)
-            kind = self._bools
+            value, kind = bool_number(cell), self._bools
             if value is None and self.dates:
                 value, kind = days(cell), self._dates
             if value is not None:

@@ -368,7 +368,7 @@ def test_dates_and_frequencies(tmp_path):
     np.testing.assert_allclose(data.X[:, 1], np.log(3))
 
 
-@pytest.mark.parametrize("odd", ["20260104", "2026", "7.5"])
+@pytest.mark.parametrize("odd", ["20260104", "2026", "7.5", "True"])
 @pytest.mark.parametrize("at", [0, 3, 11])
 def test_dates_beside_numbers_are_refused(tmp_path, odd, at):
     cells = [f"2026-01-{1 + i:02d}" for i in range(12)]

@@ -352,11 +352,16 @@ class ParquetFile(CsvFile):
         return find_decimal(cells(), self.path, [self.header[j] for j in texts])
 
     def pieces(self, keep, size):
+        names = self.file.schema_arrow.names
+        # By name, where that says which: what is not wanted is not read.
+        by_name = bool(keep) and len(set(names)) == len(names)
+        wanted = [names[j] if by_name else j for j in keep]
         start = 0
         try:
-            for batch in self.file.iter_batches(size):
-                yield len(batch), [batch.column(j) for j in keep], range(start, start + len(batch))
-                start += len(batch)
+            for batch in self.file.iter_batches(size, columns=wanted if by_name else None):
+                end = start + len(batch)
+                yield len(batch), [batch.column(j) for j in wanted], range(start, end)
+                start = end
         except (self.arrow.ArrowException, OSError) as error:
             raise InputError(f"{self.path} is damaged ({_short(error)}): write it again") from None
 

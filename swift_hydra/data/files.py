@@ -128,8 +128,8 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     labels = [np.empty(0)]
     lines = []
     for n, given, numbers in file.pieces([*keep, label], PIECE_ROWS):
-        *cells, last = file.cells(given, [*keep, label])
-        blocks.append(parse(n, cells, numbers))
+        blocks.append(parse(n, file.cells(given[:-1], keep), numbers))
+        last = file.labels(given[-1], label)
         if not isinstance(last, np.ndarray):
             last = np.array([_label_text(cell, file.decimal) for cell in last], dtype=object)
         labels.append(last)

@@ -265,6 +265,10 @@ class CsvFile:
         """The columns ``keep`` of a piece as numbers or texts."""
         return columns
 
+    def labels(self, column, j):
+        """Cells of the column of labels, which has the number j."""
+        return self.cells([column], [j])[0]
+
     def texts(self, keep, dates):
         """Which of the columns ``keep`` hold text; reads the whole file."""
         found = set()
@@ -375,11 +379,17 @@ class ParquetFile(CsvFile):
             for cells in found
         ]
 
+    def labels(self, column, j):
+        if str(column.type).startswith(("time", "date")):  # a label is no number of days
+            return self.ids(column)
+        return super().labels(column, j)
+
     def ids(self, cells):
         kind = str(cells.type)
         # Python's own times end with microseconds, its dates with the year 9999.
         if kind.startswith(("time", "date")):
-            cells = cells.cast(self.arrow.string())
+            texts = cells.cast(self.arrow.string()).to_pylist()
+            return ["" if text is None else re.sub(r"\.0+$", "", text) for text in texts]
         if kind.startswith("fixed_size_binary"):
             return ["" if cell is None else cell.hex() for cell in cells.to_pylist()]
         if kind in ("float", "halffloat"):  # .1 is meant as .1

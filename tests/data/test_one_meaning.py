@@ -227,6 +227,15 @@ def test_ids_of_parquet_stay_apart(tmp_path):
         assert list(ids) == expected.get(name, list(ids)) and len(set(ids)) == 2
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("dates", [False, True])
+def test_a_label_that_is_a_date_is_a_text(tmp_path, kind, dates):
+    days = pandas.to_datetime(np.where(LABELS, "2021-01-01", "1999-12-31"))
+    path = written(pandas.DataFrame({"a": ROWS % 7, "y": days}), tmp_path, kind)
+    label = "2021-01-01" if kind == "csv" else "2021-01-01 00:00:00"
+    assert load(path, anomaly_label=label, dates=dates).y.tolist() == LABELS.tolist()
+
+
 def test_pandas_own_column_numbers_are_places_of_an_array():
     X, y = made_table(n=60, n_anomalies=6, d=4)
     model = SwiftHydra(**SHORT_FIT).fit(X, y)

@@ -95,9 +95,9 @@ def test_a_sweep_resumes_and_records_failures(folder):
     assert "1 computed, 0 failed" in second.stdout
     again = load_records(folder / "records")
     assert [again[i] for i in (0, 2, 3)] == [records[i] for i in (0, 2, 3)]
-    third = sweep(folder, "--retry-failed")
-    assert "4 cells, 2 of them recorded already" in third.stdout
-    assert "0 computed, 2 failed" in third.stdout
+    third = sweep(folder, "--retry-failed", "--methods", "LogisticRegression")
+    assert "2 cells, 1 of them recorded already" in third.stdout
+    assert "0 computed, 1 failed" in third.stdout
     assert len(load_records(folder / "records")) == 4
 
 
@@ -122,7 +122,7 @@ def test_an_end_at_three_random_moments_damages_nothing(tmp_path):
         np.savez(tmp_path / f"{name}.npz", X=X, y=y)
     command = [sys.executable, "-u", ROOT / "benchmark.py", "--jobs", "2"]
     command += ["--datasets", tmp_path, "--records", tmp_path / "records"]
-    command += ["--seeds", ",".join(map(str, range(8)))]
+    command += ["--seeds", ",".join(map(str, range(5)))]
     command += ["--methods", "kNN,ExtraTrees"]
     rng = random.Random(0)
     before = {}
@@ -156,7 +156,7 @@ def test_an_end_at_three_random_moments_damages_nothing(tmp_path):
     last = subprocess.run(command, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     now = finished(tmp_path)
-    assert len(now) == 2 * 8 * 2
+    assert len(now) == 2 * 5 * 2
     assert all(now[key] == record for key, record in before.items())
     assert [record["failed"] for record in now.values()] == [None] * len(now)
     assert all(np.isfinite(record["auc_roc"]) for record in now.values())

@@ -9,7 +9,6 @@ breaks what is promised, then the counts; exit code 1 where there was one.
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -27,7 +26,7 @@ import torch
 from helpers import ROOT, SHORT, made_table
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra.bench.records import load_records
+from swift_hydra.bench.records import key_of, load_records
 from swift_hydra.data.rows import MIN_NORMALS
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
@@ -313,10 +312,7 @@ class Kills:
             sweep = [*command, "--seeds", ",".join(map(str, range(40))), "--records", records]
             before = before if i % 15 else {}
             wrong = killed(sweep, number, after)
-            now = {
-                json.dumps([r[k] for k in ("dataset", "protocol", "seed", "method")]): r
-                for r in load_records(records)
-            }
+            now = {key_of(record): record for record in load_records(records)}
             if any(now.get(key) != record for key, record in before.items()):
                 wrong.append("a record is lost or was made again")
             if any(record["failed"] for record in now.values()):

@@ -168,7 +168,7 @@ def test_pages_are_not_made_of_nothing(tmp_path):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("script", ["SwiftHydra", "benchmark"])  # they load all of it
+@pytest.mark.parametrize("script", ["SwiftHydra", "pretrain", "benchmark", "dataloader"])
 def test_without_docstrings(script):
     command = [sys.executable, "-OO", str(ROOT / f"{script}.py"), "-h"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -347,8 +347,9 @@ class ColumnScaler:
     root of their share: the standard deviation, but of one absurd value of many no more than its
     own size.
 
-    All arithmetic is float64, results are float32. A constant column has scale 1: its rows become
-    0, and a row that differs there later keeps its difference in the column's own unit.
+    All arithmetic is float64, results are float32. A constant column has scale 1, or its own size
+    where that is less: its rows become 0, and a row that differs there later is far away in small
+    units as well as beside a large offset.
 
     # DIFF(paper): the released code takes mean and standard deviation.
 
@@ -460,6 +461,6 @@ def _centre_and_scale(column):
                 return centre, max((high - low) / deviations, SMALLEST)
     away = np.abs(values - centre)
     away = away[away > step * np.maximum(np.abs(values), abs(centre))]
-    if not len(away):  # a constant: its own size is all that is known of its unit
-        return centre, max(abs(centre), SMALLEST) if centre else 1.0
+    if not len(away):  # a small constant's size is all that is known of its unit
+        return centre, max(min(abs(centre), 1.0), SMALLEST) if centre else 1.0
     return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)

@@ -142,9 +142,11 @@ def gpu(_, repeats, sizes):
         ways["official"] = official_scan
     rows = [
         _timed_scans(ways, shape, 3 * repeats, "cuda", torch.cuda.synchronize)
-        for shape in sizes.scans
+        for shape in tqdm(sizes.scans, desc="scan", disable=None)
     ]
-    steps = [_training_step(L, repeats, "cuda") for L in (8, 32, 128)]
+    steps = [
+        _training_step(L, repeats, "cuda") for L in tqdm((8, 32), desc="step", disable=None)
+    ]  # torch.compile unrolls a scan: at 128 tokens it alone takes minutes
     X, y = made_table(4000, 16, share=0.1)
     model = SwiftHydra(random_state=0, preset="paper", device="cuda", **sizes.settings).fit(X, y)
     on_gpu = model.decision_function(X)

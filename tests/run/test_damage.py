@@ -1,0 +1,295 @@
+"""Runs whose files are damaged, edited or of another run, and two runs in one folder."""
+
+import json
+import os
+import random
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from helpers import made_table
+from runs import NAMES, PLOT, POSIX, STEPS, contents, finish, refused, scores
+
+from swift_hydra.files import load_checkpoint, write_torch
+from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
+from swift_hydra.run.resume import Store
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra, main
+
+
+@POSIX
+def test_every_damage_to_a_checkpoint_is_noticed(base, tmp_path):
+    good, rng = (base.folder("out") / "checkpoint.pt").read_bytes(), random.Random(1)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(good)
+    model = SwiftHydra.load(path)
+    assert (
+        torch.load(path, weights_only=True)["kind"] == "SwiftHydra"
+    )  # an ordinary file of torch for other programs
+    X, _ = made_table(n=300, n_anomalies=30)
+    assert np.isfinite(model.decision_function(X)).all()
+    damaged = [good[: rng.randrange(len(good))] for _ in range(5)] + [b"", good + b"\0"]
+    for place in [*(rng.randrange(len(good)) for _ in range(20)), 0, len(good) - 1, len(good) - 70]:
+        flipped = bytearray(good)
+        flipped[place] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            SwiftHydra.load(path)
+
+
+@POSIX
+def test_a_resume_file_that_does_not_fit_is_refused(base):
+    path = base.folder("cut")
+    base.start("cut", signal=["/resume.pt", signal.SIGKILL]).wait()
+    good = {name: (path / name).read_bytes() for name in ("resume.pt", "pretrained.pt")}
+    refused(
+        base.start("cut", "--resume", "--mixture-steps", 31),
+        "mixture_steps=30 (now 31)",
+        "without --resume",
+    )
+    with pytest.raises(InputError, match=r"other rows.*without --resume"):
+        Store(path / "resume.pt", "other", {}, True, print)
+    rng = random.Random(2)
+    for name, content in good.items():
+        flipped = bytearray(content)
+        flipped[rng.randrange(len(content))] ^= 16
+        for damaged in (bytes(flipped), content[: len(content) // 3]):
+            (path / name).write_bytes(damaged)
+            remedy = "without --resume" if name == "resume.pt" else "run the command that wrote it"
+            again = base.start("cut", "--resume")
+            refused(again, name, "not a readable checkpoint", remedy)
+            assert (path / name).read_bytes() == damaged
+        (path / name).write_bytes(content)
+    finish(base.start("cut", "--resume"))
+    assert np.array_equal(scores(path), base.scores)
+
+
+@POSIX
+def test_a_resume_file_of_another_content_is_refused(base):
+    """The sum is right and the content is not: one line, whatever it holds."""
+    path = base.folder("content")
+    base.start("content", signal=["/resume.pt", signal.SIGKILL]).wait()
+    saved = load_checkpoint(path / "resume.pt", "resume")
+    entry = saved["entries"]["episodes"]
+    rows = entry["accepted"]
+    changes = [
+        {"entries": {}},
+        {"entries": "x"},
+        {"settings": [1]},
+        {"last": None},
+        {"entries": {"episodes": {}}},
+        {"entries": {"episodes": entry | {"accepted": torch.full_like(rows, torch.nan)}}},
+        {"entries": {"episodes": entry | {"accepted": rows[:, :1]}}},
+        {"entries": {"episodes": entry | {"accepted": rows[:-1]}}},
+        {"entries": {"episodes": entry | {"log": 3}}},
+        {"entries": {"episodes": entry | {"agent": {"policy": {}}}}},
+    ]
+    for change in changes:
+        write_torch(path / "resume.pt", saved | change)
+        refused(base.start("content", "--resume"), "resume.pt", "does not fit", "without --resume")
+    write_torch(path / "resume.pt", saved)
+    finish(base.start("content", "--resume"))
+    assert np.array_equal(scores(path), base.scores)
+    for wrong in ("[" * 200_000, "{}", '{"n_test": 3, "config": []}'):
+        (path / "report.json").write_text(wrong)
+        refused(base.start("content", "--resume"), "report.json", "run without --resume")
+
+
+@POSIX
+def test_without_resume_a_run_starts_anew(base):
+    path = base.folder("anew")
+    base.start("anew", signal=["/resume.pt", signal.SIGKILL]).wait()
+    (path / "resume.pt").write_bytes(b"damaged")
+    anew = finish(base.start("anew"))
+    assert "--resume would go on from it" in anew.out
+    assert "resuming" not in anew.out
+    assert np.array_equal(scores(path), base.scores)
+    assert set(contents(path)) == NAMES
+
+
+@POSIX
+def test_a_finished_run_is_not_run_again(base):
+    path = base.folder("again")
+    shutil.copytree(base.folder("out"), path)
+    before = contents(path)
+    first = finish(base.start("again", "--resume"))
+    assert first.out.splitlines()[-1].startswith("AUC-ROC 0.")
+    assert "mixture" not in first.out
+    assert contents(path) == before
+    assert "using" in finish(base.start("again", "--resume", script="pretrain")).out
+    assert contents(path) == before
+    (path / "checkpoint.pt").unlink()  # what is missing is made again, and nothing else goes
+    (path / "my_notes.png").write_text("mine")
+    finish(base.start("again", "--resume"))
+    assert (path / "checkpoint.pt").exists() and (path / "my_notes.png").read_text() == "mine"
+    (path / "my_notes.png").unlink()
+    (path / "scores.npz").write_bytes(before["scores.npz"][:-200])
+    refused(base.start("again", "--resume"), "scores.npz", "run without --resume")
+    finish(
+        base.start("again", "--resume", "--mixture-steps", 31)
+    )  # nothing of it is there: it simply runs
+    assert not np.array_equal(scores(path), base.scores)
+
+
+def resume(base, out, *more):
+    """The command in this process."""
+    table = str(base.where / "made.npz")
+    main([table, "--out", str(base.where / out), *STEPS, "--resume", "--quiet", *more])
+
+
+@POSIX
+def test_scores_that_are_not_those_of_the_report_are_refused(base, capsys):
+    path = base.folder("arrays")
+    shutil.copytree(base.folder("out"), path)
+    with np.load(path / "scores.npz") as arrays:
+        good = dict(arrays)
+    y, score = good["y_test"], good["score"]
+    changes = [
+        {"y_test": y[::-1]},
+        {"y_test": 1 - y},
+        {"score": score[::-1]},
+        {"score": score.astype(complex)},
+        {"score": score.astype("U")},
+        {"score": (score > 0)},
+        {"y_test": y.astype(float)},
+        *({"y_test": np.full(len(y), value)} for value in (0, 1, "a", np.nan)),
+        {"y_test": y + (np.arange(len(y)) == y.argmax())},  # of three kinds
+    ]
+    for change in changes:
+        np.savez(path / "scores.npz", **(good | change))
+        with pytest.raises(InputError, match=r"scores\.npz: is missing or damaged.*--resume"):
+            resume(base, "arrays")
+    assert capsys.readouterr().out == ""
+    np.savez(path / "scores.npz", **good)
+    resume(base, "arrays")
+    assert capsys.readouterr().out.startswith("AUC-ROC")
+
+
+@POSIX
+def test_edited_records_are_refused(base, capsys):
+    path = base.folder("records")
+    shutil.copytree(base.folder("out"), path)
+    good = (path / "report.json").read_text()
+    report = json.loads(good)
+    changed = [{name: value for name, value in report.items() if name != "seconds"}]
+    changed += [report | {"seconds": "long"}, report | {"seconds": {"mixture": "long"}}]
+    changed += [report | {"auc_roc": str(report["auc_roc"])}, report | {"n_train": "9"}]
+    changed += [report | {"versions": []}, report | {"auc_pr": None}]
+    for wrong in changed:
+        (path / "report.json").write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=r"report\.json: is missing or damaged.*--resume"):
+            resume(base, "records", *PLOT)
+    (path / "report.json").write_text(good)
+    log = (path / "log.jsonl").read_text()
+    entry = json.loads(log.splitlines()[-1])
+    entries = [{}, {"stage": entry["stage"]}, entry | {"step": None}, entry | {"stage": [1]}]
+    entries += [entry | {"balance_loss": "x"}, entry | {"balance_loss": 10**400}]
+    for line in ("[1]", "", "nothing", *map(json.dumps, entries)):
+        (path / "log.jsonl").write_text(f"{log}{line}\n")
+        with pytest.raises(InputError, match=r"log\.jsonl: is missing or damaged.*--resume"):
+            resume(base, "records", *PLOT)
+    assert capsys.readouterr().out == ""
+    # Whatever passes is drawn.
+    (path / "log.jsonl").write_text('{"stage": "episodes", "episode": 0}\n' * 2)
+    resume(base, "records", *PLOT)
+    assert (path / "report.html").exists() == bool(PLOT)
+
+
+@POSIX
+def test_another_checkpoint_beside_a_finished_run_is_refused(base, capsys):
+    path = base.folder("foreign")
+    shutil.copytree(base.folder("out"), path)
+    before = contents(path)
+    good = load_checkpoint(path / "checkpoint.pt", "SwiftHydra")
+    names = good["columns"] | {
+        "preparation": good["columns"]["preparation"] | {"columns": list("abcdef")}
+    }
+    foreign = [good | {"fingerprint": "another"}, good | {"fingerprint": None}]
+    foreign += [good | {"parameters": good["parameters"] | {"k": 3}}, good | {"columns": names}]
+    for more in ([], PLOT):
+        for content in foreign:
+            write_torch(path / "checkpoint.pt", content)
+            with pytest.raises(InputError, match=r"checkpoint\.pt: is of a run on other rows"):
+                resume(base, "foreign", *more)
+        for content in (b"", b"garbage", before["checkpoint.pt"][:-1], before["pretrained.pt"]):
+            (path / "checkpoint.pt").write_bytes(content)
+            with pytest.raises(InputError, match=r"checkpoint\.pt: .*: run without --resume"):
+                resume(base, "foreign", *more)
+    assert capsys.readouterr().out == "" and set(contents(path)) == NAMES
+    (path / "checkpoint.pt").write_bytes(before["checkpoint.pt"])
+    resume(base, "foreign")
+    assert contents(path) == before
+
+
+@POSIX
+def test_two_runs_in_one_folder(base):
+    path = base.folder("two")
+    first = base.start("two", signal=["/pretrain-resume.pt", signal.SIGSTOP])
+    first.stopped()
+    for script in ("SwiftHydra", "pretrain"):
+        refused(
+            base.start("two", script=script), str(path), "another run is using this folder", "--out"
+        )
+    os.kill(first.pid, signal.SIGCONT)
+    finish(first)
+    assert np.array_equal(scores(path), base.scores)
+    assert set(contents(path)) == NAMES
+    assert load_checkpoint(path / "checkpoint.pt", "SwiftHydra")["fingerprint"]
+
+
+@POSIX
+def test_reading_needs_no_lock_and_a_lock_leaves_nothing(base, capsys):
+    with RunFolder(base.where / "out", "made", "seen", 0).locked() as held:
+        with pytest.raises(InputError, match="another run"), held.locked():
+            pass
+        main(
+            [
+                str(base.where / "made.npz"),
+                "--eval-only",
+                str(held.path / "checkpoint.pt"),
+                "--quiet",
+            ]
+        )
+        assert capsys.readouterr().out.startswith("AUC-ROC")
+        (held.path / ".resume.pt.a_01bcd9.part").write_text("of a killed run")
+    with held.locked():
+        pass
+    assert set(contents(held.path)) == NAMES
+
+
+def test_what_is_not_of_a_run_stays_in_its_folder(tmp_path):
+    """Folders of a file's name, and what ``score`` wrote beside the checkpoint."""
+    folder = RunFolder(tmp_path, "made", "seen", 0)
+    report = {"failed": None}
+    for name in OPTIONAL:
+        (folder.path / name).mkdir()
+        folder.write_results(report, [], None, None)
+        assert (folder.path / name).is_dir() and (folder.path / "DONE").exists()
+        (folder.path / name).rmdir()
+    scored = folder.path / "scores.csv"
+    for first, stays in (("row,score,anomaly", True), (f"{RANKING},mine", True), (RANKING, False)):
+        scored.write_text(first + "\n0,1,1\n")
+        folder.write_results(report, [], None, None)
+        assert scored.exists() == stays
+    for name in ("pretrain-resume.pt", "resume.pt"):
+        (folder.path / name).mkdir()
+        with pytest.raises(InputError, match=f"{name}: is no ordinary file"):
+            Store(folder.path / name, "", {}, False, print)
+
+
+@POSIX
+@pytest.mark.parametrize("level", ["made", "made/seen", "made/seen/seed0"])
+def test_no_link_leads_out_of_the_folder_of_runs(tmp_path, level):
+    out, other = tmp_path / "out", tmp_path / "other"
+    (out / level).parent.mkdir(parents=True)
+    other.mkdir()
+    (out / level).symlink_to(other)
+    with pytest.raises(InputError, match=r"a link leads to .*other.*--out"):
+        RunFolder(out, "made", "seen", 0)
+    assert list(other.iterdir()) == []
+    (tmp_path / "link").symlink_to(other)  # the folder itself may be one: it was named
+    assert RunFolder(tmp_path / "link", "made", "seen", 0).path.is_dir()

@@ -14,7 +14,8 @@ weak-peers (few known anomalies), one-class-peers (none), tuned, foundation, lad
 ``script`` runs ``python SwiftHydra.py`` in a process of its own, on whole tables with
 ``--max-rows 0``. A cell is done when its record is there: an interrupted sweep goes on where it
 was, a failed cell is recorded with its reason and does not stop the others (``--retry-failed``
-tries again).
+tries again). A record is of one content of its set's file: another is refused, or computed again
+where the record is a failure.
 """
 
 import os
@@ -39,7 +40,8 @@ from swift_hydra.bench.methods import GROUPS, check_method
 from swift_hydra.bench.pages import write_report
 from swift_hydra.bench.places import FROZEN_RECORDS, IMPORT_FROM, RECORDS, SPEED
 from swift_hydra.bench.records import key_of, load_records, merge_records, remove_records
-from swift_hydra.data.catalogue import DATASET_DIR, resolve_dataset
+from swift_hydra.data.catalogue import DATASET_DIR, read_catalogue, resolve_dataset
+from swift_hydra.data.download import sha256_of
 from swift_hydra.data.splits import parse_protocol, protocol_name
 from swift_hydra.settings import (
     InputError,
@@ -48,6 +50,7 @@ from swift_hydra.settings import (
     check_range,
     check_settings,
     first_line,
+    listed_names,
     parse_config,
     printable,
     run_main,
@@ -147,14 +150,17 @@ def main(argv=None, configuration=FROZEN):
 
 def _measure(cells, config):
     """Compute what is not recorded yet; returns how many cells were lost."""
-    todo = _open_cells(cells, config)
-    print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already")
+    todo, n_failed = _open_cells(cells, config)
+    again = f", {n_failed} as failed (--retry-failed computes them again)" if n_failed else ""
+    print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already{again}")
     # In a random order the cells so far are a fair sample of the rest, and the progress bar's
     # estimate an honest one.
     random.Random(0).shuffle(todo)
     _prepare_environment()
     failed, lost = _sweep(todo, config)
     print(f"{len(todo) - failed - lost} computed, {failed} failed (see the records)")
+    if failed + n_failed == len(cells):
+        raise InputError("all cells failed, the reasons are in the records: mend them and go on")
     return lost
 
 
@@ -204,11 +210,11 @@ def list_cells(config):
     """
     check_settings(config)
     methods = []
-    for name in config.methods.split(","):
+    for name in listed_names(config.methods):
         methods += [method for method in GROUPS.get(name, (name,)) if method not in methods]
     for method in methods:
         check_method(method)
-    names = [protocol_name(*parse_protocol(name)) for name in config.protocols.split(",")]
+    names = [protocol_name(*parse_protocol(name)) for name in listed_names(config.protocols)]
     protocols = list(dict.fromkeys(names))  # weak-0.05 and weak-.05 are one
     try:
         seeds = list(dict.fromkeys(int(seed) for seed in config.seeds.split(",")))
@@ -223,6 +229,7 @@ def list_cells(config):
         check_range("max_rows", config.max_rows, 10, 10**9)
     paths = _dataset_paths(config.datasets)
     _refuse_namesakes(paths)
+    sums = {path: sha256_of(path) for path in paths}
     return [
         Cell(
             records=str(Path(config.records).absolute()),
@@ -233,6 +240,7 @@ def list_cells(config):
             max_rows=config.max_rows,
             time_limit=config.time_limit,
             memory_limit=config.memory_limit,
+            sha256=sums[path],
         )
         for protocol in protocols
         for seed in seeds
@@ -244,7 +252,7 @@ def list_cells(config):
 def _dataset_paths(datasets):
     folder = Path(datasets)
     if not folder.is_dir():
-        return [resolve_dataset(name) for name in datasets.split(",")]
+        return [resolve_dataset(name) for name in listed_names(datasets)]
     paths = sorted(folder.glob("*.npz"))
     if not paths:
         raise InputError(
@@ -266,17 +274,41 @@ def _refuse_namesakes(paths):
 
 
 def _open_cells(cells, config):
-    """The cells that are still to be computed; failed ones are forgotten where that is wanted."""
+    """The cells that are still to be computed, and how many of the others have failed.
+
+    Failed ones are forgotten where that is wanted, and where their file is another one now.
+    """
     _check_writable(config.records)
     merge_records(config.records)  # what an interrupted sweep left
     known = {key_of(record): record for record in load_records(config.records)}
     _refuse_other_rows(cells, known)
-    if config.retry_failed:
-        asked = {cell.key for cell in cells} & known.keys()
-        failed = {key for key in asked if known[key]["failed"] is not None}
-        remove_records(config.records, failed)
-        return [cell for cell in cells if cell.key not in known or cell.key in failed]
-    return [cell for cell in cells if cell.key not in known]
+    recorded = [cell for cell in cells if cell.key in known]
+    failed = {cell.key for cell in recorded if known[cell.key]["failed"] is not None}
+    changed = {cell.key for cell in _of_other_tables(recorded, known)}
+    if changed - failed:
+        _, _, name, _ = min(changed - failed)
+        raise InputError(
+            f"{config.records}: holds records of another file called {name}: rename this one, or "
+            "give another folder with --records"
+        )
+    again = failed if config.retry_failed else changed
+    if again:
+        remove_records(config.records, again)
+    todo = [cell for cell in cells if cell.key not in known or cell.key in again]
+    return todo, len(failed - again)
+
+
+def _of_other_tables(cells, known):
+    """Those of the cells whose record is of a file of other content.
+
+    Records without a sum are of the published files.
+    """
+    rows = [(name, row["sha256"]) for row in read_catalogue() for name in row["files"]]
+    published = {Path(name).stem: sha256 for name, sha256 in rows if sha256}
+    for cell in cells:
+        found = known[cell.key].get("sha256", published.get(cell.dataset, cell.sha256))
+        if found != cell.sha256:
+            yield cell
 
 
 def _refuse_other_rows(cells, known):
@@ -339,7 +371,7 @@ def _timed(config):
     """Measure the parts that were asked for; returns the paths of their records."""
     from swift_hydra.bench.speed import PARTS, measure
 
-    parts = config.parts.split(",")
+    parts = listed_names(config.parts)
     for part in parts:
         check_choice("parts", part, tuple(PARTS))
     return measure(parts, config.datasets, SPEED)

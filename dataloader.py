@@ -302,7 +302,7 @@ def load_dataset(
         lambda: _labels_of(path, y, label, settings, lines, reading),
     ]
     _, X, labels = _all_or_every_problem(checks, path)
-    for note in notes(table, asked=reading.missing is not None):
+    for note in [*notes(table, asked=reading.missing is not None), *preparation.notes()]:
         warnings.warn(f"{path.name}: {note}", stacklevel=2)
     if not table.texts and np.isfinite(table.X).all():
         table = replace(table, X=X)  # one copy where one will do

@@ -319,6 +319,16 @@ class TableDetector(BaseEstimator):
         check_range("false_alarms", share, 0, 0.99, whole=False)
         return self._set_threshold(false_alarms=share)
 
+    def set_verify(self, share):
+        """Move ``verify`` of a detector with a student, and what rests on it, without a refit.
+
+        Args:
+            share: of the rows that the detector scores again, 0 to 1, or None; returns itself.
+        """
+        self.verify = share
+        self._check_fitted()
+        return self
+
     def _set_threshold(self, **settings):
         for name, value in settings.items():
             setattr(self, name, value)

@@ -77,13 +77,15 @@ def onnx_bytes(detector):
             None, or without the packages.
     """
     require_onnx(getattr(detector, "student_", None) is not None)
-    if not detector.student_stands_in:
+    if not (detector.student_.follows or detector.verify == 0):
         raise InputError(
             "export: the student does not follow its detector on this table, its scores would be "
             "others: give verify=0 (--verify 0) to export it all the same"
         )
     import onnx
 
+    # The file has the student alone: threshold and p-values are those of no row verified.
+    detector = copy.copy(detector).set_verify(0.0)
     scaler = detector.columns_.scaler
     rows = torch.from_numpy(scaler.centre + np.linspace(-1, 1, 5)[:, None] * scaler.scale)
     buffer = io.BytesIO()

@@ -267,8 +267,12 @@ def load_checkpoint(path, kind, remedy=REMEDY):
         InputError: if it is missing, damaged (by as little as a byte), or of another kind.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: give the checkpoint.pt in it")
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint: check the path")
+    if path.suffix == ".onnx":
+        raise InputError(f"{path}: is an exported student, which only score takes: {remedy}")
     try:
         with open(path, "rb") as file:
             if not _sum_is_right(file):

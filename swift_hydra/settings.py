@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import numbers
 import os
+import re
 import signal
 import sys
 import traceback
@@ -198,6 +199,17 @@ def check_settings(config):
             check_range(field.name, value, bounds["low"], bounds["high"], whole)
 
 
+def listed_names(text):
+    """The names of a list separated by commas, without spaces around."""
+    return [name.strip() for name in text.split(",")]
+
+
+def advised(error, own, words):
+    """An error's text; ``words`` about the flags in it that are not among the command's ``own``."""
+    other = [flag for flag in re.findall(r"--[a-z][a-z-]+", str(error)) if flag not in own]
+    return f"{error} [{', '.join(dict.fromkeys(other))}: {words}]" if other else str(error)
+
+
 def check_choice(name, value, choices):
     """Refuse a value outside ``choices`` with the list of what is allowed.
 
@@ -354,8 +366,10 @@ def _explained(error):
             f"{error} in this Python, {sys.executable}: take the one in .venv that `make run` "
             "sets up, or install what the project needs: pip install -r requirements.txt"
         )
-    if isinstance(error, MemoryError):
-        return f"there is not enough memory ({error}): give fewer rows or columns"
+    unmapped = isinstance(error, ImportError) and "map segment" in str(error)  # of a library
+    if isinstance(error, MemoryError) or unmapped:
+        what = f" ({error})" if str(error) else ""
+        return f"there is not enough memory{what}: allow more, or give fewer rows or columns"
     if isinstance(error, OSError):  # such as a full disk under the output; files say it themselves
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

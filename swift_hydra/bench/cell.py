@@ -34,7 +34,7 @@ from swift_hydra.data.splits import HIDING, parse_protocol
 from swift_hydra.data.table import row_digests
 from swift_hydra.geometry import share_nearer
 from swift_hydra.run.record import git_hash, peak_memory_mib
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, advised
 
 try:
     import resource
@@ -52,6 +52,7 @@ START = "forkserver" if resource else "spawn"
 # Imported once per worker, shared by its cells; the last is what setting torch's determinism back
 # after a peer imports, seconds that a cell would have for its own fit.
 PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.cell", "torch._inductor.config"]
+OWN_FLAGS = ("--max-rows", "--seeds", "--protocols")  # of a sweep, that a cell's reason may name
 # What a record of the method "script" takes over from the run's report.json; ``n_hidden`` too where
 # the protocol hides anomalies.
 REPORTED = (
@@ -86,6 +87,7 @@ class Cell:
         max_rows: stratified subsample of larger tables, 0 for all rows.
         time_limit: seconds, wall-clock.
         memory_limit: GiB, 0 for no limit.
+        sha256: of the dataset's file; a record of another one is not the cell's.
     """
 
     records: str
@@ -96,6 +98,7 @@ class Cell:
     max_rows: int
     time_limit: float
     memory_limit: float
+    sha256: str = ""
 
     @property
     def dataset(self):
@@ -107,7 +110,7 @@ class Cell:
 
     def named(self):
         """The part of the cell's record that is known before it is computed."""
-        return {**self.key._asdict(), "max_rows": self.max_rows}
+        return {**self.key._asdict(), "max_rows": self.max_rows, "sha256": self.sha256}
 
     def find(self):
         """The cell's record, or None."""
@@ -241,7 +244,8 @@ def _computed(cell, make):
         with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
             content |= _script(cell) if cell.method == "script" else _scores(cell, make)
     except Exception as error:
-        content["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = advised(error, OWN_FLAGS, "of SwiftHydra.py; a benchmark has no such flag")
+        content["failed"] = f"{type(error).__name__}: {' '.join(reason.split())}"
         if cell.memory_limit and _is_of_memory(error):
             content["failed"] = f"MemoryLimit: more than {cell.memory_limit:g} GiB were asked for"
     content["seconds_in_all"] = round(time.perf_counter() - start, 2)

@@ -20,6 +20,7 @@ from swift_hydra.settings import InputError, check_choice, setting
 IMPUTE = ("refuse", "median")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
+FEW_TEXTS = 50  # of which each is somebody's to tell apart
 # Shares of the rows below and above, and the standard deviations between a normal distribution's
 # two quantiles.
 QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
@@ -58,9 +59,9 @@ class Preparation:
             text.
         categorical: "refuse"; "onehot": a column of 0 and 1 for every text of the training rows (a
             new text is 0 in all of them); "ordinal": the text's place in alphabetical order (a new
-            text is -1); "frequency": the logarithm of how many training rows hold it, of a training
-            row's own text how many *others* do (none counts half, so that a new text looks like
-            one that a single training row holds), an answer to columns of many texts.
+            text is -1); "frequency": the logarithm of how many training rows hold it, an
+            answer to columns of many texts. One row and none count half: a new text looks like one
+            that a single training row holds.
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
@@ -146,10 +147,29 @@ class Preparation:
         return texts
 
     def _log_counts(self, table, j):
-        """Logarithms of how often each known text is there, the last of a new one: (texts + 1,)."""
+        """Logarithms of how often each known text is there, the last of a new one: (texts + 1,).
+
+        A training row is coded as a new row with its text is. Counted once less, without the row
+        itself, it would stand off the values that all new rows have.
+        """
         codes = self._encoded(table)[:, j]
         counts = np.bincount(codes[codes >= 0].astype(int), minlength=len(self.texts[j]))
-        return np.log([*counts, 0.5])
+        return np.log([*np.where(counts > 1, counts, 0.5), 0.5])
+
+    def notes(self):
+        """A text where ``frequency`` makes one of several texts of a column that has few."""
+        merged = []
+        for j, logs in self.logs.items():
+            number, counts = np.unique(logs[:-1], return_counts=True)
+            alike = number[(counts > 1) & (number > 0)]
+            if len(alike) and len(logs) <= FEW_TEXTS:
+                texts = [self.texts[j][i] for i in np.flatnonzero(logs[:-1] == alike[-1])]
+                merged.append(f"{self.names[j]!r} ({listed(map(repr, texts))})")
+        if merged:
+            yield (
+                f"column {listed(merged)}: texts that equally many rows hold are one to "
+                "--categorical frequency: onehot tells them apart"
+            )
 
     def _fills(self, table):
         """(d,) float64: medians, and the most frequent text's number of a text column."""
@@ -211,14 +231,8 @@ class Preparation:
         return find
 
     def fit_transform(self, table):
-        """Learn from the training rows and return them prepared: (n, d').
-
-        A text's frequency leaves the row itself out: counted in, it would be 1 at least for every
-        training row, and a new row's text, of frequency 0, would lie outside of all that was seen.
-        """
-        self.fit(table)
-        alone = {j: np.log(np.maximum(np.exp(logs) - 1, 0.5)) for j, logs in self.logs.items()}
-        return self._transform(table, self.logs, alone)
+        """Learn from the training rows and return them prepared: (n, d')."""
+        return self.fit(table).transform(table)
 
     def transform(self, table):
         """The prepared rows: (n, d') float32 or float64, finite.
@@ -226,21 +240,12 @@ class Preparation:
         Raises:
             InputError: a missing value where they are refused, infinity, another type than numbers.
         """
-        return self._transform(table, self.logs)
-
-    def _transform(self, table, frequencies, alone=None):
-        """The rows by the texts' frequencies, or by those ``alone`` where a row holds the text."""
         X = self._encoded(table)
-        gap = np.isnan(X) if frequencies else None
-        if self.fill is not None and frequencies and np.isnan(X).any():
+        if self.fill is not None and self.logs and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)  # a text before it becomes a frequency
-        for j, logs in frequencies.items():
+        for j, logs in self.logs.items():
             known = ~np.isnan(X[:, j])
-            codes = X[known, j].astype(int)  # -1, a new text, is the last
-            values = logs[codes]
-            X[known, j] = (
-                values if alone is None else np.where(gap[known, j], values, alone[j][codes])
-            )
+            X[known, j] = logs[X[known, j].astype(int)]  # -1, a new text, is the last
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)

@@ -212,7 +212,7 @@ class TrainingRows:
             )
         check_span(X, preparation.names, table.source)
         if not isinstance(y, Labels):
-            for note in notes(table):
+            for note in [*notes(table), *preparation.notes()]:
                 warnings.warn(f"X: {note}", stacklevel=4)  # where fit was called
             if y is None:
                 y = Labels(np.full(len(X), -1, dtype=np.int64), np.array([0, 1]))

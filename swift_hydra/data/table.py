@@ -206,9 +206,7 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
     """
     X = as_table(X, source=source, columns=columns).X
     if len(X) == 0:
-        raise InputError(
-            f"{source}: X has no row: give at least a few normal rows and two anomalies"
-        )
+        raise InputError(f"{source}: X has no row: there is nothing to learn from or to score")
     if X.shape[1] == 0:
         raise InputError(
             f"{source}: 0 feature(s) (shape={X.shape}) while a minimum of 1 is required: there is "

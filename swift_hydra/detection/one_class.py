@@ -9,6 +9,8 @@ rows for normal. Which one is used, says whether the rows are trusted.
 Shapes: n rows, r reference rows, d features.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
@@ -58,32 +60,55 @@ class Smoother:
     Args:
         reference: (r, d) rows.
         width: squared, of the kernel; None finds it.
-        own: (r, r) bool, which of them are copies; only for that.
+        left_out: a :class:`LeftOut` of the reference rows; only for that.
     """
 
-    def __init__(self, reference, width=None, own=None):
+    def __init__(self, reference, width=None, left_out=None):
         self.reference = torch.as_tensor(reference).double()
-        self.width = self._best_width(own) if width is None else float(width)
+        self.width = self._best_width(left_out) if width is None else float(width)
 
-    def _best_width(self, own):
+    def _best_width(self, left_out):
         square = squared_distances(self.reference, self.reference)
-        apart = square[torch.from_numpy(~own)]
+        apart = square[torch.from_numpy(~left_out.own)]
         typical = max(float(apart.median()), LEAST) if len(apart) else 1.0
         widths = typical * WIDTHS
         errors = [
-            Smoother(self.reference, width).residuals(self.reference, own).mean()
+            Smoother(self.reference, width).residuals(self.reference, left_out).mean()
             for width in widths
         ]
         return float(widths[int(np.argmin(errors))])
 
-    def residuals(self, Z, own=None):
-        """(n,) distances of rows (n, d) to their smoothed selves; without ``own`` (n, r) bool."""
+    def residuals(self, Z, left_out=None):
+        """(n,) distances of rows (n, d) to their smoothed selves, each without its own copies."""
         rows = torch.as_tensor(Z).double()
         square = squared_distances(rows, self.reference)  # (n, r)
-        if own is not None:
-            square = square.masked_fill(torch.from_numpy(own), torch.inf)
+        if left_out is not None:
+            along = (rows * left_out.own_direction).sum(1, keepdim=True)  # (n, 1)
+            along = along - left_out.own_direction @ self.reference.T  # (n, r)
+            square = square + left_out.weight[:, None] * along.square()
+            square = square * left_out.factor[:, None]
+            square = square.masked_fill(torch.from_numpy(left_out.own), torch.inf)
         weight = torch.softmax(-square / (2 * self.width), dim=1)
-        return (rows - weight @ self.reference).norm(dim=1).numpy()
+        away = rows - weight @ self.reference  # (n, d)
+        if left_out is None:
+            return away.norm(dim=1).numpy()
+        along = (away * left_out.own_direction).sum(1)  # (n,)
+        square = away.square().sum(1) + left_out.weight * along.square()
+        return (square * left_out.factor).sqrt().numpy()
+
+
+class LeftOut(NamedTuple):
+    """What whitened rows (n, d) would be compared with if they had not been there themselves.
+
+    A row widens the variance along its own direction, and so makes itself look near; on a wide
+    table all rows do. Without it squared lengths in whitened coordinates are those with it, times
+    ``factor``, and ``weight`` times the square along ``own_direction`` (Sherman and Morrison).
+    """
+
+    own: np.ndarray  # (n, r) bool, its copies among the reference rows
+    own_direction: torch.Tensor  # (n, d) the row itself, whitened, from the mean
+    weight: torch.Tensor  # (n,)
+    factor: torch.Tensor  # (n,)
 
 
 class Whitening:
@@ -94,9 +119,11 @@ class Whitening:
 
     def __init__(self, reference):
         rows = np.asarray(reference, dtype=np.float64)
-        if rows.shape[1] > WIDE:  # nothing is cubic in the columns
-            rows = rows[:: -(-len(rows) // WIDE)]
-        rows = rows - rows.mean(0)
+        # Nothing is cubic in the columns.
+        self.step = -(-len(rows) // WIDE) if rows.shape[1] > WIDE else 1
+        rows = rows[:: self.step]
+        self.n_rows, self.mean = len(rows), rows.mean(0)
+        rows = rows - self.mean
         _, root, directions = np.linalg.svd(rows / np.sqrt(len(rows)), full_matrices=False)
         variance = np.square(root)
         least = RIDGE * variance.sum() / rows.shape[1] + LEAST
@@ -111,6 +138,15 @@ class Whitening:
         Z = torch.from_numpy(_filled(np.asarray(Z, dtype=np.float64), 1, COLUMNS))
         return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
 
+    def without(self, Z, own):
+        """A :class:`LeftOut` of rows (n, d) and their copies ``own`` (n, r) in the reference."""
+        n = self.n_rows
+        m = torch.from_numpy(own[:, :: self.step].sum(1)).double()  # (n,)
+        m[m >= n] = 0
+        direction = self(Z) - self(self.mean[None])
+        weight = m / (n - m - m * direction.square().sum(1)).clamp_min(LEAST)
+        return LeftOut(own, direction, weight, (n - m) / n)
+
 
 class Near:
     """Two distances to trusted rows: a smoother's residual and the two nearest rows.
@@ -123,10 +159,11 @@ class Near:
     def __init__(self, reference, width=None):
         self.reference = np.asarray(reference)
         self.whitened = Whitening(self.reference)
-        own = None
+        left_out = None
         if width is None:
             own = _copies_of(cdist(self.reference, self.reference, "cityblock"), self.reference)
-        self.smoother = Smoother(self.whitened(self.reference), width, own)
+            left_out = self.whitened.without(self.reference, own)
+        self.smoother = Smoother(self.whitened(self.reference), width, left_out)
 
     @classmethod
     def fit(cls, Z, rng):
@@ -141,10 +178,12 @@ class Near:
         for start in range(0, len(Z), BLOCK):
             part = slice(start, start + BLOCK)
             distance = cdist(Z[part], self.reference, "cityblock")  # (B, r)
-            own = _copies_of(distance, self.reference) if others else None
+            left_out = None
             if others:
+                own = _copies_of(distance, self.reference)
                 distance[own] = np.inf
-            out[part, 0] = self.smoother.residuals(self.whitened(Z[part]), own)
+                left_out = self.whitened.without(Z[part], own)
+            out[part, 0] = self.smoother.residuals(self.whitened(Z[part]), left_out)
             k = min(NEAREST, distance.shape[1])
             nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
             # Copies of one row and another: one other row is all there is.

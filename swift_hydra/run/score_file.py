@@ -29,6 +29,7 @@ from swift_hydra.files import in_place, part, real_place, write_file
 from swift_hydra.settings import (
     InputError,
     Place,
+    advised,
     check_range,
     check_settings,
     first_line,
@@ -216,28 +217,22 @@ def _advised(blocks):
         yield from blocks
     except InputError as error:
         own = {"--" + name.replace("_", "-") for name in flag_values(ScoreOptions())}
-        other = [flag for flag in re.findall(r"--[a-z][a-z-]+", str(error)) if flag not in own]
-        if not other:
-            raise
-        flags = ", ".join(dict.fromkeys(other))
-        raise InputError(
-            f"{error} [{flags}: set in training, score does as was done there: mend these rows or "
-            "train again]"
-        ) from error
+        words = "set in training, score does as was done there: mend these rows or train again"
+        raise InputError(advised(error, own, words)) from error
 
 
 def _as_asked(detector, config):
     """The detector with the options of the command in effect."""
     check_range("explain", config.explain, 0, detector.n_features_in_)
-    if config.false_alarms is not None:
-        detector.set_false_alarms(config.false_alarms)
     if config.verify is not None:
         if detector.student_ is None:
             raise InputError(
                 f"verify={config.verify:g}: {config.checkpoint} is no checkpoint of --fast, which "
                 "has both: leave --verify out"
             )
-        detector.verify = config.verify
+        detector.set_verify(config.verify)
+    if config.false_alarms is not None:
+        detector.set_false_alarms(config.false_alarms)
     return detector
 
 

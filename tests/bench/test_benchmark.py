@@ -2,7 +2,9 @@
 are refused.
 """
 
+import contextlib
 import dataclasses
+import io
 import multiprocessing
 import os
 import random
@@ -23,6 +25,7 @@ from helpers import ROOT, made_table, run_script
 import swift_hydra.benchmark as benchmark
 from swift_hydra.bench.cell import ORPHANED, Cell, die_with_parent, run_cell
 from swift_hydra.bench.methods import GROUPS, check_method, make_method
+from swift_hydra.bench.places import RECORDS
 from swift_hydra.bench.records import (
     RecordKey,
     as_line,
@@ -99,6 +102,52 @@ def test_a_sweep_resumes_and_records_failures(folder):
     assert "4 cells, 2 of them recorded already" in third.stdout
     assert "0 computed, 2 failed" in third.stdout
     assert len(load_records(folder / "records")) == 4
+
+
+def measured(*words):
+    """What the command says, in this process."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        benchmark.main(["--seeds", "0", "--methods", "kNN", *map(str, words)])
+    return said.getvalue()
+
+
+def test_a_record_is_of_its_own_table(tmp_path):
+    X, y = made_table(n=120, d=3, n_anomalies=20)
+    where = ["--datasets", tmp_path / "m.npz", "--records", tmp_path / "records"]
+    np.savez(tmp_path / "m.npz", X=np.where(X == X[0], np.nan, X), y=y)
+    with pytest.raises(InputError, match="all cells failed"):
+        measured(*where)
+    (failure,) = load_records(tmp_path / "records")
+    assert "--impute: of SwiftHydra.py" in failure["failed"]
+    with pytest.raises(InputError, match="all cells failed"):
+        measured(*where)
+    np.savez(tmp_path / "m.npz", X=X, y=y)  # mended: the failure was of another table
+    assert "1 computed, 0 failed" in measured(*where)
+    assert "1 of them recorded already\n" in measured(*where)
+    np.savez(tmp_path / "m.npz", X=X[:80], y=y[:80])
+    with pytest.raises(InputError, match="another file called m: rename"):
+        measured(*where)
+    published = load_records(RECORDS)  # those have no sum: they are of the published files
+    name = next(r["dataset"] for r in published if r["method"] == "kNN" and r["seed"] == 0)
+    np.savez(tmp_path / f"{name}.npz", X=X, y=y)
+    shutil.copytree(RECORDS, tmp_path / "copy")
+    words = ["--datasets", tmp_path / f"{name}.npz", "--records", tmp_path / "copy"]
+    with pytest.raises(InputError, match=f"another file called {name}"):
+        measured(*words, "--max-rows", "10000")
+
+
+def test_lists_may_have_spaces(tmp_path):
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", X=X, y=y)
+    config = benchmark.BenchmarkConfig(
+        datasets=f"{tmp_path}/a.npz, {tmp_path}/b.npz",
+        seeds="0, 1",
+        methods="kNN, LOF",
+        protocols="seen, few",
+        records=tmp_path / "records",
+    )
+    assert len(benchmark.list_cells(config)) == 16
 
 
 def finished(folder):

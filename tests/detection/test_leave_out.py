@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import ROUNDING, LeaveOut
+from swift_hydra.data.table import as_table
 from swift_hydra.geometry import copies
 
 
@@ -115,6 +116,38 @@ def test_a_new_text_alone_is_no_anomaly(n_texts):
     flagged = model.predict(fresh)
     assert flagged[y == 0].mean() < 0.1
     assert flagged[y == 1].mean() > 0.5
+
+
+def weekdays(rng, n):
+    """Weekends run three higher; an anomaly has the level of the other days."""
+    day = rng.integers(0, 7, n)
+    y = (np.arange(n) < n // 20).astype(int)
+    X = np.empty((n, 2), dtype=object)
+    X[:, 0] = rng.normal(size=n) + 3 * ((day >= 5) != (y == 1))
+    X[:, 1] = [f"day{i}" for i in day]
+    return X, y
+
+
+@pytest.mark.filterwarnings("ignore:X. column")
+@pytest.mark.parametrize("n", [200, 1000])
+def test_a_text_has_one_frequency_in_training_and_later(n):
+    rng = np.random.default_rng(0)
+    X, y = weekdays(rng, n)
+    model = SwiftHydra(categorical="frequency", false_alarms=0.05, **SHORT_FIT).fit(X, y)
+    fresh, labels = weekdays(rng, 1000)
+    codes = {text: set() for text in X[:, 1]}
+    for rows in (X, fresh):
+        for text, row in zip(rows[:, 1], model.columns_.prepare(as_table(rows, True)), strict=True):
+            codes[text].add(row[1])
+    assert all(len(each) == 1 for each in codes.values())
+    assert model.predict(fresh)[labels == 0].mean() < 0.1
+
+
+def test_texts_of_one_frequency_are_told_where_there_are_few():
+    X, y = weekdays(np.random.default_rng(0), 100)
+    X[:, 1] = np.where(np.arange(100) % 2, "north", "south")
+    with pytest.warns(UserWarning, match=r"column 'x1' \('north', 'south'\): .* onehot"):
+        SwiftHydra(categorical="frequency", **SHORT_FIT).fit(X, y)
 
 
 def test_templates_are_met_again():

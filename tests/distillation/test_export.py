@@ -1,5 +1,6 @@
 """The student as one ONNX file."""
 
+import copy
 import sys
 
 import numpy as np
@@ -38,6 +39,20 @@ def test_equal_scores_on_ten_thousand_rows(model, file):
     assert exported.threshold_ == model.threshold_
     assert np.array_equal(exported.predict(X[:100]), model.predict(X[:100]))
     np.testing.assert_allclose(exported.p_values(X[:100]), model.p_values(X[:100]), atol=0.01)
+
+
+@pytest.mark.parametrize("verify", [0.3, 1.0])
+def test_threshold_and_p_values_are_of_who_scores(model, tmp_path, verify):
+    """The file has no detector that would score rows again."""
+    other = copy.copy(model).set_verify(verify)
+    assert other.threshold_ != model.threshold_
+    if other.student_.follows:
+        other.export(tmp_path / "o.onnx")
+        assert Exported.load(tmp_path / "o.onnx").threshold_ == model.threshold_
+    else:
+        with pytest.raises(InputError, match="verify=0"):
+            other.export(tmp_path / "o.onnx")
+    assert other.verify == verify
 
 
 def test_plain_onnxruntime_scores_prepared_rows(model, file):

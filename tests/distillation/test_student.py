@@ -13,7 +13,7 @@ from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.distillation import student as module
 from swift_hydra.distillation.student import Inputs, Student, centres_of, questions
 from swift_hydra.settings import InputError
-from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.SwiftHydra import SwiftHydra, main
 
 FEW_STEPS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
 
@@ -214,6 +214,25 @@ def test_commands(tmp_path):
     model = SwiftHydra.load(run / "checkpoint.pt")
     np.testing.assert_allclose(scores[0], model.decision_function(X), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(scores[1], teacher(model, X), rtol=1e-6, atol=1e-6)
+
+
+def test_score_flags_by_the_threshold_of_its_own_share(tmp_path, capsys, monkeypatch):
+    X, y = made_table(n=400, n_anomalies=40)
+    SwiftHydra(fast=True, verify=0.0, n_synthetic=40, **FEW_STEPS).fit(X, y).save(tmp_path / "m.pt")
+    np.savetxt(tmp_path / "new.csv", X, delimiter=",")
+    model = SwiftHydra.load(tmp_path / "m.pt").set_verify(0.5)
+    assert model.threshold_ != SwiftHydra.load(tmp_path / "m.pt").threshold_
+    monkeypatch.setattr(SwiftHydra, "default_chunk_rows", lambda self: 150)
+    command = ["score", "--checkpoint", tmp_path / "m.pt", "--data", tmp_path / "new.csv"]
+    command += ["--out", tmp_path / "s.csv", "--force", "--verify", "0.5", "--p-values"]
+    for more in ([], ["--false-alarms", "0.05"]):
+        main([*map(str, command), *more])
+        _, score, flag, p = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1).T
+        if more:
+            model.set_false_alarms(0.05)
+            assert p[flag == 1].max() <= 0.05 < p[flag == 0].min()
+        assert np.array_equal(flag == 1, score > model.threshold_)
+        assert f"threshold {model.threshold_:.4g}" in capsys.readouterr().out
 
 
 def test_verify_without_fast_is_refused():

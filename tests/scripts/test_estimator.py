@@ -256,6 +256,8 @@ def test_bad_tables_are_refused(table):
     with pytest.raises(InputError, match="not fitted"):
         model.decision_function(X)
     model.fit(X, y)
+    with pytest.raises(InputError, match=r"X has no row: there is nothing .* to score"):
+        model.decision_function(X[:0])
     with pytest.raises(InputError, match="expecting 6 features"):
         model.decision_function(X[:, :4])
 

@@ -214,7 +214,7 @@ class Neighbours:
         group = self.group if used is None else self.group[used]
         return np.bincount(group, minlength=len(self.distinct))
 
-    def mean_distance(self, X, k, others=False, nothing=np.nan):
+    def mean_distance(self, X, k, others=False, nothing=np.nan, coded=None):
         """Mean distance to the k nearest reference rows, (n,).
 
         Args:
@@ -222,9 +222,12 @@ class Neighbours:
             k: how many, copies counted.
             others: leave out the row's own copies, and what differs from it by rounding alone.
             nothing: where all reference rows that are near are such copies.
+            coded: (r,) bool, reference rows of which only one copy is left out, see
+                :class:`cleaning.leave_out.LeaveOut`; None: of all rows all are.
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()
+        coded = np.zeros(len(counts), dtype=bool) if coded is None else coded[self.distinct]
         out = np.empty(len(X))
         if others and k > MANY and counts.max() == 1:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
@@ -236,12 +239,12 @@ class Neighbours:
         for start in range(0, len(X), size):
             rows = X[start : start + size]
             distance, index = self.nearest(rows, k + 1)
-            share = shares(distance, counts[index], k, beyond)
+            share = shares(distance, counts[index], k, beyond, coded[index])
             mean = mean_of_first(distance, share, nothing)
             short = share.sum(1) < k
             if others and short.any() and distance.shape[1] < len(self.distinct):
                 distance, index = self.nearest(rows[short], k + BEYOND_COPIES)
-                share = shares(distance, counts[index], k, beyond)
+                share = shares(distance, counts[index], k, beyond, coded[index])
                 mean[short] = mean_of_first(distance, share, nothing)
             out[start : start + size] = mean
         return out
@@ -258,7 +261,7 @@ class Neighbours:
         return np.where(found.any(1), total / np.maximum(found.sum(1), 1), nothing)
 
 
-def shares(distance, counts, k, beyond=None):
+def shares(distance, counts, k, beyond=None, coded=False, own=1):
     """How often each of the sorted neighbours counts among the k nearest: (n, K), sums to k.
 
     Less where there are fewer.
@@ -269,8 +272,12 @@ def shares(distance, counts, k, beyond=None):
         k: how many.
         beyond: leave out neighbours up to this distance, the row's own copies; None leaves out
             none.
+        coded: (n, K) bool, neighbours of which not all copies are left out, but
+        own: so many; a number, or (n, 1).
     """
-    counts = counts if beyond is None else np.where(distance > beyond, counts, 0)
+    if beyond is not None:
+        others = np.where(coded, np.maximum(counts - own, 0), 0)
+        counts = np.where(distance > beyond, counts, others)
     before = np.cumsum(counts, axis=1) - counts
     return np.clip(k - before, 0, counts)
 

@@ -30,6 +30,8 @@ class LeaveOut:
     Attributes:
         folds: (n,) from 0; both classes are spread evenly over them.
         groups: (n,) rows of one number are left out together.
+        coded: (n,) bool, rows that a new row may well be a copy of: of a frequent value, or of
+            common ones where rows come again.
     """
 
     def __init__(self, Z, y, n_folds, seed):
@@ -37,11 +39,18 @@ class LeaveOut:
         size = np.bincount(same)
         self._same = same
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
+        # A code, not a slip: many rows of it, or several of values that other rows have too. (Of a
+        # table written k times all are k times as many.)
+        times = np.gcd.reduce(size)
+        coded = _made_of_common_values(Z, same) & (Z.shape[1] > 1)
+        again = (coded & (size > times)) | (size > LEAST_COMMON * times)
+        frequent |= again & (np.bincount(same, y == 0) > 0)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]
         if (of_normals == of_normals[0]).all():  # nothing would be left to compare with
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
+        self.coded = (frequent | (coded & (coded & (size > times)).any()))[same]
         # Many copies are no slip: a code, a template. (Of a table written k times all are k times
         # as many.)
         often = size > OFTEN * np.gcd.reduce(size)

@@ -73,13 +73,20 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:
         return Cleaned(kept, 0.0)
-    others = Neighbours(Z[_some(np.flatnonzero(~known), seed)])
+    left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed)
+    reference = _some(np.flatnonzero(~known), seed)
+    others = Neighbours(Z[reference])
+    coded = left_out.coded[reference]
     prior = PRIOR
     if known.any():
-        suspicion = _like_known(Z, known, others, seed, looks)
+        of = {
+            "likeness": lambda: _likeness(Z, known, left_out, seed),
+            "nearness": lambda: _nearness(Z, known, others, coded),
+        }
+        suspicion = sum(_minus_log_p(of[look](), ~known) for look in looks)
         prior *= min(1.0, company(others, Z[known]) / IN_COMPANY)
     else:
-        suspicion = np.log(own_distance(Z, others, UNKNOWN) + 1e-9)
+        suspicion = np.log(own_distance(Z, others, UNKNOWN, coded) + 1e-9)
     share = hidden_share(suspicion[doubtful], suspicion[known], prior)
     number = min(round((share if known.any() else FARTHEST) * len(doubtful)), most)
     # Of equally suspicious rows all stay: which of them comes first must not matter.
@@ -153,10 +160,13 @@ def hidden_share(doubtful, known, prior=PRIOR):
     return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
-def own_distance(Z, others, share=WIDE):
-    """Mean distance of rows (n, d) to a share of the others, (n,)."""
+def own_distance(Z, others, share=WIDE, coded=None):
+    """Mean distance of rows (n, d) to a share of the others, (n,).
+
+    ``coded`` is that of :meth:`geometry.Neighbours.mean_distance`.
+    """
     k = max(5, int(share * len(others.reference)))
-    return others.mean_distance(Z, k, others=True, nothing=0.0)
+    return others.mean_distance(Z, k, True, 0.0, coded)
 
 
 def _some(rows, seed):
@@ -164,19 +174,9 @@ def _some(rows, seed):
     return np.sort(stage_rng(seed, "cleaning/reference").permutation(rows)[:REFERENCE])
 
 
-def _like_known(Z, known, others, seed, looks):
-    """How much a row looks like the known anomalies, by nothing that has learned from it: (n,)."""
-    of = {
-        "likeness": lambda: _likeness(Z, known, seed),
-        "nearness": lambda: _nearness(Z, known, others),
-    }
-    return sum(_minus_log_p(of[look](), ~known) for look in looks)
-
-
-def _likeness(Z, known, seed):
+def _likeness(Z, known, left_out, seed):
     """Mean left-out score of the closed-form experts, (n,)."""
     y = known.astype(np.int64)
-    left_out = LeaveOut(Z, y, FOLDS, seed)
     scores = [
         KernelExpert(norm).fit(Z, y, stage_rng(seed, f"cleaning/{norm}"), CENTRES, left_out)
         for norm in NORMS
@@ -184,9 +184,9 @@ def _likeness(Z, known, seed):
     return np.mean(scores, axis=0)
 
 
-def _nearness(Z, known, others):
+def _nearness(Z, known, others, coded):
     """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
-    own = own_distance(Z, others)
+    own = own_distance(Z, others, coded=coded)
     anomalies = Neighbours(Z[known])
     near = anomalies.mean_distance(Z, 1)
     near[known] = anomalies.mean_distance(Z[known], 1, others=True)  # NaN: copies of one row

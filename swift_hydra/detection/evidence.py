@@ -6,7 +6,9 @@ Distances to neighbours, local density ratios, a Gaussian, a PCA residual, the C
 how much nearer known anomalies are. For training rows every column is computed without the row
 itself (cross-fitted models, neighbours other than the row and its copies): computed in-sample they
 look more normal than any new row ever will, and a detector trained on that is misled. New rows that
-are copies of training rows leave those out too, so that a column is one function of a row.
+are copies of training rows leave those out too, so that a column is one function of a row. Where
+rows are codes, so that new rows will be copies of training rows, the copies count, but for the
+training row itself: how many normals are the same is what tells most about a row there.
 
 That is not enough for predictions that leave a row out: the neighbours' columns of the rows beside
 it know its label. So there is a view of the neighbours' columns for every fold, in which nothing of
@@ -156,10 +158,13 @@ class Surroundings:
         anomalies: the same of known anomalies.
         folds: the folds of both, two arrays; empty ones after :meth:`from_snapshot`.
         n_folds: F.
+        coded: of both, which reference rows new rows may be copies of; None: none.
     """
 
-    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0):
+    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None):
         self.sides = (normals, anomalies)
+        self.coded = coded or [np.zeros(len(side.reference), dtype=bool) for side in self.sides]
+        self._coded = [np.zeros(len(side.distinct), dtype=bool) for side in self.sides]
         # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
         self.counts = [
             np.stack([*(side.counts(fold != f) for f in range(n_folds)), side.counts()])
@@ -176,30 +181,44 @@ class Surroundings:
                 for own, counts in zip(density, self.counts[0], strict=True)
             ]
         )
+        coded = zip(self.sides, self.coded, strict=True)
+        self._coded = [each[side.distinct] for side, each in coded]
         self.density = self._densities(near)  # (F + 1, 2, m)
 
     def _densities(self, near):
-        distance, index = near
+        distance, _ = near
         return np.stack(
             [
-                [self._mean(distance, counts[index], k, view) for k in (5, 20)]
-                for view, counts in enumerate(self.counts[0])
+                [self._mean(distance, self._share(0, near, k, view)) for k in (5, 20)]
+                for view in range(len(self.counts[0]))
             ]
         )
 
-    def _mean(self, distance, counts, k, view):
-        """Mean distance to k others; 0 where all others are copies."""
-        share = shares(distance, counts, k, self.floors[view])
+    def _share(self, side, near, k, view, own=1):
+        """:func:`geometry.shares` of a side's k nearest others."""
+        distance, index = near
+        counts = self.counts[side][view][index]
+        return shares(distance, counts, k, self.floors[view], self._coded[side][index], own)
+
+    @staticmethod
+    def _mean(distance, share):
+        """Mean distance to others; 0 where all others are copies."""
         return mean_of_first(distance, share, nothing=0.0)
 
     def log(self, value, view=-1):
         """Logarithm of a distance."""
         return np.log(value + self.floors[view])
 
-    def columns(self, X, views):
+    def columns(self, X, views, folds=None):
         """The columns LOCAL of rows X (n, d) in some of the F + 1 views: (views, n, 7).
 
         The ratios are NaN where no anomaly is left to compare with.
+
+        Args:
+            X: rows.
+            views: their numbers.
+            folds: (n,) of training rows: each is one of its copies in the views without another
+                fold. On either side, whatever its label: what it lacks there would tell it.
         """
         out = np.empty((len(views), len(X), len(LOCAL)))
         searched = SEARCHED_ALL if list(views) == [-1] else SEARCHED
@@ -208,11 +227,12 @@ class Surroundings:
             rows = X[part]
             near = self._near(rows, searched)
             for number, view in enumerate(views):
-                out[number, part] = self._in_view(near, view)
+                own = 0 if folds is None else (folds[part] != view)[:, None].astype(np.int64)
+                out[number, part] = self._in_view(near, view, own)
             if searched == SEARCHED_ALL:  # copies may fill what is enough without them
                 short = start + np.flatnonzero(self._short(near))
                 if len(short):
-                    out[0, short] = self._in_view(self._near(X[short], SEARCHED), -1)
+                    out[0, short] = self._in_view(self._near(X[short], SEARCHED), -1, 0)
         return out
 
     def _near(self, X, searched):
@@ -222,28 +242,25 @@ class Surroundings:
         """(n,) bool: rows whose neighbours that are no copies are fewer than are needed."""
         out = np.zeros(len(near[0][0]), dtype=bool)
         needed = (20, max(RATIOS.values()))
-        for (distance, index), counts, k in zip(near, self.counts, needed, strict=True):
-            if distance.shape[1] < counts.shape[1]:
-                out |= shares(distance, counts[-1][index], k, self.floors[-1]).sum(1) < k
+        for side, k in enumerate(needed):
+            if near[side][0].shape[1] < self.counts[side].shape[1]:
+                out |= self._share(side, near[side], k, -1).sum(1) < k
         return out
 
-    def _in_view(self, found, view):
-        (distance, index), (to_anomaly, at) = found
-        copies = self.counts[0][view][index]
-        of_anomalies = self.counts[1][view][at]
+    def _in_view(self, found, view, own):
+        (distance, index), (to_anomaly, _) = found
         density = self.density[view]
         logs = []
         local = []
         for number, k in enumerate((5, 20)):
-            share = shares(distance, copies, k, self.floors[view])
-            logs.append(self.log(mean_of_first(distance, share, nothing=0.0), view))
+            share = self._share(0, found[0], k, view, own)
+            logs.append(self.log(self._mean(distance, share), view))
             around = mean_of_first(density[number][index], share, nothing=0.0)
             local.append(logs[-1] - self.log(around, view))
         columns = [*logs, *local]
         for k in RATIOS.values():
-            share = shares(to_anomaly, of_anomalies, k, self.floors[view])
-            mean = mean_of_first(to_anomaly, share)
-            near = self.log(self._mean(distance, copies, k, view), view)
+            mean = mean_of_first(to_anomaly, self._share(1, found[1], k, view, own))
+            near = self.log(self._mean(distance, self._share(0, found[0], k, view, own)), view)
             columns.append(near - self.log(mean, view))
         return np.stack(columns, axis=1)
 
@@ -267,7 +284,7 @@ class Evidence:
         self.scale = scale
 
     @classmethod
-    def fit(cls, X, y, folds, residuals, residual_fold, rng, max_normals):
+    def fit(cls, X, y, folds, residuals, residual_fold, rng, max_normals, coded=None):
         """Learn from training rows.
 
         Args:
@@ -278,6 +295,7 @@ class Evidence:
             residual_fold: (n,) which residual function did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
             max_normals: most reference normals.
+            coded: (n,) bool, rows that new rows may be copies of.
 
         Returns:
             The Evidence, and the :class:`Columns` of the training rows, standardised by the
@@ -290,12 +308,16 @@ class Evidence:
             np.sort(rng.permutation(normal)[:max_normals]),
             np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES]),
         )
+        coded = np.zeros(len(y), dtype=bool) if coded is None else coded
         surroundings = Surroundings(
-            *(Neighbours(X[rows]) for rows in kept), [folds[rows] for rows in kept], n_folds
+            *(Neighbours(X[rows]) for rows in kept),
+            [folds[rows] for rows in kept],
+            n_folds,
+            [coded[rows] for rows in kept],
         )
         self = cls(residuals, surroundings, Subspaces.fit(X[normal], folds[normal], n_folds))
         models = self._left_out(X, folds, residual_fold)
-        raw = self._raw(X, range(n_folds + 1), models)
+        raw = self._raw(X, range(n_folds + 1), models, folds)
         self.centre = np.empty((n_folds + 1, len(COLUMNS)))
         self.scale = np.empty_like(self.centre)
         for view in range(n_folds + 1):
@@ -339,10 +361,10 @@ class Evidence:
         """The models' columns of new rows (n, d): {name: (n,)}."""
         return self._subspaces(X, range(len(self.subspaces))) | self._residual(X, self.residuals)
 
-    def _raw(self, X, views, models):
-        """All columns of rows (n, d) in some views: (views, n, c)."""
+    def _raw(self, X, views, models, folds=None):
+        """All columns of rows (n, d) in some views: (views, n, c); ``folds`` of training rows."""
         out = np.empty((len(views), len(X), len(COLUMNS)))
-        out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views)
+        out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views, folds)
         for name, values in models.items():
             out[:, :, COLUMNS.index(name)] = values
         return out
@@ -369,6 +391,7 @@ class Evidence:
         return {
             "normals": normals.reference,
             "anomalies": anomalies.reference,
+            "coded": self.surroundings.coded,
             "subspaces": self.subspaces.snapshot(),
             "centre": self.centre[-1:],
             "scale": self.scale[-1:],
@@ -380,7 +403,7 @@ class Evidence:
         sides = (Neighbours(saved[name]) for name in ("normals", "anomalies"))
         return cls(
             residuals,
-            Surroundings(*sides),
+            Surroundings(*sides, coded=saved.get("coded")),
             Subspaces.from_snapshot(saved["subspaces"]),
             saved["centre"],
             saved["scale"],

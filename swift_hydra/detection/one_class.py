@@ -30,20 +30,30 @@ BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
 class Far:
-    """Logarithm of the mean distance to the twenty nearest reference rows."""
+    """Logarithm of the mean distance to the twenty nearest reference rows.
 
-    def __init__(self, reference):
+    Args:
+        reference: (r, d) rows.
+        coded: (r,) bool, those that rows may well be copies of, see
+            :class:`cleaning.leave_out.LeaveOut`: of them one is left out. Only for training rows.
+    """
+
+    def __init__(self, reference, coded=None):
         self.reference = np.asarray(reference)
+        self.coded = coded
         self.neighbours = Neighbours(self.reference)
 
     @classmethod
-    def fit(cls, Z, rng):
-        """From rows (n, d) and a numpy Generator that draws those that stand for a larger table."""
-        return cls(Z[np.sort(rng.permutation(len(Z))[:REFERENCE])])
+    def fit(cls, Z, rng, coded=None):
+        """From rows (n, d), a numpy Generator that draws those that stand for a larger table, and
+        which of them (n,) new rows may be copies of.
+        """
+        rows = np.sort(rng.permutation(len(Z))[:REFERENCE])
+        return cls(Z[rows], None if coded is None else coded[rows])
 
     def score(self, Z, others=False):
         """(n, 1) of rows (n, d); ``others`` leaves a row's own copies out."""
-        distance = self.neighbours.mean_distance(Z, FAR, others, nothing=0.0)
+        distance = self.neighbours.mean_distance(Z, FAR, others, 0.0, self.coded)
         return np.log(distance + 1e-6)[:, None]
 
     def snapshot(self):
@@ -156,19 +166,21 @@ class Near:
     a little.
     """
 
-    def __init__(self, reference, width=None):
+    def __init__(self, reference, width=None, coded=None):
         self.reference = np.asarray(reference)
+        self.coded = coded
         self.whitened = Whitening(self.reference)
         left_out = None
         if width is None:
-            own = _copies_of(cdist(self.reference, self.reference, "cityblock"), self.reference)
+            own = self._own(cdist(self.reference, self.reference, "cityblock"))
             left_out = self.whitened.without(self.reference, own)
         self.smoother = Smoother(self.whitened(self.reference), width, left_out)
 
     @classmethod
-    def fit(cls, Z, rng):
+    def fit(cls, Z, rng, coded=None):
         """Arguments are those of :meth:`Far.fit`."""
-        return cls(Z[np.sort(rng.permutation(len(Z))[:TRUSTED])])
+        rows = np.sort(rng.permutation(len(Z))[:TRUSTED])
+        return cls(Z[rows], coded=None if coded is None else coded[rows])
 
     def score(self, Z, others=False):
         """Logarithms of the distances, (n, 2); ``others`` leaves a row's own copies out."""
@@ -180,7 +192,7 @@ class Near:
             distance = cdist(Z[part], self.reference, "cityblock")  # (B, r)
             left_out = None
             if others:
-                own = _copies_of(distance, self.reference)
+                own = self._own(distance)
                 distance[own] = np.inf
                 left_out = self.whitened.without(Z[part], own)
             out[part, 0] = self.smoother.residuals(self.whitened(Z[part]), left_out)
@@ -189,6 +201,17 @@ class Near:
             # Copies of one row and another: one other row is all there is.
             out[part, 1] = np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
         return np.log(out[:n] + 1e-6)
+
+    def _own(self, distance):
+        """(n, r) bool by sums of differences: a row's own copies; none where all are such.
+
+        Rows that were written out and read again differ by rounding. Of those that
+        new rows may be copies of one is the row itself.
+        """
+        own = distance <= ROUNDING * self.reference.shape[1]
+        if self.coded is not None:
+            own &= ~self.coded | (np.cumsum(own, axis=1) == 1)
+        return own & ~own.all(1, keepdims=True)
 
     def snapshot(self):
         """Arrays and plain values."""
@@ -199,12 +222,3 @@ def _filled(a, rows, columns):
     """An array (n, m) with zeros up to a multiple of so many rows and columns."""
     n, m = a.shape
     return np.pad(a, ((0, -n % rows), (0, -m % columns)))
-
-
-def _copies_of(distance, reference):
-    """(n, r) bool by sums of differences: a row's own copies; none where all are such.
-
-    Rows that were written out and read again differ by rounding.
-    """
-    own = distance <= ROUNDING * reference.shape[1]
-    return own & ~own.all(1, keepdims=True)

@@ -11,6 +11,7 @@ key, the value found and what to do about it.
 """
 
 import csv
+import itertools
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,8 +233,9 @@ def _changed(data, split):
     elif split.protocol == "irrelevant":
         numbers = [j for j in range(table.X.shape[1]) if j not in table.texts]
         added = irrelevant(table.X, split.seed, numbers)
-        names = [f"irrelevant{j}" for j in range(added.shape[1])]
-        columns = [*table.names(), *names]
+        own = table.names()
+        free = (name for j in itertools.count() if (name := f"irrelevant{j}") not in own)
+        columns = [*own, *itertools.islice(free, added.shape[1])]
         table = replace(table, X=np.column_stack([table.X, added]), columns=columns)
     return replace(data, table=table)
 
@@ -272,7 +274,7 @@ def load_dataset(
         impute: what happens to gaps, see :class:`data.columns.Preparation`.
         categorical: what happens to texts.
         drop_columns: names of columns to leave out, separated by commas; one that has a comma
-            itself is quoted, ``"a, b",c``.
+            or a line break itself is quoted, ``"a, b",c``.
         settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
         reading: a :class:`data.reading.Reading` of a text file, or None.
 
@@ -286,7 +288,7 @@ def load_dataset(
     reading = reading or Reading()
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
-    drop = next(csv.reader([drop_columns], skipinitialspace=True)) if drop_columns else []
+    drop = _names_of(drop_columns) if drop_columns else []
     texts = settings.categorical != "refuse"
     table, y, label, problems = read_table(path, label_column, drop, texts, reading, settings.dates)
     lines = table.lines
@@ -311,13 +313,26 @@ def load_dataset(
     return Dataset(stem_of(path), table, labels, label, path, settings)
 
 
+def _names_of(drop_columns):
+    """The names in a list of them, of which those with a comma or a line break are quoted."""
+    try:
+        return next(csv.reader([drop_columns], skipinitialspace=True))
+    except csv.Error as error:  # which tells of files
+        broken = len(drop_columns.splitlines()) > 1
+        reason = "a line break outside of quotes" if broken else error
+        raise InputError(
+            f"drop_columns={drop_columns[:80]!r} is no list of names ({reason}): put names with a "
+            "comma or a line break in quotes within it: '\"a, b\",c'"
+        ) from None
+
+
 def _labels_of(path, y, label, settings, lines, reading):
     """:class:`data.labels.Labels` of a file; all -1 where it has none."""
     if label == NO_LABEL:
         return Labels(y.astype(np.int64), np.array([0, 1]))
     where = path if label == "y" else f"{path}: column {label!r}"
     how = settings.anomaly_label, settings.majority_anomalies
-    return read_labels(y, where, 2, *how, lines, reading.gaps())
+    return read_labels(y, where, 2, *how, lines, reading.label_gaps())
 
 
 def stem_of(path):

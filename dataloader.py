@@ -37,11 +37,14 @@ from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, prot
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
 from swift_hydra.settings import (
+    GIVEN,
     AnyText,
     InputError,
     Place,
+    flag_values,
     parse_config,
     printable,
+    refuse_idle,
     run_main,
     setting,
 )
@@ -242,16 +245,22 @@ def _changed(data, split):
 
 def _all_rows(data, options, settings):
     """:class:`Rows` of a table without labels."""
-    for name in ("protocol", "max_rows", "n_labelled", "labelled"):
-        value = getattr(options, name)
-        if value != getattr(RowOptions, name):
+    _refuse_for_labels(options, ("protocol", "max_rows", "n_labelled", "labelled"))
+    _refuse_for_labels(settings, ("trust_normals",))
+    train = TrainingRows.read(data.table, data.labels, settings)
+    nothing = data.table.take(slice(0, 0))
+    return Rows(data, None, train, nothing, train.X[:0], data.y[:0])
+
+
+def _refuse_for_labels(config, names):
+    """Refuse settings that say something of labels, where there are none."""
+    for name in names:
+        value = getattr(config, name, None)
+        if value != getattr(type(config), name, None):
             raise InputError(
                 f"{name}={value!r} is for tables with labels: with label_column='none' all rows "
                 "train: leave it out"
             )
-    train = TrainingRows.read(data.table, data.labels, settings)
-    nothing = data.table.take(slice(0, 0))
-    return Rows(data, None, train, nothing, train.X[:0], data.y[:0])
 
 
 def load_dataset(
@@ -285,6 +294,8 @@ def load_dataset(
         InputError: whatever is wrong with the file or its content, all of it in one message.
     """
     settings = settings or ColumnSettings(impute=impute, categorical=categorical)
+    if label_column == NO_LABEL:
+        _refuse_for_labels(settings, ("anomaly_label", "majority_anomalies"))
     reading = reading or Reading()
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
@@ -391,6 +402,9 @@ def main(argv=None):
     classes = (FileOptions, ColumnSettings, DownloadOptions)
     about = "Summarise a dataset, or download ADBench sets."
     file, settings, fetch = parse_config(classes, about, argv)
+    of_a_table = tuple(flag_values(file, settings))
+    idle = [("download", GIVEN, of_a_table), ("download", None, ("source",))]
+    refuse_idle(idle, file, settings, fetch)
     if fetch.download is not None:
         download(fetch.download, fetch.source)
         return

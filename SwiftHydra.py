@@ -652,9 +652,8 @@ def _run(folder, rows, detector, which, options, work):
             _add_what_is_asked(folder, rows, finished, options)
             say(f"nothing is left to do: {folder.path} is done")
             remove_own(path, fingerprint, settings)
-            ranked = printable(folder.path / "scores.csv")
-            result = finished.y_test, finished.score
-            print(run_report.result_line(*result) if rows.split else ranked)
+            result = run_report.result_line(finished.y_test, finished.score) if rows.split else ""
+            print(result or printable(folder.path / "scores.csv"))
             return
     store = Store(path, fingerprint, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
@@ -675,9 +674,7 @@ def _run(folder, rows, detector, which, options, work):
     except InputError:  # a file's, and said
         raise
     except Exception as error:
-        reason = str(error)
-        if not isinstance(error, FloatingPointError):
-            reason = f"{type(error).__name__}: {error}"
+        reason = _reason(error)
         folder.write_results(report | {"failed": one_line(reason)}, [], None, None)
         store.clear()
         raise InputError(
@@ -685,13 +682,23 @@ def _run(folder, rows, detector, which, options, work):
             "where"
         ) from error
     report |= run_report.report_of_end(detector, rows, score, device, backend, journal.seconds)
-    _write(folder, rows, detector, score, journal.log, report, options)
+    lost = _write(folder, rows, detector, score, journal.log, report, options)
     store.clear()
-    _say_what_was_done(folder, detector, options, say)
+    run_report.say_what_was_done(folder, detector, options, say)
     if rows.split is None:
         print(printable(run_report.ranking_line(detector, folder.path)))
     else:
         print(run_report.result_line(rows.y_test, score))
+    if lost is not None:  # said last: the fit is on disk, and only its figures are to be mended
+        raise InputError(
+            f"{folder.path}: the results are written, but not what --plot or --export adds "
+            f"({_reason(lost)}): --resume tries it again, {DEBUG} shows where it failed"
+        ) from lost
+
+
+def _reason(error):
+    named = isinstance(error, (FloatingPointError, InputError))
+    return str(error) if named else f"{type(error).__name__}: {error}"
 
 
 def _add_what_is_asked(folder, rows, finished, options):
@@ -713,29 +720,18 @@ def _extras(detector, rows, score, log, report, options):
 
 
 def _write(folder, rows, detector, score, log, report, options):
-    """All files of a run that did not fail."""
-    figures = _extras(detector, rows, score, log, report, options)
+    """All files of a run that did not fail; returns what kept some optional ones from it."""
+    lost = None
+    try:
+        figures = _extras(detector, rows, score, log, report, options)
+    except Exception as error:
+        lost, figures = error, {}
     checkpoint = detector.checkpoint(rows.train.fingerprint)
     if rows.split is None:
         figures["scores.csv"] = run_report.ranking(detector)
     folder.write_results(report, log, run_report.arrays_of(rows, score), checkpoint, figures)
     write_tensorboard(folder.path / "tensorboard", log)
-
-
-def _say_what_was_done(folder, detector, options, say):
-    if options.plot:
-        say(f"figures: {folder.path / 'report.html'}")
-    n_aside = int((~detector.kept_).sum())
-    if n_aside and not detector.trust_normals:
-        say(
-            f"{n_aside} of {len(detector.kept_)} training rows were not learned from, they look "
-            "like anomalies (M13): --trust-normals takes rows labelled 0 for normal"
-        )
-    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
-    say(
-        f"{len(detector.synthetic_)} anomalies generated ({detector.generator}), "
-        f"{detector.n_experts_} experts; seconds: {seconds}; written to {folder.path}"
-    )
+    return lost
 
 
 if __name__ == "__main__":

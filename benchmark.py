@@ -53,6 +53,7 @@ from swift_hydra.settings import (
     listed_names,
     parse_config,
     printable,
+    refuse_idle,
     run_main,
     setting,
 )
@@ -60,6 +61,9 @@ from swift_hydra.settings import (
 # What --frozen does not let a command line change.
 FIXED = ("datasets", "seeds", "protocols", "methods", "max_rows")
 FIXED += ("time_limit", "memory_limit", "report", "figures", "speed", "parts", "dirty")
+
+# Each of them does its own and stops.
+IDLE = [("report", True, ("speed", "dirty")), ("speed", True, ("dirty",))]
 
 
 @dataclass
@@ -132,6 +136,7 @@ def main(argv=None, configuration=FROZEN):
         raise InputError("--figures draws the diagrams of --report: give both")
     if config.parts != BenchmarkConfig.parts and not config.speed:
         raise InputError(f"--parts {config.parts} are parts of --speed: give both")
+    refuse_idle(IDLE, config)
     if config.frozen is not None:
         _measure_frozen(config, argv, configuration)
         return

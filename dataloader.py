@@ -11,6 +11,7 @@ key, the value found and what to do about it.
 """
 
 import csv
+import itertools
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,11 +37,14 @@ from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, prot
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
 from swift_hydra.settings import (
+    GIVEN,
     AnyText,
     InputError,
     Place,
+    flag_values,
     parse_config,
     printable,
+    refuse_idle,
     run_main,
     setting,
 )
@@ -232,24 +236,31 @@ def _changed(data, split):
     elif split.protocol == "irrelevant":
         numbers = [j for j in range(table.X.shape[1]) if j not in table.texts]
         added = irrelevant(table.X, split.seed, numbers)
-        names = [f"irrelevant{j}" for j in range(added.shape[1])]
-        columns = [*table.names(), *names]
+        own = table.names()
+        free = (name for j in itertools.count() if (name := f"irrelevant{j}") not in own)
+        columns = [*own, *itertools.islice(free, added.shape[1])]
         table = replace(table, X=np.column_stack([table.X, added]), columns=columns)
     return replace(data, table=table)
 
 
 def _all_rows(data, options, settings):
     """:class:`Rows` of a table without labels."""
-    for name in ("protocol", "max_rows", "n_labelled", "labelled"):
-        value = getattr(options, name)
-        if value != getattr(RowOptions, name):
+    _refuse_for_labels(options, ("protocol", "max_rows", "n_labelled", "labelled"))
+    _refuse_for_labels(settings, ("trust_normals",))
+    train = TrainingRows.read(data.table, data.labels, settings)
+    nothing = data.table.take(slice(0, 0))
+    return Rows(data, None, train, nothing, train.X[:0], data.y[:0])
+
+
+def _refuse_for_labels(config, names):
+    """Refuse settings that say something of labels, where there are none."""
+    for name in names:
+        value = getattr(config, name, None)
+        if value != getattr(type(config), name, None):
             raise InputError(
                 f"{name}={value!r} is for tables with labels: with label_column='none' all rows "
                 "train: leave it out"
             )
-    train = TrainingRows.read(data.table, data.labels, settings)
-    nothing = data.table.take(slice(0, 0))
-    return Rows(data, None, train, nothing, train.X[:0], data.y[:0])
 
 
 def load_dataset(
@@ -272,7 +283,7 @@ def load_dataset(
         impute: what happens to gaps, see :class:`data.columns.Preparation`.
         categorical: what happens to texts.
         drop_columns: names of columns to leave out, separated by commas; one that has a comma
-            itself is quoted, ``"a, b",c``.
+            or a line break itself is quoted, ``"a, b",c``.
         settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
         reading: a :class:`data.reading.Reading` of a text file, or None.
 
@@ -283,10 +294,12 @@ def load_dataset(
         InputError: whatever is wrong with the file or its content, all of it in one message.
     """
     settings = settings or ColumnSettings(impute=impute, categorical=categorical)
+    if label_column == NO_LABEL:
+        _refuse_for_labels(settings, ("anomaly_label", "majority_anomalies"))
     reading = reading or Reading()
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
-    drop = next(csv.reader([drop_columns], skipinitialspace=True)) if drop_columns else []
+    drop = _names_of(drop_columns) if drop_columns else []
     texts = settings.categorical != "refuse"
     table, y, label, problems = read_table(path, label_column, drop, texts, reading, settings.dates)
     lines = table.lines
@@ -311,13 +324,26 @@ def load_dataset(
     return Dataset(stem_of(path), table, labels, label, path, settings)
 
 
+def _names_of(drop_columns):
+    """The names in a list of them, of which those with a comma or a line break are quoted."""
+    try:
+        return next(csv.reader([drop_columns], skipinitialspace=True))
+    except csv.Error as error:  # which tells of files
+        broken = len(drop_columns.splitlines()) > 1
+        reason = "a line break outside of quotes" if broken else error
+        raise InputError(
+            f"drop_columns={drop_columns[:80]!r} is no list of names ({reason}): put names with a "
+            "comma or a line break in quotes within it: '\"a, b\",c'"
+        ) from None
+
+
 def _labels_of(path, y, label, settings, lines, reading):
     """:class:`data.labels.Labels` of a file; all -1 where it has none."""
     if label == NO_LABEL:
         return Labels(y.astype(np.int64), np.array([0, 1]))
     where = path if label == "y" else f"{path}: column {label!r}"
     how = settings.anomaly_label, settings.majority_anomalies
-    return read_labels(y, where, 2, *how, lines, reading.gaps())
+    return read_labels(y, where, 2, *how, lines, reading.label_gaps())
 
 
 def stem_of(path):
@@ -376,6 +402,9 @@ def main(argv=None):
     classes = (FileOptions, ColumnSettings, DownloadOptions)
     about = "Summarise a dataset, or download ADBench sets."
     file, settings, fetch = parse_config(classes, about, argv)
+    of_a_table = tuple(flag_values(file, settings))
+    idle = [("download", GIVEN, of_a_table), ("download", None, ("source",))]
+    refuse_idle(idle, file, settings, fetch)
     if fetch.download is not None:
         download(fetch.download, fetch.source)
         return

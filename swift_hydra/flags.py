@@ -3,10 +3,12 @@
 A flag that nothing looks at is a mistake of whoever gave it: it is refused before the work.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from swift_hydra import settings
+from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.pretrain import OutputOptions
-from swift_hydra.settings import InputError, Place, setting
+from swift_hydra.settings import GIVEN, InputError, Place, flag_values, setting
 
 # (setting, its value, what is without effect then)
 IDLE = [
@@ -40,17 +42,11 @@ def refuse_idle(detector, options):
     Raises:
         InputError: naming both.
     """
-    defaults = {field.name: field.default for field in fields(detector)}
-    for name, value, idle in IDLE:
-        for other in idle if getattr(detector, name) == value else ():
-            given = getattr(detector, other)
-            if given != defaults[other]:
-                raise InputError(
-                    f"{_flag(other)} {given} has no effect with {_flag(name)} {value}: leave one "
-                    "of them out"
-                )
+    training = tuple(flag_values(detector).keys() - flag_values(ColumnSettings()).keys())
+    of_checkpoint = ("eval_only", GIVEN, ("plot", "export", "resume", "out", *sorted(training)))
+    settings.refuse_idle([of_checkpoint, *IDLE], detector, options)
     n_experts = str(detector.n_experts)
-    if n_experts != "auto" and detector.k != defaults["k"] and detector.k > int(n_experts):
+    if n_experts != "auto" and detector.k != type(detector).k and detector.k > int(n_experts):
         raise InputError(
             f"--k {detector.k} is more than --n-experts {n_experts}: so many cannot run for one row"
         )
@@ -59,12 +55,3 @@ def refuse_idle(detector, options):
             f"--verify {detector.verify:g} is a share of the rows that the small mixture of --fast "
             "scores: give both, or neither"
         )
-    if options.eval_only and (options.plot or options.export or detector.fast):
-        raise InputError(
-            "--eval-only prints the result of a checkpoint and writes nothing: leave --plot, "
-            "--export and --fast out (score takes --verify)"
-        )
-
-
-def _flag(name):
-    return "--" + name.replace("_", "-")

@@ -21,6 +21,7 @@ import typing
 import warnings
 
 DEBUG = "--debug"
+GIVEN = object()  # any value but the default
 
 
 class InputError(ValueError):
@@ -147,6 +148,42 @@ def flag_values(*configs):
     return {
         field.name: getattr(config, field.name) for config in configs for field in _flagged(config)
     }
+
+
+def refuse_idle(table, *configs):
+    """Refuse flags that were given and have no effect beside others.
+
+    Args:
+        table: rows (name, value, names): where the first setting has this value, or with ``GIVEN``
+            any but its default, the others have no effect.
+        configs: instances of the dataclasses of a command.
+
+    Raises:
+        InputError: naming both.
+    """
+    values = flag_values(*configs)
+    known = {field.name: field for config in configs for field in _flagged(config)}
+    given = {name for name, value in values.items() if value != known[name].default}
+    for name, value, idle in table:
+        if values[name] == value or (value is GIVEN and name in given):
+            beside, remedy = f"without {_as_flag(known[name])}", "give both, or neither"
+            if name in given:
+                beside = f"with {_as_flag(known[name], values[name])}"
+                remedy = "leave one of them out"
+            for other in idle:
+                if other in given:
+                    shown = _as_flag(known[other], values[other])
+                    raise InputError(f"{shown} has no effect {beside}: {remedy}")
+
+
+def _as_flag(field, value=True):
+    """A flag and its value as they are given."""
+    name = field.name.replace("_", "-")
+    if field.metadata["positional"]:
+        return f"{name} {value}"
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
 def _flagged(cls):

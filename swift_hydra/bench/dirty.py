@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swift_hydra.data.formats import read_npz
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.files import write_bytes
 from swift_hydra.settings import InputError
@@ -88,8 +89,28 @@ def _some_normals(y, rng, n):
     return rng.permutation(np.flatnonzero(y == 0))[:n]
 
 
+def _write_own(target, X, y):
+    """Write one table, never in place of something that this command would not write again."""
+    if target.exists():
+        try:
+            found = read_npz(target)
+        except InputError:
+            found = ()
+        if not found or not all(map(np.array_equal, found, (X, y))):
+            raise InputError(
+                f"{target}: is there already and holds something else: give an empty folder"
+            )
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, X=X, y=y)
+    write_bytes(target, buffer.getvalue())
+
+
 def write_dirty(paths, out):
-    """Write every dirty version of the sets in ``SETS`` among the files; returns their paths."""
+    """Write every dirty version of the sets in ``SETS`` among the files; returns their paths.
+
+    Raises:
+        InputError: if a file of that name holds something else, or no set is one of these.
+    """
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []
     for path in paths:
@@ -99,10 +120,8 @@ def write_dirty(paths, out):
         for kind, change in KINDS.items():
             rng = np.random.default_rng(zlib.crc32(f"{data.name}-{kind}".encode()))
             X = change(np.array(data.X, dtype=np.float64), data.y, rng)
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, X=X, y=data.y)
             target = Path(out) / f"{data.name}-{kind}.npz"
-            write_bytes(target, buffer.getvalue())
+            _write_own(target, X, data.y)
             written.append(target)
     if not written:
         raise InputError(f"datasets: none is called {', '.join(SETS)}: give some of these")

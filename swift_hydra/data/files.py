@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz
+from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz, suffix_of
 from swift_hydra.data.frames import as_text
 from swift_hydra.data.header import Known
 from swift_hydra.data.reading import COMMA, Reading, number
@@ -24,6 +24,7 @@ from swift_hydra.data.table import CellParser, Table, as_table, listed
 from swift_hydra.settings import InputError
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
+OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
 
@@ -90,6 +91,14 @@ def _say_of_columns(path, names, unlabelled, indexes):
         )
 
 
+def _refuse_of_text(path, reading):
+    """Refuse what is asked for and only a text file can have; Parquet may hold texts of numbers."""
+    for name in OF_TEXT.get(suffix_of(path), ()):
+        value = getattr(reading, name)
+        if value != getattr(Reading, name):
+            raise InputError(f"{path}: {name}={value!r} is for text files: leave it out")
+
+
 def read_table(path, label_column=None, drop=(), texts=False, reading=None, dates=False):
     """A labelled file: features and labels.
 
@@ -108,6 +117,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     Raises:
         InputError: whatever is wrong with the file.
     """
+    _refuse_of_text(path, reading or Reading())
     if path.suffix.lower() == ".npz":
         return _labelled_npz(path, label_column, drop, texts, reading or Reading(), dates)
     unlabelled = label_column == NO_LABEL
@@ -189,6 +199,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         )
         raise InputError(f"{path} {state}")
     how = how or How()
+    _refuse_of_text(path, how.reading)
     reading = how.reading.after(how.training)
     if path.suffix.lower() == ".npz":
         if id_column is not None:

@@ -267,7 +267,7 @@ class CsvFile:
 
     def labels(self, column, j):
         """Cells of the column of labels, which has the number j."""
-        return self.cells([column], [j])[0]
+        return column
 
     def texts(self, keep, dates):
         """Which of the columns ``keep`` hold text; reads the whole file."""
@@ -277,7 +277,8 @@ class CsvFile:
         return found
 
     def column(self, name, what):
-        """Number of a column by its name."""
+        """Number of a column by its name, whichever way its accents are written."""
+        name = composed(name)
         if name not in self.place:  # written without the spaces around it, or with them
             like = [j for other, j in self.place.items() if other.strip() == name.strip()]
             if len(like) == 1:
@@ -370,19 +371,20 @@ class ParquetFile(CsvFile):
             raise InputError(f"{self.path} is damaged ({_short(error)}): write it again") from None
 
     def cells(self, columns, keep):
-        found = [
-            cells_of(arrow_values(column), f"{self.path}: column {self.header[j]!r}", self.dates)
-            for column, j in zip(columns, keep, strict=True)
-        ]
+        found = [self._values(column, j) for column, j in zip(columns, keep, strict=True)]
         return [
             self.reading.without_gaps(cells) if isinstance(cells, np.ndarray) else cells
             for cells in found
         ]
 
+    def _values(self, column, j):
+        where = f"{self.path}: column {self.header[j]!r}"
+        return cells_of(arrow_values(column), where, self.dates)
+
     def labels(self, column, j):
         if str(column.type).startswith(("time", "date")):  # a label is no number of days
             return self.ids(column)
-        return super().labels(column, j)
+        return self._values(column, j)  # a number that is a gap elsewhere is none here
 
     def ids(self, cells):
         kind = str(cells.type)

@@ -71,7 +71,14 @@ class Reading:
     def gaps(self):
         """Texts, in lower case, that stand for a gap."""
         given = MISSING if self.missing is None else self.missing.split(",")
-        return frozenset(["", *(text.strip().casefold() for text in given)])
+        return frozenset(["", *(composed(text.strip()).casefold() for text in given)])
+
+    def label_gaps(self):
+        """:meth:`gaps` of labels: 0 may be a gap of the features, a label it is all the same."""
+        numbers = ((text, number(text, gaps=frozenset())) for text in self.gaps())
+        return frozenset(
+            text for text, value in numbers if value is None or not math.isfinite(value)
+        )
 
     def gap_numbers(self):
         """The gaps that are numbers, such as -999: -999.0 is one as well."""
@@ -195,7 +202,7 @@ def _composed_piece(match):
 
 def number(cell, decimal=".", gaps=frozenset(["", *MISSING])):
     """The float in a cell, NaN for a gap, None for text."""
-    cell = cell.strip()
+    cell = composed(cell.strip())
     if cell.casefold() in gaps:
         return float("nan")
     if WORD.fullmatch(cell):  # words are numbers unless nan was said to be none

@@ -271,6 +271,8 @@ def _experts(plt, run):
         rows = run.Z_test[run.y_test == label]
         chosen.append(run.expert_usage(rows[rng.permutation(len(rows))[:USAGE_ROWS]]))
     choices = ("first choice", "second choice")[: chosen[0].shape[1]]
+    if not choices:  # nothing is known, and the detector has no mixture
+        return None
     figure, axes = plt.subplots(1, len(choices), figsize=(WIDTH, 2.8), sharey=True, squeeze=False)
     expert = np.arange(run.n_experts)
     for rank, (axis, title) in enumerate(zip(axes[0], choices, strict=True)):

@@ -148,3 +148,20 @@ def figures_of(detector, rows, score, log, report):
         expert_usage=detector.detector_.expert_usage,
     )
     return draw_run(run, report)
+
+
+def say_what_was_done(folder, detector, options, say):
+    """The lines of a finished run before its result: figures, rows set aside, times, the place."""
+    if options.plot and (folder.path / "report.html").exists():
+        say(f"figures: {folder.path / 'report.html'}")
+    n_aside = int((~detector.kept_).sum())
+    if n_aside and not detector.trust_normals:
+        say(
+            f"{n_aside} of {len(detector.kept_)} training rows were not learned from, they look "
+            "like anomalies (M13): --trust-normals takes rows labelled 0 for normal"
+        )
+    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
+    say(
+        f"{len(detector.synthetic_)} anomalies generated ({detector.generator}), "
+        f"{detector.n_experts_} experts; seconds: {seconds}; written to {folder.path}"
+    )

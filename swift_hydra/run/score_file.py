@@ -252,6 +252,11 @@ def _write_scores(config, write):
     if config.out == "-":
         raise InputError("--out -: would be a file of that name: give /dev/stdout for the output")
     out = real_place(config.out)
+    if os.path.basename(config.out) in ("", ".", "..") and not out.is_dir():
+        raise InputError(
+            f"{config.out}: is a folder that does not exist: create it and name a file in it with "
+            "--out"
+        )
     if not out.parent.is_dir():
         raise InputError(f"{out}: its folder does not exist: create it or choose another --out")
     for given in (config.data, config.checkpoint):

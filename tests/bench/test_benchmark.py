@@ -506,6 +506,21 @@ def test_records_that_cannot_be_written_are_named(tmp_path):
     assert "choose another --records" in done.stderr
 
 
+def test_dirty_tables_take_no_place_of_others(tmp_path):
+    words = ["--datasets", "47_yeast", "--dirty", str(tmp_path)]
+    benchmark.main(words)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    benchmark.main(words)  # its own, again
+    mine = tmp_path / "47_yeast-repeated.npz"
+    for content in (b"precious", made["47_yeast-clean.npz"]):
+        mine.write_bytes(content)
+        with pytest.raises(InputError, match="is there already and holds something"):
+            benchmark.main(words)
+        assert mine.read_bytes() == content
+    mine.write_bytes(made[mine.name])
+    assert made == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
 def test_a_set_is_a_file_and_its_name_is_its_own(folder):
     """A pipe would be waited for; records know a set by its file's name alone."""

@@ -119,6 +119,15 @@ def test_duplicated_repeats_anomalies_on_either_side(path):
     assert rows.y_test.sum() == 3 * seen.y_test.sum()
 
 
+def test_irrelevant_columns_take_free_names(tmp_path):
+    X, y = made_table(120, 4, 16)
+    rows = np.column_stack([X, y])
+    header = "irrelevant0,a,irrelevant2,b,y"
+    np.savetxt(tmp_path / "t.csv", rows, delimiter=",", header=header, comments="", fmt="%.6g")
+    columns = rows_of("irrelevant", tmp_path / "t.csv").data.columns
+    assert columns == (*header.split(",")[:-1], "irrelevant1", "irrelevant3")
+
+
 def test_irrelevant_adds_half_as_many_columns_in_the_ranges(path):
     seen, rows = rows_of("seen", path), rows_of("irrelevant", path)
     d = seen.X_test.shape[1]

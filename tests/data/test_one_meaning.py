@@ -15,7 +15,7 @@ from swift_hydra.cleaning.normal_scores import NormalScores
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.labels import read_labels
-from swift_hydra.data.reading import LONGEST_PIECE, composed
+from swift_hydra.data.reading import LONGEST_PIECE, Reading, composed
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
@@ -63,6 +63,55 @@ def test_labels_names_and_texts_of_either_form_are_one(tmp_path, kind, asked):
     assert data.y.tolist() == LABELS.tolist()
     assert data.table.columns == ["é", "w"]
     assert data.table.texts[1] == ["ü", "b"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_flags_of_either_form_are_one(tmp_path, kind, form):
+    word = unicodedata.normalize(form, "café")
+    frame = pandas.DataFrame({"a": ROWS % 7, "café": LABELS, "café id": ROWS, "y": 1 - LABELS})
+    frame = frame.assign(w=np.where(ROWS % 3, "b", parted("café")))
+    path = written(frame, tmp_path, kind)
+    settings = ColumnSettings(categorical="onehot", impute="median")
+    options = {"settings": settings, "reading": Reading(missing=word)}
+    data = load_dataset(str(path), word, drop_columns=f"y,{word} id", **options)
+    assert data.y.tolist() == LABELS.tolist()
+    assert data.table.columns == ["a", "w"] and data.table.texts[1] == ["b"]
+    ((_, ids),) = stream_table(path, ["a"], 1, id_column=f"{word} id")
+    assert [int(row) for row in ids] == ROWS.tolist()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+@pytest.mark.parametrize("gap", ["0", "-1", "?,1.0"])
+def test_a_number_that_is_a_gap_of_the_features_is_a_label(tmp_path, kind, gap):
+    y = np.where(ROWS % 6 == 1, -1, LABELS)
+    frame = pandas.DataFrame({"a": (ROWS % 7) - 1, "b": ROWS, "y": y})
+    if kind == "npz":
+        path = tmp_path / "t.npz"
+        np.savez(path, X=frame[["a", "b"]].to_numpy(), y=y)
+    else:
+        path = written(frame, tmp_path, kind)
+    settings = ColumnSettings(impute="median")
+    data = load_dataset(str(path), settings=settings, reading=Reading(missing=gap))
+    assert data.y.tolist() == y.tolist()
+    number = float(gap.split(",")[-1])
+    assert np.array_equal(np.isnan(data.table.X[:, 0]), frame.a == number)
+
+
+def test_a_text_that_is_a_gap_is_no_label(tmp_path):
+    frame = pandas.DataFrame({"a": ROWS, "y": np.where(ROWS == 3, "?", LABELS.astype(str))})
+    with pytest.raises(InputError, match="the labels are empty in 1 rows"):
+        load_dataset(str(written(frame, tmp_path, "csv")), reading=Reading(missing="0,?"))
+
+
+def test_a_list_of_names_with_a_line_break(tmp_path):
+    frame = pandas.DataFrame({"a": ROWS, "b\nc": ROWS, "d": ROWS, "y": LABELS})
+    path = str(written(frame, tmp_path, "csv"))
+    with pytest.raises(InputError, match=r"drop_columns='b.nc' .* line break in quotes"):
+        load_dataset(path, drop_columns="b\nc")
+    with pytest.raises(InputError, match="drop_columns="):
+        load_dataset(path, drop_columns="b" * 200_000)
+    assert load_dataset(path, drop_columns='"b\nc",d').columns == ("a",)
 
 
 def test_a_frame_of_the_other_form_has_the_same_scores():

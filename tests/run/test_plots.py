@@ -77,6 +77,34 @@ def test_figures_without_generated_rows_episodes_or_experts(npz, tmp_path):
     assert (folder / "DONE").exists()
 
 
+def test_figures_where_no_anomaly_is_known(npz, tmp_path):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install matplotlib")
+    main([str(npz), "--protocol", "one-class", "--plot", "--quiet", "--out", str(tmp_path), *SHORT])
+    folder = tmp_path / "made" / "one-class" / "seed0"
+    assert (folder / "report.html").exists() and (folder / "curves.png").exists()
+    assert not (folder / "experts.png").exists()
+
+
+def test_a_figure_that_fails_loses_no_fit(npz, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install matplotlib")
+    words = [str(npz), "--preset", "paper", "--plot", "--quiet", "--out", str(tmp_path), *SHORT]
+
+    def broken(plt, run):
+        raise ValueError("no figure")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plots, "FIGURES", (("map.png", broken, "", ""),))
+        with pytest.raises(InputError, match=r"are written, .*ValueError: no figure.*--resume"):
+            main(words)
+    said = capsys.readouterr().out
+    folder = tmp_path / "made" / "seen" / "seed0"
+    before = {name: (folder / name).read_bytes() for name in ("DONE", "checkpoint.pt")}
+    assert said.startswith("AUC-ROC") and not (folder / "report.html").exists()
+    main([*words, "--resume"])
+    assert capsys.readouterr().out == said and (folder / "report.html").exists()
+    assert before == {name: (folder / name).read_bytes() for name in before}
+
+
 @pytest.mark.parametrize("columns", [1, 2])
 def test_one_feature_a_constant_one_and_two_test_anomalies(tmp_path, columns):
     X, y = made_table(n=60, d=1, n_anomalies=4)

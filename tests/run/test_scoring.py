@@ -120,6 +120,8 @@ def test_columns_without_the_trainings_names_are_taken_in_their_order_with_a_war
         ),
         (NAMES, [[1, 2, 3, 4]], ["--explain", "9"], "explain=9"),
         (NAMES, [[1, 2, 3, 4]], ["--out", "/nowhere/s.csv"], "its folder does not exist"),
+        (NAMES, [[1, 2, 3, 4]], ["--out", "new/"], "new/: is a folder that does not exist"),
+        (NAMES, [[1, 2, 3, 4]], ["--out", "new/."], "new/.: is a folder that does not exist"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_and_nothing_is_damaged(

@@ -12,7 +12,10 @@ from helpers import ROOT, SHORT, made_table, run_script
 
 from swift_hydra.bench.pages import write_report
 from swift_hydra.benchmark import main as benchmark_main
+from swift_hydra.data.files import How, stream_table
+from swift_hydra.data.reading import Reading
 from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.dataloader import main as dataloader_main
 from swift_hydra.pretrain import main as pretrain_main
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.settings import InputError
@@ -65,10 +68,71 @@ def test_a_flag_without_effect_is_refused(words, needle):
 
 
 @pytest.mark.parametrize(
+    "words",
+    ["--preset paper", "--generator none", "--false-alarms 0.1", "--resume", "--fast", "--plot"],
+)
+def test_flags_of_training_beside_a_checkpoint_are_refused(words):
+    needle = f"{words} has no effect with --eval-only c.pt: leave one of them out"
+    with pytest.raises(InputError, match=re.escape(needle)):
+        swift_hydra_main(["--eval-only", "c.pt", *words.split()])
+
+
+OF_LABELS = ["--anomaly-label 1", "--majority-anomalies", "--trust-normals", "--max-rows 9"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [(command, words) for command in (swift_hydra_main, pretrain_main) for words in OF_LABELS]
+    + [(dataloader_main, words) for words in OF_LABELS[:2]],
+)
+def test_what_is_said_of_labels_that_are_not_there_is_refused(tmp_path, command, words):
+    write(tmp_path)
+    place = [] if command is dataloader_main else ["--out", str(tmp_path)]
+    given = [str(tmp_path / "t.csv"), "--label-column", "none", *words.split(), *place]
+    name = words.split()[0].strip("-").replace("-", "_")
+    with pytest.raises(InputError, match=f"{name}=.* is for tables with labels"):
+        command(given)
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        ("--source u", "--source u has no effect without --download: give both, or neither"),
+        ("t.csv --download a", "dataset t.csv has no effect with --download a: leave one"),
+        ("--dates --download a", "--dates has no effect with --download a: leave one"),
+    ],
+)
+def test_a_download_and_a_table_are_two_things(words, needle):
+    with pytest.raises(InputError, match=re.escape(needle)):
+        dataloader_main(words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("npz header yes", "npz encoding cp1252", "npz decimal ,"),
+        *("parquet header yes", "parquet encoding cp1252"),  # which may hold texts of numbers
+    ],
+)
+def test_what_only_a_text_file_has_is_refused(tmp_path, words):
+    kind, name, value = words.split()
+    path = tmp_path / f"t.{kind}"
+    path.write_bytes(b"")
+    needle = re.escape(f"{name}={value!r} is for text files: leave it out")
+    with pytest.raises(InputError, match=needle):
+        dataloader_main([str(path), f"--{name}", value])
+    with pytest.raises(InputError, match=needle):
+        next(stream_table(path, None, 1, how=How(Reading(**{name: value}))))
+
+
+@pytest.mark.parametrize(
     ("words", "needle"),
     [
         ("--figures", "--figures draws the diagrams of --report"),
         ("--parts fit", "parts of --speed"),
+        ("--report --speed", "--speed has no effect with --report: leave one of them out"),
+        ("--report --dirty d", "--dirty d has no effect with --report: leave one of them out"),
+        ("--speed --dirty d", "--dirty d has no effect with --speed: leave one of them out"),
     ],
 )
 def test_flags_of_the_benchmark_that_have_no_effect_are_refused(words, needle):

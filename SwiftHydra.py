@@ -214,7 +214,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     )
     mixture_steps: int = setting(300, "training steps of the final mixture", low=1, high=10**6)
     max_normals: int = setting(
-        4096, "normals that stand for a larger table in the neighbour search", low=2, high=10**9
+        4096, "normals that stand for a larger table in the neighbour search", low=20, high=10**9
     )
     max_centres: int = setting(
         1000, "rows that stand for a larger table in each kernel expert", low=4, high=10**5

@@ -6,12 +6,13 @@ A flag that nothing looks at is a mistake of whoever gave it: it is refused befo
 from dataclasses import dataclass
 
 from swift_hydra import settings
-from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.pretrain import OutputOptions
-from swift_hydra.settings import GIVEN, InputError, Place, flag_values, setting
+from swift_hydra.settings import GIVEN, InputError, Place, setting
 
 # (setting, its value, what is without effect then)
 IDLE = [
+    # The flags of the training may be there as they were: what it does is the checkpoint's.
+    ("eval_only", GIVEN, ("plot", "export", "resume", "fast", "verify", "false_alarms")),
     ("preset", "paper", ("unlike_weight", "max_normals", "max_centres")),
     ("generator", "none", ("n_synthetic", "synthetic_share")),
 ]
@@ -42,9 +43,7 @@ def refuse_idle(detector, options):
     Raises:
         InputError: naming both.
     """
-    training = tuple(flag_values(detector).keys() - flag_values(ColumnSettings()).keys())
-    of_checkpoint = ("eval_only", GIVEN, ("plot", "export", "resume", "out", *sorted(training)))
-    settings.refuse_idle([of_checkpoint, *IDLE], detector, options)
+    settings.refuse_idle(IDLE, detector, options)
     n_experts = str(detector.n_experts)
     if n_experts != "auto" and detector.k != type(detector).k and detector.k > int(n_experts):
         raise InputError(

@@ -175,3 +175,25 @@ def test_rows_of_a_pool_are_met_again_however_few_copies_they_have(often, size):
     met = LeaveOut(X, y, 4, 0).as_fresh(np.zeros(len(X)), lambda rows: np.ones(len(rows)))
     copied = np.bincount(row)[row] > 1
     assert copied.any() and np.array_equal(met == 1, copied & often)
+
+
+def codes(rng, patterns, n, n_anomalies):
+    """Normals are rows of few patterns, anomalies any rows of the same values."""
+    normal = patterns[rng.integers(0, len(patterns), n)]
+    X = np.concatenate([normal, rng.integers(1, 6, (n_anomalies, patterns.shape[1]))])
+    return X.astype(np.float64), (np.arange(len(X)) >= n).astype(int)
+
+
+@pytest.mark.parametrize("n_patterns, least", [(8, 0.98), (40, 0.97), (200, 0.75)])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_many_normals_are_is_normal(n_patterns, least, known):
+    """A fresh row of a code that came before is nearer to the normals than one that never did."""
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(1, 6, (n_patterns, 8)).astype(np.float64)
+    X, y = codes(rng, patterns, 300, 15 if known else 0)
+    fresh, labels = codes(rng, patterns, 1000, 300)
+    model = SwiftHydra(trust_normals=not known, **SHORT_FIT).fit(X, y)
+    scores = model.decision_function(fresh)
+    assert roc_auc_score(labels, scores) > least  # .5 to .8 where all copies are left out
+    alone = [model.decision_function(fresh[i : i + 1])[0] for i in range(0, 1300, 100)]
+    np.testing.assert_allclose(alone, scores[::100], atol=1e-6)

@@ -69,9 +69,9 @@ def test_a_flag_without_effect_is_refused(words, needle):
 
 @pytest.mark.parametrize(
     "words",
-    ["--preset paper", "--generator none", "--false-alarms 0.1", "--resume", "--fast", "--plot"],
+    ["--false-alarms 0.1", "--resume", "--fast", "--plot"],
 )
-def test_flags_of_training_beside_a_checkpoint_are_refused(words):
+def test_flags_of_results_beside_a_checkpoint_are_refused(words):
     needle = f"{words} has no effect with --eval-only c.pt: leave one of them out"
     with pytest.raises(InputError, match=re.escape(needle)):
         swift_hydra_main(["--eval-only", "c.pt", *words.split()])

@@ -15,6 +15,7 @@ from swift_hydra.seeds import stage_rng
 
 OFTEN = 3  # copies up to which a row may have been written twice by mistake
 SHARE_OFTEN = 0.1  # of the rows with copies, that have more than so many: no row's are a mistake
+MANY = 16  # copies of normals that no sample with replacement leaves
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
 
@@ -43,7 +44,7 @@ class LeaveOut:
         # table written k times all are k times as many.)
         times = np.gcd.reduce(size)
         coded = _made_of_common_values(Z, same) & (Z.shape[1] > 1)
-        again = (coded & (size > times)) | (size > LEAST_COMMON * times)
+        again = (coded & (size > times)) | (size > MANY * times)
         frequent |= again & (np.bincount(same, y == 0) > 0)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]

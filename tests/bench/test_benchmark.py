@@ -64,11 +64,21 @@ def cell_of(folder, method, time_limit=AGES, memory_limit=4.0):
 
 
 def sweep(folder, *more):
-    words = ["--datasets", folder, "--records", folder / "records", "--seeds", "0", "--jobs", "2"]
     # The script has two threads, which would spin for each other on a busy machine.
     env = {"OMP_WAIT_POLICY": "PASSIVE"}
-    words += ["--methods", "LogisticRegression,script", *more]
-    return run_script("benchmark.py", *words, env=env)
+    return run_script("benchmark.py", *words_of(folder), "--jobs", "2", *more, env=env)
+
+
+def words_of(folder):
+    words = ["--datasets", folder, "--records", folder / "records", "--seeds", "0"]
+    return [*words, "--methods", "LogisticRegression,script"]
+
+
+def measured(*words):
+    """What the command says, in this process and with what its last sweep has loaded."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        benchmark.main(list(map(str, words)))
+    return said.getvalue()
 
 
 def wait_until(condition, what):
@@ -93,27 +103,21 @@ def test_a_sweep_resumes_and_records_failures(folder):
     assert records[3]["peak_memory_mib"] > 50
     assert not list((folder / "records" / ".cells").glob("*.json"))  # all of it is merged
     remove_records(folder / "records", [RecordKey("LogisticRegression", "seen", "good", 0)])
-    second = sweep(folder)
-    assert "4 cells, 3 of them recorded already" in second.stdout
-    assert "1 computed, 0 failed" in second.stdout
+    second = measured(*words_of(folder))
+    assert "4 cells, 3 of them recorded already, 2 as failed (--retry-failed" in second
+    assert "1 computed, 0 failed" in second
     again = load_records(folder / "records")
     assert [again[i] for i in (0, 2, 3)] == [records[i] for i in (0, 2, 3)]
-    third = sweep(folder, "--retry-failed")
-    assert "4 cells, 2 of them recorded already" in third.stdout
-    assert "0 computed, 2 failed" in third.stdout
+    third = measured(*words_of(folder), "--retry-failed")
+    assert "4 cells, 2 of them recorded already\n" in third
+    assert "0 computed, 2 failed" in third
     assert len(load_records(folder / "records")) == 4
-
-
-def measured(*words):
-    """What the command says, in this process."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        benchmark.main(["--seeds", "0", "--methods", "kNN", *map(str, words)])
-    return said.getvalue()
 
 
 def test_a_record_is_of_its_own_table(tmp_path):
     X, y = made_table(n=120, d=3, n_anomalies=20)
-    where = ["--datasets", tmp_path / "m.npz", "--records", tmp_path / "records"]
+    own = ["--seeds", "0", "--methods", "kNN"]
+    where = [*own, "--datasets", tmp_path / "m.npz", "--records", tmp_path / "records"]
     np.savez(tmp_path / "m.npz", X=np.where(X == X[0], np.nan, X), y=y)
     with pytest.raises(InputError, match="all cells failed"):
         measured(*where)
@@ -131,7 +135,7 @@ def test_a_record_is_of_its_own_table(tmp_path):
     name = next(r["dataset"] for r in published if r["method"] == "kNN" and r["seed"] == 0)
     np.savez(tmp_path / f"{name}.npz", X=X, y=y)
     shutil.copytree(RECORDS, tmp_path / "copy")
-    words = ["--datasets", tmp_path / f"{name}.npz", "--records", tmp_path / "copy"]
+    words = [*own, "--datasets", tmp_path / f"{name}.npz", "--records", tmp_path / "copy"]
     with pytest.raises(InputError, match=f"another file called {name}"):
         measured(*words, "--max-rows", "10000")
 

@@ -44,7 +44,8 @@ class LeaveOut:
         # table written k times all are k times as many.)
         times = np.gcd.reduce(size)
         coded = _made_of_common_values(Z, same) & (Z.shape[1] > 1)
-        again = (coded & (size > times)) | (size > MANY * times)
+        large = frequent | (size > MANY * times)
+        again = (coded & (size > times)) | large
         frequent |= again & (np.bincount(same, y == 0) > 0)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]
@@ -57,7 +58,9 @@ class LeaveOut:
         often = size > OFTEN * np.gcd.reduce(size)
         # Nor are its fewer copies of other rows then.
         often |= size[often].sum() > SHARE_OFTEN * size[size > 1].sum()
-        self._met_again = (size > 1) & (often | frequent | _made_of_common_values(Z, same))
+        # Few copies over the folds: what is left of them for a row is what a new row will find.
+        few = frequent & ~large
+        self._met_again = (size > 1) & (often | frequent | _made_of_common_values(Z, same)) & ~few
 
     def _deal(self, y, n_folds, frequent, rng):
         """Groups and folds; a ``frequent`` group of copies becomes one for every fold."""

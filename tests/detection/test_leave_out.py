@@ -90,12 +90,19 @@ def test_a_table_that_holds_every_row_twice_raises_no_more_alarms():
     assert np.mean(alarms[2]) < 0.09, alarms  # of 90 normals; .10 to .17 with their own scores
 
 
-def test_rows_of_common_values_are_met_again():
-    rng = np.random.default_rng(0)
-    X = rng.integers(0, 3, (200, 3)).astype(float)
-    y = (rng.random(200) < 0.1).astype(int)
-    model = SwiftHydra(**SHORT_FIT).fit(X, y)
-    assert np.allclose(model.fresh_scores_, model.decision_function(X))
+@pytest.mark.parametrize("n_values, own", [(3, False), (2, True)])
+def test_rows_of_common_values_are_met_again(n_values, own):
+    """Few copies without the row itself, or as many as make the row's own label no matter."""
+    flagged = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = rng.integers(0, n_values, (2200, 3)).astype(float)
+        y = (rng.random(200) < 0.25).astype(int)
+        model = SwiftHydra(random_state=seed, **SHORT_FIT).fit(X[:200], y)
+        scores = model.decision_function(X[:200])
+        assert np.allclose(model.fresh_scores_, scores) == own
+        flagged.append(model.predict(X[200:]).mean())
+    assert 0.05 < np.mean(flagged) < 0.15, flagged
 
 
 def frequencies(rng, n, n_texts):

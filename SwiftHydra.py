@@ -652,8 +652,10 @@ def _run(folder, rows, detector, which, options, work):
             _add_what_is_asked(folder, rows, finished, options)
             say(f"nothing is left to do: {folder.path} is done")
             remove_own(path, fingerprint, settings)
-            result = run_report.result_line(finished.y_test, finished.score) if rows.split else ""
-            print(result or printable(folder.path / "scores.csv"))
+            if rows.split is None:
+                print(printable(folder.path / "scores.csv"))
+            else:
+                print(run_report.result_line(finished.y_test, finished.score))
             return
     store = Store(path, fingerprint, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
@@ -697,6 +699,7 @@ def _run(folder, rows, detector, which, options, work):
 
 
 def _reason(error):
+    """What a report says of an error: its own words where these name the cause."""
     named = isinstance(error, (FloatingPointError, InputError))
     return str(error) if named else f"{type(error).__name__}: {error}"
 

@@ -155,6 +155,8 @@ def main(argv=None, configuration=FROZEN):
 
 def _measure(cells, config):
     """Compute what is not recorded yet; returns how many cells were lost."""
+    sums = {path: sha256_of(path) for path in {cell.path for cell in cells}}
+    cells = [replace(cell, sha256=sums[cell.path]) for cell in cells]
     todo, n_failed = _open_cells(cells, config)
     again = f", {n_failed} as failed (--retry-failed computes them again)" if n_failed else ""
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already{again}")
@@ -234,7 +236,6 @@ def list_cells(config):
         check_range("max_rows", config.max_rows, 10, 10**9)
     paths = _dataset_paths(config.datasets)
     _refuse_namesakes(paths)
-    sums = {path: sha256_of(path) for path in paths}
     return [
         Cell(
             records=str(Path(config.records).absolute()),
@@ -245,7 +246,6 @@ def list_cells(config):
             max_rows=config.max_rows,
             time_limit=config.time_limit,
             memory_limit=config.memory_limit,
-            sha256=sums[path],
         )
         for protocol in protocols
         for seed in seeds

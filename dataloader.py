@@ -41,6 +41,7 @@ from swift_hydra.settings import (
     AnyText,
     InputError,
     Place,
+    changed,
     flag_values,
     parse_config,
     printable,
@@ -198,9 +199,10 @@ def load_rows(options, settings=None, least=2):
     )
     if options.label_column == NO_LABEL:
         return _all_rows(data, options, settings)
-    for name, protocol in (("n_labelled", "few"), ("labelled", "weak")):
-        value = getattr(options, name)
-        if value != getattr(RowOptions, name) and protocol != options.protocol:
+    of_protocol = {"n_labelled": "few", "labelled": "weak"}
+    for name, value in changed(options, of_protocol):
+        protocol = of_protocol[name]
+        if protocol != options.protocol:
             raise InputError(
                 f"{name}={value!r} is for the protocol {protocol!r}, not {options.protocol!r}: "
                 f"give --protocol {protocol}, or leave it out"
@@ -246,7 +248,8 @@ def _changed(data, split):
 def _all_rows(data, options, settings):
     """:class:`Rows` of a table without labels."""
     _refuse_for_labels(options, ("protocol", "max_rows", "n_labelled", "labelled"))
-    _refuse_for_labels(settings, ("trust_normals",))
+    if hasattr(settings, "trust_normals"):  # of what trains, not of a table's columns alone
+        _refuse_for_labels(settings, ("trust_normals",))
     train = TrainingRows.read(data.table, data.labels, settings)
     nothing = data.table.take(slice(0, 0))
     return Rows(data, None, train, nothing, train.X[:0], data.y[:0])
@@ -254,13 +257,11 @@ def _all_rows(data, options, settings):
 
 def _refuse_for_labels(config, names):
     """Refuse settings that say something of labels, where there are none."""
-    for name in names:
-        value = getattr(config, name, None)
-        if value != getattr(type(config), name, None):
-            raise InputError(
-                f"{name}={value!r} is for tables with labels: with label_column='none' all rows "
-                "train: leave it out"
-            )
+    for name, value in changed(config, names):
+        raise InputError(
+            f"{name}={value!r} is for tables with labels: with label_column='none' all rows "
+            "train: leave it out"
+        )
 
 
 def load_dataset(

@@ -227,7 +227,9 @@ class Neighbours:
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()
-        coded = np.zeros(len(counts), dtype=bool) if coded is None else coded[self.distinct]
+        left = np.zeros_like(counts)
+        if coded is not None:
+            left = np.where(coded[self.distinct], counts - 1, 0)
         out = np.empty(len(X))
         if others and k > MANY and counts.max() == 1:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
@@ -239,12 +241,12 @@ class Neighbours:
         for start in range(0, len(X), size):
             rows = X[start : start + size]
             distance, index = self.nearest(rows, k + 1)
-            share = shares(distance, counts[index], k, beyond, coded[index])
+            share = shares(distance, counts[index], k, beyond, left[index])
             mean = mean_of_first(distance, share, nothing)
             short = share.sum(1) < k
             if others and short.any() and distance.shape[1] < len(self.distinct):
                 distance, index = self.nearest(rows[short], k + BEYOND_COPIES)
-                share = shares(distance, counts[index], k, beyond, coded[index])
+                share = shares(distance, counts[index], k, beyond, left[index])
                 mean[short] = mean_of_first(distance, share, nothing)
             out[start : start + size] = mean
         return out
@@ -261,7 +263,7 @@ class Neighbours:
         return np.where(found.any(1), total / np.maximum(found.sum(1), 1), nothing)
 
 
-def shares(distance, counts, k, beyond=None, coded=False, own=1):
+def shares(distance, counts, k, beyond=None, left=0):
     """How often each of the sorted neighbours counts among the k nearest: (n, K), sums to k.
 
     Less where there are fewer.
@@ -272,12 +274,9 @@ def shares(distance, counts, k, beyond=None, coded=False, own=1):
         k: how many.
         beyond: leave out neighbours up to this distance, the row's own copies; None leaves out
             none.
-        coded: (n, K) bool, neighbours of which not all copies are left out, but
-        own: so many; a number, or (n, 1).
+        left: (n, K) how many of such a neighbour's copies count all the same.
     """
-    if beyond is not None:
-        others = np.where(coded, np.maximum(counts - own, 0), 0)
-        counts = np.where(distance > beyond, counts, others)
+    counts = counts if beyond is None else np.where(distance > beyond, counts, left)
     before = np.cumsum(counts, axis=1) - counts
     return np.clip(k - before, 0, counts)
 

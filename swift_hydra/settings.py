@@ -150,6 +150,14 @@ def flag_values(*configs):
     }
 
 
+def changed(config, names):
+    """Those of the named settings that differ from their defaults: pairs (name, value)."""
+    for name in names:
+        value = getattr(config, name)
+        if value != getattr(type(config), name):
+            yield name, value
+
+
 def refuse_idle(table, *configs):
     """Refuse flags that were given and have no effect beside others.
 

@@ -2,8 +2,9 @@
 
 A prediction of a row by a fit that has seen a copy of it, label included, is no prediction. A value
 that a large part of the rows has is another matter: left out as a whole it would take much of the
-table with it. Its rows are dealt over the folds whatever their labels, and those of a fold are left
-out together: what the other folds' rows say of the value does not depend on these labels.
+table with it. So is a code that normals come again with: a new row may be one more of them. Their
+rows are dealt over the folds whatever their labels, and those of a fold are left out together: what
+the other folds' rows say of the value does not depend on these labels.
 
 Shapes: n rows, F folds.
 """
@@ -40,27 +41,26 @@ class LeaveOut:
         size = np.bincount(same)
         self._same = same
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
-        # A code, not a slip: many rows of it, or several of values that other rows have too. (Of a
-        # table written k times all are k times as many.)
-        times = np.gcd.reduce(size)
-        coded = _made_of_common_values(Z, same) & (Z.shape[1] > 1)
+        times = np.gcd.reduce(size)  # of a table written k times all are k times as many
+        common = _made_of_common_values(Z, same)
+        coded = common & (Z.shape[1] > 1)
+        # A code, not a slip: many rows of it, or several of values that other rows have too.
         large = frequent | (size > MANY * times)
-        again = (coded & (size > times)) | large
-        frequent |= again & (np.bincount(same, y == 0) > 0)
+        several = coded & (size > times)
+        frequent |= (several | large) & (np.bincount(same, y == 0) > 0)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]
         if (of_normals == of_normals[0]).all():  # nothing would be left to compare with
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
-        self.coded = (frequent | (coded & (coded & (size > times)).any()))[same]
-        # Many copies are no slip: a code, a template. (Of a table written k times all are k times
-        # as many.)
-        often = size > OFTEN * np.gcd.reduce(size)
+        self.coded = (frequent | (coded & several.any()))[same]
+        # Many copies are no slip: a code, a template.
+        often = size > OFTEN * times
         # Nor are its fewer copies of other rows then.
         often |= size[often].sum() > SHARE_OFTEN * size[size > 1].sum()
         # Few copies over the folds: what is left of them for a row is what a new row will find.
         few = frequent & ~large
-        self._met_again = (size > 1) & (often | frequent | _made_of_common_values(Z, same)) & ~few
+        self._met_again = (size > 1) & (often | frequent | common) & ~few
 
     def _deal(self, y, n_folds, frequent, rng):
         """Groups and folds; a ``frequent`` group of copies becomes one for every fold."""

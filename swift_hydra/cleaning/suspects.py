@@ -79,11 +79,7 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     coded = left_out.coded[reference]
     prior = PRIOR
     if known.any():
-        of = {
-            "likeness": lambda: _likeness(Z, known, left_out, seed),
-            "nearness": lambda: _nearness(Z, known, others, coded),
-        }
-        suspicion = sum(_minus_log_p(of[look](), ~known) for look in looks)
+        suspicion = _like_known(Z, known, others, coded, left_out, seed, looks)
         prior *= min(1.0, company(others, Z[known]) / IN_COMPANY)
     else:
         suspicion = np.log(own_distance(Z, others, UNKNOWN, coded) + 1e-9)
@@ -172,6 +168,15 @@ def own_distance(Z, others, share=WIDE, coded=None):
 def _some(rows, seed):
     """At most ``REFERENCE`` of the row numbers, ascending."""
     return np.sort(stage_rng(seed, "cleaning/reference").permutation(rows)[:REFERENCE])
+
+
+def _like_known(Z, known, others, coded, left_out, seed, looks):
+    """How much a row looks like the known anomalies, by nothing that has learned from it: (n,)."""
+    of = {
+        "likeness": lambda: _likeness(Z, known, left_out, seed),
+        "nearness": lambda: _nearness(Z, known, others, coded),
+    }
+    return sum(_minus_log_p(of[look](), ~known) for look in looks)
 
 
 def _likeness(Z, known, left_out, seed):

@@ -467,5 +467,5 @@ def _centre_and_scale(column):
     away = np.abs(values - centre)
     away = away[away > step * np.maximum(np.abs(values), abs(centre))]
     if not len(away):  # a small constant's size is all that is known of its unit
-        return centre, max(min(abs(centre), 1.0), SMALLEST) if centre else 1.0
+        return centre, min(abs(centre), 1.0) or 1.0
     return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)

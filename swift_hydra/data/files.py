@@ -21,7 +21,7 @@ from swift_hydra.data.frames import as_text
 from swift_hydra.data.header import Known
 from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.table import CellParser, Table, as_table, listed
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, changed
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
@@ -93,10 +93,8 @@ def _say_of_columns(path, names, unlabelled, indexes):
 
 def _refuse_of_text(path, reading):
     """Refuse what is asked for and only a text file can have; Parquet may hold texts of numbers."""
-    for name in OF_TEXT.get(suffix_of(path), ()):
-        value = getattr(reading, name)
-        if value != getattr(Reading, name):
-            raise InputError(f"{path}: {name}={value!r} is for text files: leave it out")
+    for name, value in changed(reading, OF_TEXT.get(suffix_of(path), ())):
+        raise InputError(f"{path}: {name}={value!r} is for text files: leave it out")
 
 
 def read_table(path, label_column=None, drop=(), texts=False, reading=None, dates=False):

@@ -164,7 +164,6 @@ class Surroundings:
     def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None):
         self.sides = (normals, anomalies)
         self.coded = coded or [np.zeros(len(side.reference), dtype=bool) for side in self.sides]
-        self._coded = [np.zeros(len(side.distinct), dtype=bool) for side in self.sides]
         # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
         self.counts = [
             np.stack([*(side.counts(fold != f) for f in range(n_folds)), side.counts()])
@@ -174,6 +173,7 @@ class Surroundings:
         # Added to a distance before its logarithm, and what is nearer than that is a copy: rows
         # that were written out and read again differ in their last digits.
         self.floors = np.zeros(n_folds + 1)
+        self._coded = [np.zeros(len(side.distinct), dtype=bool) for side in self.sides]
         density = self._densities(near)
         self.floors = np.array(
             [
@@ -181,29 +181,37 @@ class Surroundings:
                 for own, counts in zip(density, self.counts[0], strict=True)
             ]
         )
-        coded = zip(self.sides, self.coded, strict=True)
-        self._coded = [each[side.distinct] for side, each in coded]
+        sides = zip(self.sides, self.coded, strict=True)
+        self._coded = [coded[side.distinct] for side, coded in sides]
         self.density = self._densities(near)  # (F + 1, 2, m)
 
     def _densities(self, near):
-        distance, _ = near
-        return np.stack(
-            [
-                [self._mean(distance, self._share(0, near, k, view)) for k in (5, 20)]
-                for view in range(len(self.counts[0]))
-            ]
-        )
+        views = range(len(self.counts[0]))
+        counted = [self._counted(0, near, view, own=1) for view in views]
+        return np.stack([[self._mean(counted[view], k, view) for k in (5, 20)] for view in views])
 
-    def _share(self, side, near, k, view, own=1):
-        """:func:`geometry.shares` of a side's k nearest others."""
+    def _counted(self, side, near, view, own):
+        """Distances to a side's neighbours, their copies, and how many of the row's own count.
+
+        Args:
+            side: 0 for normals, 1 for anomalies.
+            near: what :meth:`geometry.Neighbours.nearest` gave.
+            view: its number.
+            own: how many of its copies a row is itself, a number or (n, 1).
+        """
         distance, index = near
         counts = self.counts[side][view][index]
-        return shares(distance, counts, k, self.floors[view], self._coded[side][index], own)
+        left = np.where(self._coded[side][index], np.maximum(counts - own, 0), 0)
+        return distance, counts, left
 
-    @staticmethod
-    def _mean(distance, share):
-        """Mean distance to others; 0 where all others are copies."""
-        return mean_of_first(distance, share, nothing=0.0)
+    def _share(self, counted, k, view):
+        """:func:`geometry.shares` of the k nearest others."""
+        distance, counts, left = counted
+        return shares(distance, counts, k, self.floors[view], left)
+
+    def _mean(self, counted, k, view):
+        """Mean distance to k others; 0 where all others are copies."""
+        return mean_of_first(counted[0], self._share(counted, k, view), nothing=0.0)
 
     def log(self, value, view=-1):
         """Logarithm of a distance."""
@@ -227,7 +235,7 @@ class Surroundings:
             rows = X[part]
             near = self._near(rows, searched)
             for number, view in enumerate(views):
-                own = 0 if folds is None else (folds[part] != view)[:, None].astype(np.int64)
+                own = 0 if folds is None else (folds[part] != view)[:, None]
                 out[number, part] = self._in_view(near, view, own)
             if searched == SEARCHED_ALL:  # copies may fill what is enough without them
                 short = start + np.flatnonzero(self._short(near))
@@ -244,23 +252,25 @@ class Surroundings:
         needed = (20, max(RATIOS.values()))
         for side, k in enumerate(needed):
             if near[side][0].shape[1] < self.counts[side].shape[1]:
-                out |= self._share(side, near[side], k, -1).sum(1) < k
+                counted = self._counted(side, near[side], -1, own=0)
+                out |= self._share(counted, k, -1).sum(1) < k
         return out
 
     def _in_view(self, found, view, own):
-        (distance, index), (to_anomaly, _) = found
+        normals, anomalies = (self._counted(side, found[side], view, own) for side in (0, 1))
+        index = found[0][1]
         density = self.density[view]
         logs = []
         local = []
         for number, k in enumerate((5, 20)):
-            share = self._share(0, found[0], k, view, own)
-            logs.append(self.log(self._mean(distance, share), view))
+            share = self._share(normals, k, view)
+            logs.append(self.log(mean_of_first(normals[0], share, nothing=0.0), view))
             around = mean_of_first(density[number][index], share, nothing=0.0)
             local.append(logs[-1] - self.log(around, view))
         columns = [*logs, *local]
         for k in RATIOS.values():
-            mean = mean_of_first(to_anomaly, self._share(1, found[1], k, view, own))
-            near = self.log(self._mean(distance, self._share(0, found[0], k, view, own)), view)
+            mean = mean_of_first(anomalies[0], self._share(anomalies, k, view))
+            near = self.log(self._mean(normals, k, view), view)
             columns.append(near - self.log(mean, view))
         return np.stack(columns, axis=1)
 

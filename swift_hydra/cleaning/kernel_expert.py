@@ -73,12 +73,12 @@ class KernelExpert:
 
     Args:
         norm: "l2" or "l1".
-        columns: names of the evidence columns that it sees beside the features.
+        sees: what the rows are that it is given, a name; its caller's.
     """
 
-    def __init__(self, norm, columns=()):
+    def __init__(self, norm, sees=None):
         self.norm = norm
-        self.columns = tuple(columns)
+        self.sees = sees
 
     def fit(self, X, y, rng, max_centres, left_out, views=None):
         """Fit on rows with labels; the classes weigh half each.
@@ -102,17 +102,20 @@ class KernelExpert:
             were never part of it.
             With views there is a fit without each fold. So there is where rows are few for the
             columns: the others of a class lie away from one that is left out alone, which takes an
-            AUC-ROC of labels without meaning to .38. Nor are scales learned there: they are enough
-            to know the labels of rows that are left out later.
+            AUC-ROC of labels without meaning to .38. Scales are learned again in each such fit:
+            those of all rows would know the labels of the ones that are left out. Few codes have
+            none: new rows are copies of those whose labels the scales know.
         """
         X = np.asarray(X)
         few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
         if few:
             views = views or (lambda fold: X)
-        rows, target = self._learn(X, y, rng, max_centres, scaled=not few)
+        scaled = not (few and left_out.coded.any())
+        rows, target = self._learn(X, y, rng, max_centres, scaled)
         predicted = self._choose_ridge(target, left_out.groups[rows])
         if views is not None:
-            return self._without_folds(target, rows, left_out.folds, views)
+            again = rng if few and scaled else None
+            return self._without_folds(target, rows, left_out.folds, views, again)
         scores = np.empty(len(X))
         others = np.setdiff1d(np.arange(len(X)), rows)
         self._score_into(scores, X, others)
@@ -137,13 +140,14 @@ class KernelExpert:
         target = np.where(y[rows] == 1, 1.0, -1.0)
         self.scale = np.ones(X.shape[1])
         if scaled:
-            # Which ridge is best hardly matters to the scales.
-            self._solve(target, SCALE_RIDGE)
-            self._learn_scale(rng)
+            self._learn_scale(target, rng)
         return rows, target
 
-    def _without_folds(self, target, rows, folds, views):
-        """Scores (n,) of the rows of each fold by a fit to the centres of all others."""
+    def _without_folds(self, target, rows, folds, views, rng=None):
+        """Scores (n,) of the rows of each fold by a fit to the centres of all others.
+
+        With a numpy Generator scales are learned from these alone.
+        """
         scores = np.zeros(len(folds))
         for fold in np.unique(folds):
             X = views(fold)
@@ -152,6 +156,8 @@ class KernelExpert:
                 continue  # nothing is known: 0, as likely the one as the other
             part = copy.copy(self)
             part.centres = X[rows[kept]].astype(np.float64)
+            if rng is not None:
+                part._learn_scale(target[kept], rng)
             part._solve(target[kept], self.ridge)
             part._score_into(scores, X, np.flatnonzero(folds == fold))
         return scores
@@ -221,8 +227,10 @@ class KernelExpert:
         _, self.ridge, self.alpha, left_out = best
         return left_out
 
-    def _learn_scale(self, rng):
-        """Scales from the mean squared gradient of the fit at some of its centres."""
+    def _learn_scale(self, target, rng):
+        """Scales from the mean squared gradient of a fit at some of its centres."""
+        self.scale = np.ones(self.centres.shape[1])
+        self._solve(target, SCALE_RIDGE)  # which ridge is best hardly matters to the scales
         at = self.centres[rng.permutation(len(self.centres))[:GRADIENT_ROWS]]
         distance = self._distance(at)  # (g, m)
         if self.norm == "l2":
@@ -252,12 +260,13 @@ class KernelExpert:
 
     def snapshot(self):
         """The fit as arrays and plain values."""
-        return vars(self) | {"columns": list(self.columns)}
+        return dict(vars(self))
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`; scores are equal to the bit."""
-        self = cls(saved["norm"], saved["columns"])
+        older = "evidence" if saved.get("columns") else "ranks"
+        self = cls(saved["norm"], saved.get("sees", older))
         for name in ("centres", "scale", "width", "ridge", "alpha"):
             setattr(self, name, saved[name])
         return self

@@ -11,6 +11,7 @@ Shapes: n rows, d features, c evidence columns.
 """
 
 import copy
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +20,13 @@ import torch
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.normal_scores import NormalScores
+from swift_hydra.cleaning.principal_scores import PrincipalScores
 from swift_hydra.detection.evidence import Columns, Evidence, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
 from swift_hydra.detection.one_class import Far, Near
 from swift_hydra.detection.pvalue import (
     MergedPValue,
+    bounded,
     known_or_unlike,
     likelihood_ratio,
     platt,
@@ -34,7 +37,7 @@ from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
 from swift_hydra.seeds import stage_rng
 from swift_hydra.snapshot import pack_network, read_network
-from swift_hydra.training.batches import Examples
+from swift_hydra.training.batches import Examples, with_view
 
 ONE_CLASS_STEPS = 200  # seven columns are learned sooner than a table
 CLIP = (-4.0, 8.0)  # evidence columns as experts see them, in standard deviations of the normals
@@ -43,8 +46,12 @@ MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae")
 MIXTURE_COLUMNS += ("ratio1", "ratio3", "ratio5")
 ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
 KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
-# Norm, and evidence columns beside the values; those without see normal scores of the ranks.
-KERNELS = (("l2", ()), ("l1", ()), ("l1", KERNEL_COLUMNS))
+# Norm, and what they see: normal scores of the ranks, values and evidence, or the values along the
+# directions of the rows, each by its own spread.
+KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directions"))
+# Left-out AUC-ROC of the mixture and of the kernels before any anomaly is known: along directions
+# less than over columns.
+USUAL = (0.8, 0.8, 0.8, 0.8, 0.7)
 
 
 def shown(columns, names):
@@ -95,7 +102,13 @@ class Seen(NamedTuple):
             X = beside(self.Z, self.columns.all, names)
             synthetic = beside(self.synthetic, self.synthetic_columns.all, names)
         views = (shown(part.without, names) for part in (self.columns, self.synthetic_columns))
-        return Examples(X, self.labels, synthetic, self.left_out.folds, *views)
+        views = list(views)
+        folds, coded = self.left_out.folds, np.flatnonzero(self.left_out.coded)
+        # A fresh row finds all others around it, and so does a row that is left out. But what is
+        # left of a code without a row tells its label: its whole fold is left out there.
+        left_out = X.clone()
+        left_out[coded] = with_view(X[coded], views[0][folds[coded], coded])
+        return Examples(X, self.labels, synthetic, folds, *views, left_out)
 
 
 class KnownSide:
@@ -106,12 +119,14 @@ class KnownSide:
     Args:
         mixture: a :class:`detection.mixture.Mixture` on features and evidence.
         ranks: :class:`cleaning.normal_scores.NormalScores`.
+        directions: a :class:`cleaning.principal_scores.PrincipalScores`; None in older files.
         kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
     """
 
-    def __init__(self, mixture, ranks, kernels):
+    def __init__(self, mixture, ranks, directions, kernels):
         self.mixture = mixture
         self.ranks = ranks
+        self.directions = directions
         self.kernels = kernels
 
     @classmethod
@@ -126,53 +141,62 @@ class KnownSide:
         experts = [left_out]
         y = seen.labels.numpy()
         with journal.stage("kernels"):
-            self = cls(mixture, NormalScores.fit(seen.Z), [])
-            ranked = self.ranks(seen.Z)
-            for number, (norm, names) in enumerate(KERNELS):
-                expert = KernelExpert(norm, names)
+            maps = NormalScores.fit(seen.Z), PrincipalScores.fit(seen.Z)
+            self = cls(mixture, *maps, [])
+            inputs = self._inputs(seen.Z, seen.columns.all)
+            views = {"evidence": partial(_evidence_without, seen)}
+            views["directions"] = partial(_directions_without, seen)
+            for number, (norm, sees) in enumerate(KERNELS):
+                expert = KernelExpert(norm, sees)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
-                inputs = _kernel_inputs(expert, seen.Z, ranked, seen.columns.all)
-
-                def views(fold, expert=expert):
-                    return _kernel_inputs(expert, seen.Z, ranked, seen.columns.without[fold])
-
-                left_out = expert.fit(
-                    inputs,
-                    y,
-                    rng,
-                    settings.max_centres,
-                    seen.left_out,
-                    views if names else None,
-                )
-                experts.append(left_out)
+                given = (rng, settings.max_centres, seen.left_out, views.get(sees))
+                experts.append(expert.fit(inputs[sees], y, *given))
                 self.kernels.append(expert)
         return self, np.column_stack(experts)
+
+    def _inputs(self, Z, columns):
+        """What the kernels see of rows Z (n, d) with their evidence (n, c), by name."""
+        return {
+            "ranks": self.ranks(Z),
+            "evidence": beside(Z, columns, KERNEL_COLUMNS).numpy(),
+            "directions": self.directions and self.directions(Z),
+        }
 
     def score(self, Z, columns):
         """The experts' scores (n, 1 + kernels) of rows Z (n, d) with their evidence (n, c)."""
         experts = [self.mixture.logits(beside(Z, columns, MIXTURE_COLUMNS))]
-        ranked = self.ranks(Z)
-        experts += [
-            expert.score(_kernel_inputs(expert, Z, ranked, columns)) for expert in self.kernels
-        ]
+        inputs = self._inputs(Z, columns)
+        experts += [expert.score(inputs[expert.sees]) for expert in self.kernels]
         return np.column_stack(experts)
 
     def snapshot(self):
         """Tensors, arrays and plain values."""
         kernels = [expert.snapshot() for expert in self.kernels]
-        ranks = self.ranks.snapshot()
-        return {"mixture": self.mixture.snapshot(), "ranks": ranks, "kernels": kernels}
+        return {
+            "mixture": self.mixture.snapshot(),
+            "ranks": self.ranks.snapshot(),
+            "directions": self.directions and self.directions.snapshot(),
+            "kernels": kernels,
+        }
 
     @classmethod
     def from_snapshot(cls, saved, settings):
         """Rebuild from :meth:`snapshot`."""
         kernels = [KernelExpert.from_snapshot(expert) for expert in saved["kernels"]]
         mixture = Mixture.from_snapshot(saved["mixture"], settings.mamba)
-        return cls(mixture, NormalScores(**saved["ranks"]), kernels)
+        directions = saved.get("directions")  # older files have none
+        maps = NormalScores(**saved["ranks"]), directions and PrincipalScores(**directions)
+        return cls(mixture, *maps, kernels)
 
 
-def _kernel_inputs(expert, Z, ranked, columns):
-    return beside(Z, columns, expert.columns).numpy() if expert.columns else ranked
+def _evidence_without(seen, fold):
+    return beside(seen.Z, seen.columns.without[fold], KERNEL_COLUMNS).numpy()
+
+
+def _directions_without(seen, fold):
+    """The training rows along the directions of those of other folds."""
+    others = seen.left_out.folds != fold
+    return PrincipalScores.fit(seen.Z[others] if others.any() else seen.Z)(seen.Z)
 
 
 class UnlikeSide:
@@ -258,9 +282,11 @@ class Judgement:
         shapes: of both p-values under anomalies.
         weight: prior share of anomalies unlike the known ones.
         calibration: slope and intercept of Platt's calibration.
+        n_normals: rows that the p-values compare with; None in files that do not say so.
     """
 
-    def __init__(self, known, unlike, shapes, weight, calibration=(1.0, 0.0)):
+    def __init__(self, known, unlike, shapes, weight, calibration=(1.0, 0.0), n_normals=None):
+        self.n_normals = n_normals
         self.known = known
         self.unlike = unlike
         self.shapes = shapes
@@ -273,24 +299,30 @@ class Judgement:
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        known = MergedPValue.fit(experts[normal], telling(experts, y))
+        known = MergedPValue.fit(experts[normal], telling(experts, y, USUAL))
         unlike = MergedPValue.fit(one_class[normal])
-        shapes = [
-            shrunken_shape(side.minus_log_p(scores[~normal]))
-            for side, scores in ((known, experts), (unlike, one_class))
-        ]
-        self = cls(known, unlike, shapes, weight)
+        self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
+        self.shapes = [*map(shrunken_shape, self._sides(experts[~normal], one_class[~normal]))]
         self.calibration = platt(self.score(experts, one_class), y)
         return self
 
     def score(self, experts, one_class):
         """(n,) log-odds from both sides' scores."""
-        unlike = self.unlike.minus_log_p(one_class)
         if self.known is None:
-            return likelihood_ratio(unlike, self.shapes[1])
-        known = self.known.minus_log_p(experts)
+            return likelihood_ratio(self.unlike.minus_log_p(one_class), self.shapes[1])
         slope, shift = self.calibration
-        return slope * known_or_unlike(known, unlike, self.weight, self.shapes) + shift
+        sides = self._sides(experts, one_class)
+        return slope * known_or_unlike(*sides, self.weight, self.shapes) + shift
+
+    def _sides(self, experts, one_class):
+        """Both sides' -log p (n,), neither surer than the normals are many.
+
+        Where rows drift away, all of them are far: what the experts say still orders them.
+        """
+        sides = self.known.minus_log_p(experts), self.unlike.minus_log_p(one_class)
+        if self.n_normals is None:
+            return sides
+        return [bounded(minus_log, self.n_normals) for minus_log in sides]
 
     def snapshot(self):
         """Arrays and plain values, without the weight."""
@@ -299,6 +331,7 @@ class Judgement:
             "unlike": self.unlike.snapshot(),
             "shapes": self.shapes,
             "calibration": list(self.calibration),
+            "n_normals": self.n_normals,
         }
 
     @classmethod
@@ -308,7 +341,8 @@ class Judgement:
             None if saved[name] is None else MergedPValue.from_snapshot(saved[name])
             for name in ("known", "unlike")
         )
-        return cls(known, unlike, saved["shapes"], weight, saved["calibration"])
+        given = (weight, saved["calibration"], saved.get("n_normals"))
+        return cls(known, unlike, saved["shapes"], *given)
 
 
 class FullDetector:

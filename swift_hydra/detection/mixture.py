@@ -14,7 +14,7 @@ import torch
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, train_detector
 from swift_hydra.snapshot import pack_network, read_network
-from swift_hydra.training.batches import Examples, with_view
+from swift_hydra.training.batches import Examples
 
 N_FOLDS = 4  # folds of the left-out predictions
 LEFT_OUT_ROWS = 4096  # rows of one left-out computation: bounds memory
@@ -69,7 +69,7 @@ def n_folds_of(n_experts):
 
 
 @torch.no_grad()
-def out_of_fold(detector, X, folds, views=None):
+def out_of_fold(detector, X, folds):
     """Logits (n,) of training rows by the experts that never learned from them.
 
     A row of fold f is scored by the experts j with j mod F = f, weighted by the router among those.
@@ -78,7 +78,6 @@ def out_of_fold(detector, X, folds, views=None):
         detector: a :class:`model.MoEDetector` that was trained with ``folds``.
         X: (n, d) tensor of the training rows.
         folds: (n,) their fold numbers.
-        views: (F, n, c) the last c columns as they look without each fold, or None.
 
     Raises:
         ValueError: for fewer experts than folds.
@@ -93,8 +92,6 @@ def out_of_fold(detector, X, folds, views=None):
         own = torch.arange(fold, E, n_folds)
         for rows in (folds == fold).nonzero().squeeze(1).split(LEFT_OUT_ROWS):
             inputs = X[rows.to(X.device)]  # (B, d)
-            if views is not None:
-                inputs = with_view(inputs, views[fold, rows.to(X.device)])
             gates = detector.router.clean(inputs)[:, own]  # (B, E / F)
             top = gates.topk(min(detector.router.k, len(own)), dim=1)
             gates = torch.zeros_like(gates).scatter(1, top.indices, top.values.softmax(1))
@@ -156,7 +153,7 @@ class Mixture:
         if n_experts > 1:
             self = cls.train(examples, recipe, stage, settings, journal, n_experts)
             placed = examples.to(settings.device)
-            left_out = out_of_fold(self.network, placed.X, examples.folds, placed.views)
+            left_out = out_of_fold(self.network, placed.to_predict(), examples.folds)
             return self, left_out.cpu().numpy()
         alone = examples._replace(folds=None, views=None, synthetic_views=None)
         self = cls.train(alone, recipe, stage, settings, journal, 1)

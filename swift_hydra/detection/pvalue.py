@@ -13,8 +13,11 @@ from sklearn.metrics import roc_auc_score
 LEAST_SPREAD = 0.3  # of the normals' log-odds after calibration
 LEAST_EXCESS = 0.02  # of a score's size, or of 1
 SAME = 1e-4  # of the tail's mean excess
-USUAL = 0.8  # an expert's left-out AUC-ROC before any anomaly is known, worth ten of them
+USUAL = 0.8  # an expert's left-out AUC-ROC before any anomaly is known
+STRENGTH = 20  # how many anomalies that is worth
 LEAST_LEAD = 0.15  # over chance; what lies below is alike, or weights would follow chance
+SHARPNESS = 6  # of the experts' weights
+GROWTH = 0.1  # of a bounded p-value, with the logarithm of what is beyond
 TAIL = 0.1  # share of the normals beyond which the tail is taken for exponential
 
 
@@ -109,20 +112,21 @@ class MergedPValue:
         return cls(each, saved["weights"], merged)
 
 
-def telling(scores, y):
-    """Weights (m,) of experts by how well they tell the classes apart: (AUC-ROC - 1/2) squared.
+def telling(scores, y, usual=USUAL):
+    """Weights (m,) of experts by how well they tell the classes apart: (AUC-ROC - 1/2)^6.
 
-    An expert that is blind to a table's anomalies would else halve what the others see. Of few
-    known anomalies the AUC-ROC is mostly chance: it is drawn towards a usual one.
+    Several experts that are blind to a table's anomalies would else drown what one of them sees. Of
+    few known anomalies the AUC-ROC is mostly chance: it is drawn towards a usual one.
 
     Args:
         scores: (n, m) left-out.
         y: (n,) labels, an anomaly among them.
+        usual: their AUC-ROC before any anomaly is known, a number or (m,).
     """
     n_known = int((y == 1).sum())
     area = np.array([roc_auc_score(y, column) for column in scores.T])
-    area = (n_known * area + 10 * USUAL) / (n_known + 10)
-    return np.maximum(area - 0.5, LEAST_LEAD) ** 2
+    area = (n_known * area + STRENGTH * np.asarray(usual)) / (n_known + STRENGTH)
+    return np.maximum(area - 0.5, LEAST_LEAD) ** SHARPNESS
 
 
 def platt(scores, y):
@@ -179,6 +183,16 @@ def known_or_unlike(known, unlike, weight, shapes):
         return first
     second = likelihood_ratio(unlike, shapes[1])
     return np.logaddexp(np.log1p(-weight) + first, np.log(weight) + second)
+
+
+def bounded(minus_log, n):
+    """-log p (m,) as it is up to log n, and hardly growing beyond, so that rows keep an order.
+
+    No n normals say that a row is rarer than one in n.
+    """
+    most = np.log(n)
+    beyond = np.log1p(np.maximum(minus_log - most, 0.0))
+    return np.minimum(minus_log, most) + GROWTH * beyond
 
 
 def likelihood_ratio(minus_log, shape):

@@ -23,6 +23,7 @@ class Examples(NamedTuple):
         views: (F, n, c) the last c columns of X as they look without each fold, or None where they
             do not depend on other rows. Expert j reads view j mod F.
         synthetic_views: (F, m, c), the same of the generated rows.
+        left_out: (n, d) X as it is shown to who did not learn from a row and predicts it; None: X.
     """
 
     X: torch.Tensor
@@ -31,6 +32,7 @@ class Examples(NamedTuple):
     folds: torch.Tensor | None = None
     views: torch.Tensor | None = None
     synthetic_views: torch.Tensor | None = None
+    left_out: torch.Tensor | None = None
 
     def to(self, device):
         """The same examples on a device; the folds stay where they are."""
@@ -38,19 +40,21 @@ class Examples(NamedTuple):
         def placed(part):
             return part if part is None else part.to(device)
 
-        X, y, synthetic, folds, views, synthetic_views = self
-        return Examples(
-            *map(placed, (X, y, synthetic)), folds, *map(placed, (views, synthetic_views))
-        )
+        return Examples(*map(placed, self._replace(folds=None)))._replace(folds=self.folds)
+
+    def to_predict(self):
+        """(n, d) the rows as they are shown to who did not learn from them."""
+        return self.X if self.left_out is None else self.left_out
 
     def without(self, fold):
-        """Examples without a fold, as they look without it; and the rows of that fold, the same."""
+        """Examples without a fold, as they look without it; and its rows, to be predicted."""
         here = torch.as_tensor(self.folds) == fold
         X, synthetic = self.X, self.synthetic
+        left = self.to_predict()[here]
         if self.views is not None:
             X = with_view(X, self.views[fold])
             synthetic = with_view(synthetic, self.synthetic_views[fold])
-        return Examples(X[~here], self.y[~here], synthetic), X[here]
+        return Examples(X[~here], self.y[~here], synthetic), left
 
 
 def with_view(X, view):
@@ -113,7 +117,7 @@ class BatchPlan:
     """
 
     def __init__(self, examples, n_experts, recipe, generator, rng):
-        X, y, synthetic, folds, views, synthetic_views = examples
+        X, y, synthetic, folds, views, synthetic_views, _ = examples
         steps = recipe.steps
         batch = recipe.batch
         device = X.device

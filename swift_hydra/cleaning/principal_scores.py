@@ -1,0 +1,59 @@
+"""Rows along their principal directions: what one kernel expert sees in place of the values (M11).
+
+Columns that go together, such as parts and their sum or two sensors of one thing, differ little
+from what they say of each other. A distance over the columns does not see such a difference, nor do
+trees; along the narrow direction itself it is a step like any other.
+
+Shapes: n rows, d columns, r = min(n, d) directions.
+"""
+
+import numpy as np
+
+RIDGE = 1e-3  # of the mean variance, added to that along every direction
+LEAST = 1e-9  # variance: less is what cancels
+WIDE = 1024  # columns; of a wider table so many rows make the directions: nothing is cubic in them
+VECTOR = 16  # rows, columns and directions are filled up to whole vectors of numbers: products of
+# others are rounded by a row's place in its batch
+
+
+class PrincipalScores:
+    """Every row along the directions of the training rows, by its spread along each.
+
+    Args:
+        mean: (d,) of the training rows.
+        directions: (r, d), each divided by the standard deviation along it.
+    """
+
+    def __init__(self, mean, directions):
+        self.mean = mean
+        self.directions = directions
+        self._filled = _filled(_filled(directions).T)  # (d', r')
+
+    @classmethod
+    def fit(cls, Z):
+        """From standardised rows (n, d)."""
+        rows = np.asarray(Z, dtype=np.float64)
+        if rows.shape[1] > WIDE:
+            rows = rows[:: -(-len(rows) // WIDE)]
+        mean = rows.mean(0)
+        rows = (rows - mean) / np.sqrt(len(rows))
+        _, root, directions = np.linalg.svd(rows, full_matrices=False)
+        variance = np.square(root)
+        variance += RIDGE * variance.sum() / rows.shape[1] + LEAST
+        return cls(mean, directions / np.sqrt(variance)[:, None])
+
+    def __call__(self, Z):
+        """(n, r) float64 of rows (n, d); row by row the same."""
+        n = len(Z)
+        rows = _filled(np.asarray(Z, dtype=np.float64) - self.mean)
+        return (rows @ self._filled)[:n, : len(self.directions)]
+
+    def snapshot(self):
+        """Arrays."""
+        return {"mean": self.mean, "directions": self.directions}
+
+
+def _filled(a):
+    """An array (n, m) with zeros up to whole vectors of rows and columns."""
+    n, m = a.shape
+    return np.pad(a, ((0, -n % VECTOR), (0, -m % VECTOR)))

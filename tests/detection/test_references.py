@@ -9,7 +9,7 @@ from references.make import HERE, SETTINGS, made_with, rows
 from swift_hydra import compiled
 from swift_hydra.SwiftHydra import SwiftHydra
 
-# Scores have a standard deviation of 1.2. Largest differences measured on one machine over processor
+# Scores have a standard deviation of 1.2. Largest differences on one machine, over processor
 # instructions from AVX-512 down to SSE4 (ATEN_CPU_CAPABILITY, OPENBLAS_CORETYPE), one and two
 # threads, torch and numba: 1.5e-7 for the loaded model, 4e-7 for a training.
 LOADED, TRAINED = 1e-6, 1e-5

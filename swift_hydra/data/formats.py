@@ -18,7 +18,7 @@ import numpy as np
 from swift_hydra.data.frames import arrow_objects, arrow_values, as_text, cells_of
 from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
-from swift_hydra.data.reading import composed, find_decimal, open_text
+from swift_hydra.data.reading import composed, find_decimal, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, text_columns
 from swift_hydra.settings import InputError
@@ -402,10 +402,7 @@ class ParquetFile(CsvFile):
 def _id_text(cell):
     """An id as a text: of bytes that are no text their digits, after 0x."""
     if isinstance(cell, bytes):
-        try:
-            text = cell.decode()
-        except UnicodeDecodeError:
-            text = "\0"
+        text = text_of_bytes(cell)
         return text if text.isprintable() else f"0x{cell.hex()}"
     return "" if cell is None else str(cell)
 

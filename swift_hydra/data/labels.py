@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.frames import EXACT, as_text, is_missing, same_value, unmasked
-from swift_hydra.data.reading import MISSING, composed
+from swift_hydra.data.reading import MISSING, composed, text_of_bytes
 from swift_hydra.data.table import array_of, listed, place
 from swift_hydra.settings import InputError
 
@@ -147,7 +147,7 @@ def _values(y, source, lines, gaps):
 def _word(cell):
     """A label as it is compared: bytes are texts, without spaces around."""
     if isinstance(cell, bytes):
-        cell = cell.decode(errors="replace")
+        cell = text_of_bytes(cell)
     return composed(cell.strip()) if isinstance(cell, str) else cell
 
 

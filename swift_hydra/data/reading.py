@@ -194,6 +194,14 @@ def composed(text):
     return text if text.isascii() else PIECE.sub(_composed_piece, text)
 
 
+def text_of_bytes(cell):
+    """Bytes as a text: UTF-8, or else 0x and their digits, as different bytes stay different."""
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return f"0x{cell.hex()}"
+
+
 def _composed_piece(match):
     piece = match[0]
     # The time for many marks in a row is quadratic; no name and no word has so many.

@@ -262,6 +262,41 @@ def test_texts_of_a_file_are_found_in_frames_that_hold_bools_and_numbers(
             assert same_value(model.columns_.texts[0][int(code)]) == as_text(value)
 
 
+WRITTEN = [  # what one column of training holds, and its categories
+    (["7", "7.0", "7.00", "A"], ["7", "A"]),
+    (["0", "-0", "1e1", "10", "A"], ["-0", "10", "A"]),
+    (["true", "True", "TRUE", "maybe"], ["TRUE", "maybe"]),
+    (["1.1", "1.10", "A"], ["1.1", "1.10", "A"]),  # versions
+    (["007", "7", "07", "A"], ["007", "07", "7", "A"]),  # codes
+    (["A", "a", "1234567890123456", "1234567890123457"],) * 2,
+]
+
+
+@pytest.mark.filterwarnings("ignore:t.csv. column")
+@pytest.mark.parametrize(("cells", "texts"), WRITTEN)
+@pytest.mark.parametrize("how", ["onehot", "ordinal", "frequency"])
+@pytest.mark.parametrize("kind", ["csv", "frame"])
+def test_one_value_that_training_wrote_in_several_ways_is_one_text(
+    tmp_path, cells, texts, how, kind
+):
+    column = [cell for k, cell in enumerate(cells, 2) for _ in range(k)]
+    frame = pandas.DataFrame({"c": column, "a": range(len(column))})
+    table = as_table(frame, True)
+    if kind == "csv":
+        frame.assign(y=[i % 4 == 0 for i in frame["a"]]).to_csv(tmp_path / "t.csv", index=False)
+        table = load_dataset(tmp_path / "t.csv", categorical=how).table
+    fitted = Preparation(categorical=how).fit(table)
+    preparation = Preparation.from_snapshot(fitted.snapshot())
+    assert preparation.texts[0] == sorted(texts)
+    rows = preparation.transform(table)[:, :-1]
+    assert (rows[:, 0] >= 0).all()
+    merged = len(texts) < len(cells)
+    assert len(np.unique(rows, axis=0)) == len(texts)
+    if how == "frequency" and merged:  # what is one is counted together
+        one = [same_value(cell) == same_value(cells[0]) for cell in column]
+        assert np.allclose(rows[one], np.log(sum(one)))
+
+
 def test_what_older_checkpoints_hold_of_long_numbers_is_found():
     train = as_table(np.array([["1.23457e+06"], ["A1"]], dtype=object), True)
     preparation = Preparation(categorical="ordinal").fit(train)

@@ -18,7 +18,7 @@ import numpy as np
 
 from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz, suffix_of
 from swift_hydra.data.frames import as_text
-from swift_hydra.data.header import Known
+from swift_hydra.data.header import Known, shown
 from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.table import CellParser, Table, as_table, listed
 from swift_hydra.settings import InputError, changed
@@ -266,7 +266,7 @@ def _columns_to_keep(file, columns, d, own, named=None):
         _refuse_other_cases(file, columns)
         warnings.warn(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
-            "their order",
+            f"their order{_first_line_as_names(file)}",
             stacklevel=3,
         )
     return [j for j in range(file.width) if j not in own and j not in file.indexes]
@@ -281,6 +281,13 @@ def _refuse_other_cases(file, columns):
             f"{file.path}: the columns are {listed(map(repr, file.header))}, in training "
             f"{listed(map(repr, columns))} in another order: write their names as there"
         )
+
+
+def _first_line_as_names(file):
+    """What is to be said where a text file's first line was taken as names."""
+    if isinstance(file, ParquetFile) or file.reading.header != "auto":
+        return ""
+    return f", and its first line ({shown(file.header)}) as names: if it is a row give --header no"
 
 
 def _refuse_copies(file, keep):

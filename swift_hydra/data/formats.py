@@ -18,7 +18,7 @@ import numpy as np
 from swift_hydra.data.frames import arrow_objects, arrow_values, as_text, cells_of
 from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
-from swift_hydra.data.reading import composed, find_decimal, open_text, text_of_bytes
+from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, text_columns
 from swift_hydra.settings import InputError
@@ -150,9 +150,15 @@ def _csv_rows(path, reading, is_header):
         width -= width > 1 and len(ends) > 1 and not any(ends)
         header = is_header(first[:width], [row[:width] for _, row in start[1:]])
         names = [c.strip() for c in first[:width]] if header else None
+        again = _again(names or ())
 
         def rows():
             for line, row in itertools.chain(start[header:], table):
+                if again(row[:width]):
+                    raise InputError(
+                        f"{path}: line {line} is the line of names again, as where files were "
+                        "joined: take it out (if both are rows give --header no)"
+                    )
                 if len(row) != len(first) or any(map(str.strip, row[width:])):
                     title = ": is that a title? Take it out" if len(first) == 1 else ": mend it"
                     raise InputError(
@@ -162,6 +168,17 @@ def _csv_rows(path, reading, is_header):
                 yield line, row[:width]
 
         yield names, width, separator, rows()
+
+
+def _again(names):
+    """A function that says of a row whether it is the line of names once more.
+
+    Names that are all numbers may be a row as well.
+    """
+    names = list(names)
+    if all(numeric(name) is not None for name in names):
+        return lambda row: False
+    return lambda row: row[0].strip() == names[0] and [cell.strip() for cell in row] == names
 
 
 def _has_quotes(path, encoding):

@@ -118,12 +118,13 @@ def _readable(path, encoding):
 
 
 @contextlib.contextmanager
-def _csv_rows(path, reading, is_header):
+def _csv_rows(path, reading, is_header, least=None):
     """Open a .csv.
 
     Args:
         reading: a :class:`data.reading.Reading`.
         is_header: does the first row name the columns: a function of it and the rows below.
+        least: columns of the training table, or None.
 
     Yields:
         Its names (None without a header), its width, its separator, and an iterator of (line
@@ -144,10 +145,7 @@ def _csv_rows(path, reading, is_header):
                 "this is no table for this detector"
             )
         start += itertools.islice(table, min(PEEKED_ROWS, PEEKED_CELLS // len(first) + 1))
-        # Lines that end with what parts the cells have a last column of nothing.
-        width = len(first)
-        ends = [row[-1].strip() for _, row in start if len(row) == width]
-        width -= width > 1 and len(ends) > 1 and not any(ends)
+        width = _width([row for _, row in start], least)
         header = is_header(first[:width], [row[:width] for _, row in start[1:]])
         names = [c.strip() for c in first[:width]] if header else None
         again = _again(names or ())
@@ -159,15 +157,39 @@ def _csv_rows(path, reading, is_header):
                         f"{path}: line {line} is the line of names again, as where files were "
                         "joined: take it out (if both are rows give --header no)"
                     )
-                if len(row) != len(first) or any(map(str.strip, row[width:])):
+                if len(row) != len(first):
                     title = ": is that a title? Take it out" if len(first) == 1 else ": mend it"
                     raise InputError(
                         f"{path}: line {line} has {len(row)} cells, the first line has "
                         f"{len(first)}{title}"
                     )
+                if any(map(str.strip, row[width:])):
+                    j = next(j for j in range(width, len(row)) if row[j].strip())
+                    raise InputError(
+                        f"{path}: line {line} has {row[j].strip()[:40]!r} in column {j + 1}, which "
+                        "has neither a name nor a value in the first lines: name it, or take the "
+                        "value out"
+                    )
                 yield line, row[:width]
 
         yield names, width, separator, rows()
+
+
+def _width(rows, least):
+    """How many columns there are without empty ones at the end of the first rows.
+
+    Lines that end with what parts the cells have a last column of nothing, those of spreadsheets
+    several. A table to score keeps as many as the training table had, ``least``, or None.
+    """
+    width = len(rows[0])
+    full = [row for row in rows if len(row) == width]
+    while (
+        width > (least or 1)
+        and (least or len(full) > 1)
+        and not any(row[width - 1].strip() for row in full)
+    ):
+        width -= 1
+    return width
 
 
 def _again(names):
@@ -204,6 +226,7 @@ class CsvFile:
     def __init__(self, path, reading, known=None):
         self.path = path
         self.reading = reading
+        self.least = len(known.names) if known is not None and known.names else None
 
         def is_header(first, below):
             if reading.header != "auto":
@@ -245,7 +268,7 @@ class CsvFile:
         return find_decimal(pieces, self.path, [names[j] for j in keep], commas)
 
     def _rows(self, is_header):
-        return _csv_rows(self.path, self.reading, is_header)
+        return _csv_rows(self.path, self.reading, is_header, self.least)
 
     def names(self):
         """The names of all columns, or x0, x1, ..."""

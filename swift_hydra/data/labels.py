@@ -137,6 +137,7 @@ def _values(y, source, lines, gaps):
         try:
             return np.array([_float(cell) for cell in cells])
         except (TypeError, ValueError, OverflowError):
+            _refuse_name(cells, source, lines)
             # As objects: numpy's own texts take the room of the longest one each.
             return np.array([*map(_text, cells), None], dtype=object)[:-1]
     values = y.astype(np.float64)
@@ -149,6 +150,24 @@ def _word(cell):
     if isinstance(cell, bytes):
         cell = text_of_bytes(cell)
     return composed(cell.strip()) if isinstance(cell, str) else cell
+
+
+def _refuse_name(cells, source, lines):
+    """Refuse a text in a file's first line above labels that are all numbers: it names the column.
+
+    Names that are numbers themselves make that line a row.
+    """
+    if not isinstance(lines, list) or lines[0] != 1 or len(cells) < 2:
+        return
+    try:
+        for cell in cells[1:]:
+            _float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return
+    raise InputError(
+        f"{source}: the label in line 1 is {str(cells[0])[:40]!r}, all others are numbers: if that "
+        "line names the columns give --header yes, else mend it"
+    )
 
 
 def _float(cell):

@@ -161,7 +161,7 @@ def test_the_first_line_of_a_file_to_score(tmp_path, first, row):
     for below in ("red,S,5,yes\n", "blue,,,\n,M,6,no\n"):
         text = f"{first}\n{below}"
         if ",q," in first:
-            with pytest.raises(InputError, match="line 1 .*--header yes"):
+            with pytest.raises(InputError, match=r"line 1 .*--header yes"):
                 streamed(tmp_path / "new.csv", text, table)
             continue
         said, n = streamed(tmp_path / "new.csv", text, table)

@@ -178,20 +178,41 @@ def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path
     assert len(caught) == said
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize(
-    ("header", "refused"),
-    [("A,B", False), ("B,A", True), ("B,C,A", True), ("C,D", False), ("B,D", False)],
+    ("header", "taken"),
+    [
+        *(("A,B", [1, 2]), ("B,A", [2, 1]), ("B,C,A", [3, 1]), ("B,a", [2, 1]), ("c,A,b", [2, 3])),
+        *(("C,D", None), ("B,D", None), ("B,b", "'a' .* is missing"), ("a,A", "'b' .* is missing")),
+        ("a,b,A", [1, 2]),
+        ("B,A,b", "'a' .* is missing: add it; 'A' is there: write it 'a'$"),
+        ("B,a,b", [2, 3]),
+        ("a,D,B,b", [1, 4]),
+    ],
 )
-def test_names_in_other_cases_are_not_taken_in_another_order(tmp_path, header, refused):
-    path = tmp_path / "t.csv"
-    path.write_text(f"{header}\n" + ",".join("123"[: header.count(",") + 1]) + "\n")
-    if refused:
-        with pytest.raises(InputError, match="in training 'a', 'b' in another order"):
-            list(stream_table(path, ["a", "b"], 2, how=How(named=True)))
+def test_names_in_other_cases_are_taken_by_name_or_told(tmp_path, kind, header, taken):
+    names = ["a", "b"]
+    frame = pandas.DataFrame([[*range(1, header.count(",") + 2)]], columns=header.split(","))
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    stream = stream_table(path, names, len(names), how=How(named=True))
+    if isinstance(taken, str):
+        with pytest.raises(InputError, match=taken):
+            list(stream)
         return
-    with pytest.warns(UserWarning, match="none of its columns has a name of the training"):
-        ((table, _),) = stream_table(path, ["a", "b"], 2, how=How(named=True))
-    assert table.X.tolist() == [[1, 2]]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ((table, _),) = stream
+    said = " ".join(str(warning.message) for warning in caught)
+    assert table.X.tolist() == [taken or [1, 2]]
+    assert ("in another case than in training" in said) == (
+        taken is not None and not set(names) <= set(header.split(","))
+    )
+    assert ("none of its columns has a name" in said) == (taken is None)
 
 
 # ---- which value is which ------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_a_last_column_without_a_value_stays_where_training_had_it(tmp_path, fir
 @pytest.mark.parametrize("asked", [None, "1", 0, "y"])
 def test_a_name_above_labels_is_no_label(tmp_path, first, asked):
     path = written(tmp_path, first, lambda i: f"{i % 7},{i % 5 / 2},{label(i)}")
-    with pytest.raises(InputError, match="label in line 1 is '.*all others are numbers.*--header"):
+    with pytest.raises(InputError, match=r"label in line 1 is '.*all others are numbers.*--header"):
         load_dataset(
             str(path), settings=ColumnSettings(anomaly_label=asked), reading=Reading(header="no")
         )

@@ -22,6 +22,7 @@ from swift_hydra.settings import InputError
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
+LONG = 100  # labels from which on a value that stands there once is worth a word
 GAPS = frozenset(["", *MISSING])
 BOOLS = ("false", "true")
 TEXT_PAIRS = (BOOLS, ("no", "yes"), ("f", "t"), ("n", "y"))
@@ -254,6 +255,17 @@ def _say_other_cases(values, wanted):
         )
 
 
+def _say_single(values):
+    """Warn of labels that a single row of many has: the last line of a table may be its total."""
+    if len(values):
+        warnings.warn(
+            f"label {listed(_shown(values))}: a single row has it and is taken as normal: take the "
+            "row out if it is none, such as a total",
+            UserWarning,
+            stacklevel=7,  # where fit was called
+        )
+
+
 def _chosen(values, anomaly_label, source):
     """Labels of which one value is the anomaly and all others are normal."""
     wanted = _word(anomaly_label)
@@ -280,7 +292,9 @@ def _chosen(values, anomaly_label, source):
             f"{listed(_shown(np.unique(values)))}: name one of these, or leave the labels out "
             "(y=None, --label-column none) where nothing is known"
         )
-    others = np.unique(values[y == 0])
+    others, counts = np.unique(values[y == 0], return_counts=True)
+    if len(values) >= LONG and counts.max(initial=0) > 1:
+        _say_single(others[counts == 1])
     normal = others[0] if len(others) else values[0]
     classes = np.array([normal, wanted])
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all():

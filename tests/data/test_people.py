@@ -462,6 +462,37 @@ def test_a_placeholder_is_named_however_many_rows_hold_it(share, value):
     assert f"'x1' ({value:g} in {int(share * 500)} rows): one value far from all others" in note
 
 
+@pytest.mark.parametrize("n", [11, 20, 49, 50, 120])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("value", [-999, 10**6])
+def test_nothing_is_there_again_and_again_that_one_row_holds(n, rows, value):
+    X = np.random.default_rng(0).normal(size=(n, 2))
+    X[:rows, 1] = value
+    said = " ".join(notes(as_table(X)))
+    assert ("again and again" in said) == (rows >= 3 and n >= 20), said
+    if rows == 1 and n < 50:
+        assert f"'x1' ({value:g}; 1 rows in all): a few rows are far from all others" in said
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        *(([90, 1], True), ([90, 1, 1], True), ([90, 2], False), ([60, 1], False)),
+        (([1] * 90), False),
+    ],
+)
+def test_a_label_that_one_row_has_is_said(counts, said):
+    """The total at the end of a table would be a normal row in silence."""
+    words = [f"w{i}" for i, count in enumerate(counts) for _ in range(count)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_labels([*words, *["bad"] * 20], anomaly_label="bad")
+    found = [str(w.message) for w in caught]
+    assert len(found) == said
+    singles = ", ".join(f"'w{i}'" for i, count in enumerate(counts) if count == 1)
+    assert not said or f"label {singles}: a single row has it" in found[0]
+
+
 @pytest.mark.parametrize("start", [2**60, 2**63])
 @pytest.mark.parametrize("step", [1, 100, 10**12])
 def test_whole_numbers_that_float64_cannot_tell_apart_are_named(start, step):

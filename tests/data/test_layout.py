@@ -503,6 +503,14 @@ def test_score_advises_no_flag_without_saying_whose_it_is(tmp_path, cell):
     assert others <= set(re.findall(r"--[a-z][a-z-]*", message.rpartition("[")[2]))
 
 
+@pytest.mark.parametrize("command", [load_dataset, lambda path: list(stream_table(path, None, 2))])
+def test_records_in_a_file_are_told_a_remedy(tmp_path, command):
+    X = np.array([(1.5, 2), (2.5, 3)], dtype=[("a", "f8"), ("b", "i8")])
+    np.savez(tmp_path / "t.npz", X=X, y=[0, 1])
+    with pytest.raises(InputError, match=r"list of records: write it with .*to_parquet, or save"):
+        command(tmp_path / "t.npz")
+
+
 def test_no_rows_and_no_regular_file(tmp_path):
     (tmp_path / "t.csv").write_text("a,b,y\n")
     with pytest.raises(InputError, match="X has no row: give") as caught:

@@ -1,5 +1,6 @@
 """Ways to write numbers, names and gaps that people's files have: read as meant, or asked about."""
 
+import bz2
 import re
 
 import numpy as np
@@ -202,7 +203,15 @@ def test_a_title_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "what"), [(b"PK\3\4", "zip"), (b"\x1f\x8b\x08", "gzipped"), (b"PAR1\x15", "Parquet")]
+    ("start", "what"),
+    [
+        (b"PK\3\4", "zip"),
+        (b"\x1f\x8b\x08", "gzipped"),
+        (b"PAR1\x15", "Parquet"),
+        (b"ARROW1\0\0\xff\xff", "Arrow.*write it as Parquet"),
+        (bz2.compress(b"a,b\n1,2\n"), "bzip2 .*unzip"),
+        (bz2.compress(b"a,b\n1,2\n", 1), "bzip2 .*unzip"),
+    ],
 )
 def test_other_formats_are_named_by_their_first_bytes(tmp_path, start, what):
     path = tmp_path / "t.csv"
@@ -211,7 +220,7 @@ def test_other_formats_are_named_by_their_first_bytes(tmp_path, start, what):
         load(path)
 
 
-@pytest.mark.parametrize("name", ["PK", "PAR1"])
+@pytest.mark.parametrize("name", ["PK", "PAR1", "ARROW1", "BZh9", "FEA1"])
 def test_names_like_the_first_bytes_of_other_formats_are_names(tmp_path, name):
     data = load(written(tmp_path, f"{name},b,label", lambda i: f"{i},{i % 7},{label(i)}"))
     assert data.table.columns == [name, "b"]
@@ -324,6 +333,9 @@ def test_a_column_of_dates_stays_one(tmp_path, kind):
             InputError, match=r"'when' holds numbers, first .* in training it held da"
         ):
             scored([float(day)] * 2)
+    for day in ("05.01.2026", "1/5/2026", "soon"):
+        with pytest.raises(InputError, match=f"first '{day}' .*in training it held dates: write"):
+            scored([day] * 2)
     other = SwiftHydra(dates=True, **SHORT_FIT).fit(
         frame[["a", "a"]].set_axis(["when", "a"], axis=1), [0, 0, 0, 1] * 15
     )

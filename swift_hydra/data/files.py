@@ -76,18 +76,31 @@ def _place_of_labels(file, label_column, dropped):
     return label
 
 
-def _say_of_columns(path, names, unlabelled, indexes):
+def _say_of_columns(file, unlabelled, out):
     """Warn of columns that are left out, or learned from, though nobody said so."""
+    path, names = file.path, file.names()
     if unlabelled and NO_LABEL in names:
         warnings.warn(
             f"{path}: label column {NO_LABEL!r} says that there is no label, and the column of "
             "that name is learned from: rename it if it is the label",
             stacklevel=3,
         )
-    for j in sorted(indexes):
+    for j in file.indexes:
+        if j in out:
+            continue
+        told = j in file.told
+        what = "is the" if told else "has no name, as the"
+        remedy = "reset_index() before it is written" if told else "give it a name"
         warnings.warn(
-            f"{path}: column {j + 1} ({names[j]!r}) is the row index that pandas writes: it is "
-            "left out (to keep it, give it a name, or reset_index() before it is written)",
+            f"{path}: column {j + 1} ({names[j]!r}) {what} row index that pandas writes: it is "
+            f"left out (to keep it, {remedy})",
+            stacklevel=3,
+        )
+    if file.kept is not None and file.kept not in out:
+        name = names[file.kept]
+        warnings.warn(
+            f"{path}: column {file.kept + 1} has no name, but fractions, as a row index hardly has: "
+            f"it is kept as {name!r} (to leave it out, --drop-columns '{name}')",
             stacklevel=3,
         )
 
@@ -126,7 +139,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     label = _place_of_labels(file, label_column, out)
     if not unlabelled:
         out.add(label)
-    _say_of_columns(path, names, unlabelled, set(file.indexes) - out)
+    _say_of_columns(file, unlabelled, out)
     out |= set(file.indexes)
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]

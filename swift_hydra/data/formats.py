@@ -203,6 +203,15 @@ def _again(names):
     return lambda row: row[0].strip() == names[0] and [cell.strip() for cell in row] == names
 
 
+def _filled(names, indexes=()):
+    """The names, of which one that is not there is made up, as pandas makes up an index's."""
+    taken = set(names)
+    return [
+        name or (f"Unnamed: {j}" if j in indexes or f"x{j}" in taken else f"x{j}")
+        for j, name in enumerate(names)
+    ]
+
+
 def _has_quotes(path, encoding):
     """Is there a quote anywhere in a text file?"""
     with _readable(path, encoding), open_text(path, encoding) as handle:
@@ -220,8 +229,13 @@ class CsvFile:
     Attributes:
         header: its names, or None.
         width: the number of its columns.
-        indexes: the numbers of columns that pandas wrote for its index.
+        indexes: the numbers of columns that pandas wrote for its index, as far as can be told.
+        told: those of which the file says so.
+        kept: the number of a first column without a name that is no index, or None.
     """
+
+    told = frozenset()
+    kept = None
 
     def __init__(self, path, reading, known=None):
         self.path = path
@@ -233,8 +247,13 @@ class CsvFile:
                 return reading.header == "yes"
             return has_header(first, below, path, known, reading.gaps())
 
-        with self._rows(is_header) as (names, self.width, separator, _):
-            self._name(names)
+        with self._rows(is_header) as (names, self.width, separator, rows):
+
+            def has_fractions(j):
+                first = itertools.islice(rows, PEEKED_ROWS)
+                return any((numeric(row[j]) or 0) % 1 > 0 for _, row in first)
+
+            self._name(names, known, has_fractions)
         self.separator = separator
 
     def forget_decimal(self):
@@ -278,18 +297,32 @@ class CsvFile:
         """A function from a cell to its number, NaN for a gap or None for text."""
         return self.reading.parser(self.decimal)
 
-    def _name(self, names):
+    def _name(self, names, known, has_fractions):
         leading = itertools.takewhile(INDEX.fullmatch, names or ())
         self.indexes = list(range(sum(1 for _ in leading)))
-        taken = set(names or ())
-        for j, name in enumerate(names or ()):
-            if not name:
-                other = j in self.indexes or f"x{j}" in taken
-                names[j] = f"Unnamed: {j}" if other else f"x{j}"
+        if set(self.indexes) - self.told:
+            self._keep_a_first_column(names, known, has_fractions)
+        self.indexes = sorted({*self.indexes, *self.told})
+        names = names and _filled(names, self.indexes)
         self.header = names and distinct(names)
         counts = collections.Counter(names or ())
         self.repeated = {name for name, count in counts.items() if count > 1}
         self.place = {name: j for j, name in enumerate(self.names())}
+
+    def _keep_a_first_column(self, names, known, has_fractions):
+        """A first column without a name is no index where it holds fractions.
+
+        In a table to score it is none where the training table has the name that it gets.
+        """
+        j = next(j for j in self.indexes if j not in self.told)
+        if known is not None and known.names:
+            filled = _filled(names)
+            is_feature = filled[j] in known.names and set(known.names) <= set(filled)
+        else:
+            is_feature = has_fractions(j)
+        if is_feature:
+            self.kept = j
+            self.indexes = self.indexes[:j]
 
     def pieces(self, keep, size):
         """Pieces of at most ``size`` rows.
@@ -343,7 +376,7 @@ class ParquetFile(CsvFile):
 
     separator = None  # nothing parts the cells
 
-    def __init__(self, path, reading, dates):
+    def __init__(self, path, reading, dates, known=None):
         try:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
@@ -368,14 +401,22 @@ class ParquetFile(CsvFile):
         self.width = len(schema)
         if not self.width:
             raise InputError(f"{path} has no column: write the table again")
-        self._name([composed(str(name)) for name in schema.names])
         # pandas says which columns its index became; other writers of its frames keep the names.
         told = {str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())}
-        self.indexes = [
+        self.told = frozenset(
             j
             for j, name in enumerate(map(str, schema.names))
-            if j in self.indexes or name in told or name.startswith("__index_level_")
-        ]
+            if name in told or name.startswith("__index_level_")
+        )
+        names = [composed(str(name)) for name in schema.names]
+        self._name(names, known, self._has_fractions)
+
+    def _has_fractions(self, j):
+        if not str(self.file.schema_arrow.types[j]).startswith(("float", "double")):
+            return False
+        first = next((columns[0] for _, columns, _ in self.pieces([j], PEEKED_ROWS)), ())
+        values = np.asarray(first, dtype=np.float64)
+        return bool((values[np.isfinite(values)] % 1 > 0).any())
 
     def _header_of(self):
         return None  # there always are names
@@ -465,7 +506,7 @@ def open_table(path, reading, dates, known=None):
     """
     kind = suffix_of(path)
     if kind == ".parquet":
-        return ParquetFile(path, reading, dates)
+        return ParquetFile(path, reading, dates, known)
     if kind in TEXT_KINDS:
         return CsvFile(path, reading, known)
     if kind == ".npz":

@@ -393,6 +393,54 @@ def test_indexes_that_pandas_writes_are_left_out(tmp_path):
         assert load_dataset(path).columns == ("a",)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("first", ["", "Unnamed: 0"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_measurements_without_a_name_are_no_index(tmp_path, kind, first, whole):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({first: np.arange(9) * 3 + (0 if whole else 0.5)})
+    frame = frame.assign(a=[5, 6, 7] * 3, y=[0, 0, 1] * 3)
+    path, new = tmp_path / f"t.{kind}", tmp_path / f"new.{kind}"
+
+    def write(rows, to):
+        if kind == "parquet":
+            pytest.importorskip("pyarrow")
+            rows.to_parquet(to, index=False)
+        else:
+            rows.to_csv(to, index=False)
+
+    write(frame, path)
+    word = "has no name, as the row index that pandas writes" if whole else "but fractions"
+    with pytest.warns(UserWarning, match=word):
+        table = load_dataset(path).table
+    assert table.columns == (["a"] if whole else [first or "x0", "a"])
+    # What is scored is read as in training, whatever its rows hold.
+    for cells in ([7, 8], [7.5, 8.5]):
+        write(frame.iloc[:2].assign(**{first: cells}), new)
+        ((rows, _),) = stream_table(
+            new, list(table.columns), len(table.columns), how=How(named=True)
+        )
+        assert rows.X.tolist() == ([[5], [6]] if whole else [[cells[0], 5], [cells[1], 6]])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("name", [None, "t"])
+def test_an_index_that_a_file_tells_of_is_one_whatever_it_holds(tmp_path, kind, name):
+    pandas = pytest.importorskip("pandas")
+    index = pandas.Index(np.arange(9) / 4, name=name)
+    frame = pandas.DataFrame({"a": [5, 6, 7] * 3, "y": [0, 0, 1] * 3}, index=index)
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path)
+        with pytest.warns(UserWarning, match="is the row index that pandas writes.*reset_index"):
+            assert load_dataset(path).columns == ("a",)
+    else:
+        frame.to_csv(path)
+        ((rows, _),) = stream_table(path, ["a"], 1, how=How(named=True))
+        assert rows.X[:, 0].tolist() == [5, 6, 7] * 3
+
+
 def test_a_column_named_none_is_no_feature_in_silence(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,none\n5,0\n6,1\n5,0\n9,1\n")

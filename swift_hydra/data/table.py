@@ -105,12 +105,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
         raise InputError(
             f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
         )
-    records = getattr(getattr(X, "dtype", None), "names", None)
-    if records or (isinstance(X, list | tuple) and len(X) and isinstance(X[0], dict)):
-        remedy = f"give pandas.DataFrame({source})"
-        if isinstance(source, Path):
-            remedy = "write it with pandas.DataFrame(...).to_parquet, or save one 2-D array"
-        raise InputError(f"{source}: is a list of records: {remedy}")
+    _refuse_records(X, source)
     given = frame_names(X)
     columns = given if columns is None else columns
     if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
@@ -145,6 +140,15 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     table = Table(X, columns, parse.texts(), source, dated=parse.dated_columns())
     parse.refuse_problems()
     return table
+
+
+def _refuse_records(X, source):
+    records = getattr(getattr(X, "dtype", None), "names", None)
+    if records or (isinstance(X, list | tuple) and len(X) and isinstance(X[0], dict)):
+        remedy = f"give pandas.DataFrame({source})"
+        if isinstance(source, Path):
+            remedy = "write it with pandas.DataFrame(...).to_parquet, or save one 2-D array"
+        raise InputError(f"{source}: is a list of records: {remedy}")
 
 
 def array_of(values):

@@ -99,8 +99,8 @@ def _say_of_columns(file, unlabelled, out):
     if file.kept is not None and file.kept not in out:
         name = names[file.kept]
         warnings.warn(
-            f"{path}: column {file.kept + 1} has no name, but fractions, as a row index hardly has: "
-            f"it is kept as {name!r} (to leave it out, --drop-columns '{name}')",
+            f"{path}: column {file.kept + 1} has no name, but fractions, as a row index "
+            f"hardly has: it is kept as {name!r} (to leave it out, --drop-columns '{name}')",
             stacklevel=3,
         )
 

@@ -38,6 +38,7 @@ from swift_hydra.cleaning.suspects import in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import frame_names
 from swift_hydra.data.rows import TrainingRows
+from swift_hydra.data.table import listed
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
@@ -620,13 +621,32 @@ def _load(path):
 def _evaluate(path, rows, which):
     """Print the result of a checkpoint on the test rows of the split it was trained on."""
     saved = load_checkpoint(path, KIND)
+    detector = SwiftHydra.from_checkpoint(saved, path)
     if saved.get("fingerprint") != rows.train.fingerprint:
+        others = _other_columns(detector, rows)
+        if others:
+            raise InputError(f"{path}: was trained with {others}: give the same flags")
         raise InputError(
             f"{path}: was trained on other rows than {rows.data.name}, {which.protocol_name}, seed "
             f"{which.seed}: give the dataset, protocol and seed it was trained on"
         )
-    detector = SwiftHydra.from_checkpoint(saved, path)
     print(run_report.result_line(rows.y_test, detector.score_prepared(rows.X_test)))
+
+
+def _other_columns(detector, rows):
+    """What of the columns a checkpoint's detector was told otherwise than these rows, in words."""
+    given = [getattr(rows.data.settings, field.name) for field in fields(ColumnSettings)]
+    pairs = zip(fields(ColumnSettings), given, strict=True)
+    told = [(f.name, detector.settings_.get(f.name, value), value) for f, value in pairs]
+    own, here = detector.columns_, rows.train.columns
+    read, now = (columns.preparation.reading or {} for columns in (own, here))
+    told += [(name, value, now.get(name, value)) for name, value in read.items()]
+    words = [f"{name}={value!r}, not {new!r}" for name, value, new in told if value != new]
+    left = [name for name in own.names if name not in here.names]
+    more = [name for name in here.names if name not in own.names]
+    words += [f"the column {listed(map(repr, left))}"] * bool(left)
+    words += [f"no column {listed(map(repr, more))}"] * bool(more)
+    return "; ".join(words)
 
 
 class Work(NamedTuple):

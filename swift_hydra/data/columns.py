@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swift_hydra.data.frames import NUMBER, repeated, same_value
+from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.geometry import bend, unbend
@@ -135,9 +135,14 @@ class Preparation:
         )
 
     def _known_texts(self, table, j):
-        """The different texts of a text column, in alphabetical order."""
+        """The different texts of a text column, in alphabetical order.
+
+        Of one value that is written in several ways, 7 and 7.0, the first of them.
+        """
         codes = table.X[:, j]
         texts = sorted({table.texts[j][int(code)] for code in np.unique(codes[~np.isnan(codes)])})
+        first = {one_spelling(text): text for text in reversed(texts)}
+        texts = sorted(first.values())
         if len(texts) > MOST_TEXTS and self.categorical != "frequency":
             raise InputError(
                 f"{table.source}: text column {table.names()[j]!r} has {len(texts)} different "

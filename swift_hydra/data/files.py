@@ -18,13 +18,14 @@ import numpy as np
 
 from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz, suffix_of
 from swift_hydra.data.frames import as_text
-from swift_hydra.data.header import Known
+from swift_hydra.data.header import Known, shown
 from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.table import CellParser, Table, as_table, listed
 from swift_hydra.settings import InputError, changed
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
+SAID = 3  # names in another case that a message says
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
 
@@ -75,18 +76,31 @@ def _place_of_labels(file, label_column, dropped):
     return label
 
 
-def _say_of_columns(path, names, unlabelled, indexes):
+def _say_of_columns(file, unlabelled, out):
     """Warn of columns that are left out, or learned from, though nobody said so."""
+    path, names = file.path, file.names()
     if unlabelled and NO_LABEL in names:
         warnings.warn(
             f"{path}: label column {NO_LABEL!r} says that there is no label, and the column of "
             "that name is learned from: rename it if it is the label",
             stacklevel=3,
         )
-    for j in sorted(indexes):
+    for j in file.indexes:
+        if j in out:
+            continue
+        told = j in file.told
+        what = "is the" if told else "has no name, as the"
+        remedy = "reset_index() before it is written" if told else "give it a name"
         warnings.warn(
-            f"{path}: column {j + 1} ({names[j]!r}) is the row index that pandas writes: it is "
-            "left out (to keep it, give it a name, or reset_index() before it is written)",
+            f"{path}: column {j + 1} ({names[j]!r}) {what} row index that pandas writes: it is "
+            f"left out (to keep it, {remedy})",
+            stacklevel=3,
+        )
+    if file.kept is not None and file.kept not in out:
+        name = names[file.kept]
+        warnings.warn(
+            f"{path}: column {file.kept + 1} has no name, but fractions, as a row index "
+            f"hardly has: it is kept as {name!r} (to leave it out, --drop-columns '{name}')",
             stacklevel=3,
         )
 
@@ -125,7 +139,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     label = _place_of_labels(file, label_column, out)
     if not unlabelled:
         out.add(label)
-    _say_of_columns(path, names, unlabelled, set(file.indexes) - out)
+    _say_of_columns(file, unlabelled, out)
     out |= set(file.indexes)
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]
@@ -249,38 +263,57 @@ def _text_pieces(file, columns, d, texts, which, size, how):
 
 def _columns_to_keep(file, columns, d, own, named=None):
     """Numbers of the file's columns that are the training's, in the training's order."""
-    if file.header and columns and set(columns) & set(file.header):
-        missing = [name for name in columns if name not in file.place]
-        if missing:
-            raise InputError(
-                f"{file.path}: column {listed(map(repr, missing))} of the training table is "
-                "missing: add it"
-            )
-        keep = [file.place[name] for name in columns]
+    keep = _by_name(file, columns) if file.header and columns else None
+    if keep is not None:
         _refuse_copies(file, keep)
         return keep
     # The training table or this one has no names, or entirely other ones.
     if named is None:  # an older checkpoint: only the look of the names can tell
         named = columns != [f"x{j}" for j in range(d)]
     if file.header and columns and named:
-        _refuse_other_cases(file, columns)
         warnings.warn(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
-            "their order",
+            f"their order{_first_line_as_names(file)}",
             stacklevel=3,
         )
     return [j for j in range(file.width) if j not in own and j not in file.indexes]
 
 
-def _refuse_other_cases(file, columns):
-    """Refuse the training's names in other cases where they stand in another order."""
-    folded = [name.casefold() for name in columns]
-    here = [name.casefold() for name in file.header if name.casefold() in folded]
-    if set(here) == set(folded) and here != folded:
-        raise InputError(
-            f"{file.path}: the columns are {listed(map(repr, file.header))}, in training "
-            f"{listed(map(repr, columns))} in another order: write their names as there"
+def _by_name(file, columns):
+    """Numbers of the columns with the training's names, or None where it has none of them.
+
+    Upper and lower case are told apart, unless every name is there in one other case.
+    """
+    missing = [name for name in columns if name not in file.place]
+    if not missing:
+        return [file.place[name] for name in columns]
+    places = collections.defaultdict(list)
+    for j, name in enumerate(file.header):
+        places[name.casefold()].append(j)
+    alike = [places.get(name.casefold(), []) for name in columns]
+    if all(len(each) == 1 for each in alike) and len({each[0] for each in alike}) == len(columns):
+        there = file.header[places[missing[0].casefold()][0]]
+        warnings.warn(
+            f"{file.path}: names are written in another case than in training, first {there!r} for "
+            f"{missing[0]!r}: they are taken as the same",
+            stacklevel=4,
         )
+        return [each[0] for each in alike]
+    if len(missing) == len(columns):
+        return None
+    near = [(file.header[j], name) for name in missing for j in places.get(name.casefold(), [])]
+    hint = "".join(f"; {there!r} is there: write it {name!r}" for there, name in near[:SAID])
+    raise InputError(
+        f"{file.path}: column {listed(map(repr, missing))} of the training table is missing: add "
+        f"it{hint}"
+    )
+
+
+def _first_line_as_names(file):
+    """What is to be said where a text file's first line was taken as names."""
+    if isinstance(file, ParquetFile) or file.reading.header != "auto":
+        return ""
+    return f", and its first line ({shown(file.header)}) as names: if it is a row give --header no"
 
 
 def _refuse_copies(file, keep):

@@ -18,7 +18,7 @@ import numpy as np
 from swift_hydra.data.frames import arrow_objects, arrow_values, as_text, cells_of
 from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
-from swift_hydra.data.reading import composed, find_decimal, open_text
+from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, text_columns
 from swift_hydra.settings import InputError
@@ -118,12 +118,13 @@ def _readable(path, encoding):
 
 
 @contextlib.contextmanager
-def _csv_rows(path, reading, is_header):
+def _csv_rows(path, reading, is_header, least=None):
     """Open a .csv.
 
     Args:
         reading: a :class:`data.reading.Reading`.
         is_header: does the first row name the columns: a function of it and the rows below.
+        least: columns of the training table, or None.
 
     Yields:
         Its names (None without a header), its width, its separator, and an iterator of (line
@@ -144,24 +145,71 @@ def _csv_rows(path, reading, is_header):
                 "this is no table for this detector"
             )
         start += itertools.islice(table, min(PEEKED_ROWS, PEEKED_CELLS // len(first) + 1))
-        # Lines that end with what parts the cells have a last column of nothing.
-        width = len(first)
-        ends = [row[-1].strip() for _, row in start if len(row) == width]
-        width -= width > 1 and len(ends) > 1 and not any(ends)
+        width = _width([row for _, row in start], least)
         header = is_header(first[:width], [row[:width] for _, row in start[1:]])
         names = [c.strip() for c in first[:width]] if header else None
+        again = _again(names or ())
 
         def rows():
             for line, row in itertools.chain(start[header:], table):
-                if len(row) != len(first) or any(map(str.strip, row[width:])):
+                if again(row[:width]):
+                    raise InputError(
+                        f"{path}: line {line} is the line of names again, as where files were "
+                        "joined: take it out (if both are rows give --header no)"
+                    )
+                if len(row) != len(first):
                     title = ": is that a title? Take it out" if len(first) == 1 else ": mend it"
                     raise InputError(
                         f"{path}: line {line} has {len(row)} cells, the first line has "
                         f"{len(first)}{title}"
                     )
+                if any(map(str.strip, row[width:])):
+                    j = next(j for j in range(width, len(row)) if row[j].strip())
+                    raise InputError(
+                        f"{path}: line {line} has {row[j].strip()[:40]!r} in column {j + 1}, which "
+                        "has neither a name nor a value in the first lines: name it, or take the "
+                        "value out"
+                    )
                 yield line, row[:width]
 
         yield names, width, separator, rows()
+
+
+def _width(rows, least):
+    """How many columns there are without empty ones at the end of the first rows.
+
+    Lines that end with what parts the cells have a last column of nothing, those of spreadsheets
+    several. A table to score keeps as many as the training table had, ``least``, or None.
+    """
+    width = len(rows[0])
+    full = [row for row in rows if len(row) == width]
+    while (
+        width > (least or 1)
+        and (least or len(full) > 1)
+        and not any(row[width - 1].strip() for row in full)
+    ):
+        width -= 1
+    return width
+
+
+def _again(names):
+    """A function that says of a row whether it is the line of names once more.
+
+    Names that are all numbers may be a row as well.
+    """
+    names = list(names)
+    if all(numeric(name) is not None for name in names):
+        return lambda row: False
+    return lambda row: row[0].strip() == names[0] and [cell.strip() for cell in row] == names
+
+
+def _filled(names, indexes=()):
+    """The names, of which one that is not there is made up, as pandas makes up an index's."""
+    taken = set(names)
+    return [
+        name or (f"Unnamed: {j}" if j in indexes or f"x{j}" in taken else f"x{j}")
+        for j, name in enumerate(names)
+    ]
 
 
 def _has_quotes(path, encoding):
@@ -181,20 +229,31 @@ class CsvFile:
     Attributes:
         header: its names, or None.
         width: the number of its columns.
-        indexes: the numbers of columns that pandas wrote for its index.
+        indexes: the numbers of columns that pandas wrote for its index, as far as can be told.
+        told: those of which the file says so.
+        kept: the number of a first column without a name that is no index, or None.
     """
+
+    told = frozenset()
+    kept = None
 
     def __init__(self, path, reading, known=None):
         self.path = path
         self.reading = reading
+        self.least = len(known.names) if known is not None and known.names else None
 
         def is_header(first, below):
             if reading.header != "auto":
                 return reading.header == "yes"
             return has_header(first, below, path, known, reading.gaps())
 
-        with self._rows(is_header) as (names, self.width, separator, _):
-            self._name(names)
+        with self._rows(is_header) as (names, self.width, separator, rows):
+
+            def has_fractions(j):
+                first = itertools.islice(rows, PEEKED_ROWS)
+                return any((numeric(row[j]) or 0) % 1 > 0 for _, row in first)
+
+            self._name(names, known, has_fractions)
         self.separator = separator
 
     def forget_decimal(self):
@@ -228,7 +287,7 @@ class CsvFile:
         return find_decimal(pieces, self.path, [names[j] for j in keep], commas)
 
     def _rows(self, is_header):
-        return _csv_rows(self.path, self.reading, is_header)
+        return _csv_rows(self.path, self.reading, is_header, self.least)
 
     def names(self):
         """The names of all columns, or x0, x1, ..."""
@@ -238,18 +297,32 @@ class CsvFile:
         """A function from a cell to its number, NaN for a gap or None for text."""
         return self.reading.parser(self.decimal)
 
-    def _name(self, names):
+    def _name(self, names, known, has_fractions):
         leading = itertools.takewhile(INDEX.fullmatch, names or ())
         self.indexes = list(range(sum(1 for _ in leading)))
-        taken = set(names or ())
-        for j, name in enumerate(names or ()):
-            if not name:
-                other = j in self.indexes or f"x{j}" in taken
-                names[j] = f"Unnamed: {j}" if other else f"x{j}"
+        if set(self.indexes) - self.told:
+            self._keep_a_first_column(names, known, has_fractions)
+        self.indexes = sorted({*self.indexes, *self.told})
+        names = names and _filled(names, self.indexes)
         self.header = names and distinct(names)
         counts = collections.Counter(names or ())
         self.repeated = {name for name, count in counts.items() if count > 1}
         self.place = {name: j for j, name in enumerate(self.names())}
+
+    def _keep_a_first_column(self, names, known, has_fractions):
+        """A first column without a name is no index where it holds fractions.
+
+        In a table to score it is none where the training table has the name that it gets.
+        """
+        j = next(j for j in self.indexes if j not in self.told)
+        if known is not None and known.names:
+            filled = _filled(names)
+            is_feature = filled[j] in known.names and set(known.names) <= set(filled)
+        else:
+            is_feature = has_fractions(j)
+        if is_feature:
+            self.kept = j
+            self.indexes = self.indexes[:j]
 
     def pieces(self, keep, size):
         """Pieces of at most ``size`` rows.
@@ -303,7 +376,7 @@ class ParquetFile(CsvFile):
 
     separator = None  # nothing parts the cells
 
-    def __init__(self, path, reading, dates):
+    def __init__(self, path, reading, dates, known=None):
         try:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
@@ -328,14 +401,22 @@ class ParquetFile(CsvFile):
         self.width = len(schema)
         if not self.width:
             raise InputError(f"{path} has no column: write the table again")
-        self._name([composed(str(name)) for name in schema.names])
         # pandas says which columns its index became; other writers of its frames keep the names.
         told = {str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())}
-        self.indexes = [
+        self.told = frozenset(
             j
             for j, name in enumerate(map(str, schema.names))
-            if j in self.indexes or name in told or name.startswith("__index_level_")
-        ]
+            if name in told or name.startswith("__index_level_")
+        )
+        names = [composed(str(name)) for name in schema.names]
+        self._name(names, known, self._has_fractions)
+
+    def _has_fractions(self, j):
+        if not str(self.file.schema_arrow.types[j]).startswith(("float", "double")):
+            return False
+        first = next((columns[0] for _, columns, _ in self.pieces([j], PEEKED_ROWS)), ())
+        values = np.asarray(first, dtype=np.float64)
+        return bool((values[np.isfinite(values)] % 1 > 0).any())
 
     def _header_of(self):
         return None  # there always are names
@@ -402,10 +483,7 @@ class ParquetFile(CsvFile):
 def _id_text(cell):
     """An id as a text: of bytes that are no text their digits, after 0x."""
     if isinstance(cell, bytes):
-        try:
-            text = cell.decode()
-        except UnicodeDecodeError:
-            text = "\0"
+        text = text_of_bytes(cell)
         return text if text.isprintable() else f"0x{cell.hex()}"
     return "" if cell is None else str(cell)
 
@@ -428,7 +506,7 @@ def open_table(path, reading, dates, known=None):
     """
     kind = suffix_of(path)
     if kind == ".parquet":
-        return ParquetFile(path, reading, dates)
+        return ParquetFile(path, reading, dates, known)
     if kind in TEXT_KINDS:
         return CsvFile(path, reading, known)
     if kind == ".npz":

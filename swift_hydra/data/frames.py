@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-from swift_hydra.data.reading import composed
+from swift_hydra.data.reading import composed, text_of_bytes
 from swift_hydra.settings import InputError
 
 DAY = np.timedelta64(1, "D")
@@ -145,7 +145,7 @@ def cells_of(values, where, dates=False):
     if values.dtype.kind == "M":
         return _days(values, where, dates)
     if values.dtype.kind == "S":
-        return [cell.decode(errors="replace") for cell in values.tolist()]
+        return [text_of_bytes(cell) for cell in values.tolist()]
     if values.dtype.kind in "UT":
         return values.tolist()
     if values.dtype.kind != "O":
@@ -153,7 +153,7 @@ def cells_of(values, where, dates=False):
             f"{where} has the type {values.dtype}: turn it into numbers, or leave it out"
         )
     cells = ["" if is_missing(cell) else cell for cell in values.tolist()]
-    cells = [cell.decode(errors="replace") if isinstance(cell, bytes) else cell for cell in cells]
+    cells = [text_of_bytes(cell) if isinstance(cell, bytes) else cell for cell in cells]
     present = [cell for cell in cells if not isinstance(cell, str)]
     if any(isinstance(cell, str) and cell for cell in cells):
         for cell in present:
@@ -231,6 +231,15 @@ def as_text(cell):
     # 0.1 of a float32 is meant as 0.1, not as the float64 beside it.
     value = float(str(cell) if isinstance(cell, np.floating) else cell)
     return str(int(value)) if value.is_integer() and abs(value) < WRITTEN else repr(value)
+
+
+def one_spelling(text):
+    """What all ways to write a bool or a whole number have in common; another text stays.
+
+    1.1 and 1.10 may be two versions of something, 7 and 7.0 hardly are.
+    """
+    same = same_value(text)
+    return same if same in ("True", "False") or same.lstrip("-").isdecimal() else text
 
 
 def same_value(text):

@@ -8,8 +8,11 @@ import re
 import warnings
 from typing import NamedTuple
 
+from swift_hydra.data.frames import same_value
 from swift_hydra.data.reading import is_number, numeric
 
+SHOWN = 3  # cells of a line that a message quotes
+COPIES = 0.05  # share of the rows that may be the line of names again
 PANDAS_ROWS = 3  # columns from which 0, 1, 2, ... are rather names than values
 
 
@@ -41,18 +44,54 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
     cells = {cell.strip() for cell in distinct([cell.strip() for cell in first])}
     names = set(known.names or ())
     made_up = names == {f"x{j}" for j in range(len(names))}
-    if names and names <= cells:
+    if names and {name.casefold() for name in names} <= {cell.casefold() for cell in cells}:
         return True
     if known.header == "no":
+        _say_of_unknown_texts(known_gaps[0], known, path)
         return False
     if known.header is None and (made_up or not names):
         return _names_columns(known_gaps[0], known_gaps[1:], path)
     if any(numeric(name) is None for name in names & cells):
         return True
-    texts = [known.texts.get(j, ()) for j in range(len(first))]
-    if names and all(cell.strip() in of for cell, of in zip(first, texts, strict=True)):
-        return False  # a row of texts that training knew
-    return not any(map(is_number, first))
+    return not _is_row(first, known_gaps[0], known)
+
+
+def _is_row(first, without, known):
+    """Is the first line, of which ``without`` has no gaps, a row of the training table's kind?
+
+    It holds a number, a text that training knew in its column, or a gap anywhere but at the start,
+    where an index has no name.
+    """
+    named = itertools.dropwhile(lambda pair: not pair[0].strip(), zip(first, without, strict=True))
+    gap = not any(without) or any(not cell.strip() for _, cell in named)
+    known_text = any(_is_known(cell, known.texts.get(j, ())) for j, cell in enumerate(without))
+    return gap or known_text or any(map(is_number, without))
+
+
+def _is_known(cell, texts):
+    """Did training know a text in its column, in whatever way a bool or a number is written?"""
+    cell = cell.strip()
+    return cell in texts or same_value(cell) in map(same_value, texts)
+
+
+def _say_of_unknown_texts(first, known, path):
+    """Warn where the first line of a table of texts, taken as a row, may be the names."""
+    unknown = all(
+        cell and numeric(cell) is None and j in known.texts and not _is_known(cell, known.texts[j])
+        for j, cell in enumerate(first)
+    )
+    if unknown and len(first) > 1:
+        warnings.warn(
+            f"{path}: its first line ({shown(first)}) holds no text of the training table in any "
+            "column and is taken as a row: if it names the columns give --header yes",
+            stacklevel=2,
+        )
+
+
+def shown(cells):
+    """The first few cells of a line, for messages."""
+    few = ", ".join(repr(cell.strip()[:20]) for cell in cells[:SHOWN])
+    return few + ", ..." * (len(cells) > SHOWN)
 
 
 def _without(row, gaps):
@@ -62,6 +101,7 @@ def _without(row, gaps):
 
 def _names_columns(first, below, path):
     """:func:`has_header` of a table of which nothing is known."""
+    below = _without_copies(first, below)
     top = [numeric(cell) for cell in first]
     numbers = [cell.strip() for cell in first if is_number(cell)]
     texts = [j for j, value in enumerate(top) if value is None]
@@ -99,6 +139,21 @@ def _names_columns(first, below, path):
             stacklevel=2,
         )
     return len(names) > len(fractions)
+
+
+def _without_copies(first, below):
+    """The rows below without the few that are the first line again, where it may name the columns.
+
+    Files that were joined have their line of names several times. None of its cells stands in any
+    other row.
+    """
+    top = [cell.strip() for cell in first]
+    others = [row for row in below if [cell.strip() for cell in row] != top]
+    n_copies = len(below) - len(others)
+    if not others or n_copies > max(1, COPIES * len(below)):
+        return below
+    alike = any(cell and cell == row[j].strip() for row in others for j, cell in enumerate(top))
+    return below if alike else others
 
 
 def _runs(first, top, columns, names):

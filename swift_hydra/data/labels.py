@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.frames import EXACT, as_text, is_missing, same_value, unmasked
-from swift_hydra.data.reading import MISSING, composed
+from swift_hydra.data.reading import MISSING, composed, text_of_bytes
 from swift_hydra.data.table import array_of, listed, place
 from swift_hydra.settings import InputError
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
+LONG = 100  # labels from which on a value that stands there once is worth a word
 GAPS = frozenset(["", *MISSING])
 BOOLS = ("false", "true")
 TEXT_PAIRS = (BOOLS, ("no", "yes"), ("f", "t"), ("n", "y"))
@@ -137,6 +138,7 @@ def _values(y, source, lines, gaps):
         try:
             return np.array([_float(cell) for cell in cells])
         except (TypeError, ValueError, OverflowError):
+            _refuse_name(cells, source, lines)
             # As objects: numpy's own texts take the room of the longest one each.
             return np.array([*map(_text, cells), None], dtype=object)[:-1]
     values = y.astype(np.float64)
@@ -147,8 +149,26 @@ def _values(y, source, lines, gaps):
 def _word(cell):
     """A label as it is compared: bytes are texts, without spaces around."""
     if isinstance(cell, bytes):
-        cell = cell.decode(errors="replace")
+        cell = text_of_bytes(cell)
     return composed(cell.strip()) if isinstance(cell, str) else cell
+
+
+def _refuse_name(cells, source, lines):
+    """Refuse a text in a file's first line above labels that are all numbers: it names the column.
+
+    Names that are numbers themselves make that line a row.
+    """
+    if not isinstance(lines, list) or lines[0] != 1 or len(cells) < 2:
+        return
+    try:
+        for cell in cells[1:]:
+            _float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return
+    raise InputError(
+        f"{source}: the label in line 1 is {str(cells[0])[:40]!r}, all others are numbers: if that "
+        "line names the columns give --header yes, else mend it"
+    )
 
 
 def _float(cell):
@@ -235,6 +255,17 @@ def _say_other_cases(values, wanted):
         )
 
 
+def _say_single(values):
+    """Warn of labels that a single row of many has: the last line of a table may be its total."""
+    if len(values):
+        warnings.warn(
+            f"label {listed(_shown(values))}: a single row has it and is taken as normal: take the "
+            "row out if it is none, such as a total",
+            UserWarning,
+            stacklevel=7,  # where fit was called
+        )
+
+
 def _chosen(values, anomaly_label, source):
     """Labels of which one value is the anomaly and all others are normal."""
     wanted = _word(anomaly_label)
@@ -261,7 +292,9 @@ def _chosen(values, anomaly_label, source):
             f"{listed(_shown(np.unique(values)))}: name one of these, or leave the labels out "
             "(y=None, --label-column none) where nothing is known"
         )
-    others = np.unique(values[y == 0])
+    others, counts = np.unique(values[y == 0], return_counts=True)
+    if len(values) >= LONG and counts.max(initial=0) > 1:
+        _say_single(others[counts == 1])
     normal = others[0] if len(others) else values[0]
     classes = np.array([normal, wanted])
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all():

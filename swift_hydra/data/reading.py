@@ -38,11 +38,13 @@ MARKED = (
     (b"\xfe\xff", "utf-16"),
 )
 BINARY = {
-    b"PK\3\4": "an Excel file or another zip archive (.xlsx: save it as CSV UTF-8)",
-    b"\x1f\x8b": "gzipped (.gz)",
-    b"PAR1\x15": "Parquet (.parquet)",
-    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls: save it as CSV UTF-8)",
-    b"\x93NUMPY": "numpy's (.npy: save X and y with numpy.savez)",
+    b"PK\3\4": ("an Excel file or another zip archive", "save it as CSV UTF-8"),
+    b"\x1f\x8b": ("gzipped", "name it .gz"),
+    b"PAR1\x15": ("Parquet", "name it .parquet"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel file", "save it as CSV UTF-8"),
+    b"\x93NUMPY": ("numpy's .npy", "save X and y with numpy.savez"),
+    b"ARROW1\0\0": ("Arrow's (.arrow, .feather)", "write it as Parquet"),
+    **{b"BZh%d1AY&SY" % k: ("packed by bzip2", "unpack it with bunzip2") for k in range(1, 10)},
 }
 PIECE = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # what is composed together
 LONGEST_PIECE = 1000
@@ -179,9 +181,9 @@ def _encoding_of(start, path):
     for mark, name in MARKED:
         if start.startswith(mark):
             return name
-    for magic, what in BINARY.items():
+    for magic, (what, remedy) in BINARY.items():
         if start.startswith(magic):
-            raise InputError(f"{path}: is {what} by its first bytes, no text: name it so")
+            raise InputError(f"{path}: is {what} by its first bytes, no text: {remedy}")
     if 5 * start.count(b"\0") >= len(start) > 0:  # of every second byte, most are
         big = start[:1] == b"\0"
         name = ("utf-32" if b"\0\0" in start else "utf-16") + ("-be" if big else "-le")
@@ -192,6 +194,14 @@ def _encoding_of(start, path):
 def composed(text):
     """A text in which an accent and its letter are one character, however it was written (NFC)."""
     return text if text.isascii() else PIECE.sub(_composed_piece, text)
+
+
+def text_of_bytes(cell):
+    """Bytes as a text: UTF-8, or else 0x and their digits, as different bytes stay different."""
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return f"0x{cell.hex()}"
 
 
 def _composed_piece(match):

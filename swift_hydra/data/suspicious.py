@@ -18,6 +18,7 @@ from swift_hydra.data.table import listed, place
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
 ABSURD = 1000.0  # the same, beyond what any heavy tail holds
+AGAIN = 3  # rows from which on a value comes again and again
 FEW = 0.02  # share of the rows
 ALMOST = 0.995  # share of one value that leaves little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
@@ -162,12 +163,15 @@ def _kinds(values, scaler):
     far = away > FAR
     end = _far_end(values, distinct, counts, scaler)
     if end is not None:
-        yield "placeholder", f" ({distinct[end]:g} in {counts[end]} rows)"
+        if counts[end] >= AGAIN:
+            yield "placeholder", f" ({distinct[end]:g} in {counts[end]} rows)"
+        else:
+            yield "few", f" ({distinct[end]:g}; {counts[end]} rows in all)"
         return
     spread = counts.max() < 0.9 * n  # otherwise another value is rare, and no more than that
     if spread and far.any() and counts[far].sum() <= FEW * n:
         most = np.argmax(np.where(far, counts, 0))
-        if counts[most] >= max(3, counts[far].sum() / 2):
+        if counts[most] >= max(AGAIN, counts[far].sum() / 2):
             yield "placeholder", f" ({distinct[most]:g} in {counts[most]} rows)"
         elif away.max() > ABSURD:
             worst = distinct[np.argmax(away)]

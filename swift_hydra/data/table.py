@@ -10,6 +10,7 @@ Shapes: n rows, d columns.
 import contextlib
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
@@ -104,9 +105,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
         raise InputError(
             f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
         )
-    records = getattr(getattr(X, "dtype", None), "names", None)
-    if records or (isinstance(X, list | tuple) and len(X) and isinstance(X[0], dict)):
-        raise InputError(f"{source}: is a list of records: give pandas.DataFrame({source})")
+    _refuse_records(X, source)
     given = frame_names(X)
     columns = given if columns is None else columns
     if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
@@ -141,6 +140,15 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     table = Table(X, columns, parse.texts(), source, dated=parse.dated_columns())
     parse.refuse_problems()
     return table
+
+
+def _refuse_records(X, source):
+    records = getattr(getattr(X, "dtype", None), "names", None)
+    if records or (isinstance(X, list | tuple) and len(X) and isinstance(X[0], dict)):
+        remedy = f"give pandas.DataFrame({source})"
+        if isinstance(source, Path):
+            remedy = "write it with pandas.DataFrame(...).to_parquet, or save one 2-D array"
+        raise InputError(f"{source}: is a list of records: {remedy}")
 
 
 def array_of(values):
@@ -421,18 +429,24 @@ class CellParser:
             return value
         if j not in self.problems:
             shown = cell.strip()[:40]
-            comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
-            if is_number(cell, number) and not WORD.fullmatch(shown):
-                comma = " (a decimal point? give --decimal .)"
-            date = " (a date? give --dates)" if days(cell) is not None else ""
             first = isinstance(lines, list) and lines[i] == 1
             header = " (the columns' names? give --header yes)" if first else ""
-            gap = f" (a gap? give --missing='{shown}')" if shown.casefold() in GAP_LIKE else ""
             self.problems[j] = (
                 f"column {self.names[j]!r} holds text, first {shown!r} in "
-                f"{place(i, lines)}{comma}{date}{gap}{header}"
+                f"{place(i, lines)}{self._hint(j, cell, shown)}{header}"
             )
         return 0.0
+
+    def _hint(self, j, cell, shown):
+        """What the text of a cell in a column of numbers or dates may be meant as."""
+        comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
+        if is_number(cell, number) and not WORD.fullmatch(shown):
+            comma = " (a decimal point? give --decimal .)"
+        date = " (a date? give --dates)" if days(cell) is not None else ""
+        if j in (self.dated or ()):
+            comma, date = "", " (in training it held dates: write them as 2026-01-31)"
+        gap = f" (a gap? give --missing='{shown}')" if shown.casefold() in GAP_LIKE else ""
+        return f"{comma}{date}{gap}"
 
     def refuse_problems(self):
         """Raise what is wrong with the cells so far, if anything.

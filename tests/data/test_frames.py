@@ -178,20 +178,41 @@ def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path
     assert len(caught) == said
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize(
-    ("header", "refused"),
-    [("A,B", False), ("B,A", True), ("B,C,A", True), ("C,D", False), ("B,D", False)],
+    ("header", "taken"),
+    [
+        *(("A,B", [1, 2]), ("B,A", [2, 1]), ("B,C,A", [3, 1]), ("B,a", [2, 1]), ("c,A,b", [2, 3])),
+        *(("C,D", None), ("B,D", None), ("B,b", "'a' .* is missing"), ("a,A", "'b' .* is missing")),
+        ("a,b,A", [1, 2]),
+        ("B,A,b", "'a' .* is missing: add it; 'A' is there: write it 'a'$"),
+        ("B,a,b", [2, 3]),
+        ("a,D,B,b", [1, 4]),
+    ],
 )
-def test_names_in_other_cases_are_not_taken_in_another_order(tmp_path, header, refused):
-    path = tmp_path / "t.csv"
-    path.write_text(f"{header}\n" + ",".join("123"[: header.count(",") + 1]) + "\n")
-    if refused:
-        with pytest.raises(InputError, match="in training 'a', 'b' in another order"):
-            list(stream_table(path, ["a", "b"], 2, how=How(named=True)))
+def test_names_in_other_cases_are_taken_by_name_or_told(tmp_path, kind, header, taken):
+    names = ["a", "b"]
+    frame = pandas.DataFrame([[*range(1, header.count(",") + 2)]], columns=header.split(","))
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    stream = stream_table(path, names, len(names), how=How(named=True))
+    if isinstance(taken, str):
+        with pytest.raises(InputError, match=taken):
+            list(stream)
         return
-    with pytest.warns(UserWarning, match="none of its columns has a name of the training"):
-        ((table, _),) = stream_table(path, ["a", "b"], 2, how=How(named=True))
-    assert table.X.tolist() == [[1, 2]]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ((table, _),) = stream
+    said = " ".join(str(warning.message) for warning in caught)
+    assert table.X.tolist() == [taken or [1, 2]]
+    assert ("in another case than in training" in said) == (
+        taken is not None and not set(names) <= set(header.split(","))
+    )
+    assert ("none of its columns has a name" in said) == (taken is None)
 
 
 # ---- which value is which ------------------------------------------------------------------------
@@ -260,6 +281,41 @@ def test_texts_of_a_file_are_found_in_frames_that_hold_bools_and_numbers(
     for value, code in zip(new, found, strict=True):
         if value is not None:
             assert same_value(model.columns_.texts[0][int(code)]) == as_text(value)
+
+
+WRITTEN = [  # what one column of training holds, and its categories
+    (["7", "7.0", "7.00", "A"], ["7", "A"]),
+    (["0", "-0", "1e1", "10", "A"], ["-0", "10", "A"]),
+    (["true", "True", "TRUE", "maybe"], ["TRUE", "maybe"]),
+    (["1.1", "1.10", "A"], ["1.1", "1.10", "A"]),  # versions
+    (["007", "7", "07", "A"], ["007", "07", "7", "A"]),  # codes
+    (["A", "a", "1234567890123456", "1234567890123457"],) * 2,
+]
+
+
+@pytest.mark.filterwarnings("ignore:t.csv. column")
+@pytest.mark.parametrize(("cells", "texts"), WRITTEN)
+@pytest.mark.parametrize("how", ["onehot", "ordinal", "frequency"])
+@pytest.mark.parametrize("kind", ["csv", "frame"])
+def test_one_value_that_training_wrote_in_several_ways_is_one_text(
+    tmp_path, cells, texts, how, kind
+):
+    column = [cell for k, cell in enumerate(cells, 2) for _ in range(k)]
+    frame = pandas.DataFrame({"c": column, "a": range(len(column))})
+    table = as_table(frame, True)
+    if kind == "csv":
+        frame.assign(y=[i % 4 == 0 for i in frame["a"]]).to_csv(tmp_path / "t.csv", index=False)
+        table = load_dataset(tmp_path / "t.csv", categorical=how).table
+    fitted = Preparation(categorical=how).fit(table)
+    preparation = Preparation.from_snapshot(fitted.snapshot())
+    assert preparation.texts[0] == sorted(texts)
+    rows = preparation.transform(table)[:, :-1]
+    assert (rows[:, 0] >= 0).all()
+    merged = len(texts) < len(cells)
+    assert len(np.unique(rows, axis=0)) == len(texts)
+    if how == "frequency" and merged:  # what is one is counted together
+        one = [same_value(cell) == same_value(cells[0]) for cell in column]
+        assert np.allclose(rows[one], np.log(sum(one)))
 
 
 def test_what_older_checkpoints_hold_of_long_numbers_is_found():

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from swift_hydra.data import layout
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
+from swift_hydra.data.header import Known, has_header
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.table import text_columns
 from swift_hydra.dataloader import load_dataset
@@ -69,6 +70,7 @@ TRAINED = {
     "names": (["a", "b", "c"], [["0.5", "1.5", "2.5"], ["3.5", "0.1", "1"]]),
     "numbers for names": (["0", "1", "2"], [["0.5", "1.5", "2.5"], ["3.5", "0.1", "1"]]),
     "names over texts": (["a", "b", "c"], [["red", "0.3", "x"], ["blue", "0.4", "y"]]),
+    "names over flags": (["a", "b", "c"], [["red", "True", "x"], ["blue", "maybe", "y"]]),
 }
 
 
@@ -86,17 +88,12 @@ def test_a_rows_reading_does_not_depend_on_the_rows_beside_it(tmp_path, kind, da
     new = [list(row) for row in some]
     gap = data.draw(st.integers(0, 2))
     i = data.draw(st.integers(0, len(new) - 1))
-    if not names or any(numeric(c) for k, c in enumerate(new[i]) if k != gap):
-        new[i][gap] = ""
-    header = names is not None and (kind == "names over texts" or data.draw(st.booleans()))
+    new[i][gap] = ""
+    header = names is not None and data.draw(st.booleans())
     text = "\n".join(",".join(row) for row in ([names] if header else []) + new)
     found = score(tmp_path / "new.csv", text, table)
     wanted = [[None if c == "" else number(c) or c for c in row] for row in new]
     assert found == wanted
-
-
-def numeric(cell):
-    return number(cell) is not None and number(cell) == number(cell)
 
 
 FIRST_LINES = [
@@ -129,6 +126,111 @@ def test_the_first_line(tmp_path, first, below, header):
     table = train(tmp_path / "t.csv", "\n".join([first, *below]), "none")
     assert len(table) == len(below) + (not header)
     assert table.reading["header"] == ("yes" if header else "no")
+
+
+def streamed(path, text, table, header="auto"):
+    """What is said, and how many rows there are, where a file is scored."""
+    path.write_text(text)
+    learned = Preparation("median", "ordinal").fit(table)
+    how = How(Reading(header=header), False, learned.reading, learned.named)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pieces = list(stream_table(path, table.columns, learned.d, learned.texts, how=how))
+    return [str(warning.message) for warning in caught], sum(len(piece) for piece, _ in pieces)
+
+
+NAMED = "color,size,age,flag\nred,S,5,yes\nblue,M,6,no\ngreen,L,7,True\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "row"),
+    [
+        ("green,,,no", True),
+        ("purple,,,", True),
+        (",XS,NA,maybe", True),
+        (",,,", True),
+        ("purple,XS,,maybe", True),
+        ("purple,XS,q,TRUE", True),  # which is then refused
+        ("farbe,breite,alter,an", False),
+        ("COLOR,SIZE,AGE,FLAG", False),
+    ],
+)
+def test_the_first_line_of_a_file_to_score(tmp_path, first, row):
+    """A row of gaps and known texts is one, whatever stands below."""
+    table = train(tmp_path / "t.csv", NAMED, "none")
+    for below in ("red,S,5,yes\n", "blue,,,\n,M,6,no\n"):
+        text = f"{first}\n{below}"
+        if ",q," in first:
+            with pytest.raises(InputError, match=r"line 1 .*--header yes"):
+                streamed(tmp_path / "new.csv", text, table)
+            continue
+        said, n = streamed(tmp_path / "new.csv", text, table)
+        assert n == below.count("\n") + row
+        assert not row or not said
+
+
+@pytest.mark.parametrize(("first", "header"), [(",breite,an", True), (",breite,", False)])
+def test_an_index_has_no_name(tmp_path, first, header):
+    known = Known(["color", "flag"], "yes", {0: {"red"}, 1: {"no"}})
+    assert has_header(first.split(","), [], tmp_path, known) == header
+
+
+def test_a_first_line_that_is_taken_as_names_is_quoted(tmp_path):
+    table = train(tmp_path / "t.csv", NAMED, "none")
+    text = "purple,XS,alter,maybe\nred,S,5,yes\n"
+    (said,), n = streamed(tmp_path / "new.csv", text, table)
+    assert n == 1 and "none of its columns has a name of the training table" in said
+    assert "first line ('purple', 'XS', 'alter', ...) as names: if it is a row give" in said
+    (said,), n = streamed(tmp_path / "new.csv", text, table, "yes")
+    assert n == 1 and "as names" not in said
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        *(("color,size", True), ("red,size", False), (",size", False), ("purple,7", False)),
+        *(("NA,size", False), ("purple,XS", True)),
+    ],
+)
+def test_names_over_a_table_of_texts_without_are_told(tmp_path, first, said):
+    table = train(tmp_path / "t.csv", "red,S\nblue,M\nred,M\n" * 2, "none")
+    assert table.reading["header"] == "no"
+    found, n = streamed(tmp_path / "new.csv", f"{first}\nred,S\n", table)
+    assert n == 2 and len(found) == said
+    assert all("if it names the columns give --header yes" in each for each in found)
+
+
+JOINED = {
+    "numbers": ("a,b,y", lambda i: f"{i},{i % 7},{i % 2}"),
+    "texts": ("a,b,y", lambda i: f"{'rgb'[i % 3]},{'xz'[i % 2]},{'no yes'.split()[i % 2]}"),
+    "gaps": (",a,y", lambda i: f"{i or ''},{'xz'[i % 2]},{i % 2}"),
+    "quoted": ('" a",b,y', lambda i: f"{i},x{i},{i % 2}"),
+}
+
+
+@pytest.mark.parametrize("kind", JOINED)
+@pytest.mark.parametrize("at", [1, 20, 250])
+@pytest.mark.parametrize("header", ["auto", "yes"])
+def test_names_that_come_again_below_are_named_by_their_line(tmp_path, kind, at, header):
+    names, row = JOINED[kind]
+    lines = [row(i) for i in range(300)]
+    lines.insert(at, names)
+    text = "\n".join([names, *lines])
+    with pytest.raises(InputError, match=f"line {at + 2} is the line of names again"):
+        train(tmp_path / "t.csv", text, "none", Reading(header=header))
+
+
+@pytest.mark.parametrize(
+    ("first", "below", "n"),
+    [
+        ("red,x", ["red,x", "blue,z", "red,z"], 4),  # red is a value
+        ("red,x", ["red,x"], 2),
+        ("red,x", ["red,x"] * 2 + ["blue,z"] * 9, 12),  # too many to be names
+        ("0,1,2", ["5,7,9", "0,1,2"], 2),  # names that pandas makes up, and a row of them
+    ],
+)
+def test_rows_that_come_again_are_rows(tmp_path, first, below, n):
+    assert len(train(tmp_path / "t.csv", "\n".join([first, *below]), "none")) == n
 
 
 def test_columns_that_are_counted_are_told(tmp_path):
@@ -399,6 +501,14 @@ def test_score_advises_no_flag_without_saying_whose_it_is(tmp_path, cell):
     others = set(re.findall(r"--[a-z][a-z-]*", message)) - own
     assert others and "set in training" in message
     assert others <= set(re.findall(r"--[a-z][a-z-]*", message.rpartition("[")[2]))
+
+
+@pytest.mark.parametrize("command", [load_dataset, lambda path: list(stream_table(path, None, 2))])
+def test_records_in_a_file_are_told_a_remedy(tmp_path, command):
+    X = np.array([(1.5, 2), (2.5, 3)], dtype=[("a", "f8"), ("b", "i8")])
+    np.savez(tmp_path / "t.npz", X=X, y=[0, 1])
+    with pytest.raises(InputError, match=r"list of records: write it with .*to_parquet, or save"):
+        command(tmp_path / "t.npz")
 
 
 def test_no_rows_and_no_regular_file(tmp_path):

@@ -251,6 +251,37 @@ def test_a_text_that_comes_again_and_again_takes_the_room_of_one(tmp_path):
     assert data.table.texts[1] == ["DE", "FR"]
 
 
+BYTES = [b"\xff\x01", b"\xfe\x01", "\u00e9".encode(), b"a"]
+TEXTS_OF_BYTES = ["0xff01", "0xfe01", "\u00e9", "a"]
+
+
+@pytest.mark.parametrize("kind", ["S", "object", "npz", "parquet"])
+def test_bytes_that_are_no_text_stay_apart(tmp_path, kind):
+    cells = (BYTES * 15)[: len(ROWS)]
+    X = np.array(cells, "S2" if kind in ("S", "npz") else object)[:, None]
+    if kind == "npz":
+        np.savez(tmp_path / "t.npz", X=X, y=LABELS)
+        table = load(tmp_path / "t.npz", categorical="onehot").table
+    elif kind == "parquet":
+        path = written(pandas.DataFrame({"a": cells, "y": LABELS}), tmp_path, kind)
+        table = load(path, categorical="onehot").table
+    else:
+        table = as_table(X, texts=True)
+    assert table.texts[0] == TEXTS_OF_BYTES
+
+
+@pytest.mark.parametrize("kind", ["S", "object", "parquet"])
+@pytest.mark.parametrize("asked", [BYTES[0], TEXTS_OF_BYTES[0]])
+def test_labels_of_bytes_that_are_no_text_stay_apart(tmp_path, kind, asked):
+    words = np.array([BYTES[0] if label else BYTES[1] for label in LABELS], dtype=object)
+    if kind == "parquet":
+        path = written(pandas.DataFrame({"a": ROWS, "y": words}), tmp_path, kind)
+        assert load(path, anomaly_label=asked).y.tolist() == LABELS.tolist()
+    else:
+        words = words.astype("S2") if kind == "S" else words
+        assert read_labels(words, anomaly_label=asked).y.tolist() == LABELS.tolist()
+
+
 def test_ids_of_parquet_stay_apart(tmp_path):
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet

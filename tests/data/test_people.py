@@ -393,6 +393,54 @@ def test_indexes_that_pandas_writes_are_left_out(tmp_path):
         assert load_dataset(path).columns == ("a",)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("first", ["", "Unnamed: 0"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_measurements_without_a_name_are_no_index(tmp_path, kind, first, whole):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({first: np.arange(9) * 3 + (0 if whole else 0.5)})
+    frame = frame.assign(a=[5, 6, 7] * 3, y=[0, 0, 1] * 3)
+    path, new = tmp_path / f"t.{kind}", tmp_path / f"new.{kind}"
+
+    def write(rows, to):
+        if kind == "parquet":
+            pytest.importorskip("pyarrow")
+            rows.to_parquet(to, index=False)
+        else:
+            rows.to_csv(to, index=False)
+
+    write(frame, path)
+    word = "has no name, as the row index that pandas writes" if whole else "but fractions"
+    with pytest.warns(UserWarning, match=word):
+        table = load_dataset(path).table
+    assert table.columns == (["a"] if whole else [first or "x0", "a"])
+    # What is scored is read as in training, whatever its rows hold.
+    for cells in ([7, 8], [7.5, 8.5]):
+        write(frame.iloc[:2].assign(**{first: cells}), new)
+        ((rows, _),) = stream_table(
+            new, list(table.columns), len(table.columns), how=How(named=True)
+        )
+        assert rows.X.tolist() == ([[5], [6]] if whole else [[cells[0], 5], [cells[1], 6]])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("name", [None, "t"])
+def test_an_index_that_a_file_tells_of_is_one_whatever_it_holds(tmp_path, kind, name):
+    pandas = pytest.importorskip("pandas")
+    index = pandas.Index(np.arange(9) / 4, name=name)
+    frame = pandas.DataFrame({"a": [5, 6, 7] * 3, "y": [0, 0, 1] * 3}, index=index)
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path)
+        with pytest.warns(UserWarning, match="is the row index that pandas writes.*reset_index"):
+            assert load_dataset(path).columns == ("a",)
+    else:
+        frame.to_csv(path)
+        ((rows, _),) = stream_table(path, ["a"], 1, how=How(named=True))
+        assert rows.X[:, 0].tolist() == [5, 6, 7] * 3
+
+
 def test_a_column_named_none_is_no_feature_in_silence(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,none\n5,0\n6,1\n5,0\n9,1\n")
@@ -460,6 +508,37 @@ def test_a_placeholder_is_named_however_many_rows_hold_it(share, value):
     X[:, 0] = np.where(X[:, 0] > 0, value, 0)  # two values are no measurement and a gap
     (note,) = notes(as_table(X))
     assert f"'x1' ({value:g} in {int(share * 500)} rows): one value far from all others" in note
+
+
+@pytest.mark.parametrize("n", [11, 20, 49, 50, 120])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("value", [-999, 10**6])
+def test_nothing_is_there_again_and_again_that_one_row_holds(n, rows, value):
+    X = np.random.default_rng(0).normal(size=(n, 2))
+    X[:rows, 1] = value
+    said = " ".join(notes(as_table(X)))
+    assert ("again and again" in said) == (rows >= 3 and n >= 20), said
+    if rows == 1 and n < 50:
+        assert f"'x1' ({value:g}; 1 rows in all): a few rows are far from all others" in said
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        *(([90, 1], True), ([90, 1, 1], True), ([90, 2], False), ([60, 1], False)),
+        (([1] * 90), False),
+    ],
+)
+def test_a_label_that_one_row_has_is_said(counts, said):
+    """The total at the end of a table would be a normal row in silence."""
+    words = [f"w{i}" for i, count in enumerate(counts) for _ in range(count)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_labels([*words, *["bad"] * 20], anomaly_label="bad")
+    found = [str(w.message) for w in caught]
+    assert len(found) == said
+    singles = ", ".join(f"'w{i}'" for i, count in enumerate(counts) if count == 1)
+    assert not said or f"label {singles}: a single row has it" in found[0]
 
 
 @pytest.mark.parametrize("start", [2**60, 2**63])

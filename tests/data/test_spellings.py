@@ -1,5 +1,6 @@
 """Ways to write numbers, names and gaps that people's files have: read as meant, or asked about."""
 
+import bz2
 import re
 
 import numpy as np
@@ -147,6 +148,48 @@ def test_lines_that_end_with_what_parts_the_cells(tmp_path):
         load(path)
 
 
+@pytest.mark.filterwarnings("ignore:t.csv. column")
+@pytest.mark.parametrize("ends", ["", ",", ",,,"])
+@pytest.mark.parametrize("first", ["a,b,label", None])
+def test_columns_of_nothing_at_the_end_are_none(tmp_path, first, ends):
+    def row(i):
+        return f"{i / 8},{i % 7},{label(i)}{ends}"
+
+    data = load(written(tmp_path, first and first + ends, row))
+    assert data.X.shape == (60, 2) and data.y.tolist() == list(map(label, ROWS))
+    names = first and first + ends
+    late = written(tmp_path, names, lambda i: row(i) + "x" * (i == 250), rows=range(300))
+    if ends:
+        line, column = 251 + bool(first), 3 + len(ends)
+        with pytest.raises(InputError, match=f"line {line} has 'x' in column {column}, which has"):
+            load(late)
+
+
+@pytest.mark.parametrize("ends", ["", ",", ",,"])
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("first", ["a,b,c", None])
+def test_a_last_column_without_a_value_stays_where_training_had_it(tmp_path, first, n, ends):
+    path = written(tmp_path, first and first + ends, lambda i: f"{i}.5,2,{ends}", rows=range(n))
+    how = How(training={"decimal": None, "missing": None, "header": "yes"}, named=True)
+    ((rows, _),) = stream_table(path, ["a", "b", "c"], 3, how=how)
+    assert rows.X.shape == (n, 3) and np.isnan(rows.X[:, 2]).all()
+
+
+@pytest.mark.parametrize("first", ["0.5,1.5,y", "2019,2018,class", "7,3,y"])
+@pytest.mark.parametrize("asked", [None, "1", 0, "y"])
+def test_a_name_above_labels_is_no_label(tmp_path, first, asked):
+    path = written(tmp_path, first, lambda i: f"{i % 7},{i % 5 / 2},{label(i)}")
+    with pytest.raises(InputError, match=r"label in line 1 is '.*all others are numbers.*--header"):
+        load_dataset(
+            str(path), settings=ColumnSettings(anomaly_label=asked), reading=Reading(header="no")
+        )
+    data = load_dataset(str(path), reading=Reading(header="yes"))
+    assert data.y.tolist() == list(map(label, ROWS))
+    path = written(tmp_path, "a,b,y", lambda i: f"{i},{i % 5},{'bad' if i == 0 else label(i)}")
+    with pytest.raises(InputError, match="--anomaly-label"):  # a row of its own
+        load(path)
+
+
 def test_names_of_several_lines(tmp_path):
     header = '"Temp\n(C)";"Druck\n(hPa)";Klasse'
     data = load(written(tmp_path, header, lambda i: f"{i},5;{i % 9},25;{label(i)}"))
@@ -160,7 +203,15 @@ def test_a_title_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "what"), [(b"PK\3\4", "zip"), (b"\x1f\x8b\x08", "gzipped"), (b"PAR1\x15", "Parquet")]
+    ("start", "what"),
+    [
+        (b"PK\3\4", "zip"),
+        (b"\x1f\x8b\x08", "gzipped"),
+        (b"PAR1\x15", "Parquet"),
+        (b"ARROW1\0\0\xff\xff", "Arrow.*write it as Parquet"),
+        (bz2.compress(b"a,b\n1,2\n"), "bzip2 .*unzip"),
+        (bz2.compress(b"a,b\n1,2\n", 1), "bzip2 .*unzip"),
+    ],
 )
 def test_other_formats_are_named_by_their_first_bytes(tmp_path, start, what):
     path = tmp_path / "t.csv"
@@ -169,7 +220,7 @@ def test_other_formats_are_named_by_their_first_bytes(tmp_path, start, what):
         load(path)
 
 
-@pytest.mark.parametrize("name", ["PK", "PAR1"])
+@pytest.mark.parametrize("name", ["PK", "PAR1", "ARROW1", "BZh9", "FEA1"])
 def test_names_like_the_first_bytes_of_other_formats_are_names(tmp_path, name):
     data = load(written(tmp_path, f"{name},b,label", lambda i: f"{i},{i % 7},{label(i)}"))
     assert data.table.columns == [name, "b"]
@@ -282,6 +333,9 @@ def test_a_column_of_dates_stays_one(tmp_path, kind):
             InputError, match=r"'when' holds numbers, first .* in training it held da"
         ):
             scored([float(day)] * 2)
+    for day in ("05.01.2026", "1/5/2026", "soon"):
+        with pytest.raises(InputError, match=f"first '{day}' .*in training it held dates: write"):
+            scored([day] * 2)
     other = SwiftHydra(dates=True, **SHORT_FIT).fit(
         frame[["a", "a"]].set_axis(["when", "a"], axis=1), [0, 0, 0, 1] * 15
     )

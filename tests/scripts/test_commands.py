@@ -340,6 +340,47 @@ def test_bad_checkpoints_are_refused(finished, tmp_path):
     assert contents(folder) == before
 
 
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A checkpoint of a table with a text column and a gap."""
+    base = tmp_path_factory.mktemp("mixed")
+    X, y = made_table(n=80, d=2, n_anomalies=12)
+    rows = [f"{a:.3f},{b:.3f},{'rgb'[i % 3]},{i % 4 or ''},{y[i]}" for i, (a, b) in enumerate(X)]
+    (base / "m.csv").write_text("\n".join(["a,b,c,e,y", *rows]) + "\n")
+    told = ["--categorical", "onehot", "--impute", "median"]
+    steps = ["--cvae-steps", "8", "--detector-steps", "8", "--mixture-steps", "12"]
+    steps += ["--n-episodes", "1", "--n-synthetic", "30", "--quiet"]
+    main([str(base / "m.csv"), "--out", str(base / "out"), *told, *steps])
+    return base, told
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ([], None),
+        (["--categorical", "ordinal"], "with categorical='onehot', not 'ordinal'"),
+        (["--anomaly-label", "0"], "with anomaly_label=None, not '0'"),
+        (["--drop-columns", "a"], "with the column 'a'"),
+        (["--missing", "r"], "with missing=None, not 'r'"),
+        (["--seed", "1"], "trained on other rows than m, seen, seed 1"),
+    ],
+)
+def test_other_flags_of_the_columns_are_named(mixed, monkeypatch, capsys, more, wanted):
+    base, told = mixed
+    monkeypatch.chdir(base)
+    checkpoint = base / "out" / "m" / "seen" / "seed0" / "checkpoint.pt"
+    words = [str(base / "m.csv"), "--eval-only", str(checkpoint), "--quiet", *told, *more]
+    words += ["--majority-anomalies"] * ("--anomaly-label" in more)
+    if wanted is None:
+        main(words)
+        return
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda: main(words))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and wanted in error and error.count("\n") == 1, error
+
+
 def test_bad_pretrained_files_are_refused(finished, tmp_path):
     base, folder, _, _ = finished
     good = (folder / "pretrained.pt").read_bytes()

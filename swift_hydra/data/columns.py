@@ -17,7 +17,7 @@ from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
 
-IMPUTE = ("refuse", "median")
+IMPUTE = ("refuse", "median", "indicator")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
 FEW_TEXTS = 50  # of which each is somebody's to tell apart
@@ -35,7 +35,10 @@ class ColumnSettings:
     """What gaps, texts, dates and labels mean; see :class:`Preparation` and :mod:`data.labels`."""
 
     impute: str = setting(
-        "refuse", "missing values: refuse, or the training rows' median", choices=IMPUTE
+        "refuse",
+        "missing values: refuse, the training rows' median, or that and a column of 0 and 1 beside "
+        "it (indicator), where that a value is missing tells something",
+        choices=IMPUTE,
     )
     categorical: str = setting(
         "refuse",
@@ -55,8 +58,9 @@ class Preparation:
     """Fills gaps and encodes text columns.
 
     Args:
-        impute: "refuse", or "median": the training rows' median, of a text column its most frequent
-            text.
+        impute: "refuse"; "median": the training rows' median, of a text column its most frequent
+            text; "indicator": the same, and a column of 0 and 1 for every column that has gaps in
+            the training rows. To "median" a gap is a value in the middle.
         categorical: "refuse"; "onehot": a column of 0 and 1 for every text of the training rows (a
             new text is 0 in all of them); "ordinal": the text's place in alphabetical order (a new
             text is -1); "frequency": the logarithm of how many training rows hold it, an
@@ -67,13 +71,15 @@ class Preparation:
         columns: d names, or None.
         named: somebody gave these names; None in files that do not say so.
         groups: (d',) which input column a prepared one came from.
-        names: d' names, ``column=text`` for one-hot columns.
+        names: d' names, ``column=text`` for one-hot columns, ``column missing`` for indicators.
+        gaps: numbers of the columns that have an indicator.
         reading: how the training table's file was read, or None.
         dated: numbers of the columns that held dates; None in files that do not say so.
     """
 
     reading = None  # of pickles from before there was one
     dated = None
+    gaps = ()
 
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
@@ -112,14 +118,19 @@ class Preparation:
             self.logs = {j: self._log_counts(table, j) for j in table.texts}
         self.fill = None
         # What is no real number is refused by transform.
-        if self.impute == "median" and table.X.dtype.kind in "biuf":
+        self.gaps = []
+        if self.impute != "refuse" and table.X.dtype.kind in "biuf":
             self.fill = self._fills(table)
+            if self.impute == "indicator":
+                self.gaps = np.flatnonzero(np.isnan(table.X).any(axis=0)).tolist()
         self.names = []
         groups = []
         for j, name in enumerate(table.names()):
             onehot = self.categorical == "onehot" and j in self.texts
-            self.names += [f"{name}={text}" for text in self.texts[j]] if onehot else [name]
-            groups += [j] * (len(self.texts[j]) if onehot else 1)
+            prepared = [f"{name}={text}" for text in self.texts[j]] if onehot else [name]
+            prepared += [f"{name} missing"] * (j in self.gaps)
+            self.names += prepared
+            groups += [j] * len(prepared)
         self.groups = np.array(groups)
         return self
 
@@ -254,12 +265,15 @@ class Preparation:
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)
-        if self.categorical != "onehot" or not self.texts:
+        onehot = self.texts if self.categorical == "onehot" else ()
+        if not onehot and not self.gaps:
             return X
-        parts = [
-            X[:, j, None] == np.arange(len(self.texts[j])) if j in self.texts else X[:, j, None]
-            for j in range(self.d)
-        ]
+        parts = []
+        for j in range(self.d):
+            column = X[:, j, None]
+            parts.append(column == np.arange(len(self.texts[j])) if j in onehot else column)
+            if j in self.gaps:
+                parts.append(np.isnan(table.X[:, j, None]))
         return np.concatenate(parts, axis=1, dtype=X.dtype)
 
     def centre(self, X):
@@ -270,15 +284,20 @@ class Preparation:
             codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
             centre[of] = codes[counts.argmax()]
             if j in self.logs:  # the last is of new texts
-                centre[of] = self.logs[j][:-1].max()
+                centre[self.first_of(j)] = self.logs[j][:-1].max()
         return centre
 
     def span(self, X):
         """Smallest and largest values of the training rows X (n, d'), as new rows show them."""
         low, high = X.min(axis=0), X.max(axis=0)
-        for j, logs in self.logs.items():  # one column each: a frequency is no one-hot code
-            low[j], high[j] = min(low[j], logs[:-1].min()), max(high[j], logs[:-1].max())
+        for j, logs in self.logs.items():
+            at = self.first_of(j)
+            low[at], high[at] = min(low[at], logs[:-1].min()), max(high[at], logs[:-1].max())
         return low, high
+
+    def first_of(self, j):
+        """Number of the first prepared column that came from column j."""
+        return int(np.searchsorted(self.groups, j))
 
     def unknown(self, table):
         """(n, d) True where a text column holds a text that no training row held."""
@@ -309,8 +328,8 @@ class Preparation:
             check_remembered(self.reading)
         if not all(isinstance(name, str) for name in [*self.names, *(self.columns or ())]):
             raise ValueError("a column name is no text")
-        if not all(isinstance(j, int) for j in self.dated or ()):
-            raise ValueError("a number of a column of dates is none")
+        if not all(isinstance(j, int) for j in [*(self.dated or ()), *self.gaps]):
+            raise ValueError("a number of a column of dates or gaps is none")
         if len(self.columns or range(d)) != d or (
             self.fill is not None and self.fill.shape != (d,)
         ):
@@ -331,6 +350,7 @@ class Preparation:
             "groups": self.groups,
             "reading": self.reading,
             "dated": self.dated,
+            "gaps": self.gaps,
         }
 
     @classmethod
@@ -342,6 +362,7 @@ class Preparation:
         self.named = saved.get("named")
         self.reading = saved.get("reading")  # older files have none
         self.dated = saved.get("dated")
+        self.gaps = saved.get("gaps", [])
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         return self

@@ -104,7 +104,7 @@ class Columns:
         """What the training rows held in column j of the table, in words."""
         if j in self.texts:
             return f"{len(self.texts[j])} texts"
-        at = int(np.searchsorted(self.preparation.groups, j))
+        at = self.preparation.first_of(j)
         return f"{self.low[at]:.4g} to {self.high[at]:.4g}"
 
     def snapshot(self):

@@ -252,7 +252,7 @@ def _refuse_cells(X, bad, names, source, lines):
     if np.isnan(value):
         what = "missing values (NaN)"
         found = ""
-        remedy = "fill or drop them, or give --impute median (impute='median')"
+        remedy = "fill or drop them, or give --impute median or indicator (impute='median')"
     raise InputError(
         f"{source}: {int(bad.sum())} {what} in column {listed(repr(names[j]) for j in which)}, "
         f"first in {place(row, lines)}{found}: {remedy}"

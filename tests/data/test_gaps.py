@@ -1,0 +1,72 @@
+"""Gaps that tell something: ``impute="indicator"`` keeps what a median hides."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import SHORT_FIT
+from sklearn.metrics import roc_auc_score
+
+from swift_hydra.data.columns import Preparation
+from swift_hydra.data.table import as_table
+from swift_hydra.SwiftHydra import SwiftHydra
+
+
+def frame(seed, n=400):
+    """Two columns of numbers and one of texts; of anomalies the second is mostly missing."""
+    rng = np.random.default_rng(seed)
+    y = (np.arange(n) < n // 10).astype(int)
+    X = pd.DataFrame({"a": rng.normal(size=n), "b": rng.normal(size=n)})
+    X["c"] = rng.choice(["red", "green", "blue"], n)
+    X.loc[rng.random(n) < np.where(y == 1, 0.9, 0.05), "b"] = np.nan
+    X.loc[rng.random(n) < 0.1, "c"] = None
+    order = rng.permutation(n)
+    return X.iloc[order].reset_index(drop=True), y[order]
+
+
+def table(X):
+    return as_table(X, True)
+
+
+@pytest.mark.parametrize("categorical", ["onehot", "ordinal", "frequency"])
+def test_a_gap_has_a_column_of_its_own(categorical):
+    X, _ = frame(0)
+    prepared = Preparation("indicator", categorical)
+    rows = prepared.fit_transform(table(X))
+    plain = Preparation("median", categorical).fit_transform(table(X))
+    own = [name.endswith(" missing") for name in prepared.names]
+    assert [prepared.names[j] for j in np.flatnonzero(own)] == ["b missing", "c missing"]
+    assert np.array_equal(rows[:, ~np.array(own)], plain)
+    assert np.array_equal(rows[:, own], X[["b", "c"]].isna())
+    low, high = prepared.span(rows)
+    centre = prepared.centre(rows)
+    assert (low[own] == 0).all() and (high[own] == 1).all() and (centre[own] == 0).all()
+    assert (low <= centre).all() and (centre <= high).all()
+    prepared.check(3)
+    again = Preparation.from_snapshot(prepared.snapshot())
+    assert np.array_equal(again.transform(table(X)), rows)
+
+
+def test_a_gap_where_training_had_none_is_filled_alone():
+    X, _ = frame(0)
+    prepared = Preparation("indicator", "onehot").fit(table(X))
+    new = X.head(2).copy()
+    new["a"] = [np.nan, 1.0]
+    rows = prepared.transform(table(new))
+    assert rows.shape[1] == len(prepared.names) and "a missing" not in prepared.names
+    assert rows[0, 0] == np.median(X["a"])
+
+
+def test_what_is_missing_tells(tmp_path):
+    X, y = frame(1)
+    new, truth = frame(2)
+    scores = {}
+    for impute in ("median", "indicator"):
+        model = SwiftHydra(impute=impute, categorical="onehot", **SHORT_FIT).fit(X, y)
+        scores[impute] = model.decision_function(new)
+    areas = {impute: roc_auc_score(truth, score) for impute, score in scores.items()}
+    assert areas["indicator"] > max(areas["median"], 0.92), areas
+    model.save(tmp_path / "model.pt")
+    loaded = SwiftHydra.load(tmp_path / "model.pt")
+    assert np.array_equal(loaded.decision_function(new), scores["indicator"])
+    gaps = new[truth == 1].query("b.isna()").head(10)
+    assert (model.explain(gaps, k=1)[0] == "b").mean() > 0.6

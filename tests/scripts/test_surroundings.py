@@ -1,5 +1,6 @@
 """The class in somebody else's program: torch's modes, settings, fits that are cut off, files."""
 
+import os
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from helpers import SHORT_FIT, made_table
 from sklearn.exceptions import NotFittedError
 
 from swift_hydra import SwiftHydra
+from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
 
 X, y = made_table(120, 4, 12)
@@ -35,8 +37,23 @@ def float64():
     return Default()
 
 
+def low_precision():
+    """bfloat16 in products, as torch.set_float32_matmul_precision allows it."""
+
+    class Products:
+        def __enter__(self):
+            torch.set_float32_matmul_precision("medium")
+
+        def __exit__(self, *error):
+            assert torch.get_float32_matmul_precision() == "medium"
+            torch.set_float32_matmul_precision("highest")
+
+    return Products()
+
+
 MODES = {
     "float64": float64,
+    "low_precision": low_precision,
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
@@ -56,6 +73,33 @@ def test_the_callers_torch_modes_change_nothing(mode, scores, tmp_path):
             model.save(tmp_path / "model.pt")
             again = SwiftHydra.load(tmp_path / "model.pt").decision_function(X)
             assert np.array_equal(again, model.decision_function(X))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_the_precision_of_products_is_kept_and_given_back():
+    """By either of torch's names for it, and to a child that is forked meanwhile."""
+    backend = torch.backends.mkldnn.matmul
+    try:
+        for precision in ("medium", "high"):
+            torch.set_float32_matmul_precision(precision)
+            before = backend.fp32_precision
+            with own_modes():
+                assert torch.get_float32_matmul_precision() == "highest"
+                child = os.fork()
+                if not child:
+                    os._exit(torch.get_float32_matmul_precision() != precision)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert torch.get_float32_matmul_precision() == precision
+            assert backend.fp32_precision == before
+        torch.set_float32_matmul_precision("highest")
+        backend.fp32_precision = "bf16"
+        with own_modes():
+            assert backend.fp32_precision == "ieee"
+        assert backend.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        backend.fp32_precision = "none"
 
 
 def test_threads_under_another_default_type(scores):

@@ -203,6 +203,13 @@ class TableDetector(BaseEstimator):
         if names is None:  # of an array: x0, x1, ... that messages speak of, or pandas' 0, 1, ...
             made_up = (self.columns_.names, [str(j) for j in range(self.n_features_in_)])
             names = next((some for some in made_up if set(here) == set(some)), None)
+            if names == made_up[1] and here != names:
+                warnings.warn(
+                    "X: its columns are numbered in another order than 0, 1, 2, ...: they were "
+                    "taken by these numbers, as columns of the array that was learned from",
+                    UserWarning,
+                    stacklevel=4,  # where the score was asked for
+                )
         if names is None or here == names:
             return X
         known, present = set(names), set(here)

@@ -95,6 +95,13 @@ def test_names_that_nobody_gave_bind_nothing(tmp_path):
             np.testing.assert_array_equal(model.rows(frame), X)
         frame = pandas.DataFrame(X, columns=["x0", "x1", "x2"])
         np.testing.assert_array_equal(model.rows(frame[["x2", "x0", "x1"]]), X)
+        numbered = pandas.DataFrame(X)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(model.rows(numbered), X)
+        with pytest.warns(UserWarning, match="numbered in another order") as caught:
+            np.testing.assert_array_equal(model.rows(numbered[[2, 0, 1]]), X)
+        assert len(caught) == 1
     assert Rows(load_dataset(tmp_path / "t.npz").table).columns_.own_names is None
 
 

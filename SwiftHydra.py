@@ -89,6 +89,7 @@ from swift_hydra.settings import (
     run_main,
     setting,
 )
+from swift_hydra.snapshot import in_own_numbers
 from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
@@ -279,15 +280,16 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
-        self.settings_ = copy.deepcopy({name: getattr(self, name) for name in names})
+        own = in_own_numbers(self)
+        self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
-            known = known_rows(rows, seed, self)
+            known = known_rows(rows, seed, own)
         Z, labels = known.Z, known.y
         if pretrained is None:
             with journal.stage("pretrain"):
-                pretrained = pretrain(Z, labels, seed, self, journal)
+                pretrained = pretrain(Z, labels, seed, own, journal)
         with journal.stage("episodes"):
-            generated = generate(Z, labels, pretrained, seed, self, journal)
+            generated = generate(Z, labels, pretrained, seed, own, journal)
         if self.preset == "paper" and not labels.any() and not len(generated.rows):
             raise InputError(
                 f"generator={self.generator!r} left no generated row and y marks no anomaly: the "
@@ -449,6 +451,7 @@ def generate(Z, y, networks, seed, settings, journal=None):
         log says how many.
     """
     journal = journal or Journal()
+    settings = in_own_numbers(settings)
     kind = settings.generator
     check_choice("generator", kind, GENERATORS)
     saved = journal.saved("episodes")

@@ -44,7 +44,7 @@ from swift_hydra.settings import (
     run_main,
     setting,
 )
-from swift_hydra.snapshot import pack_network, read_network, to_tensors
+from swift_hydra.snapshot import in_own_numbers, pack_network, plain, read_network, to_tensors
 from swift_hydra.training.batches import BatchPlan, Examples, half_and_half
 from swift_hydra.training.optimise import Optimiser, Training
 from swift_hydra.training.seeds import streams
@@ -274,6 +274,7 @@ def pretrain(Z, y, seed, settings, journal=None):
         A :class:`Pretrained`.
     """
     journal = journal or Journal()
+    settings = in_own_numbers(settings)
     device = resolve_device(settings.device)
     if not y.any():
         moved = stand_ins(Z, seed)
@@ -300,7 +301,7 @@ def pretrain(Z, y, seed, settings, journal=None):
 def _decisive(settings):
     """What of the settings decides the networks, but for the device and what no command can set."""
     names = ("cvae_steps", "detector_steps", "beta", "trust_normals")
-    return {name: getattr(settings, name) for name in names}
+    return plain({name: getattr(settings, name) for name in names})
 
 
 def save_pretrained(path, pretrained, rows, seed, settings, log):

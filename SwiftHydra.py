@@ -101,7 +101,9 @@ DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the comm
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
 MOST_EXPERTS = 1000
-LATEST = 256  # accepted rows that selection keeps new ones away from
+# DIFF(paper): there, all accepted rows are data of the next episode's reward. Here the reward knows
+# the table alone, and selection keeps new rows away from the latest of them: it bounds the kernel.
+LATEST = 256
 FEWEST = 400
 MOST = 1000  # generated rows where their number is not given
 
@@ -180,7 +182,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     """
 
     random_state: int = setting(0, "seed of every stage", low=0, high=2**32 - 1, flag=False)
-    preset: str = setting("full", "paper: M1-M9 alone; full: with M10-M12", choices=tuple(PRESETS))
+    preset: str = setting(
+        "full",
+        "paper: the paper's parts alone; full: with distances to the normals, kernel experts and "
+        "what is unlike every normal",
+        choices=tuple(PRESETS),
+    )
     generator: str = setting("rl", "where generated anomalies come from", choices=GENERATORS)
     n_experts: str | int = setting(
         "auto", "experts of the mixture: auto (by the data's complexity) or a number"
@@ -197,7 +204,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         0.2, "share of generated rows in the anomaly half of a batch", low=0, high=0.99
     )
     unlike_weight: float = setting(
-        0.3, "prior share of anomalies unlike the known ones (M12)", low=0, high=0.99
+        0.3, "prior share of anomalies unlike the known ones", low=0, high=0.99
     )
     contamination: float | str = setting(
         0.1, "share of training rows above the threshold, or auto", flag=False

@@ -68,9 +68,9 @@ class PretrainSettings:
     )
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE", low=0, high=1e6)
     trust_normals: bool = setting(
-        False, "take rows labelled 0 for normal, whatever they look like (M13)"
+        False, "take rows labelled 0 for normal, also those that look like hidden anomalies"
     )
-    cleaning_settings: dict | None = setting(None, "of what is set aside (M13)", flag=False)
+    cleaning_settings: dict | None = setting(None, "of what is set aside", flag=False)
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1: where networks train; the episodes' small ones on the CPU"
     )
@@ -237,6 +237,8 @@ def known_rows(rows, seed, settings):
 
 def stand_ins(Z, seed):
     """Rows that stand for anomalies where none is known: (m, d).
+
+    # DIFF(paper): an addition; there, anomalies are known from the start.
 
     Each is a row moved in a random direction by one to eight times its distance to its neighbours.
 

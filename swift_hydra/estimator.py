@@ -278,7 +278,12 @@ class TableDetector(BaseEstimator):
         return self.decision_function(X)
 
     def predict_proba(self, X):
-        """(n, 2): probability of normal and anomaly if both were equally frequent."""
+        """(n, 2): probability of normal and anomaly if both were equally frequent.
+
+        The known anomalies calibrate it. Without one (no labels, or normal rows alone) it has the
+        shape that is assumed before any is known: it ranks, but its values are no probabilities;
+        :meth:`p_values` hold there.
+        """
         anomaly = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
         return np.column_stack([1 - anomaly, anomaly])
 
@@ -290,10 +295,11 @@ class TableDetector(BaseEstimator):
     def p_values(self, X):
         """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.
 
-        Conformal: the share of the m training rows without a known anomaly whose scores, by fits
-        that left them out, are as high, the row itself counted. Of fresh normal rows a share t has
-        p-values up to t; fewer where anomalies hide among the m. ``preset="paper"`` has no left-out
-        scores: there they are too small.
+        Conformal: the share of the m training rows without a known anomaly that score as high, the
+        row itself counted. Their scores are ``fresh_scores_``: by fits that left them out, or, of
+        rows that come again in the table, as a fresh copy would have them (docs/tables.md,
+        "Copies"). Of fresh normal rows a share t has p-values up to t; fewer where anomalies hide
+        among the m. ``preset="paper"`` has no left-out scores: there they are too small.
         """
         return self.p_values_of(self.decision_function(X))
 

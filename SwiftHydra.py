@@ -90,6 +90,7 @@ from swift_hydra.settings import (
     run_main,
     setting,
 )
+from swift_hydra.snapshot import in_own_numbers
 from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
@@ -101,7 +102,9 @@ DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the comm
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
 MOST_EXPERTS = 1000
-LATEST = 256  # accepted rows that selection keeps new ones away from
+# DIFF(paper): there, all accepted rows are data of the next episode's reward. Here the reward knows
+# the table alone, and selection keeps new rows away from the latest of them: it bounds the kernel.
+LATEST = 256
 FEWEST = 400
 MOST = 1000  # generated rows where their number is not given
 
@@ -180,7 +183,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     """
 
     random_state: int = setting(0, "seed of every stage", low=0, high=2**32 - 1, flag=False)
-    preset: str = setting("full", "paper: M1-M9 alone; full: with M10-M12", choices=tuple(PRESETS))
+    preset: str = setting(
+        "full",
+        "paper: the paper's parts alone; full: with distances to the normals, kernel experts and "
+        "what is unlike every normal",
+        choices=tuple(PRESETS),
+    )
     generator: str = setting("rl", "where generated anomalies come from", choices=GENERATORS)
     n_experts: str | int = setting(
         "auto", "experts of the mixture: auto (by the data's complexity) or a number"
@@ -197,7 +205,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         0.2, "share of generated rows in the anomaly half of a batch", low=0, high=0.99
     )
     unlike_weight: float = setting(
-        0.3, "prior share of anomalies unlike the known ones (M12)", low=0, high=0.99
+        0.3, "prior share of anomalies unlike the known ones", low=0, high=0.99
     )
     contamination: float | str = setting(
         0.1, "share of training rows above the threshold, or auto", flag=False
@@ -280,15 +288,16 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
-        self.settings_ = copy.deepcopy({name: getattr(self, name) for name in names})
+        own = in_own_numbers(self)
+        self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
-            known = known_rows(rows, seed, self)
+            known = known_rows(rows, seed, own)
         Z, labels = known.Z, known.y
         if pretrained is None:
             with journal.stage("pretrain"):
-                pretrained = pretrain(Z, labels, seed, self, journal)
+                pretrained = pretrain(Z, labels, seed, own, journal)
         with journal.stage("episodes"):
-            generated = generate(Z, labels, pretrained, seed, self, journal)
+            generated = generate(Z, labels, pretrained, seed, own, journal)
         if self.preset == "paper" and not labels.any() and not len(generated.rows):
             raise InputError(
                 f"generator={self.generator!r} left no generated row and y marks no anomaly: the "
@@ -450,6 +459,7 @@ def generate(Z, y, networks, seed, settings, journal=None):
         log says how many.
     """
     journal = journal or Journal()
+    settings = in_own_numbers(settings)
     kind = settings.generator
     check_choice("generator", kind, GENERATORS)
     saved = journal.saved("episodes")

@@ -366,13 +366,6 @@ class MambaExperts(nn.Module):
         flat = torch.baddbmm(bias.reshape(G, 1, -1), x.expand(G, -1, -1), dense[:, :-1].flatten(2))
         return flat.view(G, len(x), T, d_model)
 
-    def expert_block(self, index):
-        """The Mamba parameters of one expert under mamba-ssm's names, for :class:`Mamba`."""
-        return {
-            name.replace("/", "."): value[index].detach().clone()
-            for name, value in self.mamba.items()
-        }
-
 
 class MLPExperts(nn.Module):
     """The control arm of :class:`MambaExperts`: plain MLPs of as many parameters.

@@ -44,7 +44,7 @@ from swift_hydra.settings import (
     run_main,
     setting,
 )
-from swift_hydra.snapshot import pack_network, read_network, to_tensors
+from swift_hydra.snapshot import in_own_numbers, pack_network, plain, read_network, to_tensors
 from swift_hydra.training.batches import BatchPlan, Examples, half_and_half
 from swift_hydra.training.optimise import Optimiser, Training
 from swift_hydra.training.seeds import streams
@@ -68,9 +68,9 @@ class PretrainSettings:
     )
     beta: float = setting(0.2, "weight of the KL term of the Beta C-VAE", low=0, high=1e6)
     trust_normals: bool = setting(
-        False, "take rows labelled 0 for normal, whatever they look like (M13)"
+        False, "take rows labelled 0 for normal, also those that look like hidden anomalies"
     )
-    cleaning_settings: dict | None = setting(None, "of what is set aside (M13)", flag=False)
+    cleaning_settings: dict | None = setting(None, "of what is set aside", flag=False)
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1: where networks train; the episodes' small ones on the CPU"
     )
@@ -238,6 +238,8 @@ def known_rows(rows, seed, settings):
 def stand_ins(Z, seed):
     """Rows that stand for anomalies where none is known: (m, d).
 
+    # DIFF(paper): an addition; there, anomalies are known from the start.
+
     Each is a row moved in a random direction by one to eight times its distance to its neighbours.
 
     Args:
@@ -274,6 +276,7 @@ def pretrain(Z, y, seed, settings, journal=None):
         A :class:`Pretrained`.
     """
     journal = journal or Journal()
+    settings = in_own_numbers(settings)
     device = resolve_device(settings.device)
     if not y.any():
         moved = stand_ins(Z, seed)
@@ -300,7 +303,7 @@ def pretrain(Z, y, seed, settings, journal=None):
 def _decisive(settings):
     """What of the settings decides the networks, but for the device and what no command can set."""
     names = ("cvae_steps", "detector_steps", "beta", "trust_normals")
-    return {name: getattr(settings, name) for name in names}
+    return plain({name: getattr(settings, name) for name in names})
 
 
 def save_pretrained(path, pretrained, rows, seed, settings, log):

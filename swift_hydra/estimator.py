@@ -22,7 +22,7 @@ from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, check_range, check_settings
-from swift_hydra.snapshot import plain, to_arrays, to_tensors
+from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 CHUNK_ROWS = 65536  # rows scored at a time at most
@@ -75,7 +75,8 @@ class TableDetector(BaseEstimator):
     rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_`` of the same as
     fresh rows would have them, ``normal_scores_`` of those without a known anomaly,
     ``kept_``, ``estimated_contamination_``, ``synthetic_``, ``classes_``, ``n_features_in_``,
-    ``n_experts_``, ``effective_rank_`` and ``settings_``, the parameters as they were.
+    ``n_experts_``, ``effective_rank_`` and ``settings_``, the parameters as they were, their
+    numbers Python's own.
     """
 
     def __sklearn_tags__(self):
@@ -142,13 +143,13 @@ class TableDetector(BaseEstimator):
     @property
     def verified_share(self):
         """Share of rows that the detector scores in the student's place."""
-        return (self.verify or 0.0) if self.student_stands_in else 1.0
+        return plain(self.verify or 0.0) if self.student_stands_in else 1.0
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""
         if chunk_rows is not None:
             check_range("chunk_rows", chunk_rows, 1, 10**9)
-        chunk = chunk_rows or self.default_chunk_rows()
+        chunk = int(chunk_rows or self.default_chunk_rows())
         for start in range(0, max(len(table), 1), chunk):
             yield self.columns_.prepare(table.take(slice(start, start + chunk)))
 
@@ -157,7 +158,9 @@ class TableDetector(BaseEstimator):
             raise NotFitted(
                 "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
             )
-        if getattr(self, "student_", None) is None or self.verify == self.settings_["verify"]:
+        if getattr(self, "student_", None) is None:
+            return
+        if plain(self.verify) == self.settings_["verify"]:
             return
         if self.verify is not None:
             check_range("verify", self.verify, 0, 1, whole=False)
@@ -203,6 +206,13 @@ class TableDetector(BaseEstimator):
         if names is None:  # of an array: x0, x1, ... that messages speak of, or pandas' 0, 1, ...
             made_up = (self.columns_.names, [str(j) for j in range(self.n_features_in_)])
             names = next((some for some in made_up if set(here) == set(some)), None)
+            if names == made_up[1] and here != names:
+                warnings.warn(
+                    "X: its columns are numbered in another order than 0, 1, 2, ...: they were "
+                    "taken by these numbers, as columns of the array that was learned from",
+                    UserWarning,
+                    stacklevel=4,  # where the score was asked for
+                )
         if names is None or here == names:
             return X
         known, present = set(names), set(here)
@@ -268,7 +278,12 @@ class TableDetector(BaseEstimator):
         return self.decision_function(X)
 
     def predict_proba(self, X):
-        """(n, 2): probability of normal and anomaly if both were equally frequent."""
+        """(n, 2): probability of normal and anomaly if both were equally frequent.
+
+        The known anomalies calibrate it. Without one (no labels, or normal rows alone) it has the
+        shape that is assumed before any is known: it ranks, but its values are no probabilities;
+        :meth:`p_values` hold there.
+        """
         anomaly = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
         return np.column_stack([1 - anomaly, anomaly])
 
@@ -280,10 +295,11 @@ class TableDetector(BaseEstimator):
     def p_values(self, X):
         """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.
 
-        Conformal: the share of the m training rows without a known anomaly whose scores, by fits
-        that left them out, are as high, the row itself counted. Of fresh normal rows a share t has
-        p-values up to t; fewer where anomalies hide among the m. ``preset="paper"`` has no left-out
-        scores: there they are too small.
+        Conformal: the share of the m training rows without a known anomaly that score as high, the
+        row itself counted. Their scores are ``fresh_scores_``: by fits that left them out, or, of
+        rows that come again in the table, as a fresh copy would have them (docs/tables.md,
+        "Copies"). Of fresh normal rows a share t has p-values up to t; fewer where anomalies hide
+        among the m. ``preset="paper"`` has no left-out scores: there they are too small.
         """
         return self.p_values_of(self.decision_function(X))
 
@@ -332,7 +348,7 @@ class TableDetector(BaseEstimator):
     def _set_threshold(self, **settings):
         for name, value in settings.items():
             setattr(self, name, value)
-        self.settings_ = self.settings_ | settings
+        self.settings_ = self.settings_ | plain(settings)
         if self.settings_["false_alarms"] is not None:
             self.threshold_ = self._threshold_of_false_alarms(self.settings_["false_alarms"])
         else:
@@ -370,13 +386,13 @@ class TableDetector(BaseEstimator):
             "n_features": self.n_features_in_,
             "n_experts": self.n_experts_,
             "effective_rank": self.effective_rank_,
-            "synthetic": torch.from_numpy(self.synthetic_),
+            "synthetic": tensor_of(self.synthetic_),
             "detector": to_tensors(self.detector_.snapshot()),
             "student": None if self.student_ is None else to_tensors(self.student_.snapshot()),
-            "decision_scores": torch.from_numpy(self.decision_scores_),
-            "fresh_scores": torch.from_numpy(self.fresh_scores_),
-            "normal_scores": torch.from_numpy(self.normal_scores_),
-            "kept": torch.from_numpy(self.kept_),
+            "decision_scores": tensor_of(self.decision_scores_),
+            "fresh_scores": tensor_of(self.fresh_scores_),
+            "normal_scores": tensor_of(self.normal_scores_),
+            "kept": tensor_of(self.kept_),
             "estimated_contamination": self.estimated_contamination_,
             "basis": self._basis_to_save(),
         }

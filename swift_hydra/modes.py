@@ -1,18 +1,51 @@
 """torch's modes, which the caller's code may have set: here they are as networks expect them.
 
-A default of float64, a surrounding ``no_grad``, ``inference_mode`` or ``autocast``, another default
-device: all of them are usual in somebody's own script, and none is meant for the code in here.
+A default of float64, products of lower precision, a surrounding ``no_grad``, ``inference_mode`` or
+``autocast``, another default device: all of them are usual in somebody's own script, and none is
+meant for the code in here.
 """
 
 import contextlib
 import os
 import threading
+from typing import NamedTuple
 
 import torch
 
+_BACKENDS = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)
+
+
+class _Defaults(NamedTuple):
+    """What torch holds once for the whole process."""
+
+    dtype: torch.dtype
+    matmul: str | None  # by the older of torch's two names; None where both were used
+    backends: list  # the same of every backend, by the newer name
+
+    @classmethod
+    def here(cls):
+        """Those that are set now."""
+        try:
+            matmul = torch.get_float32_matmul_precision()
+        except RuntimeError:  # torch will not name what both of its names have set
+            matmul = None
+        return cls(torch.get_default_dtype(), matmul, [b.fp32_precision for b in _BACKENDS])
+
+    def put_back(self):
+        """Set them again."""
+        torch.set_default_dtype(self.dtype)
+        if self.matmul is not None:
+            torch.set_float32_matmul_precision(self.matmul)
+        for backend, precision in zip(_BACKENDS, self.backends, strict=True):
+            if backend.fp32_precision != precision:
+                backend.fp32_precision = precision
+
 
 class _Single:
-    """The default type is float32 while anybody asks for it: it is one for all threads."""
+    """float32 is the default type, and products are of all its digits, while anybody asks for it.
+
+    Both are one for all threads. bfloat16 in products moves scores by a row's place in the batch.
+    """
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -21,15 +54,16 @@ class _Single:
     def __enter__(self):
         with self._lock:
             if self._n == 0:
-                self._before = torch.get_default_dtype()
+                self._before = _Defaults.here()
                 torch.set_default_dtype(torch.float32)
+                torch.set_float32_matmul_precision("highest")
             self._n += 1
 
     def __exit__(self, *error):
         with self._lock:
             self._n -= 1
             if self._n == 0:
-                torch.set_default_dtype(self._before)
+                self._before.put_back()
 
 
 _single = _Single()
@@ -39,7 +73,7 @@ def _alone():
     """In a forked child: the threads that asked are not there, and their lock may be held."""
     global _single
     if _single._n:
-        torch.set_default_dtype(_single._before)
+        _single._before.put_back()
     _single = _Single()
 
 
@@ -49,7 +83,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def own_modes():
-    """While it lasts: float32, gradients, no autocast, the CPU. A decorator too."""
+    """While it lasts: all of float32, gradients, no autocast, the CPU. A decorator too."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_single)
         stack.enter_context(torch.inference_mode(False))

@@ -274,7 +274,9 @@ def check_range(name, value, low, high, whole=True):
         InputError: naming the setting, the value and the range.
     """
     kind = numbers.Integral if whole else numbers.Real
-    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+    # Bounds beyond the largest float16 would become infinite, with a warning.
+    number = getattr(value, "item", lambda: value)()
+    if not isinstance(value, kind) or isinstance(value, bool) or not low <= number <= high:
         what = "an integer" if whole else "a number"
         raise InputError(f"{name}={value!r} is not usable: give {what} from {low} to {high}")
 

@@ -4,6 +4,8 @@ What is fitted has ``snapshot()``, a nested dict of arrays, tensors and plain va
 classmethod ``from_snapshot``, which makes a whole object of it whose scores are equal to the bit.
 """
 
+import copy
+import dataclasses
 import decimal
 import enum
 import numbers
@@ -74,6 +76,26 @@ def plain(value):
         whole = whole or (isinstance(value, decimal.Decimal) and value == int(value))
         return int(value) if whole else float(value)
     return value
+
+
+def in_own_numbers(config):
+    """A copy of a dataclass of settings whose numbers are Python's own, as a file holds them.
+
+    Those of numpy count in their own few bits (8 of ``uint8``, 11 of ``float16``): what is fitted
+    would not be what is loaded. The settings that were given stay as they were.
+    """
+    own = copy.copy(config)
+    for field in dataclasses.fields(config):
+        setattr(own, field.name, plain(getattr(config, field.name)))
+    return own
+
+
+def tensor_of(array):
+    """The tensor of an array: the same memory, or a copy where that may not be written to.
+
+    joblib reads large arrays into such memory, and torch warns of each.
+    """
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def to_tensors(value):

@@ -154,6 +154,25 @@ def _say_order(classes):
         )
 
 
+def _say_order_of_rows(X, y):
+    """Warn of a frame and labels that hold one index in two orders.
+
+    scikit-learn takes rows by position, and so does this; nothing else would show that the labels
+    of a sorted or shuffled frame were taken from before.
+    """
+    index, of_labels = getattr(X, "index", None), getattr(y, "index", None)
+    if not (hasattr(index, "equals") and hasattr(of_labels, "equals")) or index.equals(of_labels):
+        return
+    whole = len(index) == len(of_labels) and index.is_unique and of_labels.is_unique
+    if whole and index.isin(of_labels).all():
+        warnings.warn(
+            "y's index is in another order than X's: labels are taken by position; give "
+            "y.loc[X.index]",
+            UserWarning,
+            stacklevel=5,  # where fit was called
+        )
+
+
 def _as_given(y, labels):
     """The classes (2,) of labels as y had them: texts that were read as numbers, or the reverse."""
     cells = array_of(y).reshape(-1)
@@ -202,6 +221,7 @@ class TrainingRows:
             InputError: for whatever is wrong with the rows or the labels, and for fewer than
                 ``MIN_NORMALS`` rows that are no known anomalies.
         """
+        _say_order_of_rows(X, y)
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
         preparation = Preparation.of(settings)
         X = preparation.fit_transform(table)

@@ -13,7 +13,7 @@ import torch
 
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, train_detector
-from swift_hydra.snapshot import pack_network, read_network
+from swift_hydra.snapshot import in_own_numbers, pack_network, read_network
 from swift_hydra.training.batches import Examples
 
 N_FOLDS = 4  # folds of the left-out predictions
@@ -46,7 +46,8 @@ class DetectorSettings:
     def of(cls, estimator, **resolved):
         """Those of an estimator, with what its "auto" settings became."""
         names = {field.name for field in dataclasses.fields(cls)} - resolved.keys()
-        settings = {name: getattr(estimator, name) for name in names} | resolved
+        own = in_own_numbers(estimator)
+        settings = {name: getattr(own, name) for name in names} | resolved
         settings["random_state"] = int(settings["random_state"])
         settings["mixture_settings"] = settings["mixture_settings"] or {}
         return cls(**settings)

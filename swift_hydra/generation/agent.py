@@ -238,6 +238,9 @@ class LatentAgent:
     def update(self, batch, generator):
         """PPO on the policy's own actions; good gradient actions are imitated (M5 warms M6 up).
 
+        # DIFF(paper): imitation is an addition. PPO's ratio means nothing for actions that the
+        # policy did not draw, and without this the warm-up would teach it nothing.
+
         Args:
             batch: :class:`Decisions`.
             generator: torch Generator that orders them.

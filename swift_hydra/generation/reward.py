@@ -10,7 +10,9 @@ the kernel matrix of data and candidates: what x^ adds to the entropy of the set
 have not.
 
 # DIFF(paper): the paper names H(D u {x^}) without an estimator; without the coverage term a policy
-collapses onto a few directions.
+collapses onto a few directions. There, D holds what was accepted before; here it is the table's own
+rows for as long as the loop lasts, and only the selection sees the accepted ones. H is weighed four
+times against -log W, and what the filter rejects loses 2: neither is in the paper.
 
 Shapes: B candidates, d features, m reference rows.
 """
@@ -28,7 +30,9 @@ from swift_hydra.geometry import Neighbours, squared_distances
 
 MAX_REFERENCE = 1024  # rows of the KDE and of the kernel matrix: bounds an n^2 term
 NARROWEST = 1e-3  # standard deviations: rows nearer than that are one
-CEILING = 4.0  # of -log W: a candidate the detector is sure to miss is worth no more than this
+# DIFF(paper): -log W has no bound there. A candidate the detector is sure to miss is worth no more
+# than this, or a few of them would outweigh all diversity.
+CEILING = 4.0
 
 
 class Reward(NamedTuple):
@@ -158,6 +162,8 @@ class Feasibility:
     """Rejects a candidate as near to the normals as normals are to each other (M7).
 
     Such a candidate is a mislabelled normal, no anomaly.
+
+    # DIFF(paper): no filter by distance is described there.
 
     Args:
         normals: (m, d) array.

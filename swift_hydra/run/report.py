@@ -158,7 +158,7 @@ def say_what_was_done(folder, detector, options, say):
     if n_aside and not detector.trust_normals:
         say(
             f"{n_aside} of {len(detector.kept_)} training rows were not learned from, they look "
-            "like anomalies (M13): --trust-normals takes rows labelled 0 for normal"
+            "like anomalies: --trust-normals takes rows labelled 0 for normal"
         )
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
     say(

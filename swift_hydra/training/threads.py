@@ -1,8 +1,8 @@
 """One thread for the commands' small work: threads that wait for each other cost time.
 
-Measured on two idle cores, a whole run: yeast 8.5 s with one thread and 10.6 s with two, cover's
-10,000 rows 11.2 and 14.6 s; where other processes keep the cores busy, 10 s and more than 200 s,
-since a waiting thread spins. The class leaves the threads of its caller's process alone.
+On two idle cores a second thread gives a whole run nothing (docs/speed.md has the seconds); where
+other processes keep the cores busy, minutes take the place of ten seconds, since a waiting thread
+spins. The class leaves the threads of its caller's process alone.
 """
 
 import contextlib

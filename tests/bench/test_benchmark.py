@@ -371,7 +371,7 @@ def test_groups_and_methods_are_known():
     assert len(listed) == len(set(listed)) == 2 * len({cell.method for cell in listed})
 
 
-def test_protocols_are_known_by_what_is_labelled(folder):
+def test_protocols_are_known_by_what_is_labelled():
     names = "seen,few,unseen,one-class,weak-0.05,weak-10,weak-0"
     config = benchmark.BenchmarkConfig(datasets="47_yeast", seeds="0", methods="kNN")
     config.protocols = names + ",weak-.050"  # the same again

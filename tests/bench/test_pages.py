@@ -1,6 +1,7 @@
 """Tables come from the records alone, are right, and are what the repository holds."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -230,6 +231,25 @@ def test_the_committed_pages_are_what_the_committed_records_give():
         assert any(f"<!-- {name} -->" in text for text in pages.values()), name
     for page, text in pages.items():
         assert filled(text, tables) == text, page
+
+
+def test_the_words_on_the_policy_are_those_of_its_table():
+    """``level`` and ``open`` are the plan's, and the prose beside the table may not soften them."""
+    page = (RESULTS.parent / "docs" / "results.md").read_text()
+    table = page.split("<!-- policy -->")[1].split("<!-- /policy -->")[0].splitlines()
+    head, rows = table[1], {line[2:4]: line for line in table if line[:4] in ("| rl", "| sh")}
+    controls = re.findall(r"(\w+) \(0\.", head)
+    verdicts = {name: re.findall(r"level|open|ahead|behind", row) for name, row in rows.items()}
+    prose = page.split("<!-- /policy-beside -->")[1].split("\n- ")[1]
+    policy, shared = " ".join(prose.split()).split("The proposal")
+    said = re.findall(r"\*(\w+)\* \w+ `(\w+)`", policy)
+    assert said == list(zip(verdicts["rl"], controls, strict=True))
+    (alike,) = set(verdicts["sh"])
+    assert f"is *{alike}* with all three" in shared
+    if "level" not in verdicts["rl"][controls.index("noise")]:
+        assert "could not be told apart from filtered noise" in (
+            " ".join((RESULTS.parent / "README.md").read_text().split())
+        )
 
 
 def test_overview_marks_what_has_fewer_seeds():

@@ -95,7 +95,30 @@ def test_names_that_nobody_gave_bind_nothing(tmp_path):
             np.testing.assert_array_equal(model.rows(frame), X)
         frame = pandas.DataFrame(X, columns=["x0", "x1", "x2"])
         np.testing.assert_array_equal(model.rows(frame[["x2", "x0", "x1"]]), X)
+        numbered = pandas.DataFrame(X)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(model.rows(numbered), X)
+        with pytest.warns(UserWarning, match="numbered in another order") as caught:
+            np.testing.assert_array_equal(model.rows(numbered[[2, 0, 1]]), X)
+        assert len(caught) == 1
     assert Rows(load_dataset(tmp_path / "t.npz").table).columns_.own_names is None
+
+
+def test_labels_in_another_order_than_their_rows_are_said():
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    frame, labels = pandas.DataFrame(X, index=range(5, 65)), pandas.Series(y, index=range(5, 65))
+    turned = labels[::-1]
+    for other in (turned, turned.to_frame("y")):
+        with pytest.warns(UserWarning, match=r"y's index is in another order .* give y.loc"):
+            TrainingRows.read(frame, other, ColumnSettings())
+    shifted, twice = turned.set_axis(range(60)), turned.set_axis([5, 5, *range(7, 65)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in (labels, labels.to_frame("y"), turned.to_numpy(), list(y), shifted, twice):
+            TrainingRows.read(frame, other, ColumnSettings())
+        TrainingRows.read(frame.to_numpy(), turned, ColumnSettings())
+        TrainingRows.read(frame, turned.loc[frame.index], ColumnSettings())
 
 
 def test_what_names_are_is_kept_in_files(tmp_path):

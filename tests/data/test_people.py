@@ -574,7 +574,7 @@ def test_a_closed_or_narrow_terminal_ends_no_run(tmp_path):
     assert gone.returncode == 0
 
 
-def test_what_nobody_expected_is_one_line_too(tmp_path):
+def test_what_nobody_expected_is_one_line_too():
     code = (
         "from swift_hydra.settings import run_main\ndef f(): raise KeyError('x\\x1b')\nrun_main(f)"
     )

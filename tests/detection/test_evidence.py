@@ -18,6 +18,7 @@ from swift_hydra.detection.pvalue import (
     known_or_unlike,
     platt,
     shrunken_shape,
+    telling,
 )
 
 
@@ -121,6 +122,18 @@ def test_p_values_are_uniform_on_normals_and_fall_beyond_them():
     assert np.isfinite(tail(np.array([1e6]))).all()
     constant = TailPValue.fit(np.zeros(50))
     assert np.isfinite(constant(np.array([-1.0, 0.0, 1.0]))).all()
+
+
+def test_experts_weigh_by_how_well_they_tell_the_classes_apart():
+    rng = np.random.default_rng(0)
+    y = (np.arange(400) % 8 == 0).astype(int)
+    blind, seeing = rng.normal(size=400), y + 0.2 * rng.normal(size=400)
+    scores = np.column_stack([blind, seeing])
+    weights = telling(scores, y)
+    assert weights[1] > 3 * weights[0] > 0
+    few = telling(scores[:9], y[:9])  # two known anomalies say little
+    assert 1 < few[1] / few[0] < weights[1] / weights[0]
+    np.testing.assert_array_equal(telling(scores[:, ::-1], y), weights[::-1])
 
 
 def test_merged_p_value_round_trip():

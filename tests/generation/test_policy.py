@@ -8,14 +8,16 @@ import torch
 from helpers import made_table, standardised
 
 from swift_hydra.bench import proposal
+from swift_hydra.generation import agent as agent_module
 from swift_hydra.generation.agent import LatentAgent, gae, ppo_loss
-from swift_hydra.generation.controls import GENERATORS
+from swift_hydra.generation.controls import GENERATORS, Proposer, SearchProposer
 from swift_hydra.generation.environment import BOUND, LatentEnvironment
-from swift_hydra.generation.reward import Coverage, Feasibility, Novelty
+from swift_hydra.generation.reward import Candidates, Coverage, Feasibility, Novelty, Reward
 from swift_hydra.geometry import effective_rank
+from swift_hydra.journal import Journal
 from swift_hydra.pretrain import PretrainSettings, pretrain
 from swift_hydra.settings import InputError
-from swift_hydra.SwiftHydra import SwiftHydra, generate
+from swift_hydra.SwiftHydra import Episodes, SwiftHydra, generate, run_episodes
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +204,113 @@ def test_ppo_learns_and_moves_policy_and_value(environment):
     assert not [n for n, p in nets.items() if torch.equal(before[n], p.detach())]
 
 
+def test_advantages_are_normalised_over_the_policys_own_actions(environment, monkeypatch):
+    """However large rewards are, and whatever gradient actions are worth."""
+    seen = []
+
+    def spy(log_prob, old_log_prob, advantage, *rest):
+        seen.append(advantage)
+        return ppo_loss(log_prob, old_log_prob, advantage, *rest)
+
+    monkeypatch.setattr(agent_module, "ppo_loss", spy)
+    agent = LatentAgent(environment, epochs=1)
+    batch = agent.play(environment, 256, 1.0, 0.4, generator())[3]
+    assert 0 < batch.guided.sum() < len(batch.guided)
+    large = batch._replace(advantage=1000 * batch.advantage + 70)
+    of = []
+    for each in (batch, large):
+        seen.clear()
+        agent.update(each, generator())
+        of.append(torch.cat(seen))
+        assert len(of[-1]) == (~batch.guided).sum()
+        assert abs(float(of[-1].mean())) < 1e-4 and float(of[-1].std()) == pytest.approx(
+            1, abs=1e-3
+        )
+    torch.testing.assert_close(*of, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+def test_gradient_actions_that_beat_expectation_are_imitated(environment, gain):
+    agent = LatentAgent(environment)
+    batch = agent.play(environment, 256, 1.0, 1.0, generator())[3]
+    batch = batch._replace(advantage=torch.full_like(batch.advantage, gain))
+    assert batch.guided.all()
+
+    def distance():
+        mean = agent.policy.distribution(batch.state).mean.detach()
+        return (torch.tanh(mean) - torch.tanh(batch.action)).square().mean().item()
+
+    before = distance()
+    for _ in range(10):
+        agent.update(batch, generator())
+    assert distance() < 0.9 * before if gain > 0 else distance() == before
+
+
 # --- episodes (M8) --------------------------------------------------------------------------------
+
+
+class Watched(SearchProposer):
+    """Random search that notes the networks each of its episodes has to fool."""
+
+    def __init__(self, environment):
+        super().__init__(environment)
+        self.networks = []
+
+    def propose(self, count, weight, generator):
+        self.networks.append((self.environment.cvae, self.environment.detector))
+        return super().propose(count, weight, generator)
+
+
+def test_between_episodes_the_networks_learn_the_accepted_rows(trained, environment):
+    _, y, networks = trained
+    proposer = Watched(environment)
+    episodes = Episodes(y, 160, 2, 0, "search")
+    rows, log = run_episodes(episodes, environment, proposer, generator(), Journal())
+    assert [entry["accepted"] for entry in log] == [80, 160]
+    (cvae, detector), (new_cvae, new_detector) = proposer.networks
+    assert cvae is networks.cvae and detector is networks.detector
+    accepted, ones = rows[:80], torch.ones(80)
+    fooled = (-detector.score(accepted)).mean(), (-new_detector.score(accepted)).mean()
+    assert fooled[1] < fooled[0] - 0.5
+    with torch.no_grad():
+        errors = [net.loss(accepted, ones, generator()).reconstruction for net in (cvae, new_cvae)]
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_second_selection_keeps_away_from_accepted_rows(trained, environment):
+    """Though what it proposes again has the larger reward."""
+    Z, y, _ = trained
+    x = 4.5 * torch.cat([torch.eye(Z.shape[1]), -torch.eye(Z.shape[1])])
+    alike = x[: len(x) // 2] + 1e-3
+    zero = torch.zeros(len(x) + len(alike))
+    score = torch.cat([zero[: len(x)], zero[: len(alike)] + 0.5])
+    score[: len(alike)] = 0.6
+    reward = Reward(score, score, zero, zero, zero, zero == 0, 2.0)
+
+    class Same(Proposer):
+        def propose(self, count, weight, generator):
+            return Candidates(torch.cat([x, alike]), reward, zero[:, None], {})
+
+    episodes = Episodes(y, len(x), 2, 0, "search")
+    rows, _ = run_episodes(episodes, environment, Same(environment), generator(), Journal())
+    assert len(rows) == len(x)
+    apart = torch.cdist(rows, rows).fill_diagonal_(torch.inf)
+    assert apart.min() > 1
+
+
+def test_the_share_of_gradient_actions_falls(trained, monkeypatch):
+    shares, play = [], LatentAgent.play
+
+    def spy(agent, environment, count, weight, gradient_share, generator):
+        shares.append(gradient_share)
+        return play(agent, environment, count // 8, weight, gradient_share, generator)
+
+    monkeypatch.setattr(LatentAgent, "play", spy)
+    made(trained, "rl", n_synthetic=30, n_episodes=3)
+    assert shares == pytest.approx([0.5, 0.3, 0.18])
+    shares.clear()
+    made(trained, "rl", n_synthetic=10, n_episodes=1, policy_settings={"warm_up": False})
+    assert shares == [0]
 
 
 @pytest.mark.parametrize("kind", GENERATORS)

@@ -338,3 +338,18 @@ def test_pickle_round_trip(fitted, tmp_path):
     joblib.dump(model, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
     assert np.array_equal(again.decision_function(X_test), model.decision_function(X_test))
+
+
+def test_a_detector_in_memory_that_cannot_be_written_to_is_saved(fitted, tmp_path):
+    """Where a joblib file is mapped into memory; torch warns of such arrays."""
+    model, _, X_test, _, _ = fitted
+    joblib.dump(model, tmp_path / "model.joblib")
+    mapped = joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+    assert not mapped.decision_scores_.flags.writeable
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mapped.save(tmp_path / "model.pt")
+        scores = mapped.decision_function(X_test)
+        mapped.predict_proba(X_test)
+        mapped.explain(X_test[:2])
+    assert np.array_equal(SwiftHydra.load(tmp_path / "model.pt").decision_function(X_test), scores)

@@ -168,12 +168,37 @@ def test_every_expert_and_the_router_learn(rows):
     assert (load > 0.02 * load.sum()).all()  # no winner takes all
     block = Mamba(16, d_state=4)
     # An expert's weights are a plain Mamba block's.
-    block.load_state_dict(mixture.experts.expert_block(2))
+    named = {name.replace("/", "."): value for name, value in mixture.experts.mamba.items()}
+    block.load_state_dict({name: value[2] for name, value in named.items()})
     tokens = torch.randn(3, 4, 16)
-    stacked = {name.replace("/", "."): value[2:3] for name, value in mixture.experts.mamba.items()}
+    stacked = {name: value[2:3] for name, value in named.items()}
     torch.testing.assert_close(
         block(tokens), mamba_mixer(stacked, tokens[None])[0], rtol=1e-4, atol=1e-5
     )
+
+
+def test_the_balance_loss_evens_the_load(rows):
+    def variation(**recipe):
+        losses = Losses()
+        for seed in (0, 1):
+            trained_mixture(*rows, seed, steps=150, journal=losses, **recipe)
+        return np.mean([step["balance_loss"] for step in losses.steps[75:150] + losses.steps[225:]])
+
+    assert variation() < 0.7 * variation(balance_weight=0.0)
+
+
+def test_the_experts_own_loss_lets_none_starve(rows):
+    """With one expert a row, each of eight would learn from an eighth of them."""
+
+    def worst(**recipe):
+        mixture = trained_mixture(*rows, steps=60, mixture={"n_experts": 8, "k": 1}, **recipe)
+        with torch.no_grad():
+            logits = mixture(rows[0]).expert_logits  # (E, n)
+        target = rows[1].float().expand_as(logits)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits
+        return float(loss(logits, target, reduction="none").mean(1).max())
+
+    assert worst() < 0.8 * worst(own_weight=0.0)
 
 
 def test_training_leaves_every_parameter_memory_of_its_own(rows):

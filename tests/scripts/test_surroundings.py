@@ -1,14 +1,20 @@
 """The class in somebody else's program: torch's modes, settings, fits that are cut off, files."""
 
+import copy
+import os
 import threading
+from dataclasses import fields
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from helpers import SHORT_FIT, made_table
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from swift_hydra import SwiftHydra
+from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
 
 X, y = made_table(120, 4, 12)
@@ -35,8 +41,23 @@ def float64():
     return Default()
 
 
+def low_precision():
+    """bfloat16 in products, as torch.set_float32_matmul_precision allows it."""
+
+    class Products:
+        def __enter__(self):
+            torch.set_float32_matmul_precision("medium")
+
+        def __exit__(self, *error):
+            assert torch.get_float32_matmul_precision() == "medium"
+            torch.set_float32_matmul_precision("highest")
+
+    return Products()
+
+
 MODES = {
     "float64": float64,
+    "low_precision": low_precision,
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
@@ -56,6 +77,33 @@ def test_the_callers_torch_modes_change_nothing(mode, scores, tmp_path):
             model.save(tmp_path / "model.pt")
             again = SwiftHydra.load(tmp_path / "model.pt").decision_function(X)
             assert np.array_equal(again, model.decision_function(X))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_the_precision_of_products_is_kept_and_given_back():
+    """By either of torch's names for it, and to a child that is forked meanwhile."""
+    backend = torch.backends.mkldnn.matmul
+    try:
+        for precision in ("medium", "high"):
+            torch.set_float32_matmul_precision(precision)
+            before = backend.fp32_precision
+            with own_modes():
+                assert torch.get_float32_matmul_precision() == "highest"
+                child = os.fork()
+                if not child:
+                    os._exit(torch.get_float32_matmul_precision() != precision)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert torch.get_float32_matmul_precision() == precision
+            assert backend.fp32_precision == before
+        torch.set_float32_matmul_precision("highest")
+        backend.fp32_precision = "bf16"
+        with own_modes():
+            assert backend.fp32_precision == "ieee"
+        assert backend.fp32_precision == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        backend.fp32_precision = "none"
 
 
 def test_threads_under_another_default_type(scores):
@@ -159,6 +207,51 @@ def test_settings_from_a_search_are_saved(tmp_path):
     loaded = SwiftHydra.load(tmp_path / "model.pt")
     assert np.array_equal(loaded.decision_function(X), model.decision_function(X))
     assert loaded.policy_settings == {"warm_up": True, "quantile": 0.8}
+
+
+# Every setting that is a number, at one that uint8 holds, or a share.
+WHOLE = {name: int(value) for name, value in SHORT_FIT.items()}
+WHOLE |= {"random_state": 3, "n_experts": 4, "k": 2, "max_normals": 100, "max_centres": 40}
+SHARES = {"beta": 0.375, "synthetic_share": 0.25, "unlike_weight": 0.375, "verify": 0.25}
+SHARES |= {"contamination": 0.1875, "false_alarms": 0.1875}  # all of them exact in any type
+
+
+def test_all_settings_that_are_numbers_are_tried_as_other_numbers():
+    bounded = [f.name for f in fields(SwiftHydra) if f.metadata.get("low") is not None]
+    assert {*bounded, "n_experts", "contamination"} == {*WHOLE, *SHARES}
+
+
+@pytest.fixture(scope="module")
+def in_pythons_numbers():
+    return SwiftHydra(fast=True, **WHOLE, **SHARES).fit(X, y)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("whole", "real"),
+    [(np.uint8, np.float16), (np.int16, np.float32), (np.uint8, Fraction)],
+)
+def test_numbers_of_any_type_are_the_numbers_that_they_are(
+    whole, real, in_pythons_numbers, tmp_path
+):
+    given = {name: whole(value) for name, value in WHOLE.items()}
+    given |= {name: real(value) for name, value in SHARES.items()}
+    model = SwiftHydra(fast=True, **given)
+    assert clone(model).get_params()["unlike_weight"] is given["unlike_weight"]
+    model.fit(X, y).save(tmp_path / "model.pt")
+    assert model.k is given["k"] and type(model.settings_["k"]) is int
+    plainly = copy.deepcopy(in_pythons_numbers)
+    scores, threshold = plainly.decision_function(X), plainly.threshold_
+    for same in (model, SwiftHydra.load(tmp_path / "model.pt")):
+        assert np.array_equal(same.decision_function(X), scores)
+        assert np.array_equal(same.decision_function(X, chunk_rows=whole(90)), scores)
+        assert same.threshold_ == threshold
+    for setter, share in (("contamination", 0.25), ("false_alarms", 0.125), ("verify", 0.5)):
+        getattr(model, f"set_{setter}")(real(share)).save(tmp_path / "model.pt")
+        getattr(plainly, f"set_{setter}")(share)
+        for same in (model, SwiftHydra.load(tmp_path / "model.pt")):
+            assert same.threshold_ == plainly.threshold_
+            assert np.array_equal(same.decision_function(X), plainly.decision_function(X))
 
 
 def test_what_is_set_after_a_fit_waits_for_the_next(tmp_path):

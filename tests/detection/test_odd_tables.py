@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, telling
-from SwiftHydra import SwiftHydra
+from swift_hydra.SwiftHydra import SwiftHydra
 
 
 def split(make, seed, n=(500, 25), n_new=(1000, 100)):

@@ -114,8 +114,7 @@ class KernelExpert:
         rows, target = self._learn(X, y, rng, max_centres, scaled)
         predicted = self._choose_ridge(target, left_out.groups[rows])
         if views is not None:
-            again = rng if few and scaled else None
-            return self._without_folds(target, rows, left_out.folds, views, again)
+            return self._without_folds(target, rows, left_out.folds, views, rng if few else None)
         scores = np.empty(len(X))
         others = np.setdiff1d(np.arange(len(X)), rows)
         self._score_into(scores, X, others)
@@ -146,8 +145,9 @@ class KernelExpert:
     def _without_folds(self, target, rows, folds, views, rng=None):
         """Scores (n,) of the rows of each fold by a fit to the centres of all others.
 
-        With a numpy Generator scales are learned from these alone.
+        With a numpy Generator scales are learned from these alone, where there are any.
         """
+        scaled = (self.scale != 1).any()
         scores = np.zeros(len(folds))
         for fold in np.unique(folds):
             X = views(fold)
@@ -157,6 +157,8 @@ class KernelExpert:
             part = copy.copy(self)
             part.centres = X[rows[kept]].astype(np.float64)
             if rng is not None:
+                part.scale = np.ones(X.shape[1])
+            if rng is not None and scaled:
                 part._learn_scale(target[kept], rng)
             part._solve(target[kept], self.ridge)
             part._score_into(scores, X, np.flatnonzero(folds == fold))

@@ -117,3 +117,16 @@ def test_principal_scores_are_of_one_spread_and_row_by_row_the_same(shape):
     assert np.array_equal(again(Z), all_rows)
     if shape == (300, 5):  # four of them wide enough for the ridge not to matter
         assert np.allclose(all_rows[:, :2].std(0), 1, atol=0.05)
+
+
+@pytest.mark.parametrize("n, d", [(8, 55), (6, 22), (12, 40)])
+@pytest.mark.parametrize("n_kinds", [3, 5, 100])
+def test_fewer_rows_than_columns(n, d, n_kinds):
+    """Without a fold there are fewer directions than with it, also where rows come again."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        kinds = rng.integers(0, 2, (n_kinds, d)).astype(float)
+        X = kinds[rng.integers(0, n_kinds, n)] if n_kinds < 100 else rng.normal(size=(n, d))
+        y = (rng.permutation(n) < max(1, n - 5)).astype(int)
+        model = SwiftHydra(random_state=seed, majority_anomalies=True, **SHORT_FIT).fit(X, y)
+        assert np.isfinite(model.decision_function(X)).all()

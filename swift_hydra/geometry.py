@@ -10,6 +10,7 @@ Shapes: n rows, d features, m distinct reference rows.
 import hashlib
 
 import numpy as np
+import scipy.linalg
 
 from swift_hydra.compiled import MORE, available, nearest_rows
 
@@ -313,3 +314,16 @@ def effective_rank(X):
     share = values / max(values.sum(), 1e-300)
     share = share[share > 1e-15]  # what rounding leaves
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 1.0
+
+
+def principal_axes(rows):
+    """Standard deviations (r,) of centred rows (n, d) along their axes (r, d), the widest first.
+
+    numpy's way of it is fast, and gives up on some matrices; the older one does not.
+    """
+    rows = rows / np.sqrt(len(rows))
+    try:
+        _, root, axes = np.linalg.svd(rows, full_matrices=False)
+    except np.linalg.LinAlgError:
+        _, root, axes = scipy.linalg.svd(rows, full_matrices=False, lapack_driver="gesvd")
+    return root, axes

@@ -17,6 +17,7 @@ from swift_hydra.geometry import (
     copies,
     effective_rank,
     mean_of_first,
+    principal_axes,
     shares,
     unbend,
 )
@@ -198,3 +199,16 @@ def test_a_mean_of_many_needs_no_order(monkeypatch):
     assert np.array_equal(neighbours.mean_distance(rows[3:5], 300, others=True), means[3:5])
     monkeypatch.setattr(geometry, "MANY", 10**9)
     assert np.allclose(neighbours.mean_distance(rows, 300, others=True), means, rtol=1e-12)
+
+
+def test_axes_where_the_fast_way_gives_up(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(50, 6)) * np.geomspace(10, 0.1, 6)
+    root, axes = principal_axes(rows)
+
+    def gives_up(*args, **how):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", gives_up)
+    again, same = principal_axes(rows)
+    assert np.allclose(again, root) and np.allclose(np.abs(np.sum(same * axes, axis=1)), 1)

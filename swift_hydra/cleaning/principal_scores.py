@@ -9,6 +9,8 @@ Shapes: n rows, d columns, r = min(n, d) directions.
 
 import numpy as np
 
+from swift_hydra.geometry import principal_axes
+
 RIDGE = 1e-3  # of the mean variance, added to that along every direction
 LEAST = 1e-9  # variance: less is what cancels
 WIDE = 1024  # columns; of a wider table so many rows make the directions: nothing is cubic in them
@@ -36,8 +38,7 @@ class PrincipalScores:
         if rows.shape[1] > WIDE:
             rows = rows[:: -(-len(rows) // WIDE)]
         mean = rows.mean(0)
-        rows = (rows - mean) / np.sqrt(len(rows))
-        _, root, directions = np.linalg.svd(rows, full_matrices=False)
+        root, directions = principal_axes(rows - mean)
         variance = np.square(root)
         variance += RIDGE * variance.sum() / rows.shape[1] + LEAST
         return cls(mean, directions / np.sqrt(variance)[:, None])

@@ -16,7 +16,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.geometry import ROUNDING, Neighbours, squared_distances
+from swift_hydra.geometry import ROUNDING, Neighbours, principal_axes, squared_distances
 
 FAR = 20  # neighbours
 TRUSTED = 2000  # reference rows of :class:`Near`: bounds its n r d
@@ -134,7 +134,7 @@ class Whitening:
         rows = rows[:: self.step]
         self.n_rows, self.mean = len(rows), rows.mean(0)
         rows = rows - self.mean
-        _, root, directions = np.linalg.svd(rows / np.sqrt(len(rows)), full_matrices=False)
+        root, directions = principal_axes(rows)
         variance = np.square(root)
         least = RIDGE * variance.sum() / rows.shape[1] + LEAST
         # Whole vectors of numbers: products of others are rounded by a row's place in its batch.

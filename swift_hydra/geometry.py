@@ -316,6 +316,15 @@ def effective_rank(X):
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 1.0
 
 
+def filled(a, rows, columns):
+    """An array (n, m) with zeros up to a multiple of so many rows and columns.
+
+    Whole vectors of numbers: products of others are rounded by a row's place in its batch.
+    """
+    n, m = a.shape
+    return np.pad(a, ((0, -n % rows), (0, -m % columns)))
+
+
 def principal_axes(rows):
     """Standard deviations (r,) of centred rows (n, d) along their axes (r, d), the widest first.
 

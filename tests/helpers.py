@@ -147,3 +147,14 @@ class Losses(Journal):
 
     def step(self, stage, n_done, n_steps, **losses):
         self.steps.append(losses)
+
+
+def written(frame, folder, kind):
+    """Path of a data frame's file, "csv" or "parquet"."""
+    path = folder / f"t.{kind}"
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    return path

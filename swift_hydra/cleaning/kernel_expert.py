@@ -13,6 +13,7 @@ Shapes: n rows, d features, m centres (training rows that carry a coefficient).
 """
 
 import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ SCALE_RIDGE = 0.3  # while scales are learned
 CANCELLED = 1e-13  # of the squared length of two rows
 SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
-FEW_ROWS = 50  # times the columns: of fewer rows the scales can know each row's label
+FEW_ROWS = 50  # times the columns: of fewer rows scales of all of them know each one's label
 SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's cache
 COPIED_ROWS = 65536  # training rows scored at a time: a copy of all of them could be gigabytes
 
@@ -114,7 +115,8 @@ class KernelExpert:
         rows, target = self._learn(X, y, rng, max_centres, scaled)
         predicted = self._choose_ridge(target, left_out.groups[rows])
         if views is not None:
-            return self._without_folds(target, rows, left_out.folds, views, rng if few else None)
+            learn = partial(KernelExpert._learn_scale, scaled=scaled, rng=rng) if few else None
+            return self._without_folds(target, rows, left_out.folds, views, learn)
         scores = np.empty(len(X))
         others = np.setdiff1d(np.arange(len(X)), rows)
         self._score_into(scores, X, others)
@@ -137,17 +139,14 @@ class KernelExpert:
         rows = np.concatenate([normals, anomalies])
         self.centres = X[rows].astype(np.float64)
         target = np.where(y[rows] == 1, 1.0, -1.0)
-        self.scale = np.ones(X.shape[1])
-        if scaled:
-            self._learn_scale(target, rng)
+        self._learn_scale(target, scaled, rng)
         return rows, target
 
-    def _without_folds(self, target, rows, folds, views, rng=None):
+    def _without_folds(self, target, rows, folds, views, learn=None):
         """Scores (n,) of the rows of each fold by a fit to the centres of all others.
 
-        With a numpy Generator scales are learned from these alone, where there are any.
+        Its scales are what ``learn`` finds from these alone, or those of all rows.
         """
-        scaled = (self.scale != 1).any()
         scores = np.zeros(len(folds))
         for fold in np.unique(folds):
             X = views(fold)
@@ -156,10 +155,8 @@ class KernelExpert:
                 continue  # nothing is known: 0, as likely the one as the other
             part = copy.copy(self)
             part.centres = X[rows[kept]].astype(np.float64)
-            if rng is not None:
-                part.scale = np.ones(X.shape[1])
-            if rng is not None and scaled:
-                part._learn_scale(target[kept], rng)
+            if learn is not None:
+                learn(part, target[kept])
             part._solve(target[kept], self.ridge)
             part._score_into(scores, X, np.flatnonzero(folds == fold))
         return scores
@@ -229,9 +226,11 @@ class KernelExpert:
         _, self.ridge, self.alpha, left_out = best
         return left_out
 
-    def _learn_scale(self, target, rng):
-        """Scales from the mean squared gradient of a fit at some of its centres."""
+    def _learn_scale(self, target, scaled, rng):
+        """Scales from a fit's mean squared gradient at some centres; ones if not ``scaled``."""
         self.scale = np.ones(self.centres.shape[1])
+        if not scaled:
+            return
         self._solve(target, SCALE_RIDGE)  # which ridge is best hardly matters to the scales
         at = self.centres[rng.permutation(len(self.centres))[:GRADIENT_ROWS]]
         distance = self._distance(at)  # (g, m)

@@ -9,13 +9,12 @@ Shapes: n rows, d columns, r = min(n, d) directions.
 
 import numpy as np
 
-from swift_hydra.geometry import principal_axes
+from swift_hydra.geometry import filled, principal_axes
 
 RIDGE = 1e-3  # of the mean variance, added to that along every direction
 LEAST = 1e-9  # variance: less is what cancels
 WIDE = 1024  # columns; of a wider table so many rows make the directions: nothing is cubic in them
-VECTOR = 16  # rows, columns and directions are filled up to whole vectors of numbers: products of
-# others are rounded by a row's place in its batch
+VECTOR = 16  # products are of multiples of so many rows, columns and directions
 
 
 class PrincipalScores:
@@ -29,7 +28,7 @@ class PrincipalScores:
     def __init__(self, mean, directions):
         self.mean = mean
         self.directions = directions
-        self._filled = _filled(_filled(directions).T)  # (d', r')
+        self._filled = filled(directions.T, VECTOR, VECTOR)  # (d', r')
 
     @classmethod
     def fit(cls, Z):
@@ -46,15 +45,9 @@ class PrincipalScores:
     def __call__(self, Z):
         """(n, r) float64 of rows (n, d); row by row the same."""
         n = len(Z)
-        rows = _filled(np.asarray(Z, dtype=np.float64) - self.mean)
+        rows = filled(np.asarray(Z, dtype=np.float64) - self.mean, VECTOR, VECTOR)
         return (rows @ self._filled)[:n, : len(self.directions)]
 
     def snapshot(self):
         """Arrays."""
         return {"mean": self.mean, "directions": self.directions}
-
-
-def _filled(a):
-    """An array (n, m) with zeros up to whole vectors of rows and columns."""
-    n, m = a.shape
-    return np.pad(a, ((0, -n % VECTOR), (0, -m % VECTOR)))

@@ -25,6 +25,7 @@ from swift_hydra.detection.evidence import Columns, Evidence, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
 from swift_hydra.detection.one_class import Far, Near
 from swift_hydra.detection.pvalue import (
+    USUAL,
     MergedPValue,
     bounded,
     known_or_unlike,
@@ -51,7 +52,7 @@ KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
 KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directions"))
 # Left-out AUC-ROC of the mixture and of the kernels before any anomaly is known: along directions
 # less than over columns.
-USUAL = (0.8, 0.8, 0.8, 0.8, 0.7)
+USUAL_EACH = (*[USUAL] * len(KERNELS), 0.7)
 
 
 def shown(columns, names):
@@ -101,14 +102,14 @@ class Seen(NamedTuple):
         if features:
             X = beside(self.Z, self.columns.all, names)
             synthetic = beside(self.synthetic, self.synthetic_columns.all, names)
-        views = (shown(part.without, names) for part in (self.columns, self.synthetic_columns))
-        views = list(views)
+        both = (self.columns, self.synthetic_columns)
+        views, synthetic_views = (shown(part.without, names) for part in both)
         folds, coded = self.left_out.folds, np.flatnonzero(self.left_out.coded)
         # A fresh row finds all others around it, and so does a row that is left out. But what is
         # left of a code without a row tells its label: its whole fold is left out there.
         left_out = X.clone()
-        left_out[coded] = with_view(X[coded], views[0][folds[coded], coded])
-        return Examples(X, self.labels, synthetic, folds, *views, left_out)
+        left_out[coded] = with_view(X[coded], views[folds[coded], coded])
+        return Examples(X, self.labels, synthetic, folds, views, synthetic_views, left_out)
 
 
 class KnownSide:
@@ -299,7 +300,7 @@ class Judgement:
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        known = MergedPValue.fit(experts[normal], telling(experts, y, USUAL))
+        known = MergedPValue.fit(experts[normal], telling(experts, y, USUAL_EACH))
         unlike = MergedPValue.fit(one_class[normal])
         self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
         self.shapes = [*map(shrunken_shape, self._sides(experts[~normal], one_class[~normal]))]

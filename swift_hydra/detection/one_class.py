@@ -16,7 +16,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.geometry import ROUNDING, Neighbours, principal_axes, squared_distances
+from swift_hydra.geometry import ROUNDING, Neighbours, filled, principal_axes, squared_distances
 
 FAR = 20  # neighbours
 TRUSTED = 2000  # reference rows of :class:`Near`: bounds its n r d
@@ -137,15 +137,14 @@ class Whitening:
         root, directions = principal_axes(rows)
         variance = np.square(root)
         least = RIDGE * variance.sum() / rows.shape[1] + LEAST
-        # Whole vectors of numbers: products of others are rounded by a row's place in its batch.
-        self.directions = torch.from_numpy(_filled(directions, COLUMNS, COLUMNS))
+        self.directions = torch.from_numpy(filled(directions, COLUMNS, COLUMNS))
         self.beyond = least**-0.5  # along what no row spans
         self.scale = torch.zeros(len(self.directions), dtype=torch.float64)
         self.scale[: len(variance)] = torch.from_numpy((variance + least) ** -0.5 - self.beyond)
 
     def __call__(self, Z):
         """Rows (n, d) as a float64 tensor, columns of zeros beside it."""
-        Z = torch.from_numpy(_filled(np.asarray(Z, dtype=np.float64), 1, COLUMNS))
+        Z = torch.from_numpy(filled(np.asarray(Z, dtype=np.float64), 1, COLUMNS))
         return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
 
     def without(self, Z, own):
@@ -185,7 +184,7 @@ class Near:
     def score(self, Z, others=False):
         """Logarithms of the distances, (n, 2); ``others`` leaves a row's own copies out."""
         n = len(Z)
-        Z = _filled(np.asarray(Z, dtype=np.float64), ROWS, 1)
+        Z = filled(np.asarray(Z, dtype=np.float64), ROWS, 1)
         out = np.empty((len(Z), 2))
         for start in range(0, len(Z), BLOCK):
             part = slice(start, start + BLOCK)
@@ -216,9 +215,3 @@ class Near:
     def snapshot(self):
         """Arrays and plain values."""
         return {"reference": self.reference, "width": self.smoother.width}
-
-
-def _filled(a, rows, columns):
-    """An array (n, m) with zeros up to a multiple of so many rows and columns."""
-    n, m = a.shape
-    return np.pad(a, ((0, -n % rows), (0, -m % columns)))

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import made_table
+from helpers import made_table, written
 
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, stream_table
@@ -216,12 +216,7 @@ def test_other_names_in_a_file_to_score_are_said_where_names_were_given(tmp_path
 def test_names_in_other_cases_are_taken_by_name_or_told(tmp_path, kind, header, taken):
     names = ["a", "b"]
     frame = pandas.DataFrame([[*range(1, header.count(",") + 2)]], columns=header.split(","))
-    path = tmp_path / f"t.{kind}"
-    if kind == "parquet":
-        pytest.importorskip("pyarrow")
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
+    path = written(frame, tmp_path, kind)
     stream = stream_table(path, names, len(names), how=How(named=True))
     if isinstance(taken, str):
         with pytest.raises(InputError, match=taken):

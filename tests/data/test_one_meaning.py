@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT_FIT, made_table
+from helpers import SHORT_FIT, made_table, written
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.normal_scores import NormalScores
@@ -32,16 +32,6 @@ LABELS = (ROWS % 6 == 0).astype(int)
 
 def load(path, **settings):
     return load_dataset(str(path), settings=ColumnSettings(**settings))
-
-
-def written(frame, folder, kind):
-    path = folder / f"t.{kind}"
-    if kind == "parquet":
-        pytest.importorskip("pyarrow")
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
-    return path
 
 
 # --- accents --------------------------------------------------------------------------------------

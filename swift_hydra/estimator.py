@@ -26,6 +26,8 @@ from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 CHUNK_ROWS = 65536  # rows scored at a time at most
+NEARLY_ALL = 0.8  # of new rows above the threshold: hardly all of them are anomalies
+ENOUGH = 30  # new rows; fewer may well all be anomalies
 EXPLAINED_ROWS = 1024  # rows with a column replaced that are scored at a time, of several columns
 
 
@@ -288,9 +290,38 @@ class TableDetector(BaseEstimator):
         return np.column_stack([1 - anomaly, anomaly])
 
     def predict(self, X):
-        """(n,) labels of ``classes_``: the second, 1, for scores above ``threshold_``."""
+        """(n,) labels of ``classes_``: the second, 1, for scores above ``threshold_``.
+
+        Warns where that is nearly all of many rows: they are hardly of the training rows' kind.
+        """
         above = self.decision_function(X) > self.threshold_
+        note = self.unlike_training(int(above.sum()), len(above))
+        if note:
+            warnings.warn(f"X: {note}{self._most_outside(X)}", UserWarning, stacklevel=2)
         return self.classes_[above.astype(np.int64)]
+
+    def unlike_training(self, n_above, n_rows):
+        """A line where nearly all of many new rows are above the threshold, else None."""
+        usual = float((self.normal_scores_ > self.threshold_).mean())
+        if n_rows < ENOUGH or n_above < max(NEARLY_ALL, 2 * usual) * n_rows:
+            return None
+        return (
+            f"{n_above} of {n_rows} rows are above the threshold, {100 * usual:.2g} % of normal "
+            "rows like the training's would be: unless anomalies were picked, compare with the "
+            "training table (units, order of the columns, drift) or train again"
+        )
+
+    def _most_outside(self, X):
+        """The column that lies outside the training range in most rows, in words."""
+        table = self._table(X).take(slice(0, self.default_chunk_rows()))
+        share = self.columns_.outside(table, self.columns_.prepare(table)).mean(0)
+        j = int(share.argmax())
+        if share[j] < 0.5:
+            return ""
+        return (
+            f"; column {self.columns_.names[j]!r} is outside its training range "
+            f"({self.columns_.range_of(j)}) in {100 * share[j]:.0f} % of them"
+        )
 
     def p_values(self, X):
         """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.

@@ -193,7 +193,8 @@ def main(argv, load):
 
     with contextlib.suppress(BrokenPipeError):
         _write_scores(config, write)
-    for line in tally.warnings():
+    note = detector.unlike_training(tally.n_above, tally.n_rows)
+    for line in [*tally.warnings(), *([f"warning: {note}"] if note else [])]:
         print(printable(line), file=sys.stderr)
     if not config.quiet:
         _say(tally, time.perf_counter() - start, detector.threshold_, config.out)

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import ROUNDING, LeaveOut
 from swift_hydra.data.table import as_table
+from swift_hydra.detection.full import Judgement
 from swift_hydra.geometry import copies
 
 
@@ -73,6 +74,24 @@ def test_left_out_scores_know_no_label_where_few_values_are(kind):
         model = SwiftHydra(random_state=seed, trust_normals=True, **SHORT_FIT).fit(X, y)
         aucs.append(roc_auc_score(y, model.decision_scores_))
     assert abs(np.mean(aucs) - 0.5) < 0.07, aucs  # a standard error is .02 to .03
+
+
+def test_distances_of_codes_know_no_label(monkeypatch):
+    """A known anomaly is none of the normals around it: one less is too few (AUC-ROC .69)."""
+    aucs = []
+
+    def fit(cls, experts, one_class, y, weight):
+        aucs.append(roc_auc_score(y, one_class[:, 0]))
+        return join(cls, experts, one_class, y, weight)
+
+    join = Judgement.fit.__func__
+    monkeypatch.setattr(Judgement, "fit", classmethod(fit))
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = rng.integers(0, 5, (300, 3)).astype(float)  # 125 codes
+        y = (rng.permutation(300) < 60).astype(int)
+        SwiftHydra(random_state=seed, trust_normals=True, **SHORT_FIT).fit(X, y)
+    assert abs(np.mean(aucs) - 0.5) < 0.06, aucs  # a standard error is .021
 
 
 def test_a_table_that_holds_every_row_twice_raises_no_more_alarms():

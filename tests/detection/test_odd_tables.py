@@ -1,5 +1,7 @@
 """Odd tables: noise columns, narrow directions, drift, templates, one expert that sees."""
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers import SHORT_FIT
@@ -65,6 +67,23 @@ def test_where_all_rows_drift_away_the_known_anomalies_still_rank_first():
     X[y == 1, 3] -= 1.5
     model = SwiftHydra(**SHORT_FIT).fit(X[:600], y[:600])
     assert roc_auc_score(y[600:], model.decision_function(X[600:])) > 0.75  # .66 before
+    with pytest.warns(UserWarning, match=r"rows are above the threshold, .*column 'x0' is outside"):
+        model.predict(X[2000:])
+
+
+def test_rows_unlike_the_training_rows_are_not_flagged_without_a_word():
+    """A sign that changed: no column is outside its range, all rows are flagged."""
+    rng = np.random.default_rng(0)
+    X = rng.choice([-1, 1], (400, 1)) + 0.05 * rng.normal(size=(400, 4))
+    y = (np.arange(400) < 20).astype(int)
+    X[y == 1, 3] += 1
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.predict(X).mean() < 0.2
+        model.predict(X[y == 1])  # of twenty rows all may be anomalies
+    with pytest.warns(UserWarning, match="of 400 rows are above the threshold"):
+        model.predict(X * [1, -1, 1, 1])
 
 
 def test_neither_side_is_surer_than_the_normals_are_many():

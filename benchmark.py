@@ -63,7 +63,8 @@ FIXED = ("datasets", "seeds", "protocols", "methods", "max_rows")
 FIXED += ("time_limit", "memory_limit", "report", "figures", "speed", "parts", "dirty")
 
 # Each of them does its own and stops.
-IDLE = [("report", True, ("speed", "dirty")), ("speed", True, ("dirty",))]
+CELLS = ("datasets", "seeds", "protocols", "methods")
+IDLE = [("report", True, ("speed", "dirty", *CELLS)), ("speed", True, ("dirty",))]
 
 
 @dataclass

@@ -4,6 +4,7 @@
 """
 
 import copy
+import math
 import os
 import warnings
 from dataclasses import replace
@@ -294,10 +295,11 @@ class TableDetector(BaseEstimator):
 
         Warns where that is nearly all of many rows: they are hardly of the training rows' kind.
         """
-        above = self.decision_function(X) > self.threshold_
+        table = self._table(X)
+        above = self.decision_function(table) > self.threshold_
         note = self.unlike_training(int(above.sum()), len(above))
         if note:
-            warnings.warn(f"X: {note}{self._most_outside(X)}", UserWarning, stacklevel=2)
+            warnings.warn(f"X: {note}{self._most_outside(table)}", UserWarning, stacklevel=2)
         return self.classes_[above.astype(np.int64)]
 
     def unlike_training(self, n_above, n_rows):
@@ -305,16 +307,22 @@ class TableDetector(BaseEstimator):
         usual = float((self.normal_scores_ > self.threshold_).mean())
         if n_rows < ENOUGH or n_above < max(NEARLY_ALL, 2 * usual) * n_rows:
             return None
+        flagged = getattr(self, "labels_", np.zeros(1)).mean()  # an exported one has none
+        if n_above <= n_rows * flagged + 3 * (n_rows * flagged * (1 - flagged)) ** 0.5:
+            return None  # mostly anomalies, as the training table is
         return (
             f"{n_above} of {n_rows} rows are above the threshold, {100 * usual:.2g} % of normal "
             "rows like the training's would be: unless anomalies were picked, compare with the "
             "training table (units, order of the columns, drift) or train again"
         )
 
-    def _most_outside(self, X):
+    def _most_outside(self, table):
         """The column that lies outside the training range in most rows, in words."""
-        table = self._table(X).take(slice(0, self.default_chunk_rows()))
-        share = self.columns_.outside(table, self.columns_.prepare(table)).mean(0)
+        n = self.default_chunk_rows()
+        parts = [table.take(slice(start, start + n)) for start in range(0, len(table), n)]
+        columns = self.columns_
+        share = sum(columns.outside(part, columns.prepare(part)).sum(0) for part in parts)
+        share = share / len(table)
         j = int(share.argmax())
         if share[j] < 0.5:
             return ""
@@ -337,8 +345,12 @@ class TableDetector(BaseEstimator):
     def p_values_of(self, scores):
         """The same of scores (n,) that are there already; those that are not finite are refused."""
         self._check_fitted()
-        if not np.isfinite(scores).all():
-            raise InputError("scores: some are not finite: give those of decision_function")
+        try:
+            scores = np.asarray(scores, dtype=np.float64)
+        except (TypeError, ValueError):
+            scores = np.array(np.nan)
+        if scores.ndim != 1 or not np.isfinite(scores).all():
+            raise InputError("scores: not all are finite numbers: give those of decision_function")
         m = len(self.normal_scores_)
         as_high = m - np.searchsorted(self.normal_scores_, scores, side="left")
         return (as_high + 1) / (m + 1)
@@ -372,6 +384,9 @@ class TableDetector(BaseEstimator):
         Args:
             share: of the rows that the detector scores again, 0 to 1, or None; returns itself.
         """
+        self._check_fitted()
+        if share is not None:
+            check_range("verify", share, 0, 1, whole=False)
         self.verify = share
         self._check_fitted()
         return self
@@ -393,7 +408,18 @@ class TableDetector(BaseEstimator):
         m = len(self.normal_scores_)
         # So many normals may score as high as a flagged row; -1 where m is too small for any.
         allowed = int(share * (m + 1) + 1e-9) - 1
-        return float(self.normal_scores_[m - 1 - allowed]) if allowed >= 0 else np.inf
+        if allowed >= 0:
+            return float(self.normal_scores_[m - 1 - allowed])
+        if share > 0:
+            digits = 10 ** (1 - math.floor(math.log10(1 / (m + 1))))
+            least = math.ceil(digits / (m + 1)) / digits  # up, or it would not be enough
+            warnings.warn(
+                f"false_alarms={share:g}: {m} normal rows cannot tell so rare an alarm, and no row "
+                f"is ever flagged: give {least:g} or more (--false-alarms, false_alarms)",
+                UserWarning,
+                stacklevel=4,
+            )
+        return np.inf
 
     # --- checkpoints ------------------------------------------------------------------------------
 

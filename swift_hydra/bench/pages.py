@@ -6,6 +6,7 @@ is in ``scores.py``.
 """
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 
@@ -23,11 +24,20 @@ from swift_hydra.bench.comparison import (
     title_of,
     without_copies,
 )
-from swift_hydra.bench.diagrams import draw_diagrams
+from swift_hydra.bench.diagrams import draw_all, draw_diagrams
 from swift_hydra.bench.dirty import KINDS
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
-from swift_hydra.bench.places import DIRTY, LABELS, PAGES, POLICY, PUBLISHED, RESULTS, SPEED
+from swift_hydra.bench.places import (
+    DIRTY,
+    LABELS,
+    PAGES,
+    POLICY,
+    PUBLISHED,
+    RECORDS,
+    RESULTS,
+    SPEED,
+)
 from swift_hydra.bench.policy import comparison, overview_rows, second_measures
 from swift_hydra.bench.published import published_means, published_per_set, read_published
 from swift_hydra.bench.records import key_of, load_records
@@ -307,7 +317,7 @@ def filled(text, tables):
 
 
 def write_report(records, figures=False):
-    """Write all tables.
+    """Write all tables: of the project's records into its pages, of others beside them.
 
     Args:
         records: folder of the records.
@@ -320,6 +330,8 @@ def write_report(records, figures=False):
     records = load_records(place)
     if not records:
         raise InputError(f"{place}: holds no record: give the folder of a sweep's records")
+    if Path(place).resolve() != RECORDS.resolve():
+        return _write_own(place, records, figures)
     lines, tables = sections(records)
     written = [RESULTS / "README.md"]
     write_bytes(written[0], ("\n".join(lines).rstrip() + "\n").encode())
@@ -328,3 +340,20 @@ def write_report(records, figures=False):
             write_bytes(page, filled(page.read_text(), tables).encode())
             written.append(page)
     return written + (draw_diagrams(measured_again(records), SWIFT_HYDRA) if figures else [])
+
+
+def _write_own(place, records, figures):
+    """One page and the figures of records that are not the project's, in their folder."""
+    lines = ["# Measured results", "", "Written by `python benchmark.py --report --records DIR`."]
+    found = {}
+    for protocol in sorted({record["protocol"] for record in records}):
+        scores = Scores(records, protocol)
+        if not scores.complete:
+            lines += ["", f"## {protocol}: no method has all cells"]
+            continue
+        found[protocol] = scores
+        reference = SWIFT_HYDRA if SWIFT_HYDRA in scores.complete else scores.best_first()[0]
+        lines += ["", *headline(scores, reference), *per_dataset(scores, reference)]
+    page = Path(place) / "README.md"
+    write_bytes(page, ("\n".join(lines).rstrip() + "\n").encode())
+    return [page, *(draw_all(found, place) if figures else [])]

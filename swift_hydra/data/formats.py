@@ -284,7 +284,8 @@ class CsvFile:
         pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
         names = self.names()
         commas = self.separator == ","
-        return find_decimal(pieces, self.path, [names[j] for j in keep], commas)
+        gaps = self.reading.gaps()
+        return find_decimal(pieces, self.path, [names[j] for j in keep], gaps, commas)
 
     def _rows(self, is_header):
         return _csv_rows(self.path, self.reading, is_header, self.least)
@@ -435,7 +436,8 @@ class ParquetFile(CsvFile):
             for _, columns, _ in self.pieces(texts, PIECE_ROWS):
                 yield [[cell or "" for cell in arrow_objects(column)] for column in columns]
 
-        return find_decimal(cells(), self.path, [self.header[j] for j in texts])
+        names = [self.header[j] for j in texts]
+        return find_decimal(cells(), self.path, names, self.reading.gaps())
 
     def pieces(self, keep, size):
         names = self.file.schema_arrow.names
@@ -473,8 +475,6 @@ class ParquetFile(CsvFile):
         if kind.startswith(("time", "date")):
             texts = cells.cast(self.arrow.string()).to_pylist()
             return ["" if text is None else re.sub(r"\.0+$", "", text) for text in texts]
-        if kind.startswith("fixed_size_binary"):
-            return ["" if cell is None else cell.hex() for cell in cells.to_pylist()]
         if kind in ("float", "halffloat"):  # .1 is meant as .1
             return [as_text(cell) for cell in np.asarray(cells)]
         return [_id_text(cell) for cell in arrow_objects(cells)]

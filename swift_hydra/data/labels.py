@@ -194,7 +194,7 @@ def _refuse_gaps(gap, cells, source, lines):
         shown = f" ({word!r}; --missing '' where it is a label)" if word else ""
         raise InputError(
             f"{source}: the labels are empty in {int(gap.sum())} rows, first in "
-            f"{place(first, lines)}{shown}: fill them (0 where nothing is known), or drop these "
+            f"{place(first, lines)}{shown}: fill them (-1 where nothing is known), or drop these "
             "rows"
         )
 

@@ -30,6 +30,7 @@ COMMA = re.compile(
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234: a thousand, or a little over one
 EITHER_POINT = re.compile(EITHER.pattern.replace(",\\d", r"\.\d"))
 SHORT = re.compile(r"0|[+-]?[1-9]\d{0,2}")  # a whole number without thousands
+ODD = re.compile(r"[^\d.,+\-\seE'\u2019]|\d-|\.\d*\.")  # what few numbers hold
 MOMENT = re.compile(r"\d{1,2}\.\d{2}")  # 12.58 is a time or a day where no other point is
 MARKED = (
     (b"\xff\xfe\0\0", "utf-32"),
@@ -258,13 +259,16 @@ class Marks:
 
     Attributes:
         text: some cell with a comma is no number.
+        words: some cell is neither a number nor a gap.
         comma: some comma is a decimal comma.
         point: some point is a decimal point.
         moment: all such numbers could be times or days.
     """
 
-    def __init__(self):
+    def __init__(self, gaps=frozenset(["", *MISSING])):
+        self.gaps = gaps
         self.text = False
+        self.words = False
         self.comma = False
         self.point = False
         self.moment = True
@@ -277,12 +281,19 @@ class Marks:
         """Look at more cells."""
         cells = dict.fromkeys(cells)
         joined = "\n".join(cells)
+        if not self.words and ODD.search(joined):
+            self.words = any(map(self._is_word, cells))
         if "," in joined and not self.text:
             self._look_at_commas(cells)
         if "." in joined and (self.moment or not self.point):
             self._look_at_points(cells)
         elif not self._short:
             self._short = any(SHORT.fullmatch(cell.strip()) for cell in cells)
+
+    def _is_word(self, cell):
+        if not ODD.search(cell):
+            return False
+        return number(cell, gaps=self.gaps) is None and number(cell, ",", self.gaps) is None
 
     def _look_at_commas(self, cells):
         for cell in cells:
@@ -321,22 +332,44 @@ class Marks:
         return self._either or grouped
 
 
-def find_decimal(pieces, path, names, parted_by_commas=False):
+def _of_numbers(marks, path, names):
+    """The decimal mark where some columns have commas and others points."""
+    numbers = [
+        (name, column)
+        for name, column in zip(names, marks, strict=True)
+        if not (column.words or column.text)
+    ]
+    commas = [name for name, column in numbers if column.comma]
+    points = [name for name, column in numbers if column.point and not column.moment]
+    if commas and points:
+        raise InputError(
+            f"{path}: column {commas[0]!r} has decimal commas, column {points[0]!r} decimal "
+            "points: write all numbers alike, or say which one is the decimal mark (--decimal , "
+            "or --decimal .): the others are texts then"
+        )
+    return "," if commas else "."
+
+
+def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
     """The decimal mark that all cells of some columns were written with.
+
+    Columns of numbers tell before those with words among them: versions have points everywhere.
 
     Args:
         pieces: an iterator over pieces of the columns, each d sequences of cells.
         path: the file, for messages.
         names: d names of the columns.
+        gaps: texts that stand for a gap.
         parted_by_commas: its cells are; who writes such files writes decimal points.
 
     Returns:
         A point or a comma, or None where no cell tells.
 
     Raises:
-        InputError: where 1,234 could be either and nothing else in the file tells.
+        InputError: where 1,234 could be either and nothing else in the file tells, and where some
+            columns of numbers have decimal commas and others decimal points.
     """
-    marks = [Marks() for _ in names]
+    marks = [Marks(gaps) for _ in names]
     for columns in pieces:
         for column, cells in zip(marks, columns, strict=True):
             column.look(cells)
@@ -344,6 +377,8 @@ def find_decimal(pieces, path, names, parted_by_commas=False):
     # Times and days of one column say nothing of the commas of another.
     point = bool(points) and (parted_by_commas or not all(column.moment for column in points))
     if any(column.comma for column in marks if not column.text):
+        if point and not parted_by_commas:
+            return _of_numbers(marks, path, names)
         return "," if not point else "."
     if point:
         return "."

@@ -95,7 +95,9 @@ class Columns:
             table: n rows as given.
             X: (n, d') the same rows, prepared.
         """
-        slack = 1e-4 * (self.high - self.low)  # a text file's rounding is no drift
+        # A text file's rounding is no drift, nor is that of a constant in another type.
+        digits = 4 * np.finfo(np.float32).eps * np.maximum(abs(self.low), abs(self.high))
+        slack = np.maximum(1e-4 * (self.high - self.low), np.where(self.high > self.low, 0, digits))
         beyond = (X < self.low - slack) | (X > self.high + slack)
         first = np.searchsorted(self.preparation.groups, np.arange(self.n_features))
         return np.logical_or.reduceat(beyond, first, axis=1) | self.preparation.unknown(table)

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from swift_hydra import benchmark
 from swift_hydra.bench import policy
 from swift_hydra.bench.by_labels import labels_table, leads_table
 from swift_hydra.bench.comparison import headline, without_copies
 from swift_hydra.bench.diagrams import diagram
 from swift_hydra.bench.methods import GROUPS
-from swift_hydra.bench.pages import filled, ladder, overview, sections
+from swift_hydra.bench.pages import filled, ladder, overview, sections, write_report
 from swift_hydra.bench.places import PAGES, PUBLISHED, RECORDS, RESULTS
 from swift_hydra.bench.published import published_means, published_per_set, read_published
-from swift_hydra.bench.records import load_records
+from swift_hydra.bench.records import as_line, load_records
 from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
+from swift_hydra.settings import InputError
 
 
 def made_records(methods, sets="abcdefgh", seeds=range(5), protocols=("seen",)):
@@ -231,6 +233,22 @@ def test_the_committed_pages_are_what_the_committed_records_give():
         assert any(f"<!-- {name} -->" in text for text in pages.values()), name
     for page, text in pages.items():
         assert filled(text, tables) == text, page
+
+
+def test_own_records_have_a_page_of_their_own(tmp_path):
+    """Of the project's pages none is touched by them."""
+    own = [r for r in load_records(RECORDS) if r["protocol"] == "few" and r["seed"] == 0]
+    few = [r for r in own if r["method"] in ("kNN", "CatBoost") and r["dataset"] < "2"]
+    (tmp_path / "few.jsonl").write_text("".join(map(as_line, few)))
+    before = {page: page.read_bytes() for page in (*PAGES, RESULTS / "README.md")}
+    assert write_report(tmp_path) == [tmp_path / "README.md"]
+    assert {page: page.read_bytes() for page in before} == before
+    page = (tmp_path / "README.md").read_text()
+    n = len({r["dataset"] for r in few})
+    assert f"## few: {n} sets, seeds 0" in page and "| CatBoost |" in page
+    assert "DevNet" not in page and "47_yeast" not in page
+    with pytest.raises(InputError, match="--seeds 0 has no effect with --report"):
+        benchmark.main(["--report", "--records", str(tmp_path), "--seeds", "0"])
 
 
 def test_the_words_on_the_policy_are_those_of_its_table():

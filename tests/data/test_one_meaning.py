@@ -286,7 +286,7 @@ def test_ids_of_parquet_stay_apart(tmp_path):
     expected = {
         "times": ["00:00:00.123456789", "00:00:00.123456790"],
         "bytes": ["0xff", "\\xff"],
-        "uuids": ["00" * 16, bytes(range(16)).hex()],
+        "uuids": ["0x" + "00" * 16, "0x" + bytes(range(16)).hex()],
         "floats": ["0.1", "0.2"],
     }
     path = tmp_path / "t.parquet"

@@ -80,6 +80,32 @@ def test_a_decimal_point_says_what_a_quoted_comma_is(tmp_path):
     assert load(path).X[0, 1] == 63141
 
 
+@pytest.mark.parametrize("code", ["beta-3", "1.0.3", "10.0.0.1", "v2"])
+@pytest.mark.parametrize(("mark", "other"), [(",", "."), (".", ",")])
+def test_codes_do_not_say_what_the_decimal_mark_is(tmp_path, code, mark, other):
+    """Versions in a table of decimal commas, and pairs in one of decimal points."""
+    cells = (code, f"1{other}1", f"2{other}0")
+    rows = lambda i: f"{cells[i % 3]};{i}{mark}5;{label(i)}"  # noqa: E731
+    path = written(tmp_path, "firmware;a;label", rows)
+    data = load(path, categorical="onehot")
+    assert len(data.table.texts) == 1
+    assert data.table.X[:, 1].tolist() == [i + 0.5 for i in ROWS]
+
+
+def test_decimal_commas_beside_decimal_points_are_asked_about(tmp_path):
+    path = written(tmp_path, "q;a;b;label", lambda i: f"{i};{i},5;{i}.5;{label(i)}")
+    with pytest.raises(InputError, match="'a' has decimal commas, column 'b' decimal points"):
+        load(path, categorical="onehot")
+    with pytest.raises(InputError, match=r"column 'b' holds text, first '0\.5'"):
+        load_dataset(str(path), reading=Reading(decimal=","))
+
+
+def test_what_training_knew_as_texts_does_not_say_what_the_decimal_mark_is(tmp_path):
+    path = written(tmp_path, "firmware;a", lambda i: f"1.1;{i},5")
+    ((rows, _),) = stream_table(path, ["firmware", "a"], 2, {0: ["1.1", "2.0"]})
+    assert rows.X[:, 1].tolist() == [i + 0.5 for i in ROWS]
+
+
 @pytest.mark.parametrize("few", ["1.231", "1.230"])
 def test_thousands_beside_short_numbers_are_asked_about(tmp_path, few):
     path = written(

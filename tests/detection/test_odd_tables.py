@@ -1,5 +1,6 @@
 """Odd tables: noise columns, narrow directions, drift, templates, one expert that sees."""
 
+import re
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, telling
+from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
 
@@ -84,6 +86,64 @@ def test_rows_unlike_the_training_rows_are_not_flagged_without_a_word():
         model.predict(X[y == 1])  # of twenty rows all may be anomalies
     with pytest.warns(UserWarning, match="of 400 rows are above the threshold"):
         model.predict(X * [1, -1, 1, 1])
+
+
+def test_mostly_anomalies_are_flagged_without_a_word():
+    rng = np.random.default_rng(0)
+    y = (np.arange(300) < 255).astype(int)
+    X = rng.normal(size=(300, 4)) + 2 * y[:, None]
+    model = SwiftHydra(majority_anomalies=True, contamination="auto", **SHORT_FIT).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.predict(X).mean() > 0.8
+
+
+def test_the_column_that_is_named_is_the_one_that_is_outside(monkeypatch):
+    """Of all rows, not of the first that are looked at; a constant in float32 is still there."""
+    monkeypatch.setattr("swift_hydra.estimator.CHUNK_ROWS", 50)
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.full(200, 0.1), rng.normal(size=(200, 3))])
+    y = (np.arange(200) < 20).astype(int)
+    X[y == 1, 1:] += 3
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    new = X + np.where(np.arange(200)[:, None] < 100, [0, 50, 0, 0], [0, 0, 0, 60])
+    new[:, 3] += 40
+    with pytest.warns(UserWarning, match="column 'x3' is outside its training range .* in 100 %"):
+        model.predict(new.astype(np.float32))
+
+
+def test_a_frame_whose_columns_are_numbered_otherwise_is_named_once():
+    pandas = pytest.importorskip("pandas")
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = SwiftHydra(**SHORT_FIT).fit(X, (np.arange(60) < 6).astype(int))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model.predict(pandas.DataFrame(X + 30).iloc[:, ::-1])
+    assert ["another order" in str(each.message) for each in said] == [True, False]
+    assert {each.filename for each in said} == {__file__}
+
+
+@pytest.mark.parametrize("scores", [None, ["a"], 0.5, [[0.5]], [np.nan]])
+def test_p_values_of_what_are_no_scores_are_refused(scores):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = SwiftHydra(**SHORT_FIT).fit(X, (np.arange(60) < 6).astype(int))
+    with pytest.raises(InputError, match="give those of decision_function"):
+        model.p_values_of(scores)
+
+
+@pytest.mark.parametrize("n", [30, 99, 400])
+def test_alarms_too_rare_to_be_told_are_not_none_without_a_word(n):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(n, 3)), (np.arange(n) < 9).astype(int)
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    with pytest.warns(UserWarning, match="no row is ever flagged: give .* or more") as said:
+        model.set_false_alarms(0.001)
+    assert model.threshold_ == np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        enough = float(re.search("give (.*) or more", str(said[0].message))[1])
+        assert np.isfinite(model.set_false_alarms(enough).threshold_)
+        assert model.set_false_alarms(0).threshold_ == np.inf  # none is what was asked for
 
 
 def test_neither_side_is_surer_than_the_normals_are_many():

@@ -30,6 +30,15 @@ def file(model, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("share", [1.5, -0.1, "x", True])
+def test_a_refused_share_to_verify_changes_nothing(model, share):
+    X, _ = made_table(n=20)
+    before = model.decision_function(X)
+    with pytest.raises(InputError, match="verify"):
+        model.set_verify(share)
+    assert model.verify == 0.0 and np.array_equal(model.decision_function(X), before)
+
+
 def test_equal_scores_on_ten_thousand_rows(model, file):
     X = np.random.default_rng(1).normal(size=(10_000, 6)) * 2
     X[0] = 1e12

@@ -39,6 +39,8 @@ LONGEST_NUMBER = 40  # characters of a number with its unit
 ALL_DIFFERENT = 50  # rows from which on it says something that all have another value
 ALMOST_ALL = 0.98  # share of the rows
 VARIED = 10  # different values that a column of measurements has at least
+ALIKE = 0.2  # share of the different values that cannot be told apart any more
+LOOKED_AT = 10_000  # of them
 DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
 
 
@@ -92,6 +94,8 @@ TEXTS = {
     "or leave them out (--drop-columns)",
     "long": "float64 holds too few digits of it, its values fall together: leave it out "
     "(--drop-columns), or subtract a constant before",
+    "sizes": "its small values fall together beside the large ones: write all in one unit, or give "
+    "their logarithm",
     "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
     "alphabet's: leave the unit out",
     "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
@@ -180,6 +184,10 @@ def _kinds(values, scaler):
         yield "almost", f" ({distinct[counts.argmax()]:g})"
     if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:
         yield "digits", ""
+    some = distinct[:: -(-len(distinct) // LOOKED_AT)]
+    left = len(np.unique(scaler.transform(some[:, None])))
+    if low > 0 and len(some) > VARIED and left < (1 - ALIKE) * len(some):
+        yield "sizes", f" ({low:g} to {high:g})"
 
 
 def _naming(values, distinct, whole):

@@ -499,6 +499,15 @@ def test_suspicious_columns_are_named_once():
     assert any("float32 holds too few digits" in note for note in notes(single))
 
 
+def test_a_column_in_several_units_is_named():
+    """Bytes, kB and MB: what the small ones say is lost beside the large ones."""
+    rng = np.random.default_rng(0)
+    unit = 10.0 ** (4 * rng.integers(0, 3, 400))
+    amounts = rng.lognormal(0, 3, 400)
+    (note,) = notes(as_table(np.column_stack([unit * rng.normal(1, 0.01, 400), amounts])))
+    assert "'x0'" in note and "'x1'" not in note and "write all in one unit" in note
+
+
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.4, 0.8])
 @pytest.mark.parametrize("value", [-999, 999, 1e6])
 def test_a_placeholder_is_named_however_many_rows_hold_it(share, value):

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
 from swift_hydra.data.frames import frame_names, repeated, with_columns
-from swift_hydra.data.rows import Columns
+from swift_hydra.data.rows import ENOUGH, Columns
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
@@ -28,7 +28,6 @@ from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 CHUNK_ROWS = 65536  # rows scored at a time at most
 NEARLY_ALL = 0.8  # of new rows above the threshold: hardly all of them are anomalies
-ENOUGH = 30  # new rows; fewer may well all be anomalies
 EXPLAINED_ROWS = 1024  # rows with a column replaced that are scored at a time, of several columns
 
 
@@ -294,8 +293,12 @@ class TableDetector(BaseEstimator):
         """(n,) labels of ``classes_``: the second, 1, for scores above ``threshold_``.
 
         Warns where that is nearly all of many rows: they are hardly of the training rows' kind.
+        So it does of a column that is empty in all of them.
         """
         table = self._table(X)
+        empty = self.columns_.emptied(self.columns_.gaps(table), len(table))
+        if empty:
+            warnings.warn(f"X: {empty}", UserWarning, stacklevel=2)
         above = self.decision_function(table) > self.threshold_
         note = self.unlike_training(int(above.sum()), len(above))
         if note:

@@ -13,9 +13,10 @@ import numpy as np
 from swift_hydra.data.columns import ColumnScaler, Preparation, check_span
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.suspicious import notes
-from swift_hydra.data.table import array_of, as_table, fingerprint
+from swift_hydra.data.table import array_of, as_table, fingerprint, listed
 from swift_hydra.settings import InputError
 
+ENOUGH = 30  # new rows that are judged together; fewer may well all be unusual in one way
 MIN_NORMALS = 5  # fewer cannot be split into folds that say what normal looks like
 
 
@@ -101,6 +102,27 @@ class Columns:
         beyond = (X < self.low - slack) | (X > self.high + slack)
         first = np.searchsorted(self.preparation.groups, np.arange(self.n_features))
         return np.logical_or.reduceat(beyond, first, axis=1) | self.preparation.unknown(table)
+
+    @staticmethod
+    def gaps(table):
+        """(d,) how many of a table's rows are empty in each column."""
+        if table.X.dtype.kind != "f":
+            return np.zeros(table.X.shape[1], dtype=np.int64)
+        return np.isnan(table.X).sum(0)
+
+    def emptied(self, n_gaps, n_rows):
+        """A line where columns of new rows (n_rows of them) hold nothing at all, else None.
+
+        Args:
+            n_gaps: (d,) rows that are empty in each column.
+        """
+        names = [repr(self.names[j]) for j in np.flatnonzero(n_gaps == n_rows)]
+        if not names or n_rows < ENOUGH:
+            return None
+        return (
+            f"column {listed(names)} is empty in all {n_rows} rows and was not in training: a "
+            "typical value stands for it, as if nothing were unusual there"
+        )
 
     def range_of(self, j):
         """What the training rows held in column j of the table, in words."""

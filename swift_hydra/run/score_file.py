@@ -85,17 +85,22 @@ class Tally:
     def __init__(self, columns):
         self.columns = columns
         self.outside = np.zeros(columns.n_features, dtype=np.int64)
+        self.gaps = np.zeros(columns.n_features, dtype=np.int64)
         self.n_rows = 0
         self.n_above = 0
 
     def add(self, table, X, n_above):
         """Count a block: rows as given and prepared (n, d'), and how many are above."""
         self.outside += self.columns.outside(table, X).sum(0)
+        self.gaps += self.columns.gaps(table)
         self.n_rows += len(X)
         self.n_above += n_above
 
     def warnings(self):
-        """A line for every column, at most five, where many rows lie outside."""
+        """A line for every column, at most five, where many rows lie outside, and for gaps."""
+        empty = self.columns.emptied(self.gaps, self.n_rows)
+        if empty:
+            yield f"warning: {empty}"
         for j in np.argsort(-self.outside, kind="stable")[:NAMED]:
             if self.outside[j] > max(DRIFT * self.n_rows, 3):
                 share = 100 * self.outside[j] / self.n_rows

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.data.columns import Preparation
 from swift_hydra.data.table import as_table
-from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.SwiftHydra import SwiftHydra, main
 
 
 def frame(seed, n=400):
@@ -70,3 +70,20 @@ def test_what_is_missing_tells(tmp_path):
     assert np.array_equal(loaded.decision_function(new), scores["indicator"])
     gaps = new[truth == 1].query("b.isna()").head(10)
     assert (model.explain(gaps, k=1)[0] == "b").mean() > 0.6
+
+
+def test_a_column_that_is_empty_in_all_new_rows_is_named(tmp_path, capsys):
+    X, y = frame(0)
+    model = SwiftHydra(impute="median", categorical="onehot", **SHORT_FIT).fit(X, y)
+    model.save(tmp_path / "m.pt")
+    new, _ = frame(1, 40)
+    for path, names in (("some.csv", ()), ("none.csv", ("b", "c"))):
+        new[list(names)] = np.nan
+        new.to_csv(tmp_path / path, index=False)
+        command = ["score", "--checkpoint", tmp_path / "m.pt", "--data", tmp_path / path]
+        main([*map(str, command), "--out", str(tmp_path / f"scores_{path}")])
+        said = capsys.readouterr().err
+        assert ("'b', 'c' is empty in all 40 rows" in said) == bool(names), said
+    with pytest.warns(UserWarning, match="'b', 'c' is empty in all 40 rows"):
+        model.predict(new)
+    model.predict(new[:29])  # of a few rows all may well lack it

@@ -123,12 +123,12 @@ def test_a_frame_whose_columns_are_numbered_otherwise_is_named_once():
     assert {each.filename for each in said} == {__file__}
 
 
-@pytest.mark.parametrize("scores", [None, ["a"], 0.5, [[0.5]], [np.nan]])
-def test_p_values_of_what_are_no_scores_are_refused(scores):
+def test_p_values_of_what_are_no_scores_are_refused():
     X = np.random.default_rng(0).normal(size=(60, 3))
     model = SwiftHydra(**SHORT_FIT).fit(X, (np.arange(60) < 6).astype(int))
-    with pytest.raises(InputError, match="give those of decision_function"):
-        model.p_values_of(scores)
+    for scores in (None, ["a"], 0.5, [[0.5]], [np.nan]):
+        with pytest.raises(InputError, match="give those of decision_function"):
+            model.p_values_of(scores)
 
 
 @pytest.mark.parametrize("n", [30, 99, 400])

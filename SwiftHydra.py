@@ -455,8 +455,8 @@ def generate(Z, y, networks, seed, settings, journal=None):
             nothing take no time worth it.
 
     Returns:
-        A :class:`Generated`. Fewer rows than wanted when too few candidates pass the filter; the
-        log says how many.
+        A :class:`Generated`. Fewer rows than wanted where too few candidates pass the filter, of
+        1,024 in an episode; the log says how many.
     """
     journal = journal or Journal()
     settings = in_own_numbers(settings)
@@ -679,13 +679,14 @@ def _run(folder, rows, detector, which, options, work):
     if options.resume:
         finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
         if finished is not None:
-            _add_what_is_asked(folder, rows, finished, options)
+            lost = _add_what_is_asked(folder, rows, finished, options)
             say(f"nothing is left to do: {folder.path} is done")
             remove_own(path, fingerprint, settings)
             if rows.split is None:
                 print(printable(folder.path / "scores.csv"))
             else:
                 print(run_report.result_line(finished.y_test, finished.score))
+            _refuse_lost(folder, lost)
             return
     store = Store(path, fingerprint, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
@@ -721,7 +722,12 @@ def _run(folder, rows, detector, which, options, work):
         print(printable(run_report.ranking_line(detector, folder.path)))
     else:
         print(run_report.result_line(rows.y_test, score))
-    if lost is not None:  # said last: the fit is on disk, and only its figures are to be mended
+    _refuse_lost(folder, lost)
+
+
+def _refuse_lost(folder, lost):
+    """Said last: the fit is on disk, and only its figures are to be mended."""
+    if lost is not None:
         raise InputError(
             f"{folder.path}: the results are written, but not what --plot or --export adds "
             f"({_reason(lost)}): --resume tries it again, {DEBUG} shows where it failed"
@@ -735,13 +741,20 @@ def _reason(error):
 
 
 def _add_what_is_asked(folder, rows, finished, options):
-    """Figures and the exported student of a run that is done without them, by its checkpoint."""
+    """Figures and the exported student of a run that is done without them, by its checkpoint.
+
+    Returns what kept them from it, or None.
+    """
     wanted = {"report.html": options.plot, "student.onnx": options.export}
     if any(asked and not (folder.path / name).exists() for name, asked in wanted.items()):
         path = folder.path / "checkpoint.pt"
         detector = SwiftHydra.from_checkpoint(finished.checkpoint, path)
         about = (detector, rows, finished.score, finished.log, finished.report)
-        folder.add(_extras(*about, options))
+        try:
+            folder.add(_extras(*about, options))
+        except Exception as error:
+            return error
+    return None
 
 
 def _extras(detector, rows, score, log, report, options):

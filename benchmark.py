@@ -44,6 +44,7 @@ from swift_hydra.data.catalogue import DATASET_DIR, read_catalogue, resolve_data
 from swift_hydra.data.download import sha256_of
 from swift_hydra.data.splits import parse_protocol, protocol_name
 from swift_hydra.settings import (
+    GIVEN,
     InputError,
     Place,
     check_choice,
@@ -63,8 +64,13 @@ FIXED = ("datasets", "seeds", "protocols", "methods", "max_rows")
 FIXED += ("time_limit", "memory_limit", "report", "figures", "speed", "parts", "dirty")
 
 # Each of them does its own and stops.
-CELLS = ("datasets", "seeds", "protocols", "methods")
-IDLE = [("report", True, ("speed", "dirty", *CELLS)), ("speed", True, ("dirty",))]
+CELLS = ("seeds", "protocols", "methods", "jobs", "backend")
+CELLS += ("max_rows", "time_limit", "memory_limit", "retry_failed")
+IDLE = [
+    ("report", True, ("speed", "dirty", "datasets", *CELLS)),
+    ("speed", True, ("dirty", *CELLS)),
+]
+IDLE += [("dirty", GIVEN, CELLS)]
 
 
 @dataclass

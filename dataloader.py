@@ -234,7 +234,7 @@ def _changed(data, split):
         X = np.array(preparation.transform(table), dtype=np.float64)
         rows = np.sort(np.concatenate([split.train, split.test]))
         X[rows] = made_rows(X[rows], data.y[rows], split.protocol, split.seed)
-        table = replace(table, X=X, columns=list(preparation.names), texts={})
+        table = replace(table, X=X, columns=list(preparation.names), texts={}, dated=())
     elif split.protocol == "irrelevant":
         numbers = [j for j in range(table.X.shape[1]) if j not in table.texts]
         added = irrelevant(table.X, split.seed, numbers)

@@ -420,6 +420,7 @@ def main(argv=None, pace=PACE):
     about = first_line(__doc__)
     which, settings, options = parse_config(classes, about, argv, dataset=DATASET)
     progress = Progress(options.quiet, verbose=options.verbose)
+    check_settings(which)
     check_settings(settings)
     resolve_device(settings.device)  # refused before the work
     rows = load_rows(which, settings)

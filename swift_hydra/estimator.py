@@ -310,7 +310,7 @@ class TableDetector(BaseEstimator):
         usual = float((self.normal_scores_ > self.threshold_).mean())
         if n_rows < ENOUGH or n_above < max(NEARLY_ALL, 2 * usual) * n_rows:
             return None
-        flagged = getattr(self, "labels_", np.zeros(1)).mean()  # an exported one has none
+        flagged = self._flagged()
         if n_above <= n_rows * flagged + 3 * (n_rows * flagged * (1 - flagged)) ** 0.5:
             return None  # mostly anomalies, as the training table is
         return (
@@ -318,6 +318,10 @@ class TableDetector(BaseEstimator):
             "rows like the training's would be: unless anomalies were picked, compare with the "
             "training table (units, order of the columns, drift) or train again"
         )
+
+    def _flagged(self):
+        """The share of the training rows above the threshold."""
+        return float(self.labels_.mean())
 
     def _most_outside(self, table):
         """The column that lies outside the training range in most rows, in words."""
@@ -390,6 +394,11 @@ class TableDetector(BaseEstimator):
         self._check_fitted()
         if share is not None:
             check_range("verify", share, 0, 1, whole=False)
+            if self.student_ is None:
+                raise InputError(
+                    f"verify={share:g}: there is no student whose scores could be verified: fit "
+                    "with fast=True"
+                )
         self.verify = share
         self._check_fitted()
         return self

@@ -117,6 +117,7 @@ def onnx_bytes(detector):
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         "normal_scores": normal[some].tolist(),
         "normal_ranks": some.tolist(),
+        "flagged": float(detector.labels_.mean()),
         "agreement": detector.student_.agreement,
     }
     onnx.helper.set_model_props(model, {"swift_hydra": json.dumps(content)})
@@ -166,11 +167,15 @@ class Exported(TableDetector):
             threshold = content["threshold"]
             self.threshold_ = np.inf if threshold is None else float(threshold)
             self.student_ = None
+            self.flagged_ = float(content.get("flagged", 0))  # older files do not say it
             self.score_prepared(np.stack([self.columns_.centre, self.columns_.low]))
         return self
 
     def _scores_of_prepared(self, X):
         return self.detector_.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]
+
+    def _flagged(self):
+        return self.flagged_
 
     def checkpoint(self, fingerprint=None):
         """Raises InputError: there is nothing but the file."""

@@ -105,6 +105,7 @@ class Progress:
             return
         if stage != self.stage:
             self._open(stage, n_steps)
+            self.before = step - 1  # of a run that was cut off, in no time of this one
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
             if step % 10 == 0 or step == n_steps:
@@ -129,7 +130,8 @@ class Progress:
         self.last = time.monotonic()
         seconds = self.last - self.start
         if step < n_steps:
-            time_ = f"about {seconds / step * (n_steps - step):.0f} s left in this stage"
+            left = seconds / (step - self.before) * (n_steps - step)
+            time_ = f"about {left:.0f} s left in this stage"
         else:
             time_ = f"{seconds:.1f} s"
         parts = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())

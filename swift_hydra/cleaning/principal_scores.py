@@ -34,8 +34,8 @@ class PrincipalScores:
     def fit(cls, Z):
         """From standardised rows (n, d)."""
         rows = np.asarray(Z, dtype=np.float64)
-        if rows.shape[1] > WIDE:
-            rows = rows[:: -(-len(rows) // WIDE)]
+        if rows.shape[1] > WIDE < len(rows):  # of any more rows as many directions
+            rows = rows[np.linspace(0, len(rows) - 1, WIDE).astype(int)]
         mean = rows.mean(0)
         root, directions = principal_axes(rows - mean)
         variance = np.square(root)

@@ -4,12 +4,12 @@
 kernel experts) is accurate and slow, and carries training rows. After Hinton et al., "Distilling
 the knowledge in a neural network" (2015): the fitted detector is the teacher, this is the student.
 
-The student sees a row, its distances to a few centres, and how far out it lies. It learns from
-rows that nobody labelled but the teacher (:func:`questions`), not from the training rows (where
-columns have few values a question can come out as one): with the teacher's left-out scores as their
-targets it memorised what the teacher does not say around them, and its own scores of them were no
-measure of those of fresh rows. Nothing of it is a training row: every centre is a mean of two
-different rows at least.
+The student sees a row, its distances to a few centres, and how far out it lies. It learns from rows
+that nobody labelled but the teacher (:func:`questions`), not from the training rows (a question can
+come out as one where columns have few values, or a row is mixed with itself): with the teacher's
+left-out scores as their targets it memorised what the teacher does not say around them, and its own
+scores of them were no measure of those of fresh rows. Nothing of it is a training row: every centre
+is a mean of two different rows at least.
 
 Shapes: n rows, d features, c centres, i inputs, E experts.
 """

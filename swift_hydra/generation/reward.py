@@ -137,6 +137,7 @@ class Coverage:
         Returns:
             Row numbers, (min(count, B),).
         """
+        count = min(count, len(x))
         K = self.kernel(self.data, self.data)
         cross = self.kernel(self.data, x)
         factor = torch.linalg.solve_triangular(self._factor(K), cross, upper=False)
@@ -146,7 +147,7 @@ class Coverage:
         square = squared_distances(x, x)
         open_ = torch.ones(len(x), dtype=torch.bool)
         chosen = []
-        for t in range(min(count, len(x))):
+        for t in range(count):
             gain = score.double() + weight * self.scale(variance)
             best = int(gain.masked_fill(~open_, -torch.inf).argmax())
             chosen.append(best)

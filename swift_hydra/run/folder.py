@@ -31,6 +31,7 @@ FIGURES = (
     *("episodes.png", "training.png"),
 )
 RANKING = "row,score,p_value,rank,anomaly"  # first line of a run's own scores.csv
+EVENTS = "events.out.tfevents.*"  # in the folder tensorboard
 ARRAYS = ("checkpoint.pt", "scores.npz")  # of every run that did not fail
 OPTIONAL = (*FIGURES, "report.html", "scores.csv", "student.onnx")  # not of every run
 
@@ -180,6 +181,8 @@ class RunFolder:
             for name in (*OPTIONAL, *ARRAYS):
                 if name not in contents and not _is_of_score(self.path / name):
                     remove(self.path / name)
+            for old in (self.path / "tensorboard").glob(EVENTS):
+                remove(old)
             for name, finished in parts.items():
                 os.replace(finished, self.path / name)
 

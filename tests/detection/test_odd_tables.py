@@ -88,6 +88,14 @@ def test_rows_unlike_the_training_rows_are_not_flagged_without_a_word():
         model.predict(X * [1, -1, 1, 1])
 
 
+def test_wide_and_long_tables_have_as_many_directions_without_a_fold(monkeypatch):
+    monkeypatch.setattr("swift_hydra.cleaning.principal_scores.WIDE", 32)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1000, 40))
+    shapes = {PrincipalScores.fit(X[:n])(X[:3]).shape for n in (1000, 990, 33)}
+    assert shapes == {(3, 32)}
+
+
 def test_mostly_anomalies_are_flagged_without_a_word():
     rng = np.random.default_rng(0)
     y = (np.arange(300) < 255).astype(int)

@@ -16,6 +16,7 @@ from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.dataloader import main as dataloader_main
+from swift_hydra.journal import Progress
 from swift_hydra.pretrain import main as pretrain_main
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.settings import InputError
@@ -132,6 +133,9 @@ def test_what_only_a_text_file_has_is_refused(tmp_path, words):
         ("--parts fit", "parts of --speed"),
         ("--report --speed", "--speed has no effect with --report: leave one of them out"),
         ("--report --dirty d", "--dirty d has no effect with --report: leave one of them out"),
+        ("--report --max-rows 5", "--max-rows 5 has no effect with --report"),
+        ("--speed --protocols few", "--protocols few has no effect with --speed"),
+        ("--dirty d --seeds 3", "--seeds 3 has no effect with --dirty d"),
         ("--speed --dirty d", "--dirty d has no effect with --speed: leave one of them out"),
     ],
 )
@@ -162,8 +166,43 @@ def test_a_failed_run_leaves_nothing_of_the_one_before(tmp_path):
     folder = RunFolder(tmp_path, "a", "seen", 0)
     content = {"y_test": y}
     folder.write_results({"failed": None}, [], content, {"kind": "x"}, {"map.png": b"", "m": b""})
+    (folder.path / "tensorboard").mkdir()
+    for name in ("events.out.tfevents.1", "mine"):
+        (folder.path / "tensorboard" / name).write_bytes(b"")
     folder.write_results({"failed": "a reason"}, [], None, None)
-    assert {path.name for path in folder.path.iterdir()} == {"log.jsonl", "report.json", "m"}
+    left = {"log.jsonl", "report.json", "m", "tensorboard"}
+    assert {path.name for path in folder.path.iterdir()} == left
+    assert [path.name for path in (folder.path / "tensorboard").iterdir()] == ["mine"]
+
+
+def test_figures_that_cannot_be_drawn_do_not_hide_a_run_that_is_done(tmp_path, monkeypatch, capsys):
+    write(tmp_path)
+    words = [*map(str, COMMAND[1:]), "--out", str(tmp_path / "out")]
+    monkeypatch.chdir(tmp_path)
+    swift_hydra_main(words)
+    result = capsys.readouterr().out.splitlines()[-1]
+    monkeypatch.setattr("swift_hydra.run.report.figures_of", lambda *_: 1 / 0)
+    with pytest.raises(InputError, match=r"the results are written, .* \(ZeroDivisionError"):
+        swift_hydra_main([*words, "--resume", "--plot"])
+    assert capsys.readouterr().out.splitlines()[-1] == result
+
+
+@pytest.mark.parametrize("script_main", [swift_hydra_main, pretrain_main])
+def test_a_seed_below_zero_is_refused(tmp_path, script_main):
+    write(tmp_path)
+    with pytest.raises(InputError, match="seed=-1"):
+        script_main([str(tmp_path / "t.csv"), "--label-column", "none", "--seed", "-1"])
+
+
+def test_time_left_is_of_the_steps_of_this_run(monkeypatch, capsys):
+    """A stage that is taken up at step 900 has done a hundred in its ten seconds."""
+    clock = iter([0.0, 0.0, *[10.0] * 9])
+    monkeypatch.setattr("swift_hydra.journal.time.monotonic", lambda: next(clock))
+    progress = Progress(interval=5.0)
+    progress.terminal = False
+    progress("cvae", 901, 1100)
+    progress("cvae", 1000, 1100)
+    assert "about 10 s left" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["resume.pt", "pretrained.pt", "report.json", "tensorboard"])

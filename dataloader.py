@@ -422,7 +422,8 @@ def main(argv=None):
     percent = 100 * facts["anomalies"] / facts["rows"]
     n_missing = int(np.isnan(table).sum()) if table.dtype.kind == "f" else 0
     print(printable(f"{data.name} ({data.path})"))
-    print(printable(f"label             column {data.label!r}, {data.labels}"))
+    told = f"column {data.label!r}, {data.labels}" if data.label != NO_LABEL else "no label column"
+    print(printable(f"label             {told}"))
     print(f"rows              {facts['rows']}")
     print(f"features          {facts['features']}")
     print(f"anomalies         {facts['anomalies']} ({percent:.2f} %)")

@@ -601,7 +601,7 @@ def choose_n_experts(X, n_folds=4):
     """The number of experts that a table's complexity asks for (M9), as an explicit rule.
 
     Complexity is the effective rank of the standardised features, exp(entropy of the normalised
-    eigenvalues of their correlation matrix): the number of directions a table really varies in. The
+    eigenvalues of their covariance): the number of directions a table really varies in. The
     rule is 4 experts up to an effective rank of 16, doubled at each fourfold of it, at most 16; and
     never more than one expert per 64 training rows, since each needs rows to learn from, with 4 as
     the floor (one per fold).

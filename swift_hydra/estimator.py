@@ -475,8 +475,9 @@ class TableDetector(BaseEstimator):
     def save(self, path):
         """Write the fitted detector to one file, atomically.
 
-        With ``preset="full"`` it holds training rows: up to ``max_normals`` neighbours and
-        ``max_centres`` rows in every kernel expert, standardised. The student's file holds none,
+        With ``preset="full"`` it holds training rows, standardised: up to ``max_normals``
+        neighbours, 2,048 known anomalies and ``max_centres`` rows in every kernel expert; where
+        nothing is known up to 4,096 rows more. The student's file holds none,
         see ``export``.
         """
         write_torch(path, self.checkpoint())

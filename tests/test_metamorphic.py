@@ -189,7 +189,7 @@ LEFT_OUT = ("onehot", "integer", "repeated", "normal", "gauss1")
 def test_left_out_scores_do_not_know_random_labels(kind):
     """Labels without meaning: AUC-ROC .5 within three standard errors, the share flagged as stated.
 
-    What is tested on more tables is in docs/results.md.
+    What is tested on more tables is in docs/tables.md.
     """
     rng = np.random.default_rng(3)
     pool = rng.normal(size=(80, 6))

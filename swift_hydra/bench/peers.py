@@ -1,10 +1,10 @@
 """Other people's detectors, behind ``fit(X, y)`` and ``decision_function(X)``.
 
 Settings are their authors' defaults, one thread each; only the forests have 300 trees and logistic
-regression 2,000 iterations. Methods that compare distances or sizes get the same standardised,
-clipped rows as this project's detector, trees get the rows as they are; networks whose authors
-say so get the former between 0 and 1. Detectors that take no labels learn from the training rows
-labelled 0, which is the stronger use of them: all normal, or, where labels are few, unlabelled.
+regression 2,000 iterations. Methods that compare distances or sizes get rows standardised by mean
+and deviation and cut at 5 of them, trees get the rows as they are; networks whose authors say so
+get the former between 0 and 1. Detectors that take no labels learn from the training rows labelled
+0, which is the stronger use of them: all normal, or, where labels are few, unlabelled.
 
 Every package is imported when its peer is used: ``pip install ".[bench]"``.
 """

@@ -131,14 +131,13 @@ def test_cleaning_helps_where_anomalies_hide():
     X, y = table(share=0.15)
     fresh, truth = table(seed=1)
     told = some_known(y, 6)
-    areas = [
-        roc_auc_score(
-            truth,
-            SwiftHydra(trust_normals=trust, **SHORT).fit(X, told).decision_function(fresh),
-        )
-        for trust in (False, True)
-    ]
+    models = [SwiftHydra(trust_normals=trust, **SHORT).fit(X, told) for trust in (False, True)]
+    areas = [roc_auc_score(truth, model.decision_function(fresh)) for model in models]
     assert areas[0] > areas[1] - 0.002
+    aside = ~models[0].kept_
+    hidden = (y == 1) & (told == 0)
+    assert aside[hidden].mean() > 0.1 and aside[y == 0].mean() < 0.02
+    assert models[1].kept_.all()
 
 
 @pytest.mark.parametrize("preset", ["full", "paper"])

@@ -6,13 +6,14 @@ import sys
 import numpy as np
 import pytest
 from helpers import SHORT, made_table, run_script
+from scipy.spatial.distance import cdist
 
 from swift_hydra.exported import Exported
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytest.importorskip("onnx", reason="onnx is not installed")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 
 FEW_STEPS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
 
@@ -81,6 +82,14 @@ def test_it_is_small_and_holds_no_training_row(model, file):
     for rows in (X, X.astype(np.float64), model.columns_.standardise(X)):
         for row in rows:
             assert row[:2].tobytes() not in content
+    Z = model.columns_.standardise(X)
+    graph = onnx.load(file).graph
+    constants = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
+    arrays = [onnx.numpy_helper.to_array(a) for a in [*graph.initializer, *constants]]
+    rows = [a if a.shape[1] == Z.shape[1] else a.T for a in arrays if a.ndim == 2]
+    rows = [a for a in rows if a.shape[1] == Z.shape[1]]
+    assert sum(map(len, rows)) >= 64  # the centres, each a mean of several rows, are among them
+    assert min(cdist(a, Z).min() for a in rows) > 1e-3
     values = {f"{value:.6g}" for value in X[:, 0]}
     assert sum(value in content.decode("latin-1") for value in values) <= 2  # the column's range
 

@@ -474,6 +474,7 @@ def generate(Z, y, networks, seed, settings, journal=None):
                 raise ValueError("the generated rows are not as many as the log says")
             if saved["finished"]:
                 return _finish(accepted, saved["log"], journal)
+    # DIFF(paper): there, the best l of every episode until both classes are equally many.
     balance = len(y) - 2 * int((y == 1).sum())
     wanted = settings.n_synthetic or int(np.clip(balance, FEWEST, MOST))
     options = {"warm_up": True, **(settings.policy_settings or {})}

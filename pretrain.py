@@ -150,11 +150,11 @@ class Recipe(NamedTuple):
     """
 
     steps: int = 300
-    synthetic_share: float = 0.2
+    synthetic_share: float = 0.2  # DIFF(paper): there, generated rows are anomalies like others
     lr: float = 3e-3
     batch: int = 64
     weight_decay: float = 0.05
-    mixup: float = 0.4
+    mixup: float = 0.4  # DIFF(paper): not described there
     own_weight: float = 1.0  # DIFF(paper): not described there
     balance_weight: float = 0.02
     backend: str = "auto"
@@ -289,6 +289,7 @@ def pretrain(Z, y, seed, settings, journal=None):
     def make_cvae():
         return new_cvae(d, settings.beta)
 
+    # DIFF(paper): one small expert in place of a large Mamba detector: it is trained anew so often.
     def make_detector():
         return MoEDetector(d, n_experts=1, k=1)
 

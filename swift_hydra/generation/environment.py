@@ -34,6 +34,7 @@ from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.snapshot import pack_network, read_network
 
 # Largest change of one step in each part of the state.
+# DIFF(paper): an action there is a move of z alone; here it sets length and sparsity, too.
 STEP_Z = 1.0
 STEP_LOG_TAU = 0.7
 STEP_LOGIT_RHO = 1.0

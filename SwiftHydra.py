@@ -751,28 +751,28 @@ def _add_what_is_asked(folder, rows, finished, options):
         path = folder.path / "checkpoint.pt"
         detector = SwiftHydra.from_checkpoint(finished.checkpoint, path)
         about = (detector, rows, finished.score, finished.log, finished.report)
-        try:
-            folder.add(_extras(*about, options))
-        except Exception as error:
-            return error
+        figures, lost = _extras(*about, options)
+        folder.add(figures)
+        return lost
     return None
 
 
 def _extras(detector, rows, score, log, report, options):
-    """{file name: bytes} of what only some runs have."""
-    figures = run_report.figures_of(detector, rows, score, log, report) if options.plot else {}
-    if options.export:
-        figures["student.onnx"] = onnx_bytes(detector)
-    return figures
+    """{file name: bytes} of what only some runs have, and what kept them from it or None."""
+    figures = {}
+    try:
+        if options.plot:
+            figures = run_report.figures_of(detector, rows, score, log, report)
+        if options.export:
+            figures["student.onnx"] = onnx_bytes(detector)
+    except Exception as error:
+        return {}, error
+    return figures, None
 
 
 def _write(folder, rows, detector, score, log, report, options):
     """All files of a run that did not fail; returns what kept some optional ones from it."""
-    lost = None
-    try:
-        figures = _extras(detector, rows, score, log, report, options)
-    except Exception as error:
-        lost, figures = error, {}
+    figures, lost = _extras(detector, rows, score, log, report, options)
     checkpoint = detector.checkpoint(rows.train.fingerprint)
     if rows.split is None:
         figures["scores.csv"] = run_report.ranking(detector)

@@ -69,8 +69,8 @@ CELLS += ("max_rows", "time_limit", "memory_limit", "retry_failed")
 IDLE = [
     ("report", True, ("speed", "dirty", "datasets", *CELLS)),
     ("speed", True, ("dirty", *CELLS)),
+    ("dirty", GIVEN, CELLS),
 ]
-IDLE += [("dirty", GIVEN, CELLS)]
 
 
 @dataclass

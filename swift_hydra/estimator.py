@@ -149,11 +149,15 @@ class TableDetector(BaseEstimator):
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""
+        return map(self.columns_.prepare, self._parts(table, chunk_rows))
+
+    def _parts(self, table, chunk_rows=None):
+        """The table, chunk by chunk; of an empty one, itself."""
         if chunk_rows is not None:
             check_range("chunk_rows", chunk_rows, 1, 10**9)
         chunk = int(chunk_rows or self.default_chunk_rows())
         for start in range(0, max(len(table), 1), chunk):
-            yield self.columns_.prepare(table.take(slice(start, start + chunk)))
+            yield table.take(slice(start, start + chunk))
 
     def _check_fitted(self):
         if not hasattr(self, "detector_"):
@@ -316,7 +320,7 @@ class TableDetector(BaseEstimator):
         return (
             f"{n_above} of {n_rows} rows are above the threshold, {100 * usual:.2g} % of normal "
             "rows like the training's would be: unless anomalies were picked, compare with the "
-            "training table (units, order of the columns, drift) or train again"
+            "training table (units, order of the columns, source) or train again"
         )
 
     def _flagged(self):
@@ -325,17 +329,16 @@ class TableDetector(BaseEstimator):
 
     def _most_outside(self, table):
         """The column that lies outside the training range in most rows, in words."""
-        n = self.default_chunk_rows()
-        parts = [table.take(slice(start, start + n)) for start in range(0, len(table), n)]
         columns = self.columns_
-        share = sum(columns.outside(part, columns.prepare(part)).sum(0) for part in parts)
-        share = share / len(table)
+        parts = self._parts(table)
+        outside = sum(columns.outside(part, columns.prepare(part)).sum(0) for part in parts)
+        share = outside / len(table)
         j = int(share.argmax())
         if share[j] < 0.5:
             return ""
         return (
-            f"; column {self.columns_.names[j]!r} is outside its training range "
-            f"({self.columns_.range_of(j)}) in {100 * share[j]:.0f} % of them"
+            f"; column {columns.names[j]!r} is outside its training range "
+            f"({columns.range_of(j)}) in {100 * share[j]:.0f} % of them"
         )
 
     def p_values(self, X):

@@ -184,10 +184,16 @@ def _kinds(values, scaler):
         yield "almost", f" ({distinct[counts.argmax()]:g})"
     if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:
         yield "digits", ""
-    some = distinct[:: -(-len(distinct) // LOOKED_AT)]
-    left = len(np.unique(scaler.transform(some[:, None])))
-    if low > 0 and len(some) > VARIED and left < (1 - ALIKE) * len(some):
+    if low > 0 and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
+
+
+def _fall_together(distinct, scaler):
+    """Are many of a column's different values one to the networks, under its fitted scaler?"""
+    some = distinct[:: -(-len(distinct) // LOOKED_AT)]
+    if len(some) <= VARIED:
+        return False
+    return len(np.unique(scaler.transform(some[:, None]))) < (1 - ALIKE) * len(some)
 
 
 def _naming(values, distinct, whole):

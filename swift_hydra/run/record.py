@@ -10,6 +10,8 @@ import numpy as np
 import sklearn
 import torch
 
+from swift_hydra.run.folder import EVENTS
+
 
 def write_tensorboard(folder, log):
     """The numbers of log.jsonl as TensorBoard scalars, where TensorBoard is installed.
@@ -26,7 +28,7 @@ def write_tensorboard(folder, log):
     except ImportError:
         return
     try:
-        for old in folder.glob("events.out.tfevents.*"):
+        for old in folder.glob(EVENTS):
             old.unlink()
         with SummaryWriter(folder) as writer:
             for entry in log:

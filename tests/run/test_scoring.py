@@ -90,7 +90,7 @@ def test_drift_is_named(trained, tmp_path):
         "drift: 100.0 % of the rows are outside the training range of column 'income'"
         in done.stderr
     )
-    assert done.stderr.count("warning: drift") == 1
+    assert done.stderr.count("drift") == 1
     assert "300 of 300 rows are above the threshold" in done.stderr
 
 

@@ -271,13 +271,11 @@ def test_pages_are_not_made_of_nothing(tmp_path):
         write_report(tmp_path)
 
 
-def test_without_docstrings():
-    scripts = "SwiftHydra, pretrain, benchmark, dataloader"
-    words = f"import contextlib, {scripts}\nfor script in ({scripts}):\n"
-    words += "    with contextlib.suppress(SystemExit): script.main(['-h'])"
-    command = [sys.executable, "-OO", "-c", words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and done.stdout.count("usage") == 4, done.stderr
+@pytest.mark.parametrize("script", ["SwiftHydra", "pretrain", "benchmark", "dataloader"])
+def test_without_docstrings(script):
+    command = [sys.executable, "-OO", str(ROOT / f"{script}.py"), "-h"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "usage" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")

@@ -123,7 +123,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
     Args:
         random_state: seed of every stage; the same seed gives the same scores to the bit on a CPU.
-        preset: "paper" is M1-M9 alone; "full" adds evidence (M10), kernel experts (M11) and the
+        preset: "paper" is M1-M9 and M13; "full" adds evidence (M10), kernel experts (M11) and the
             one-class OR (M12).
         generator: where generated anomalies come from: "rl" | "gradient" | "cvae" | "noise" |
             "none", or one of the benchmark's controls (see generation/controls.py).
@@ -150,8 +150,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         max_normals: normals that stand for a larger table in the neighbour search.
         max_centres: rows that carry a coefficient in each kernel expert, at most half of them
             anomalies.
-        device: "auto", "cpu", "cuda", "cuda:1": where the final mixture runs. The small networks
-            of the episodes and the neighbours stay on the CPU.
+        device: "auto", "cpu", "cuda", "cuda:1": where pretraining and the mixtures run. The small
+            networks of the episodes, the evidence and the student stay on the CPU.
         mamba: "auto", "torch", "numba" or "official", see :func:`scan.backends.choose_backend`.
         cleaning_settings: a dict of arguments of :func:`cleaning.suspects.set_aside`, for
             ablations: ``{"looks": ("likeness",)}``.
@@ -161,11 +161,17 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         progress: a callable ``(stage, step, n_steps, **losses)``, or None.
 
     Attributes:
+        classes_: what 0 and 1 stand for in the labels.
+        n_features_in_: d.
+        settings_: every setting as the fit took it.
         synthetic_: (m, d') generated anomalies in the input's units, columns as prepared.
         episode_log_: one dict per episode.
         columns_: what was learned about the columns, a :class:`data.rows.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
+        fresh_scores_: (n,) the same as fresh rows of the table would have them (docs/tables.md,
+            "Copies"): what ``threshold_`` and p-values are made of.
+        normal_scores_: those of the rows that p-values compare with, ascending.
         kept_: (n,) False for the training rows that were set aside as probable anomalies (M13).
         estimated_contamination_: estimated share of anomalies among the training rows, known ones
             included.
@@ -576,8 +582,8 @@ def _with_best(accepted, candidates, share, environment):
     x = candidates.x[feasible]
     known = environment.reward.covered
     covered = Coverage(torch.cat([known.data, accepted[-LATEST:]]), known.width)
-    weight = reward.coverage_weight if candidates.use_coverage else 0.0
-    best = covered.select(x, reward.without_coverage[feasible], share, weight)
+    value = reward.without_coverage[feasible]
+    best = covered.select(x, value, share, reward.coverage_weight)
     return torch.cat([accepted, x[best]])
 
 

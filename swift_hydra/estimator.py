@@ -164,6 +164,10 @@ class TableDetector(BaseEstimator):
             raise NotFitted(
                 "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
             )
+
+    def _ready(self):
+        """Fitted, and what rests on ``verify`` is of the share that is set now."""
+        self._check_fitted()
         if getattr(self, "student_", None) is None:
             return
         if plain(self.verify) == self.settings_["verify"]:
@@ -192,7 +196,7 @@ class TableDetector(BaseEstimator):
 
     def _table(self, X):
         """X as a table of the training's columns."""
-        self._check_fitted()
+        self._ready()
         dates = self.settings_["dates"]
         dated = self.columns_.preparation.dated
         table = as_table(self._in_order(X), self.columns_.texts, dates=dates, dated=dated)
@@ -354,7 +358,7 @@ class TableDetector(BaseEstimator):
 
     def p_values_of(self, scores):
         """The same of scores (n,) that are there already; those that are not finite are refused."""
-        self._check_fitted()
+        self._ready()
         try:
             scores = np.asarray(scores, dtype=np.float64)
         except (TypeError, ValueError):
@@ -373,7 +377,7 @@ class TableDetector(BaseEstimator):
                 training rows, 0 to .99, the nearest that equal scores allow; "auto" takes
                 ``estimated_contamination_``.
         """
-        self._check_fitted()
+        self._ready()
         check_contamination(contamination)
         return self._set_threshold(contamination=contamination, false_alarms=None)
 
@@ -384,7 +388,7 @@ class TableDetector(BaseEstimator):
             share: of fresh normal rows that may be above the threshold, 0 to .99: their p-values
                 are then at most that.
         """
-        self._check_fitted()
+        self._ready()
         check_range("false_alarms", share, 0, 0.99, whole=False)
         return self._set_threshold(false_alarms=share)
 
@@ -392,7 +396,13 @@ class TableDetector(BaseEstimator):
         """Move ``verify`` of a detector with a student, and what rests on it, without a refit.
 
         Args:
-            share: of the rows that the detector scores again, 0 to 1, or None; returns itself.
+            share: of the rows that the detector scores again, 0 to 1, or None.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: for another share, or where there is no student.
         """
         self._check_fitted()
         if share is not None:
@@ -403,7 +413,7 @@ class TableDetector(BaseEstimator):
                     "with fast=True"
                 )
         self.verify = share
-        self._check_fitted()
+        self._ready()
         return self
 
     def _set_threshold(self, **settings):
@@ -447,7 +457,7 @@ class TableDetector(BaseEstimator):
         Args:
             fingerprint: of the training rows, or None.
         """
-        self._check_fitted()
+        self._ready()
         return {
             "kind": KIND,
             "fingerprint": fingerprint,

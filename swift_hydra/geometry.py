@@ -27,9 +27,10 @@ ALWAYS_PAIRS = 2_000_000  # pairs that are looked at whatever the number of rows
 # Standard deviations by which the values of a row written out and read again may differ.
 ROUNDING = 2.0**-13
 MANY = 256  # neighbours whose mean is taken without putting them in order
-BEYOND_COPIES = (
-    32  # neighbours more that are looked at where a row's own copies fill those that were found
-)
+# Neighbours more that are looked at where a row's own copies fill those that were found.
+BEYOND_COPIES = 32
+# Columns from which on so many rows make the directions: nothing is cubic in the columns.
+WIDE = 1024
 
 
 def bend(u):

@@ -226,8 +226,7 @@ def _head(records, configuration, sums):
     if failed:
         lines += [row_of("protocol", "method", "failed cells", "the first"), rule_of(3)]
         for (protocol, method), reasons in sorted(failed.items()):
-            first = reasons[0].replace("|", "/")
-            lines.append(row_of(protocol, title_of(method), len(reasons), first))
+            lines.append(row_of(protocol, title_of(method), len(reasons), reasons[0]))
         lines.append("")
     return lines
 

@@ -37,7 +37,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_limits
 from torch import nn
 from tqdm import tqdm
 
@@ -52,6 +51,7 @@ from swift_hydra.model import MoEDetector
 from swift_hydra.run.record import environment_report, peak_memory_mib
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.training.threads import few_threads
 
 
 def measure(parts, datasets, out, repeats=7, sizes=None):
@@ -72,13 +72,8 @@ def measure(parts, datasets, out, repeats=7, sizes=None):
     """
     paths = []
     for part in parts:
-        with threadpool_limits(1):
-            before = torch.get_num_threads()
-            torch.set_num_threads(1)
-            try:
-                content = PARTS[part](datasets, repeats, sizes or Sizes())
-            finally:
-                torch.set_num_threads(before)
+        with few_threads(0):
+            content = PARTS[part](datasets, repeats, sizes or Sizes())
         environment = environment_report()
         record = {
             "part": part,
@@ -284,8 +279,7 @@ def scale_of(n, d, settings=None):
     Returns:
         A dict of seconds and of MiB.
     """
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with few_threads(0):
         X, y = made_table(500, 5, share=0.1)
         quick = SwiftHydra(cvae_steps=2, detector_steps=2, mixture_steps=2)
         quick.fit(X, y).decision_function(X)  # imports and kernels are ready

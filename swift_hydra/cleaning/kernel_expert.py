@@ -1,6 +1,6 @@
 """Closed-form experts beside the Mamba experts (M11): kernel ridge on balanced +-1 targets.
 
-# DIFF(paper): an addition; ``preset="paper"`` runs without them.
+# DIFF(paper): an addition; with ``preset="paper"`` only M13 uses them.
 
 With C = K + ridge W^-1 (K the kernel matrix, W the row weights), alpha = C^-1 y solves the weighted
 ridge problem, and y_i - alpha_i / (C^-1)_ii is the prediction for row i by the fit without row i,

@@ -9,11 +9,10 @@ Shapes: n rows, d columns, r = min(n, d) directions.
 
 import numpy as np
 
-from swift_hydra.geometry import filled, principal_axes
+from swift_hydra.geometry import WIDE, filled, principal_axes
 
 RIDGE = 1e-3  # of the mean variance, added to that along every direction
 LEAST = 1e-9  # variance: less is what cancels
-WIDE = 1024  # columns; of a wider table so many rows make the directions: nothing is cubic in them
 VECTOR = 16  # products are of multiples of so many rows, columns and directions
 
 

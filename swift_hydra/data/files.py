@@ -20,7 +20,7 @@ from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_n
 from swift_hydra.data.frames import as_text
 from swift_hydra.data.header import Known, shown
 from swift_hydra.data.reading import COMMA, Reading, number
-from swift_hydra.data.table import CellParser, Table, as_table, listed
+from swift_hydra.data.table import CellParser, Table, as_table, listed, made_up_names
 from swift_hydra.settings import InputError, changed
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
@@ -252,7 +252,7 @@ def _text_pieces(file, columns, d, texts, which, size, how):
     file.look_at([j for number, j in enumerate(keep) if number not in (texts or ())])
     start = 0
     for n, given, numbers in file.pieces([*keep, *own], size):
-        names = columns or [f"x{j}" for j in range(d)]
+        names = columns or made_up_names(d)
         reads = file.reads()
         parse = CellParser(names, file.path, texts, reads, how.dates, dated=how.dated)
         X = parse(n, file.cells(given[:d], keep), numbers)
@@ -270,7 +270,7 @@ def _columns_to_keep(file, columns, d, own, named=None):
         return keep
     # The training table or this one has no names, or entirely other ones.
     if named is None:  # an older checkpoint: only the look of the names can tell
-        named = columns != [f"x{j}" for j in range(d)]
+        named = columns != made_up_names(d)
     if file.header and columns and named:
         warnings.warn(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "

@@ -20,7 +20,7 @@ from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
-from swift_hydra.data.table import listed, text_columns
+from swift_hydra.data.table import listed, made_up_names, text_columns
 from swift_hydra.settings import InputError
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
@@ -292,7 +292,7 @@ class CsvFile:
 
     def names(self):
         """The names of all columns, or x0, x1, ..."""
-        return self.header or [f"x{j}" for j in range(self.width)]
+        return self.header or made_up_names(self.width)
 
     def reads(self):
         """A function from a cell to its number, NaN for a gap or None for text."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from swift_hydra.data.frames import same_value
 from swift_hydra.data.reading import is_number, numeric
+from swift_hydra.data.table import made_up_names
 
 SHOWN = 3  # cells of a line that a message quotes
 COPIES = 0.05  # share of the rows that may be the line of names again
@@ -43,7 +44,7 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
         return _names_columns(known_gaps[0], known_gaps[1:], path)
     cells = {cell.strip() for cell in distinct([cell.strip() for cell in first])}
     names = set(known.names or ())
-    made_up = names == {f"x{j}" for j in range(len(names))}
+    made_up = names == set(made_up_names(len(names)))
     if names and {name.casefold() for name in names} <= {cell.casefold() for cell in cells}:
         return True
     if known.header == "no":

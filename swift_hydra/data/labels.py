@@ -16,14 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.frames import EXACT, as_text, is_missing, same_value, unmasked
-from swift_hydra.data.reading import MISSING, composed, text_of_bytes
+from swift_hydra.data.reading import GAPS, composed, text_of_bytes
 from swift_hydra.data.table import array_of, listed, place
 from swift_hydra.settings import InputError
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
 LONG = 100  # labels from which on a value that stands there once is worth a word
-GAPS = frozenset(["", *MISSING])
 BOOLS = ("false", "true")
 TEXT_PAIRS = (BOOLS, ("no", "yes"), ("f", "t"), ("n", "y"))
 

@@ -16,7 +16,9 @@ import numpy as np
 
 from swift_hydra.settings import AnyText, InputError, setting
 
-MISSING = ("na", "n/a", "nan", "<na>", "nat", "null", "none", "?")  # beside the empty cell
+# Beside the empty cell.
+MISSING = ("na", "n/a", "nan", "<na>", "nat", "null", "none", "?")
+GAPS = frozenset(["", *MISSING])
 SPACES = "' \u00a0\u2009\u202f\u2019"  # what parts thousands beside point and comma
 GROUPED = r"[1-9]\d{0,2}(?:[MARKS]\d{3})+"  # nobody groups 0123
 # Four groups up to 255 are an address in a network.
@@ -211,7 +213,7 @@ def _composed_piece(match):
     return piece if len(piece) > LONGEST_PIECE else unicodedata.normalize("NFC", piece)
 
 
-def number(cell, decimal=".", gaps=frozenset(["", *MISSING])):
+def number(cell, decimal=".", gaps=GAPS):
     """The float in a cell, NaN for a gap, None for text."""
     cell = composed(cell.strip())
     if cell.casefold() in gaps:
@@ -265,7 +267,7 @@ class Marks:
         moment: all such numbers could be times or days.
     """
 
-    def __init__(self, gaps=frozenset(["", *MISSING])):
+    def __init__(self, gaps=GAPS):
         self.gaps = gaps
         self.text = False
         self.words = False

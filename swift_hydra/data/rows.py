@@ -13,7 +13,7 @@ import numpy as np
 from swift_hydra.data.columns import ColumnScaler, Preparation, check_span
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.suspicious import notes
-from swift_hydra.data.table import array_of, as_table, fingerprint, listed
+from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
 from swift_hydra.settings import InputError
 
 ENOUGH = 30  # new rows that are judged together; fewer may well all be unusual in one way
@@ -53,13 +53,13 @@ class Columns:
         """The d names that somebody gave, or None: those of arrays only count the columns."""
         named = self.preparation.named
         if named is None:  # an older file, of which only the look of the names can tell
-            named = self.given_names not in (None, [f"x{j}" for j in range(self.n_features)])
+            named = self.given_names not in (None, made_up_names(self.n_features))
         return list(self.given_names) if named else None
 
     @property
     def names(self):
         """d names: those of the training table, or x0, x1, ..."""
-        return list(self.given_names or (f"x{j}" for j in range(self.n_features)))
+        return list(self.given_names or made_up_names(self.n_features))
 
     @property
     def texts(self):

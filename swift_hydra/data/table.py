@@ -27,6 +27,11 @@ BOOLS = {"true": 1.0, "false": 0.0}
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 
 
+def made_up_names(d):
+    """Names of d columns that nobody named: x0, x1, ..."""
+    return [f"x{j}" for j in range(d)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
     """Rows before they are prepared.
@@ -65,7 +70,7 @@ class Table:
 
     def names(self):
         """d names: the columns' own or x0, x1, ..."""
-        return list(self.columns or (f"x{j}" for j in range(self.X.shape[1])))
+        return list(self.columns or made_up_names(self.X.shape[1]))
 
 
 def listed(values):
@@ -125,7 +130,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     columns = list(columns) if columns else None
     if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not dated:
         return Table(X, columns, {}, source)
-    names = columns or [f"x{j}" for j in range(X.shape[1])]
+    names = columns or made_up_names(X.shape[1])
     if frame is not None:
         cells = cells_of_frame(frame, dates, source)
     else:
@@ -220,7 +225,7 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
             f"{source}: 0 feature(s) (shape={X.shape}) while a minimum of 1 is required: there is "
             "no feature column beside the labels"
         )
-    names = list(columns) if columns else [f"x{j}" for j in range(X.shape[1])]
+    names = list(columns or made_up_names(X.shape[1]))
     if X.dtype.kind == "c":
         raise InputError(
             f"{source}: Complex data not supported: X has dtype {X.dtype}, give real numbers"

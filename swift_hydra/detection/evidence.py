@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.geometry import Neighbours, mean_of_first, shares
+from swift_hydra.geometry import WIDE, Neighbours, mean_of_first, shares
 
 DENSITY = ("knn5", "knn20", "lof5", "lof20")
 SUBSPACE = ("gaussian", "pca")
@@ -36,7 +36,6 @@ NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: the same
 VARIANCE = 0.9  # of the normals, in the directions that count as theirs
 SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold
 SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
-WIDE = 1024  # columns; of a wider table no more rows make a model: nothing is cubic in the columns
 
 
 def column_index(names):
@@ -138,9 +137,7 @@ class Subspaces:
         """Rebuild from :meth:`snapshot`."""
         # Memory order as eigh left it: BLAS rounds a transposed operand differently.
         bases = [np.asfortranarray(basis) for basis in saved["bases"]]
-        return cls(*(bases if name == "bases" else saved[name] for name in cls.PARTS))
-
-    PARTS = ("means", "bases", "scales", "kept")
+        return cls(saved["means"], bases, saved["scales"], saved["kept"])
 
 
 class Columns(NamedTuple):

@@ -13,6 +13,7 @@ import torch
 
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, train_detector
+from swift_hydra.scan.backends import loaded_backend
 from swift_hydra.snapshot import in_own_numbers, pack_network, read_network
 from swift_hydra.training.batches import Examples
 
@@ -187,9 +188,7 @@ class Mixture:
             backend: the setting it was trained with.
         """
         network = read_network(MoEDetector, saved)
-        # A backend of the machine it was trained on may be missing here; the one that is
-        # everywhere is kept.
-        network.backend = "torch" if backend == "torch" else "auto"
+        network.backend = loaded_backend(backend)
         # All experts: a wrong index in one would show for its rows alone.
         network(torch.zeros(1, network.d_features))
         return cls(network, torch.device("cpu"))

@@ -16,7 +16,14 @@ import torch
 from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.geometry import ROUNDING, Neighbours, filled, principal_axes, squared_distances
+from swift_hydra.geometry import (
+    ROUNDING,
+    WIDE,
+    Neighbours,
+    filled,
+    principal_axes,
+    squared_distances,
+)
 
 FAR = 20  # neighbours
 TRUSTED = 2000  # reference rows of :class:`Near`: bounds its n r d
@@ -24,8 +31,7 @@ NEAREST = 2  # neighbours by the sum of absolute differences
 RIDGE = 0.05  # of the mean variance, added to that along every direction
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
 LEAST = 1e-9  # squared distances and variances: less is what cancels
-WIDE = 1024  # columns; of a wider table so many rows make the whitening
-ROWS, COLUMNS = 16, 8  # products are of multiples of these
+ROW_STEP, COLUMN_STEP = 16, 8  # products are of multiples of these
 BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
@@ -129,7 +135,6 @@ class Whitening:
 
     def __init__(self, reference):
         rows = np.asarray(reference, dtype=np.float64)
-        # Nothing is cubic in the columns.
         self.step = -(-len(rows) // WIDE) if rows.shape[1] > WIDE else 1
         rows = rows[:: self.step]
         self.n_rows, self.mean = len(rows), rows.mean(0)
@@ -137,14 +142,14 @@ class Whitening:
         root, directions = principal_axes(rows)
         variance = np.square(root)
         least = RIDGE * variance.sum() / rows.shape[1] + LEAST
-        self.directions = torch.from_numpy(filled(directions, COLUMNS, COLUMNS))
+        self.directions = torch.from_numpy(filled(directions, COLUMN_STEP, COLUMN_STEP))
         self.beyond = least**-0.5  # along what no row spans
         self.scale = torch.zeros(len(self.directions), dtype=torch.float64)
         self.scale[: len(variance)] = torch.from_numpy((variance + least) ** -0.5 - self.beyond)
 
     def __call__(self, Z):
         """Rows (n, d) as a float64 tensor, columns of zeros beside it."""
-        Z = torch.from_numpy(filled(np.asarray(Z, dtype=np.float64), 1, COLUMNS))
+        Z = torch.from_numpy(filled(np.asarray(Z, dtype=np.float64), 1, COLUMN_STEP))
         return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
 
     def without(self, Z, own):
@@ -184,7 +189,7 @@ class Near:
     def score(self, Z, others=False):
         """Logarithms of the distances, (n, 2); ``others`` leaves a row's own copies out."""
         n = len(Z)
-        Z = filled(np.asarray(Z, dtype=np.float64), ROWS, 1)
+        Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
         out = np.empty((len(Z), 2))
         for start in range(0, len(Z), BLOCK):
             part = slice(start, start + BLOCK)

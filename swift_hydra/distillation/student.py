@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from sklearn.cluster import MiniBatchKMeans
 
-from swift_hydra.geometry import BOUND, ROUNDING, Neighbours, copies
+from swift_hydra.geometry import BOUND, ROUNDING, Neighbours, copies, squared_distances
 from swift_hydra.model import MoEDetector
-from swift_hydra.scan.backends import choose_backend
+from swift_hydra.scan.backends import choose_backend, loaded_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.snapshot import pack_network, read_network
 from swift_hydra.training.optimise import Optimiser, Training
@@ -157,7 +157,6 @@ class Inputs:
         self.centre = None if centre is None else torch.as_tensor(centre).float()
         self.scale = None if scale is None else torch.as_tensor(scale).float()
         self._centres = torch.cat([self.normals, self.anomalies])  # (c + a, d)
-        self._squares = self._centres.square().sum(1)
 
     @classmethod
     def fit(cls, Z, y, rng):
@@ -178,10 +177,7 @@ class Inputs:
         return self
 
     def _distances(self, Z):
-        # In float64: float32 products cancel near a centre.
-        Z = Z.double()
-        square = Z.square().sum(1)[:, None] + self._squares - 2 * Z @ self._centres.T
-        return _root(square)  # (n, c + a)
+        return _root(squared_distances(Z, self._centres))  # (n, c + a)
 
     def __call__(self, Z):
         """Inputs (n, i) float32 of a float32 tensor of rows (n, d)."""
@@ -365,7 +361,7 @@ class Student:
             backend: the setting it was trained with.
         """
         network = read_network(MoEDetector, saved["network"])
-        network.backend = "torch" if backend == "torch" else "auto"
+        network.backend = loaded_backend(backend)
         doubts = np.asarray(saved["doubts"])
         if doubts.shape != (DOUBTS,) or not np.isfinite(doubts).all():
             raise ValueError("the student's doubts are not finite or too few")

@@ -49,11 +49,10 @@ class GaussianPolicy(nn.Module):
         return self.distribution(state).log_prob(action).sum(1)
 
     def act(self, state, generator=None):
-        """Draw actions. Returns action (B, d_action) and its log-probability (B,)."""
+        """Draw actions (B, d_action) for states (B, d_state)."""
         normal = self.distribution(state)
         noise = torch.randn(normal.mean.shape, generator=generator).to(state.device)
-        action = normal.mean + normal.stddev * noise
-        return action, normal.log_prob(action).sum(1)
+        return normal.mean + normal.stddev * noise
 
 
 class ValueNet(nn.Module):
@@ -208,7 +207,7 @@ class LatentAgent:
         for _ in range(environment.n_steps):
             state = environment.observation(at)
             with torch.no_grad():
-                action, _ = self.policy.act(state, generator)
+                action = self.policy.act(state, generator)
             if guided.any():
                 action[guided] = environment.gradient_action(at.some(guided))
             states.append(state)

@@ -97,8 +97,9 @@ class GradientProposer(Proposer):
         z = z.detach()
         with torch.no_grad():
             x = cvae.decode(z, at.labels).clamp(-BOUND, BOUND)
-        reward = environment.judge(x, weight)
-        return Candidates(x, reward, z - at.start, {}, use_coverage=False)
+        # Selected without marginal gains of coverage, as it never aimed at any.
+        reward = environment.judge(x, weight)._replace(coverage_weight=0.0)
+        return Candidates(x, reward, z - at.start, {})
 
 
 PROPOSERS = {"rl": PolicyProposer, "search": SearchProposer, "gradient": GradientProposer}

@@ -266,7 +266,6 @@ class Candidates(NamedTuple):
     reward: Reward
     moved: torch.Tensor  # (B, d_latent) the way of z
     notes: dict  # numbers for the log
-    use_coverage: bool = True  # select with marginal gains of coverage
 
     def numbers(self):
         """What the log says of them: means over the candidates."""

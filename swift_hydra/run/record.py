@@ -10,14 +10,13 @@ import numpy as np
 import sklearn
 import torch
 
-from swift_hydra.run.folder import EVENTS
-
 
 def write_tensorboard(folder, log):
     """The numbers of log.jsonl as TensorBoard scalars, where TensorBoard is installed.
 
     Called when all is done: the import takes longer than some stages. What an earlier run wrote
-    there is replaced. Where it cannot be written a warning says so: the run's own files are there.
+    there is gone by then, see :class:`run.folder.RunFolder`. Where they cannot be written a warning
+    says so: the run's own files are there.
 
     Args:
         folder: where they go.
@@ -28,8 +27,6 @@ def write_tensorboard(folder, log):
     except ImportError:
         return
     try:
-        for old in folder.glob(EVENTS):
-            old.unlink()
         with SummaryWriter(folder) as writer:
             for entry in log:
                 step = entry.get("step", entry.get("episode"))

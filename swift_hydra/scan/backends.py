@@ -92,3 +92,11 @@ def choose_backend(name="auto", device="cpu"):
     if torch.device(device).type == "cuda":
         return "official" if name != "numba" and has_mamba_kernels() else "torch"
     return "numba" if compiled.available() else "torch"
+
+
+def loaded_backend(trained_with):
+    """The setting of a network that was trained with another and is now somewhere else.
+
+    Its backend may be missing here; "auto" is everywhere, and "torch" stays what was asked for.
+    """
+    return "torch" if trained_with == "torch" else "auto"

@@ -31,7 +31,7 @@ TELLING = (0.6, 0.75)  # area under the known anomalies' curve: from nothing tol
 FARTHEST = 0.15  # share of rows that is set aside where nothing is known: too many cost little
 MOST = 0.4  # of the rows that may be set aside
 LEAST_KEPT = 5  # rows that stay
-WIDE = 0.05  # share of the rows that are a row's own neighbourhood
+NEIGHBOURHOOD = 0.05  # share of the rows that are a row's own neighbourhood
 # The same where nothing is known. Hidden anomalies of one kind, a tenth of the rows, must not fill
 # half of it: they would seem the most normal of all.
 UNKNOWN = 0.2
@@ -156,7 +156,7 @@ def hidden_share(doubtful, known, prior=PRIOR):
     return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
-def own_distance(Z, others, share=WIDE, coded=None):
+def own_distance(Z, others, share=NEIGHBOURHOOD, coded=None):
     """Mean distance of rows (n, d) to a share of the others, (n,).
 
     ``coded`` is that of :meth:`geometry.Neighbours.mean_distance`.

@@ -140,7 +140,7 @@ class Subspaces:
         return cls(saved["means"], bases, saved["scales"], saved["kept"])
 
 
-class Columns(NamedTuple):
+class EvidenceColumns(NamedTuple):
     """Evidence of training rows, or of generated ones."""
 
     all: np.ndarray  # (n, c) float32; of training rows without the row itself
@@ -305,7 +305,7 @@ class Evidence:
             coded: (n,) bool, rows that new rows may be copies of.
 
         Returns:
-            The Evidence, and the :class:`Columns` of the training rows, standardised by the
+            The Evidence, and the :class:`EvidenceColumns` of the training rows, standardised by the
             training normals, not clipped.
         """
         normal = np.flatnonzero(y == 0)
@@ -360,7 +360,7 @@ class Evidence:
         return self._standardised(self._raw(X, [-1], self._models(X)), [-1]).all
 
     def transform_in_views(self, X):
-        """The :class:`Columns` of new rows (n, d) in every view."""
+        """The :class:`EvidenceColumns` of new rows (n, d) in every view."""
         views = range(len(self.centre))
         return self._standardised(self._raw(X, views, self._models(X)))
 
@@ -381,7 +381,7 @@ class Evidence:
         # Nothing to compare with: as near to anomalies as the normals are. What is no number in
         # another column stays so, and the scores' own check sees it.
         columns = np.where(np.isnan(columns) & IS_RATIO, 0.0, columns).astype(np.float32)
-        return Columns(columns[-1], columns[:-1])
+        return EvidenceColumns(columns[-1], columns[:-1])
 
     def _subspaces(self, X, folds):
         log = self.surroundings.log

@@ -19,11 +19,11 @@ import torch
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.cleaning.normal_scores import NormalScores
-from swift_hydra.cleaning.principal_scores import PrincipalScores
-from swift_hydra.detection.evidence import Columns, Evidence, column_index
+from swift_hydra.detection.evidence import Evidence, EvidenceColumns, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
+from swift_hydra.detection.normal_scores import NormalScores
 from swift_hydra.detection.one_class import Far, Near
+from swift_hydra.detection.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import (
     USUAL,
     MergedPValue,
@@ -85,10 +85,10 @@ class Seen(NamedTuple):
     """The training rows as both sides see them."""
 
     Z: np.ndarray  # (n, d)
-    columns: Columns  # evidence of them, cross-fitted
+    columns: EvidenceColumns  # evidence of them, cross-fitted
     labels: torch.Tensor  # (n,)
     synthetic: np.ndarray  # (m, d) generated anomalies
-    synthetic_columns: Columns
+    synthetic_columns: EvidenceColumns
     left_out: LeaveOut
     distances: np.ndarray  # (n, 1) to five normals, the row itself left out, as they are scored
 
@@ -121,8 +121,8 @@ class KnownSide:
 
     Args:
         mixture: a :class:`detection.mixture.Mixture` on features and evidence.
-        ranks: :class:`cleaning.normal_scores.NormalScores`.
-        directions: a :class:`cleaning.principal_scores.PrincipalScores`; None in older files.
+        ranks: :class:`detection.normal_scores.NormalScores`.
+        directions: a :class:`detection.principal_scores.PrincipalScores`; None in older files.
         kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
     """
 

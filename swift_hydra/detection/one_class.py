@@ -76,7 +76,7 @@ class Smoother:
     Args:
         reference: (r, d) rows.
         width: squared, of the kernel; None finds it.
-        left_out: a :class:`LeftOut` of the reference rows; only for that.
+        left_out: a :class:`WithoutItself` of the reference rows; only for that.
     """
 
     def __init__(self, reference, width=None, left_out=None):
@@ -113,7 +113,7 @@ class Smoother:
         return (square * left_out.factor).sqrt().numpy()
 
 
-class LeftOut(NamedTuple):
+class WithoutItself(NamedTuple):
     """What whitened rows (n, d) would be compared with if they had not been there themselves.
 
     A row widens the variance along its own direction, and so makes itself look near; on a wide
@@ -153,13 +153,13 @@ class Whitening:
         return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
 
     def without(self, Z, own):
-        """A :class:`LeftOut` of rows (n, d) and their copies ``own`` (n, r) in the reference."""
+        """A :class:`WithoutItself` of rows (n, d), their copies ``own`` (n, r) among these."""
         n = self.n_rows
         m = torch.from_numpy(own[:, :: self.step].sum(1)).double()  # (n,)
         m[m >= n] = 0
         direction = self(Z) - self(self.mean[None])
         weight = m / (n - m - m * direction.square().sum(1)).clamp_min(LEAST)
-        return LeftOut(own, direction, weight, (n - m) / n)
+        return WithoutItself(own, direction, weight, (n - m) / n)
 
 
 class Near:

@@ -11,7 +11,6 @@ import torch
 from helpers import SHORT_FIT, made_table, written
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra.cleaning.normal_scores import NormalScores
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.labels import read_labels
@@ -19,6 +18,7 @@ from swift_hydra.data.reading import LONGEST_PIECE, Reading, composed
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
+from swift_hydra.detection.normal_scores import NormalScores
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.cleaning.normal_scores import POINTS, NormalScores
+from swift_hydra.detection.normal_scores import POINTS, NormalScores
 
 
 def test_they_are_normal_and_nearly_the_ranks():

@@ -8,7 +8,7 @@ import pytest
 from helpers import SHORT_FIT
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra.cleaning.principal_scores import PrincipalScores
+from swift_hydra.detection.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, telling
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
@@ -89,7 +89,7 @@ def test_rows_unlike_the_training_rows_are_not_flagged_without_a_word():
 
 
 def test_wide_and_long_tables_have_as_many_directions_without_a_fold(monkeypatch):
-    monkeypatch.setattr("swift_hydra.cleaning.principal_scores.WIDE", 32)
+    monkeypatch.setattr("swift_hydra.detection.principal_scores.WIDE", 32)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(1000, 40))
     shapes = {PrincipalScores.fit(X[:n])(X[:3]).shape for n in (1000, 990, 33)}

@@ -34,6 +34,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
+from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.cleaning.suspects import in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import frame_names
@@ -169,9 +170,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         columns_: what was learned about the columns, a :class:`data.rows.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
-        fresh_scores_: (n,) the same as fresh rows of the table would have them (docs/tables.md,
-            "Copies"): what ``threshold_`` and p-values are made of.
-        normal_scores_: those of the rows that p-values compare with, ascending.
+        fresh_scores_: (n,) the same as fresh copies of rows that come again would have them.
+        expected_scores_: (n,) ascending, as fresh rows of the table would score: what
+            ``threshold_`` is made of (docs/tables.md, "Copies").
+        normal_scores_: those without the known anomalies, what p-values compare with.
         kept_: (n,) False for the training rows that were set aside as probable anomalies (M13).
         estimated_contamination_: estimated share of anomalies among the training rows, known ones
             included.
@@ -348,12 +350,16 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         left_out[known.kept] = fitted.scores
         fresh = left_out.copy()
         fresh[known.kept] = fitted.fresh
+        sample = fitted.sample._replace(row=np.flatnonzero(known.kept)[fitted.sample.row])
         if not known.kept.all():
             aside = fitted.detector.score(rows.Z[~known.kept])
             left_out[~known.kept] = fresh[~known.kept] = aside
-        # What p-values compare with. The rows that were set aside belong to it: they may well be
-        # normal, and alarms shall be no more frequent than was said.
-        self.basis_ = Basis(left_out, fresh, rows.y != 1)
+            # They belong to what p-values compare with: they may well be normal, and alarms shall
+            # be no more frequent than was said.
+            more = FreshScores.plain(aside, np.ones(len(aside)))
+            more = more._replace(row=np.flatnonzero(~known.kept))
+            sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
+        self.basis_ = Basis(left_out, fresh, *sample)
         n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
         n_anomalies = int((rows.y == 1).sum()) + known.share * n_doubtful
         self.estimated_contamination_ = n_anomalies / len(rows.y)

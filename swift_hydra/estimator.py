@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
+from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.data.frames import frame_names, repeated, with_columns
 from swift_hydra.data.rows import ENOUGH, Columns
 from swift_hydra.data.table import as_table, listed
@@ -60,12 +61,25 @@ def threshold_of(scores, share):
     return float(values[at : at + 2].mean())
 
 
+def drawn(scores, weights):
+    """As many scores as the weights (m,) are in all, ascending, each as often as its weight is."""
+    order = np.argsort(scores, kind="stable")
+    up_to = np.cumsum(weights[order])
+    n = round(float(up_to[-1]))
+    place = np.searchsorted(up_to, (np.arange(n) + 0.5) * (up_to[-1] / max(n, 1)))
+    return scores[order[np.minimum(place, len(order) - 1)]]
+
+
 class Basis(NamedTuple):
     """What the training rows' scores are made of, whichever share of rows is verified."""
 
     left_out: np.ndarray  # (n,) the detector's scores by fits without the row
-    fresh: np.ndarray  # (n,) the same as fresh rows of the table would have them
-    normal: np.ndarray  # (n,) bool, rows that p-values compare with
+    fresh: np.ndarray  # (n,) the same as fresh copies of rows that come again would have them
+    # Of :class:`cleaning.leave_out.FreshScores`:
+    row: np.ndarray  # (m,)
+    score: np.ndarray  # (m,)
+    weight: np.ndarray  # (m,)
+    normal: np.ndarray  # (m,)
     shift: np.ndarray | None = None  # (n,) how the student differs, see Student.difference
     doubt: np.ndarray | None = None  # (n,) its doubt
 
@@ -74,8 +88,9 @@ class TableDetector(BaseEstimator):
     """The fitted half of :class:`SwiftHydra.SwiftHydra`.
 
     ``fit`` leaves ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (scores standardised
-    rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_`` of the same as
-    fresh rows would have them, ``normal_scores_`` of those without a known anomaly,
+    rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_``, the same as
+    fresh copies would have them, ``expected_scores_`` of fresh rows, ``normal_scores_`` of those
+    without a known anomaly,
     ``kept_``, ``estimated_contamination_``, ``synthetic_``, ``classes_``, ``n_features_in_``,
     ``n_experts_``, ``effective_rank_`` and ``settings_``, the parameters as they were, their
     numbers Python's own.
@@ -187,12 +202,21 @@ class TableDetector(BaseEstimator):
 
     def _set_scores(self):
         """The training rows' scores by whatever scores: detector, student, or both."""
-        scores = self.basis_.left_out, self.basis_.fresh
+        basis = self.basis_
+        own = np.arange(len(basis.left_out))
+        scores = [(basis.left_out, own), (basis.fresh, own), (basis.score, basis.row)]
         if self.student_ is not None and self.verified_share < 1:
-            how = (self.basis_.shift, self.basis_.doubt, self.verified_share)
-            scores = (self.student_.as_left_out(each, *how) for each in scores)
-        self.decision_scores_, self.fresh_scores_ = scores
-        self.normal_scores_ = np.sort(self.fresh_scores_[self.basis_.normal])
+            scores = [
+                self.student_.as_left_out(
+                    score, basis.shift[rows], basis.doubt[rows], self.verified_share
+                )
+                for score, rows in scores
+            ]
+        else:
+            scores = [score for score, _ in scores]
+        self.decision_scores_, self.fresh_scores_, sample = scores
+        self.expected_scores_ = drawn(sample, basis.weight)
+        self.normal_scores_ = drawn(sample, basis.normal)
 
     def _table(self, X):
         """X as a table of the training's columns."""
@@ -328,8 +352,8 @@ class TableDetector(BaseEstimator):
         )
 
     def _flagged(self):
-        """The share of the training rows above the threshold."""
-        return float(self.labels_.mean())
+        """The share of rows like the training rows above the threshold."""
+        return float((self.expected_scores_ > self.threshold_).mean())
 
     def _most_outside(self, table):
         """The column that lies outside the training range in most rows, in words."""
@@ -349,10 +373,11 @@ class TableDetector(BaseEstimator):
         """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.
 
         Conformal: the share of the m training rows without a known anomaly that score as high, the
-        row itself counted. Their scores are ``fresh_scores_``: by fits that left them out, or, of
-        rows that come again in the table, as a fresh copy would have them (docs/tables.md,
-        "Copies"). Of fresh normal rows a share t has p-values up to t; fewer where anomalies hide
-        among the m. ``preset="paper"`` has no left-out scores: there they are too small.
+        row itself counted. Their scores are by fits that left them out, or, of rows that come again
+        in the table, as fresh copies would have them, as often as these are to be expected
+        (docs/tables.md, "Copies"). Of fresh normal rows a share t has p-values up to t; fewer where
+        anomalies hide among the m. ``preset="paper"`` has no left-out scores: there they are too
+        small.
         """
         return self.p_values_of(self.decision_function(X))
 
@@ -425,7 +450,7 @@ class TableDetector(BaseEstimator):
         else:
             share = self.settings_["contamination"]
             share = self.estimated_contamination_ if share == "auto" else share
-            self.threshold_ = threshold_of(self.fresh_scores_, share)
+            self.threshold_ = threshold_of(self.expected_scores_, share)
         self.labels_ = (self.fresh_scores_ > self.threshold_).astype(np.int64)
         return self
 
@@ -473,6 +498,7 @@ class TableDetector(BaseEstimator):
             "student": None if self.student_ is None else to_tensors(self.student_.snapshot()),
             "decision_scores": tensor_of(self.decision_scores_),
             "fresh_scores": tensor_of(self.fresh_scores_),
+            "expected_scores": tensor_of(self.expected_scores_),
             "normal_scores": tensor_of(self.normal_scores_),
             "kept": tensor_of(self.kept_),
             "estimated_contamination": self.estimated_contamination_,
@@ -529,6 +555,8 @@ class TableDetector(BaseEstimator):
             self.synthetic_ = saved["synthetic"].numpy()
             self.decision_scores_ = saved["decision_scores"].numpy()
             self.fresh_scores_ = saved["fresh_scores"].numpy()
+            expected = saved.get("expected_scores", saved["fresh_scores"])  # older files have none
+            self.expected_scores_ = np.sort(expected.numpy())
             self.normal_scores_ = saved["normal_scores"].numpy()
             self.kept_ = saved["kept"].numpy()
             self.estimated_contamination_ = saved["estimated_contamination"]
@@ -539,7 +567,10 @@ class TableDetector(BaseEstimator):
                 self.student_ = Student.from_snapshot(student, self.mamba)
             self.basis_ = None
             if saved.get("basis") is not None:  # older files have none
-                self.basis_ = Basis(**to_arrays(saved["basis"]))
+                basis = to_arrays(saved["basis"])
+                if "row" not in basis:
+                    basis |= FreshScores.plain(basis["fresh"], basis["normal"])._asdict()
+                self.basis_ = Basis(**basis)
             check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)
             self._set_threshold()
             self._check_rebuilt()
@@ -565,11 +596,16 @@ class TableDetector(BaseEstimator):
             "synthetic": (rows, (*rows.shape[:1], d)),
             "decision_scores": (scores, scores.shape[:1]),
             "fresh_scores": (self.fresh_scores_, scores.shape[:1]),
+            "expected_scores": (self.expected_scores_, scores.shape[:1]),
             "kept": (self.kept_, scores.shape[:1]),
             "normal_scores": (self.normal_scores_, self.normal_scores_.shape[:1]),
         }
         for name, values in (self.basis_._asdict() if self.basis_ is not None else {}).items():
-            wanted[f"basis, {name}"] = (values, scores.shape[:1])
+            of_sample = name in FreshScores._fields
+            wanted[f"basis, {name}"] = (
+                values,
+                (self.basis_.row if of_sample else scores).shape[:1],
+            )
         for name, (value, shape) in wanted.items():
             if value.shape != shape or not np.isfinite(value).all():
                 raise ValueError(f"{name} is not finite or its shape is {value.shape}, not {shape}")

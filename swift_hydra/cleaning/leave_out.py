@@ -9,8 +9,11 @@ the other folds' rows say of the value does not depend on these labels.
 Shapes: n rows, F folds.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
+from swift_hydra.cleaning.repeats import expected_counts
 from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.seeds import stage_rng
 
@@ -18,6 +21,20 @@ OFTEN = 3  # copies up to which a row may have been written twice by mistake
 SHARE_OFTEN = 0.1  # of the rows with copies, that have more than so many: no row's are a mistake
 MANY = 16  # copies of normals that no sample with replacement leaves
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
+
+
+class FreshScores(NamedTuple):
+    """Scores that stand for those of as many fresh rows of the table."""
+
+    row: np.ndarray  # (m,) number of the training row whose score it is
+    score: np.ndarray  # (m,)
+    weight: np.ndarray  # (m,) of how many rows
+    normal: np.ndarray  # (m,) of how many rows without a known anomaly
+
+    @classmethod
+    def plain(cls, score, normal):
+        """Each training row stands for one: scores (n,), which are normal (n,)."""
+        return cls(np.arange(len(score)), score, np.ones(len(score)), normal.astype(np.float64))
 
 
 class LeaveOut:
@@ -61,6 +78,7 @@ class LeaveOut:
         # Few copies over the folds: what is left of them for a row is what a new row will find.
         few = frequent & ~large
         self._met_again = (size > 1) & (often | frequent | common) & ~few
+        self._codes = self._met_again | (few & (size > 1))
 
     def _deal(self, y, n_folds, frequent, rng):
         """Groups and folds; a ``frequent`` group of copies becomes one for every fold."""
@@ -80,26 +98,57 @@ class LeaveOut:
         part = len(frequent) + same * n_folds + self.folds
         self.groups = np.where(frequent[same], part, same)
 
-    def as_fresh(self, left_out, score):
-        """The training rows' scores as fresh rows of the same table would have them, (n,).
+    def as_fresh(self, left_out, score, normal):
+        """What fresh rows of the same table would score, by the training rows.
 
         A fresh row can be a copy of training rows where rows are copies of each other as columns
         have few values, and then has the score that the detector gives them. Where a row was
         written twice no fresh one is its copy: the left-out scores are as good as fresh there, as
-        they are of rows without a copy.
+        they are of rows without a copy. How often a code is met is estimated, see
+        :mod:`cleaning.repeats`; for a new one stand those that are there once.
 
         Args:
             left_out: (n,) scores of the training rows.
             score: a function from numbers of training rows to the detector's scores of them.
+            normal: (n,) bool, rows without a known anomaly.
+
+        Returns:
+            (n,) scores of the training rows, and :class:`FreshScores`.
         """
-        fresh = left_out.copy()
-        if self._met_again.any():
-            first = np.unique(self._same, return_index=True)[1]
-            of_group = np.empty(len(first))
-            of_group[self._met_again] = score(first[self._met_again])
-            rows = self._met_again[self._same]
-            fresh[rows] = of_group[self._same[rows]]
-        return fresh
+        if not self._codes.any():
+            return left_out, FreshScores.plain(left_out, normal)
+        first, size = np.unique(self._same, return_index=True, return_counts=True)[1:]
+        comes_again = self._codes | (size == 1)  # the others were written twice by mistake
+        own = np.zeros(len(size))
+        own[comes_again] = score(first[comes_again])
+        fresh = np.where(self._met_again[self._same], own[self._same], left_out)
+        weights = [self._stand_for(rows, comes_again) for rows in (np.ones_like(normal), normal)]
+        alone, again = (np.stack(part) for part in zip(*weights, strict=True))  # (2, n) each
+        rows = [np.flatnonzero(part.any(0)) for part in (alone, again)]
+        scores = [left_out[rows[0]], own[self._same[rows[1]]]]
+        weight, of_normal = np.concatenate([alone[:, rows[0]], again[:, rows[1]]], axis=1)
+        return fresh, FreshScores(np.concatenate(rows), np.concatenate(scores), weight, of_normal)
+
+    def _stand_for(self, rows, comes_again):
+        """For how many fresh rows each row's left-out score stands, and the score of its copies.
+
+        Args:
+            rows: (n,) bool, those that are the table.
+            comes_again: (groups,) bool, codes.
+
+        Returns:
+            Two arrays (n,), which are as many rows in all.
+        """
+        count = np.bincount(self._same, rows, len(comes_again)).astype(np.int64)
+        expected = np.zeros(len(count))
+        codes = comes_again & (count > 0)
+        if codes.any():
+            expected[codes] = expected_counts(count[codes])
+        share = expected / np.maximum(count, 1)
+        again = np.where(rows, share[self._same], 0.0)
+        alone = np.where(rows & ((count == 1) | ~comes_again)[self._same], 1.0, 0.0)
+        scale = rows.sum() / max(alone.sum() + again.sum(), 1e-12)
+        return alone * scale, again * scale
 
 
 def _made_of_common_values(Z, same):

@@ -379,8 +379,9 @@ class FullDetector:
         judgement = Judgement.fit(experts, one_class, y.numpy(), settings.unlike_weight)
         self = cls(evidence, known, unlike, judgement)
         scores = judgement.score(experts, one_class)
-        fresh = seen.left_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]))
-        return Fitted(self, scores, fresh)
+        normal = y.numpy() == 0
+        fresh = seen.left_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
+        return Fitted(self, scores, *fresh)
 
     def parts(self, Z):
         """Both sides' scores (n, ..) of standardised rows (n, d), before they are joined."""

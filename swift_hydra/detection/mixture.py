@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, train_detector
 from swift_hydra.scan.backends import loaded_backend
@@ -60,6 +61,7 @@ class Fitted(NamedTuple):
     detector: object
     scores: np.ndarray  # (n,) by fits that left the row out, where the detector has them
     fresh: np.ndarray  # (n,) as fresh rows of the same table would have them
+    sample: FreshScores
 
 
 def n_folds_of(n_experts):
@@ -223,7 +225,7 @@ class MixtureDetector:
             examples = Examples(Z, y, synthetic)
             self = cls(Mixture.train(examples, recipe, "mixture", settings, journal))
         scores = self.score(Z.numpy())
-        return Fitted(self, scores, scores)
+        return Fitted(self, scores, scores, FreshScores.plain(scores, y.numpy() == 0))
 
     def score(self, Z):
         """(n,) float64 log-odds of standardised rows (n, d)."""

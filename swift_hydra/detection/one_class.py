@@ -16,6 +16,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
+from swift_hydra.detection.normal_scores import NormalScores
 from swift_hydra.geometry import (
     ROUNDING,
     WIDE,
@@ -163,14 +164,21 @@ class Whitening:
 
 
 class Near:
-    """Two distances to trusted rows: a smoother's residual and the two nearest rows.
+    """Three distances to trusted rows: a smoother's residual and the two nearest rows, twice.
 
     The smoother looks at the rows in coordinates of equal variance. The nearest rows are those by
-    the sum of absolute differences: a few values that differ much count less than many that differ
-    a little.
+    the sum of absolute differences (a few values that differ much count less than many that differ
+    a little), of the values and of the normal scores of their ranks, where a step counts by how
+    many rows it passes.
+
+    Args:
+        reference: (r, d) rows.
+        width: of the smoother, see there; None finds it.
+        coded: (r,) bool, see :class:`Far`.
+        ranked: bool; False in older files, which have no distance of ranks.
     """
 
-    def __init__(self, reference, width=None, coded=None):
+    def __init__(self, reference, width=None, coded=None, ranked=False):
         self.reference = np.asarray(reference)
         self.coded = coded
         self.whitened = Whitening(self.reference)
@@ -179,32 +187,44 @@ class Near:
             own = self._own(cdist(self.reference, self.reference, "cityblock"))
             left_out = self.whitened.without(self.reference, own)
         self.smoother = Smoother(self.whitened(self.reference), width, left_out)
+        self.views = [(None, self.reference)]  # no function, which could not be pickled
+        if ranked:
+            ranks = NormalScores.fit(self.reference)
+            self.views.append((ranks, ranks(self.reference)))
 
     @classmethod
     def fit(cls, Z, rng, coded=None):
         """Arguments are those of :meth:`Far.fit`."""
         rows = np.sort(rng.permutation(len(Z))[:TRUSTED])
-        return cls(Z[rows], coded=None if coded is None else coded[rows])
+        return cls(Z[rows], coded=None if coded is None else coded[rows], ranked=True)
 
     def score(self, Z, others=False):
-        """Logarithms of the distances, (n, 2); ``others`` leaves a row's own copies out."""
+        """Logarithms of the distances, (n, 3); ``others`` leaves a row's own copies out."""
         n = len(Z)
         Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
-        out = np.empty((len(Z), 2))
+        out = np.empty((len(Z), 1 + len(self.views)))
         for start in range(0, len(Z), BLOCK):
-            part = slice(start, start + BLOCK)
-            distance = cdist(Z[part], self.reference, "cityblock")  # (B, r)
-            left_out = None
+            rows = Z[start : start + BLOCK]
+            own = left_out = None
             if others:
-                own = self._own(distance)
-                distance[own] = np.inf
-                left_out = self.whitened.without(Z[part], own)
-            out[part, 0] = self.smoother.residuals(self.whitened(Z[part]), left_out)
-            k = min(NEAREST, distance.shape[1])
-            nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
-            # Copies of one row and another: one other row is all there is.
-            out[part, 1] = np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
+                own = self._own(cdist(rows, self.reference, "cityblock"))
+                left_out = self.whitened.without(rows, own)
+            residuals = self.smoother.residuals(self.whitened(rows), left_out)
+            nearest = [self._nearest(*view, rows, own) for view in self.views]
+            out[start : start + BLOCK] = np.column_stack([residuals, *nearest])
         return np.log(out[:n] + 1e-6)
+
+    @staticmethod
+    def _nearest(seen, reference, rows, own):
+        """(B,) mean distance of rows to the nearest of the reference, as they are ``seen``."""
+        rows = rows if seen is None else seen(rows)
+        distance = cdist(rows, reference, "cityblock")  # (B, r)
+        if own is not None:
+            distance[own] = np.inf
+        k = min(NEAREST, distance.shape[1])
+        nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
+        # Copies of one row and another: one other row is all there is.
+        return np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
 
     def _own(self, distance):
         """(n, r) bool by sums of differences: a row's own copies; none where all are such.
@@ -219,4 +239,5 @@ class Near:
 
     def snapshot(self):
         """Arrays and plain values."""
-        return {"reference": self.reference, "width": self.smoother.width}
+        ranked = len(self.views) > 1
+        return {"reference": self.reference, "width": self.smoother.width, "ranked": ranked}

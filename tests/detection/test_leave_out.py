@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import ROUNDING, LeaveOut
+from swift_hydra.cleaning.repeats import expected_counts
 from swift_hydra.data.table import as_table
 from swift_hydra.detection.full import Judgement
 from swift_hydra.geometry import copies
@@ -198,9 +199,42 @@ def test_rows_of_a_pool_are_met_again_however_few_copies_they_have(often, size):
     row = rng.integers(0, size, 300)
     X = rng.normal(size=(size, 6))[row]
     y = (rng.permutation(len(X)) < len(X) // 5).astype(int)
-    met = LeaveOut(X, y, 4, 0).as_fresh(np.zeros(len(X)), lambda rows: np.ones(len(rows)))
+    given = np.zeros(len(X)), lambda rows: np.ones(len(rows)), y == 0
+    met, _ = LeaveOut(X, y, 4, 0).as_fresh(*given)
     copied = np.bincount(row)[row] > 1
     assert copied.any() and np.array_equal(met == 1, copied & often)
+
+
+@pytest.mark.parametrize("mean", [2.0, 5.0, 12.0])
+def test_codes_of_one_frequency_are_expected_alike_however_often_they_were_met(mean):
+    counts = np.random.default_rng(0).poisson(mean, 400)
+    counts = counts[counts > 0]
+    expected = expected_counts(counts)
+    assert (np.abs(expected - mean) < 0.25 * mean).mean() > 0.95
+    assert (np.abs(counts - mean) < 0.25 * mean).mean() < 0.7
+    np.testing.assert_allclose(expected.sum() + (counts == 1).sum(), counts.sum(), rtol=0.05)
+
+
+def test_what_was_met_once_among_the_once_met_is_not_expected_again():
+    expected = expected_counts(np.array([1] * 200 + [3, 160]))
+    assert expected[0] < 0.1 and expected[-1] == 160
+    assert (np.diff(expected) > 0)[-2:].all()
+
+
+@pytest.mark.parametrize("n_values", [18, 55])
+def test_one_column_of_categories_is_flagged_as_often_as_stated(n_values, tmp_path):
+    """Fresh rows are codes that were met; the rare ones among them are so by chance."""
+    flagged = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        X = np.eye(n_values)[rng.integers(0, n_values, 2200)]
+        y = (rng.random(200) < 0.25).astype(int)
+        model = SwiftHydra(random_state=seed, **SHORT_FIT).fit(X[:200], y)
+        assert len(model.expected_scores_) == 200
+        flagged.append(model.predict(X[200:]).mean())
+    assert 0.08 < np.mean(flagged) < 0.13, flagged  # .16 of 55 by the counts as they are
+    model.save(tmp_path / "model.pt")
+    assert SwiftHydra.load(tmp_path / "model.pt").threshold_ == model.threshold_
 
 
 def codes(rng, patterns, n, n_anomalies):

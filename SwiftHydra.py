@@ -715,6 +715,8 @@ def _run(folder, rows, detector, which, options, work):
                 folder, rows.train, which.seed, detector, options, journal, work.pace
             )
         detector.fit(rows.train, pretrained=pretrained, journal=journal)
+        if rows.split is not None:  # a frame that is scored may have it still
+            detector.label_name_ = rows.data.label
         with journal.stage("score"):
             score = detector.score_prepared(rows.X_test) if rows.split else np.empty(0)
     except InputError:  # a file's, and said

@@ -23,12 +23,14 @@ from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
-from swift_hydra.settings import InputError, check_range, check_settings
+from swift_hydra.settings import InputError, advised, check_range, check_settings
 from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 CHUNK_ROWS = 65536  # rows scored at a time at most
 NEARLY_ALL = 0.8  # of new rows above the threshold: hardly all of them are anomalies
+SHOWN = 3  # of these columns that are named
+MOSTLY = 0.5  # share of new rows outside a column's training range that is worth a warning
 EXPLAINED_ROWS = 1024  # rows with a column replaced that are scored at a time, of several columns
 
 
@@ -223,7 +225,11 @@ class TableDetector(BaseEstimator):
         self._ready()
         dates = self.settings_["dates"]
         dated = self.columns_.preparation.dated
-        table = as_table(self._in_order(X), self.columns_.texts, dates=dates, dated=dated)
+        try:
+            table = as_table(self._in_order(X), self.columns_.texts, dates=dates, dated=dated)
+        except InputError as error:
+            words = "settled in the fit: mend these rows, or fit again"
+            raise InputError(advised(error, (), words)) from error
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "
@@ -324,17 +330,19 @@ class TableDetector(BaseEstimator):
     def predict(self, X):
         """(n,) labels of ``classes_``: the second, 1, for scores above ``threshold_``.
 
-        Warns where that is nearly all of many rows: they are hardly of the training rows' kind.
-        So it does of a column that is empty in all of them.
+        Warns where that is nearly all of many rows, or where most of them lie outside of what
+        training knew of a column: they are hardly of the training rows' kind. So it does of a
+        column that is empty in all of them.
         """
         table = self._table(X)
         empty = self.columns_.emptied(self.columns_.gaps(table), len(table))
         if empty:
             warnings.warn(f"X: {empty}", UserWarning, stacklevel=2)
         above = self.decision_function(table) > self.threshold_
-        note = self.unlike_training(int(above.sum()), len(above))
-        if note:
-            warnings.warn(f"X: {note}{self._most_outside(table)}", UserWarning, stacklevel=2)
+        words = [self.unlike_training(int(above.sum()), len(above)), self._outside(table)]
+        if any(words):
+            words = "; ".join(filter(None, words))
+            warnings.warn(f"X: {words}", UserWarning, stacklevel=2)
         return self.classes_[above.astype(np.int64)]
 
     def unlike_training(self, n_above, n_rows):
@@ -355,19 +363,21 @@ class TableDetector(BaseEstimator):
         """The share of rows like the training rows above the threshold."""
         return float((self.expected_scores_ > self.threshold_).mean())
 
-    def _most_outside(self, table):
-        """The column that lies outside the training range in most rows, in words."""
+    def _outside(self, table):
+        """Columns that most of many rows lie outside of, in words, else None."""
+        if len(table) < ENOUGH:
+            return None
         columns = self.columns_
         parts = self._parts(table)
         outside = sum(columns.outside(part, columns.prepare(part)).sum(0) for part in parts)
         share = outside / len(table)
-        j = int(share.argmax())
-        if share[j] < 0.5:
-            return ""
-        return (
-            f"; column {columns.names[j]!r} is outside its training range "
-            f"({columns.range_of(j)}) in {100 * share[j]:.0f} % of them"
-        )
+        found = []
+        for j in np.flatnonzero(share >= MOSTLY):
+            how = f"is outside its training range ({columns.range_of(j)})"
+            how = "holds a text that training did not have" if j in columns.texts else how
+            found.append(f"column {columns.names[j]!r} {how} in {100 * share[j]:.0f} % of the rows")
+        more = [f"... ({len(found)} in all)"] if len(found) > SHOWN else []
+        return "; ".join([*found[:SHOWN], *more]) or None
 
     def p_values(self, X):
         """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.

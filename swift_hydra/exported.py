@@ -141,7 +141,7 @@ class Exported(TableDetector):
         """
         try:
             import onnxruntime
-        except ImportError:
+        except ModuleNotFoundError:
             raise InputError(f"{path}: {MISSING}") from None
         if not Path(path).is_file():
             raise InputError(f"{path}: does not exist: give the file that export wrote")

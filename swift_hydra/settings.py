@@ -413,7 +413,9 @@ def _explained(error):
             f"{error} in this Python, {sys.executable}: take the one in .venv that `make run` "
             "sets up, or install what the project needs: pip install -r requirements.txt"
         )
-    unmapped = isinstance(error, ImportError) and "map segment" in str(error)  # of a library
+    # Of a library that is there; some say so without a number of the error.
+    unmapped = isinstance(error, ImportError) and "map segment" in str(error)
+    unmapped |= isinstance(error, OSError) and not error.errno and "shared object" in str(error)
     if isinstance(error, MemoryError) or unmapped:
         what = f" ({error})" if str(error) else ""
         return f"there is not enough memory{what}: allow more, or give fewer rows or columns"

@@ -14,6 +14,7 @@ import numpy as np
 from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
 from swift_hydra.data.table import check_features, listed, place
+from swift_hydra.data.texts import why_texts
 from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
 
@@ -155,10 +156,13 @@ class Preparation:
         first = {one_spelling(text): text for text in reversed(texts)}
         texts = sorted(first.values())
         if len(texts) > MOST_TEXTS and self.categorical != "frequency":
+            remedy = why_texts(table, j) or (
+                "if it names the rows leave it out with --drop-columns, else give --categorical "
+                "frequency or group its texts"
+            )
             raise InputError(
                 f"{table.source}: text column {table.names()[j]!r} has {len(texts)} different "
-                f"texts, more than {MOST_TEXTS}: if it names the rows leave it out with "
-                "--drop-columns, else give --categorical frequency or group its texts"
+                f"texts, more than {MOST_TEXTS}: {remedy}"
             )
         return texts
 

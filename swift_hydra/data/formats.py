@@ -6,6 +6,7 @@
 import collections
 import contextlib
 import dataclasses
+import gzip
 import itertools
 import re
 import sys
@@ -111,6 +112,12 @@ def _readable(path, encoding):
             f"{path} is no {kind} text{at}: save it as CSV UTF-8, or give --encoding, such as "
             "cp1252"
         ) from error
+    except gzip.BadGzipFile as error:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        what = "has bytes after its end: fetch or write it again"
+        what = what if zipped else "is no gzip file: name it .csv, .tsv or .txt"
+        raise InputError(f"{path} {what}") from error
     except (EOFError, zlib.error) as error:
         raise InputError(f"{path} is a damaged .gz ({error}): fetch or write it again") from error
     except OSError as error:
@@ -381,7 +388,7 @@ class ParquetFile(CsvFile):
         try:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
-        except ImportError:
+        except ModuleNotFoundError:
             raise InputError(f"{path}: .parquet files need pyarrow: pip install pyarrow") from None
         self.path = path
         self.reading = reading
@@ -395,9 +402,7 @@ class ParquetFile(CsvFile):
             if texts:
                 self.file = parquet.ParquetFile(path, read_dictionary=texts)
         except (arrow.ArrowException, OSError) as error:
-            raise InputError(
-                f"{path} is no readable .parquet file ({_short(error)}): write it again"
-            ) from None
+            raise _unread(path, "is no readable .parquet file", error) from None
         schema = self.file.schema_arrow
         self.width = len(schema)
         if not self.width:
@@ -451,7 +456,7 @@ class ParquetFile(CsvFile):
                 yield len(batch), [batch.column(j) for j in wanted], range(start, end)
                 start = end
         except (self.arrow.ArrowException, OSError) as error:
-            raise InputError(f"{self.path} is damaged ({_short(error)}): write it again") from None
+            raise _unread(self.path, "is damaged", error) from None
 
     def cells(self, columns, keep):
         found = [self._values(column, j) for column, j in zip(columns, keep, strict=True)]
@@ -490,6 +495,15 @@ def _id_text(cell):
 
 def _short(error):
     return " ".join(str(error).split())[:80]
+
+
+def _unread(path, what, error):
+    """An error about a file, unless it is this machine that lacks something."""
+    lacks = ("memory", "malloc", "worker thread", "temporarily unavailable", "too many open files")
+    if isinstance(error, MemoryError) or any(word in str(error).casefold() for word in lacks):
+        remedy = "allow more memory, threads or open files"
+        return InputError(f"{path} cannot be read here ({_short(error)}): {remedy}")
+    return InputError(f"{path} {what} ({_short(error)}): write it again")
 
 
 def open_table(path, reading, dates, known=None):

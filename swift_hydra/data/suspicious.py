@@ -7,14 +7,12 @@ known", is rarely meant.
 Shapes: n rows, d columns.
 """
 
-import re
-
 import numpy as np
 
 from swift_hydra.data.columns import LARGEST, ColumnScaler
 from swift_hydra.data.frames import EXACT
-from swift_hydra.data.reading import MISSING, days, is_number, number
-from swift_hydra.data.table import listed, place
+from swift_hydra.data.table import listed
+from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
 ABSURD = 1000.0  # the same, beyond what any heavy tail holds
@@ -22,22 +20,6 @@ AGAIN = 3  # rows from which on a value comes again and again
 FEW = 0.02  # share of the rows
 ALMOST = 0.995  # share of one value that leaves little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
-# A number with a unit, 12 %, $5, EUR 5, <3, 7 mg/dL, or a sign that is none to a program, (5), 5-,
-# \u22125; also 1:23:45, 120/80, 3d 4h. Of A7 nobody can tell.
-DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
-UNIT = re.compile(
-    r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
-    rf"{DIGITS_OF_ONE}\s*([^\w\s]*[^\W\d_]*[^\d\s]*)"
-)
-SPAN = re.compile(r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}")
-# 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with a time or without.
-DAY = re.compile(
-    r"(?:\d{1,4}([./-])\d{1,2}\1\d{1,4}|\d{1,2}[ ./-]*[^\W\d_]{3,9}[ ,./-]+\d{2,4}"
-    r"|[^\W\d_]{3,9}\.? \d{1,2},? \d{4})(?:[ T:,]+\d{1,2}:\d{2}.*)?"
-)
-LONGEST_NUMBER = 40  # characters of a number with its unit
-ALL_DIFFERENT = 50  # rows from which on it says something that all have another value
-ALMOST_ALL = 0.98  # share of the rows
 VARIED = 10  # different values that a column of measurements has at least
 ALIKE = 0.2  # share of the different values that cannot be told apart any more
 LOOKED_AT = 10_000  # of them
@@ -61,7 +43,7 @@ def notes(table, asked=False):
     for j, name in enumerate(table.names()):
         column = X[:, j]
         if j in table.texts:
-            for kind, detail in _kinds_of_texts(column, table.texts[j], table.lines, asked):
+            for kind, detail in kinds_of_texts(column, table.texts[j], table.lines, asked):
                 found.setdefault(kind, []).append(f"{name!r}{detail}")
             continue
         values = column[~np.isnan(column)] if column.dtype.kind == "f" else column
@@ -69,7 +51,7 @@ def notes(table, asked=False):
             continue
         for kind, detail in _kinds(values, scaler):
             found.setdefault(kind, []).append(f"{name!r}{detail}")
-    return [f"column {listed(columns)}: {TEXTS[kind]}" for kind, columns in found.items()]
+    return [f"column {listed(columns)}: {(SAID | TEXTS)[kind]}" for kind, columns in found.items()]
 
 
 TEXTS = {
@@ -80,72 +62,16 @@ TEXTS = {
     "side of any new one: leave it out (--drop-columns)",
     "rises": "rises or falls through all rows, as a clock or a page number does: it may say where "
     "a row stands, not what it is: leave it out then (--drop-columns)",
-    "names": "holds another text in every row, like an id: leave it out (--drop-columns)",
     "placeholder": "one value far from all others, again and again: if it stands for 'not known', "
     "leave these cells empty and give --impute median",
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
     "almost": "one value nearly everywhere: the others are too few to learn from",
     "digits": "float32 holds too few digits of it: give float64",
-    "numbers": "most cells are numbers, and yet all are taken as texts, for this one: mend it, or "
-    "leave it empty and give --impute median",
-    "marks": "numbers whose decimal commas or thousands are not those of the table are taken as "
-    "texts: write all numbers alike",
-    "dates": "dates are taken as texts: --dates (dates=True) takes those like 2026-12-31 as days; "
-    "or leave them out (--drop-columns)",
     "long": "float64 holds too few digits of it, its values fall together: leave it out "
     "(--drop-columns), or subtract a constant before",
     "sizes": "its small values fall together beside the large ones: write all in one unit, or give "
     "their logarithm",
-    "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
-    "alphabet's: leave the unit out",
-    "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
-    "these cells empty (None, NaN)",
 }
-
-
-def _kinds_of_texts(codes, texts, lines, asked):
-    """The same of a text column: positions (n,) in a list of texts, NaN for gaps."""
-    rows = np.flatnonzero(~np.isnan(codes))
-    if len(rows) < 10:
-        return
-    codes = codes[rows].astype(int)
-    counts = np.bincount(codes, minlength=len(texts))
-    numeric = np.array([is_number(text) for text in texts])
-    shortened = (text if len(text) <= LONGEST_NUMBER else "" for text in texts)
-    forms = [_form(text) for text in shortened]
-    units = np.array([form is not None for form in forms]) & ~numeric
-    few = 3 * len({form for form, unit in zip(forms, units, strict=True) if unit}) <= units.sum()
-    if 2 * counts[numeric].sum() >= len(rows):
-        kind, odd = "numbers", np.flatnonzero(~numeric[codes])
-        for mark in ".,":
-            if not len(odd):  # no number under the table's own mark
-                kind = "marks"
-                bad = np.array([number(text, mark) is None for text in texts])
-                odd = np.flatnonzero(bad[codes])
-        if len(odd):
-            i = odd[0]
-            yield kind, f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
-        return
-    moments = np.array([days(text) is not None or bool(DAY.fullmatch(text)) for text in texts])
-    if 2 * counts[moments].sum() >= len(rows):
-        i = np.flatnonzero(moments[codes])[0]
-        yield "dates", f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
-        return
-    if 2 * counts[units].sum() >= len(rows) and few and units.any():  # not 1a, 2b, 3c
-        yield "units", f" ({texts[int(units.argmax())][:40]!r})"
-    elif len(rows) > ALL_DIFFERENT and (counts > 0).sum() >= ALMOST_ALL * len(rows):
-        yield "names", f" ({texts[codes[0]][:40]!r})"
-    words = [i for i, text in enumerate(texts) if text.casefold() in MISSING and counts[i]]
-    if words and not asked:
-        yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
-
-
-def _form(text):
-    """What stands around the digits of a number with a unit, or None of another text."""
-    match = UNIT.fullmatch(text)
-    if match and not re.search(r"\d\.\d+\.\d", text):  # an address, a version
-        return match[1], match[2]
-    return re.sub(r"\d+", "0", text) if SPAN.fullmatch(text) else None
 
 
 def _kinds(values, scaler):

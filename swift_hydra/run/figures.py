@@ -44,7 +44,7 @@ def require_matplotlib():
     """
     try:
         import matplotlib
-    except ImportError:
+    except ModuleNotFoundError:
         raise InputError("--plot needs matplotlib: pip install matplotlib") from None
     except ValueError as error:  # such as a name in MPLBACKEND that it does not know
         raise InputError(f"--plot: matplotlib does not start (see MPLBACKEND): {error}") from None

@@ -161,6 +161,11 @@ def main(argv, load):
                 f"{name}: is missing: python SwiftHydra.py score --checkpoint C --data new.csv"
             )
     check_settings(config)
+    if config.id_column in _own_columns(config):
+        raise InputError(
+            f"id_column={config.id_column!r}: the scores have a column of that name: rename it in "
+            f"{config.data}"
+        )
     detector = _as_asked(load(config.checkpoint), config)
     columns = detector.columns_
     tally = Tally(columns)
@@ -184,10 +189,7 @@ def main(argv, load):
     def write(file):
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         output = csv.writer(text)
-        more = ["p_value"] if config.p_values else []
-        numbers = range(1, config.explain + 1)
-        named = [name for i in numbers for name in (f"feature_{i}", f"raises_score_by_{i}")]
-        output.writerow([harmless(config.id_column or "row"), "score", "anomaly", *more, *named])
+        output.writerow([harmless(config.id_column or "row"), *_own_columns(config)])
         hide = True if config.quiet else None
         with tqdm(unit=" rows", unit_scale=True, disable=hide) as bar:
             for lines in blocks:
@@ -212,6 +214,14 @@ def _say(tally, seconds, threshold, out):
         f"{threshold:.4g}; written to {out}"
     )
     print(printable(line), file=sys.stderr if in_place(out) else sys.stdout)
+
+
+def _own_columns(config):
+    """Names of the columns of the scores behind the rows' own."""
+    p_value = ["p_value"] if config.p_values else []
+    numbers = range(1, config.explain + 1)
+    named = [name for i in numbers for name in (f"feature_{i}", f"raises_score_by_{i}")]
+    return ["score", "anomaly", *p_value, *named]
 
 
 def _advised(blocks):

@@ -364,6 +364,20 @@ def test_every_line_is_bounded_and_comments_take_linear_time(tmp_path, monkeypat
         train(tmp_path / "t.csv", "a,b\n1,2\n" + "1" * 2000 + ",2\n", "none")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a,b\n1,2\n", "is no gzip file: name it .csv"),
+        (gzip.compress(b"a,b\n1,2\n") + b"more", "has bytes after its end"),
+    ],
+)
+def test_what_is_wrong_with_a_gzip_file_is_told_apart(tmp_path, content, said):
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_table(path, "none")
+
+
 # ---- what parts the cells ------------------------------------------------------------------------
 
 PARTED = [

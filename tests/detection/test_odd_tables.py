@@ -88,6 +88,36 @@ def test_rows_unlike_the_training_rows_are_not_flagged_without_a_word():
         model.predict(X * [1, -1, 1, 1])
 
 
+def test_a_recoded_category_is_not_passed_over_however_few_rows_are_flagged():
+    """Its one-hot columns are all 0 then: known anomalies that depend on it look normal."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = pandas.DataFrame({f"c{j}": rng.choice(list("abcdef"), 400) for j in range(6)})
+    y = ((X.c1 == "a") & (X.c2 == "b")).to_numpy().astype(int)
+    model = SwiftHydra(categorical="onehot", **SHORT_FIT).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(X)
+    X["c1"] = X.c1.str.upper()
+    with pytest.warns(UserWarning, match="column 'c1' holds a text that .* in 100 % of the rows"):
+        model.predict(X)
+
+
+def test_what_turned_numbers_into_too_many_texts_is_said():
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    X = pandas.DataFrame({"a": rng.normal(size=300), "b": list("xyz") * 100})
+    y = (np.arange(300) < 20).astype(int)
+    for cells, said in (
+        ([*map(str, X.a[:299]), "--"], r"'--' in row 299 .*: most cells are numbers"),
+        ([f"{value:.5f} mg" for value in X.a], r"mg': numbers with a unit"),
+        ([f"2026-01-01T{i // 60:02}:{i % 60:02}" for i in range(300)], "dates=True"),
+    ):
+        X["a"] = cells
+        with pytest.raises(InputError, match=f"more than 255: .*{said}"):
+            SwiftHydra(categorical="onehot", **SHORT_FIT).fit(X, y)
+
+
 def test_wide_and_long_tables_have_as_many_directions_without_a_fold(monkeypatch):
     monkeypatch.setattr("swift_hydra.detection.principal_scores.WIDE", 32)
     rng = np.random.default_rng(0)

@@ -112,6 +112,12 @@ def test_columns_without_the_trainings_names_are_taken_in_their_order_with_a_war
         (NAMES, [[1, 2, "", 4]], [], "missing values (NaN) in column 'income', first in line 2"),
         (NAMES, [[1, 2, 3, 4], [1, 2, 3]], [], "line 3 has 3 cells"),
         (NAMES, [[1, 2, 3, 4]], ["--id-column", "name"], "id column 'name' is not there"),
+        (
+            [*NAMES, "score"],
+            [[1, 2, 3, 4, 5]],
+            ["--id-column", "score"],
+            "id_column='score': the scores have a column of that name",
+        ),
         (NAMES, [], [], "holds no row to score"),
         (
             None,

@@ -1,0 +1,95 @@
+"""What turned the values of a column into texts, and whether that is meant.
+
+Shapes: n rows.
+"""
+
+import re
+
+import numpy as np
+
+from swift_hydra.data.reading import MISSING, days, is_number, number
+from swift_hydra.data.table import place
+
+# A number with a unit, 12 %, $5, EUR 5, <3, 7 mg/dL, or a sign that is none to a program, (5), 5-,
+# \u22125; also 1:23:45, 120/80, 3d 4h. Of A7 nobody can tell.
+DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
+UNIT = re.compile(
+    r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
+    rf"{DIGITS_OF_ONE}\s*([^\w\s]*[^\W\d_]*[^\d\s]*)"
+)
+SPAN = re.compile(r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}")
+# 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with a time or without.
+DAY = re.compile(
+    r"(?:\d{1,4}([./-])\d{1,2}\1\d{1,4}|\d{1,2}[ ./-]*[^\W\d_]{3,9}[ ,./-]+\d{2,4}"
+    r"|[^\W\d_]{3,9}\.? \d{1,2},? \d{4})(?:[ T:,]+\d{1,2}:\d{2}.*)?"
+)
+LONGEST_NUMBER = 40  # characters of a number with its unit
+ALL_DIFFERENT = 50  # rows from which on it says something that all have another value
+ALMOST_ALL = 0.98  # share of the rows
+
+SAID = {
+    "names": "holds another text in every row, like an id: leave it out (--drop-columns)",
+    "numbers": "most cells are numbers, and yet all are taken as texts, for this one: mend it, or "
+    "leave it empty and give --impute median",
+    "marks": "numbers whose decimal commas or thousands are not those of the table are taken as "
+    "texts: write all numbers alike",
+    "dates": "dates are taken as texts: --dates (dates=True) takes those like 2026-12-31 as days; "
+    "or leave them out (--drop-columns)",
+    "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
+    "alphabet's: leave the unit out",
+    "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
+    "these cells empty (None, NaN)",
+}
+
+
+def why_texts(table, j):
+    """What made texts of a column that holds numbers or dates, and the remedy; None of others."""
+    for kind, detail in kinds_of_texts(table.X[:, j], table.texts[j], table.lines, True):
+        if kind in ("numbers", "marks", "dates", "units"):
+            return f"{detail[2:-1]}: {SAID[kind]}"  # without the parentheses around it
+    return None
+
+
+def kinds_of_texts(codes, texts, lines, asked):
+    """Pairs (key of ``SAID``, detail), of positions (n,) in a list of texts, NaN for gaps."""
+    rows = np.flatnonzero(~np.isnan(codes))
+    if len(rows) < 10:
+        return
+    codes = codes[rows].astype(int)
+    counts = np.bincount(codes, minlength=len(texts))
+    numeric = np.array([is_number(text) for text in texts])
+    shortened = (text if len(text) <= LONGEST_NUMBER else "" for text in texts)
+    forms = [_form(text) for text in shortened]
+    units = np.array([form is not None for form in forms]) & ~numeric
+    few = 3 * len({form for form, unit in zip(forms, units, strict=True) if unit}) <= units.sum()
+    if 2 * counts[numeric].sum() >= len(rows):
+        kind, odd = "numbers", np.flatnonzero(~numeric[codes])
+        for mark in ".,":
+            if not len(odd):  # no number under the table's own mark
+                kind = "marks"
+                bad = np.array([number(text, mark) is None for text in texts])
+                odd = np.flatnonzero(bad[codes])
+        if len(odd):
+            i = odd[0]
+            yield kind, f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
+        return
+    moments = np.array([days(text) is not None or bool(DAY.fullmatch(text)) for text in texts])
+    if 2 * counts[moments].sum() >= len(rows):
+        i = np.flatnonzero(moments[codes])[0]
+        yield "dates", f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
+        return
+    if 2 * counts[units].sum() >= len(rows) and few and units.any():  # not 1a, 2b, 3c
+        yield "units", f" ({texts[int(units.argmax())][:40]!r})"
+    elif len(rows) > ALL_DIFFERENT and (counts > 0).sum() >= ALMOST_ALL * len(rows):
+        yield "names", f" ({texts[codes[0]][:40]!r})"
+    words = [i for i, text in enumerate(texts) if text.casefold() in MISSING and counts[i]]
+    if words and not asked:
+        yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
+
+
+def _form(text):
+    """What stands around the digits of a number with a unit, or None of another text."""
+    match = UNIT.fullmatch(text)
+    if match and not re.search(r"\d\.\d+\.\d", text):  # an address, a version
+        return match[1], match[2]
+    return re.sub(r"\d+", "0", text) if SPAN.fullmatch(text) else None

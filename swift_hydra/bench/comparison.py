@@ -1,10 +1,13 @@
 """One method against the others under one protocol, as Markdown: with tests, intervals and cost."""
 
+from collections import defaultdict
+
 import numpy as np
 from scipy.stats import rankdata
 
 from swift_hydra.bench.markdown import row_of, rule_of
-from swift_hydra.bench.scores import Scores, holm, paired, source_of
+from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
+from swift_hydra.settings import printable
 
 SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
 TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
@@ -219,3 +222,25 @@ def per_dataset(scores, reference=SWIFT_HYDRA):
             row.append(f"{np.mean(values):.3f} ± {spread:.3f}")
         lines.append(row_of(dataset, *row))
     return [*lines, ""]
+
+
+def without_scores(records):
+    """Sets on which a protocol is undefined, and cells that failed, as Markdown."""
+    undefined = defaultdict(set)
+    failed = defaultdict(list)
+    for record in records:
+        reason = record["failed"]
+        if reason is not None and UNDEFINED in reason:
+            undefined[record["protocol"]].add(record["dataset"])
+        elif reason is not None:
+            failed[record["protocol"], record["method"]].append(f"{record['dataset']}: {reason}")
+    lines = []
+    for protocol, names in sorted(undefined.items()):
+        listed = printable(", ".join(sorted(names)))
+        lines += [f"*{protocol}* is undefined on, and has no scores of: {listed}.", ""]
+    if failed:
+        lines += [row_of("protocol", "method", "failed cells", "the first"), rule_of(3)]
+        for (protocol, method), reasons in sorted(failed.items()):
+            lines.append(row_of(protocol, title_of(method), len(reasons), reasons[0]))
+        lines.append("")
+    return lines

@@ -13,19 +13,24 @@ import dataclasses
 import hashlib
 import json
 import textwrap
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_hydra.bench.comparison import SWIFT_HYDRA, headline, title_of, without_copies
+from swift_hydra.bench.comparison import (
+    SWIFT_HYDRA,
+    headline,
+    title_of,
+    without_copies,
+    without_scores,
+)
 from swift_hydra.bench.diagrams import draw_all
-from swift_hydra.bench.markdown import row_of, rule_of
+from swift_hydra.bench.markdown import row_of
 from swift_hydra.bench.methods import GROUPS, RECORDED
 from swift_hydra.bench.records import key_of, load_records
-from swift_hydra.bench.scores import UNDEFINED, Scores
+from swift_hydra.bench.scores import Scores
 from swift_hydra.data.download import sha256_of
 from swift_hydra.files import write_bytes
-from swift_hydra.settings import InputError, printable
+from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
 LEDGER = "frozen.json"
@@ -212,23 +217,7 @@ def _head(records, configuration, sums):
         *(row_of(name, f"`{sums[name]}`") for name in sorted(sums)),
         "",
     ]
-    undefined = defaultdict(set)
-    failed = defaultdict(list)
-    for record in records:
-        reason = record["failed"]
-        if reason is not None and UNDEFINED in reason:
-            undefined[record["protocol"]].add(record["dataset"])
-        elif reason is not None:
-            failed[record["protocol"], record["method"]].append(f"{record['dataset']}: {reason}")
-    for protocol, names in sorted(undefined.items()):
-        listed = printable(", ".join(sorted(names)))
-        lines += [f"*{protocol}* is undefined on, and has no scores of: {listed}.", ""]
-    if failed:
-        lines += [row_of("protocol", "method", "failed cells", "the first"), rule_of(3)]
-        for (protocol, method), reasons in sorted(failed.items()):
-            lines.append(row_of(protocol, title_of(method), len(reasons), reasons[0]))
-        lines.append("")
-    return lines
+    return lines + without_scores(records)
 
 
 def _no_table(records, protocol, configuration):

@@ -23,6 +23,7 @@ from swift_hydra.bench.comparison import (
     shown_p,
     title_of,
     without_copies,
+    without_scores,
 )
 from swift_hydra.bench.diagrams import draw_all, draw_diagrams
 from swift_hydra.bench.dirty import KINDS
@@ -349,11 +350,21 @@ def _write_own(place, records, figures):
     for protocol in sorted({record["protocol"] for record in records}):
         scores = Scores(records, protocol)
         if not scores.complete:
-            lines += ["", f"## {protocol}: no method has all cells"]
+            lines += ["", f"## {protocol}: no method has all cells", "", *_cells_missing(scores)]
             continue
         found[protocol] = scores
         reference = SWIFT_HYDRA if SWIFT_HYDRA in scores.complete else scores.best_first()[0]
         lines += ["", *headline(scores, reference), *per_dataset(scores, reference)]
+    lines += ["", *without_scores(records)]
     page = Path(place) / "README.md"
     write_bytes(page, ("\n".join(lines).rstrip() + "\n").encode())
     return [page, *(draw_all(found, place) if figures else [])]
+
+
+def _cells_missing(scores):
+    """A table of what each method lacks; the command that made the records fills it."""
+    lines = [row_of("method", "cells", "failed", "lacks, among others"), rule_of(3)]
+    for method, (n_cells, n_failed) in sorted(scores.incomplete.items()):
+        lacks = next(key for key in scores.keys if key not in scores.cells[method])
+        lines.append(row_of(title_of(method), n_cells, n_failed, f"{lacks[0]}, seed {lacks[1]}"))
+    return lines

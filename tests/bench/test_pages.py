@@ -251,6 +251,24 @@ def test_own_records_have_a_page_of_their_own(tmp_path):
         benchmark.main(["--report", "--records", str(tmp_path), "--seeds", "0"])
 
 
+def test_own_records_that_lack_cells_say_which(tmp_path):
+    lacking = made_records({"kNN": 0.8, "CatBoost": 0.9}, sets="ab", seeds=(0,))[:-1]
+    lacking.append({**lacking[0], "dataset": "c", "auc_roc": None, "failed": "column 'x' is empty"})
+    (tmp_path / "seen.jsonl").write_text("".join(map(as_line, lacking)))
+    assert write_report(tmp_path) == [tmp_path / "README.md"]
+    page = (tmp_path / "README.md").read_text()
+    assert "c: column 'x' is empty" in page
+    (tmp_path / "seen.jsonl").write_text("".join(map(as_line, [lacking[0], *lacking[3:]])))
+    (tmp_path / "unseen.jsonl").write_text(
+        as_line({**lacking[0], "protocol": "unseen"})
+        + as_line({**lacking[2], "protocol": "unseen", "dataset": "b"})
+    )
+    write_report(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "## unseen: no method has all cells" in page
+    assert "| kNN | 1 | 0 | b, seed 0 |" in page
+
+
 def test_the_words_on_the_policy_are_those_of_its_table():
     """``level`` and ``open`` are the plan's, and the prose beside the table may not soften them."""
     page = (RESULTS.parent / "docs" / "results.md").read_text()

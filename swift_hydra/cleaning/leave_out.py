@@ -20,6 +20,7 @@ from swift_hydra.seeds import stage_rng
 OFTEN = 3  # copies up to which a row may have been written twice by mistake
 SHARE_OFTEN = 0.1  # of the rows with copies, that have more than so many: no row's are a mistake
 MANY = 16  # copies of normals that no sample with replacement leaves
+RARE = 0.05  # rows that are expected of a code: less counts for nothing
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
 
@@ -119,11 +120,13 @@ class LeaveOut:
             return left_out, FreshScores.plain(left_out, normal)
         first, size = np.unique(self._same, return_index=True, return_counts=True)[1:]
         comes_again = self._codes | (size == 1)  # the others were written twice by mistake
-        own = np.zeros(len(size))
-        own[comes_again] = score(first[comes_again])
-        fresh = np.where(self._met_again[self._same], own[self._same], left_out)
         weights = [self._stand_for(rows, comes_again) for rows in (np.ones_like(normal), normal)]
         alone, again = (np.stack(part) for part in zip(*weights, strict=True))  # (2, n) each
+        needed = self._met_again.copy()
+        needed[self._same[again.any(0)]] = True
+        own = np.zeros(len(size))
+        own[needed] = score(first[needed])
+        fresh = np.where(self._met_again[self._same], own[self._same], left_out)
         rows = [np.flatnonzero(part.any(0)) for part in (alone, again)]
         scores = [left_out[rows[0]], own[self._same[rows[1]]]]
         weight, of_normal = np.concatenate([alone[:, rows[0]], again[:, rows[1]]], axis=1)
@@ -144,6 +147,8 @@ class LeaveOut:
         codes = comes_again & (count > 0)
         if codes.any():
             expected[codes] = expected_counts(count[codes])
+        # Rows that are there once among many such hardly come again: not worth their scoring.
+        expected[expected < RARE] = 0.0
         share = expected / np.maximum(count, 1)
         again = np.where(rows, share[self._same], 0.0)
         alone = np.where(rows & ((count == 1) | ~comes_again)[self._same], 1.0, 0.0)

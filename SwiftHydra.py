@@ -90,6 +90,7 @@ from swift_hydra.settings import (
     resolve_device,
     run_main,
     setting,
+    want_of_memory,
 )
 from swift_hydra.snapshot import in_own_numbers
 from swift_hydra.training.seeds import streams
@@ -752,7 +753,7 @@ def _refuse_lost(folder, lost):
 def _reason(error):
     """What a report says of an error: its own words where these name the cause."""
     named = isinstance(error, (FloatingPointError, InputError))
-    return str(error) if named else f"{type(error).__name__}: {error}"
+    return want_of_memory(error) or (str(error) if named else f"{type(error).__name__}: {error}")
 
 
 def _add_what_is_asked(folder, rows, finished, options):

@@ -404,6 +404,17 @@ def _said(error):
     return code
 
 
+def want_of_memory(error):
+    """What to say of an error that comes of too little memory, else None."""
+    # Of a library that is there; some say so without a number of the error.
+    unmapped = isinstance(error, ImportError) and "map segment" in str(error)
+    unmapped |= isinstance(error, OSError) and not error.errno and "shared object" in str(error)
+    if not (isinstance(error, MemoryError) or unmapped):
+        return None
+    what = f" ({error})" if str(error) else ""
+    return f"there is not enough memory{what}: allow more, or give fewer rows or columns"
+
+
 def _explained(error):
     """What an error says, and what to do about it."""
     if isinstance(error, InputError):
@@ -413,12 +424,9 @@ def _explained(error):
             f"{error} in this Python, {sys.executable}: take the one in .venv that `make run` "
             "sets up, or install what the project needs: pip install -r requirements.txt"
         )
-    # Of a library that is there; some say so without a number of the error.
-    unmapped = isinstance(error, ImportError) and "map segment" in str(error)
-    unmapped |= isinstance(error, OSError) and not error.errno and "shared object" in str(error)
-    if isinstance(error, MemoryError) or unmapped:
-        what = f" ({error})" if str(error) else ""
-        return f"there is not enough memory{what}: allow more, or give fewer rows or columns"
+    memory = want_of_memory(error)
+    if memory:
+        return memory
     if isinstance(error, OSError):  # such as a full disk under the output; files say it themselves
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

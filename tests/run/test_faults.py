@@ -1,6 +1,7 @@
 """Ends of a run at random moments: SIGKILL, full disks, lost permissions."""
 
 import contextlib
+import errno
 import io
 import os
 import random
@@ -17,8 +18,10 @@ import torch
 from helpers import ROOT, run_script, trained_cvae, trained_mixture
 from runs import NAMES, POSIX, STEPS, contents, finish, refused, scores
 
+from swift_hydra.data.formats import _unread
 from swift_hydra.files import file_lock, part, write_file
 from swift_hydra.journal import Journal
+from swift_hydra.settings import want_of_memory
 from swift_hydra.SwiftHydra import SwiftHydra
 
 # --- SIGKILL --------------------------------------------------------------------------------------
@@ -300,3 +303,33 @@ def test_only_what_a_killed_run_left_goes(tmp_path):
         (tmp_path / name).write_text("mine")
     write_file(tmp_path / "s.csv", lambda file: file.write(b"new"))
     assert {path.name for path in tmp_path.iterdir()} == {"s.csv", *names}
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), True),
+        (ImportError("x.so: failed to map segment from shared object"), True),
+        (OSError("Could not find/load shared object file 'libllvmlite.so'"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (ImportError("x.so: undefined symbol: f"), False),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(error, memory):
+    said = want_of_memory(error)
+    assert (said is not None) == memory
+    assert not memory or said.startswith("there is not enough memory")
+
+
+@pytest.mark.parametrize(
+    ("error", "damaged"),
+    [
+        (OSError("Failed to launch worker thread: Resource temporarily unavailable"), False),
+        (OSError("malloc of size 4096 failed"), False),
+        (OSError("Couldn't deserialize thrift"), True),
+    ],
+)
+def test_a_parquet_file_is_not_damaged_where_the_machine_lacks_something(error, damaged):
+    said = str(_unread("t.parquet", "is damaged", error))
+    assert ("write it again" in said) == damaged
+    assert ("cannot be read here" in said) != damaged

@@ -205,20 +205,18 @@ class TableDetector(BaseEstimator):
     def _set_scores(self):
         """The training rows' scores by whatever scores: detector, student, or both."""
         basis = self.basis_
-        own = np.arange(len(basis.left_out))
-        scores = [(basis.left_out, own), (basis.fresh, own), (basis.score, basis.row)]
-        if self.student_ is not None and self.verified_share < 1:
-            scores = [
-                self.student_.as_left_out(
-                    score, basis.shift[rows], basis.doubt[rows], self.verified_share
-                )
-                for score, rows in scores
-            ]
-        else:
-            scores = [score for score, _ in scores]
-        self.decision_scores_, self.fresh_scores_, sample = scores
+        self.decision_scores_ = self._by_what_scores(basis.left_out)
+        self.fresh_scores_ = self._by_what_scores(basis.fresh)
+        sample = self._by_what_scores(basis.score, basis.row)
         self.expected_scores_ = drawn(sample, basis.weight)
         self.normal_scores_ = drawn(sample, basis.normal)
+
+    def _by_what_scores(self, score, rows=slice(None)):
+        """The detector's scores of some training rows as whatever scores would give them."""
+        if self.student_ is None or self.verified_share == 1:
+            return score
+        shift, doubt = self.basis_.shift[rows], self.basis_.doubt[rows]
+        return self.student_.as_left_out(score, shift, doubt, self.verified_share)
 
     def _table(self, X):
         """X as a table of the training's columns."""
@@ -338,8 +336,14 @@ class TableDetector(BaseEstimator):
         empty = self.columns_.emptied(self.columns_.gaps(table), len(table))
         if empty:
             warnings.warn(f"X: {empty}", UserWarning, stacklevel=2)
-        above = self.decision_function(table) > self.threshold_
-        words = [self.unlike_training(int(above.sum()), len(above)), self._outside(table)]
+        scores, outside = [], np.zeros(self.n_features_in_, dtype=np.int64)
+        for part in self._parts(table):
+            rows = self.columns_.prepare(part)
+            scores.append(self.score_prepared(rows))
+            outside += self.columns_.outside(part, rows).sum(0)
+        above = np.concatenate(scores) > self.threshold_
+        words = [self.unlike_training(int(above.sum()), len(above))]
+        words += [self._far_outside(outside, len(above))]
         if any(words):
             words = "; ".join(filter(None, words))
             warnings.warn(f"X: {words}", UserWarning, stacklevel=2)
@@ -363,14 +367,12 @@ class TableDetector(BaseEstimator):
         """The share of rows like the training rows above the threshold."""
         return float((self.expected_scores_ > self.threshold_).mean())
 
-    def _outside(self, table):
-        """Columns that most of many rows lie outside of, in words, else None."""
-        if len(table) < ENOUGH:
+    def _far_outside(self, outside, n_rows):
+        """Columns that most of many rows lie outside of, by their numbers (d,), else None."""
+        if n_rows < ENOUGH:
             return None
         columns = self.columns_
-        parts = self._parts(table)
-        outside = sum(columns.outside(part, columns.prepare(part)).sum(0) for part in parts)
-        share = outside / len(table)
+        share = outside / n_rows
         found = []
         for j in np.flatnonzero(share >= MOSTLY):
             how = f"is outside its training range ({columns.range_of(j)})"

@@ -241,6 +241,7 @@ def without_scores(records):
     if failed:
         lines += [row_of("protocol", "method", "failed cells", "the first"), rule_of(3)]
         for (protocol, method), reasons in sorted(failed.items()):
-            lines.append(row_of(protocol, title_of(method), len(reasons), reasons[0]))
+            first = reasons[0].replace("|", "/")
+            lines.append(row_of(protocol, title_of(method), len(reasons), first))
         lines.append("")
     return lines

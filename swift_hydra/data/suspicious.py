@@ -51,10 +51,10 @@ def notes(table, asked=False):
             continue
         for kind, detail in _kinds(values, scaler):
             found.setdefault(kind, []).append(f"{name!r}{detail}")
-    return [f"column {listed(columns)}: {(SAID | TEXTS)[kind]}" for kind, columns in found.items()]
+    return [f"column {listed(columns)}: {TEXTS[kind]}" for kind, columns in found.items()]
 
 
-TEXTS = {
+TEXTS = SAID | {
     "counts": "counts the rows: it says where a row stands, not what it is: leave it out "
     "(--drop-columns)",
     "id": "holds another whole number in every row, like an id: leave it out (--drop-columns)",

@@ -205,22 +205,24 @@ class Near:
         out = np.empty((len(Z), 1 + len(self.views)))
         for start in range(0, len(Z), BLOCK):
             rows = Z[start : start + BLOCK]
-            own = left_out = None
+            distances = [
+                cdist(rows if ranks is None else ranks(rows), reference, "cityblock")  # (B, r)
+                for ranks, reference in self.views
+            ]
+            left_out = None
             if others:
-                own = self._own(cdist(rows, self.reference, "cityblock"))
+                own = self._own(distances[0])
                 left_out = self.whitened.without(rows, own)
+                for distance in distances:
+                    distance[own] = np.inf
             residuals = self.smoother.residuals(self.whitened(rows), left_out)
-            nearest = [self._nearest(*view, rows, own) for view in self.views]
+            nearest = map(self._nearest, distances)
             out[start : start + BLOCK] = np.column_stack([residuals, *nearest])
         return np.log(out[:n] + 1e-6)
 
     @staticmethod
-    def _nearest(seen, reference, rows, own):
-        """(B,) mean distance of rows to the nearest of the reference, as they are ``seen``."""
-        rows = rows if seen is None else seen(rows)
-        distance = cdist(rows, reference, "cityblock")  # (B, r)
-        if own is not None:
-            distance[own] = np.inf
+    def _nearest(distance):
+        """(B,) mean of the least distances, of (B, r) where infinite ones are left out."""
         k = min(NEAREST, distance.shape[1])
         nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
         # Copies of one row and another: one other row is all there is.

@@ -89,7 +89,7 @@ def test_the_page_is_about_its_own_sets_and_names_what_is_missing(tmp_path):
     (page,) = write_page(tmp_path, TINY, {"a": "0" * 64})
     text = page.read_text()
     assert "elsewhere" not in text and "4 of 12 are recorded" in text and "`abc`" in text
-    assert r"| seen | kNN | 2 | a: TimeLimit: a \| b |" in text
+    assert "| seen | kNN | 2 | a: TimeLimit: a / b |" in text
     assert "No table: kNN lacks cells, it has 0 scores." in text
 
 

@@ -14,6 +14,7 @@ from helpers import ROOT, SHORT, made_table, run_script
 
 from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.pretrain import PretrainSettings, pretrain
+from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.record import write_tensorboard
 from swift_hydra.SwiftHydra import SwiftHydra, generate
 
@@ -114,9 +115,13 @@ def test_tensorboard_has_the_numbers_of_the_log(tmp_path):
         {"stage": "cvae", "step": 40, "kl": 0.25},
         {"stage": "episodes", "episode": 0, "reward": -1.5, "accepted": 100},
     ]
-    write_tensorboard(tmp_path / "tensorboard", log)
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    folder = RunFolder(tmp_path, "a", "seen", 0)
+    place = folder.path / "tensorboard"
+    for _ in range(2):  # the second run replaces the first
+        folder.write_results({"failed": "a reason"}, [], None, None)
+        write_tensorboard(place, log)
+    assert len(list(place.iterdir())) == 1
+    events = EventAccumulator(str(place)).Reload()
     assert set(events.Tags()["scalars"]) == {"cvae/kl", "episodes/reward", "episodes/accepted"}
     assert [(e.step, e.value) for e in events.Scalars("cvae/kl")] == [(20, 0.5), (40, 0.25)]
     assert [(e.step, e.value) for e in events.Scalars("episodes/reward")] == [(0, -1.5)]

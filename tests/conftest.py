@@ -10,6 +10,14 @@ from helpers import made_table
 torch.set_num_threads(1)
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Bytes are named by their length: what they hold may depend on when tests are collected.
+
+    gzip writes the second into its header, and two workers must collect tests of the same names.
+    """
+    return f"{argname}-of-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def table():
     return made_table()

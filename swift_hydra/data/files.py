@@ -160,7 +160,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
     X = np.concatenate(blocks)
     given = (parse.texts(), path, lines, file.header is not None, file.remembered)
-    table = Table(X, columns, *given, parse.dated_columns())
+    table = Table(X, columns, *given, parse.dated_columns(), file.number_categories(keep))
     problems = list(parse.problems.values())
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)

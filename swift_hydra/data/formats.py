@@ -346,6 +346,10 @@ class CsvFile:
         """The columns ``keep`` of a piece as numbers or texts."""
         return columns
 
+    def number_categories(self, keep):
+        """Places in ``keep`` of columns that are declared as categories which are numbers."""
+        return ()  # nothing in a text declares them
+
     def labels(self, column, j):
         """Cells of the column of labels, which has the number j."""
         return column
@@ -416,6 +420,19 @@ class ParquetFile(CsvFile):
         )
         names = [composed(str(name)) for name in schema.names]
         self._name(names, known, self._has_fractions)
+
+    def number_categories(self, keep):
+        schema = self.file.schema_arrow
+        types = schema.types  # made anew by every call
+        # Parquet holds plain numbers then; pandas, which wrote them, says what they were.
+        told = (schema.pandas_metadata or {}).get("columns", ())
+        declared = {c.get("field_name") for c in told if c.get("pandas_type") == "categorical"}
+        numbers = ("int", "uint", "float", "double", "halffloat")
+        return tuple(
+            place
+            for place, j in enumerate(keep)
+            if schema.names[j] in declared and str(types[j]).startswith(numbers)
+        )
 
     def _has_fractions(self, j):
         if not str(self.file.schema_arrow.types[j]).startswith(("float", "double")):

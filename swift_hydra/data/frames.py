@@ -36,6 +36,24 @@ def frame_names(X):
     return None
 
 
+def number_categories(types):
+    """Places of the columns, of their types, that are declared as categories which are numbers."""
+    return tuple(j for j, kind in enumerate(types) if _kind_of_categories(kind) in ("i", "u", "f"))
+
+
+def _kind_of_categories(kind):
+    """The first letter of the kind of values that a categorical type of pandas or Arrow holds."""
+    if hasattr(kind, "categories"):  # pandas, and polars, whose categories are texts
+        return getattr(getattr(kind.categories, "dtype", None), "kind", None)
+    held = str(getattr(kind, "value_type", "")) if hasattr(kind, "index_type") else ""
+    return {"int": "i", "uin": "u", "flo": "f", "dou": "f", "hal": "f"}.get(held[:3])
+
+
+def frame_types(X):
+    """The types of a data frame's columns."""
+    return list(X.schema.types) if hasattr(X, "column_names") else list(X.dtypes)
+
+
 def repeated(names):
     """The names that are there more than once."""
     return [name for name, count in collections.Counter(names).items() if count > 1]

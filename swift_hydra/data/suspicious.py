@@ -46,6 +46,8 @@ def notes(table, asked=False):
             for kind, detail in kinds_of_texts(column, table.texts[j], table.lines, asked):
                 found.setdefault(kind, []).append(f"{name!r}{detail}")
             continue
+        if j in table.categories:
+            found.setdefault("categories", []).append(repr(name))
         values = column[~np.isnan(column)] if column.dtype.kind == "f" else column
         if len(values) < 10 or not (np.abs(values) <= LARGEST / 2).all():
             continue
@@ -66,6 +68,8 @@ TEXTS = SAID | {
     "leave these cells empty and give --impute median",
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
     "almost": "one value nearly everywhere: the others are too few to learn from",
+    "categories": "is declared as categories that are numbers, and taken as numbers: where they "
+    "are codes, write them as texts (c3) and give --categorical onehot",
     "digits": "float32 holds too few digits of it: give float64",
     "long": "float64 holds too few digits of it, its values fall together: leave it out "
     "(--drop-columns), or subtract a constant before",

@@ -15,7 +15,16 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from swift_hydra.data.frames import Days, as_text, cells_of, cells_of_frame, frame_names, unmasked
+from swift_hydra.data.frames import (
+    Days,
+    as_text,
+    cells_of,
+    cells_of_frame,
+    frame_names,
+    frame_types,
+    number_categories,
+    unmasked,
+)
 from swift_hydra.data.reading import COMMA, WORD, Marks, days, is_number, number
 from swift_hydra.settings import InputError
 
@@ -46,6 +55,7 @@ class Table:
         named: somebody gave the names; False where they only count the columns, for messages.
         reading: how the file was read, see :meth:`data.reading.Reading.remembered`, or None.
         dated: numbers of the columns that held dates.
+        categories: of those that were declared as categories, which are numbers.
     """
 
     X: np.ndarray
@@ -56,6 +66,7 @@ class Table:
     named: bool = True
     reading: dict | None = None
     dated: tuple = ()
+    categories: tuple = ()
 
     def __len__(self):
         return len(self.X)
@@ -119,6 +130,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
         X = unmasked(X)
     frame = X if given is not None else None
+    categories = () if frame is None else number_categories(frame_types(frame))
     X = _array(X, source) if frame is None or hasattr(X, "iloc") else np.empty((0, 0), object)
     if X.ndim != 2:
         hint = (
@@ -129,7 +141,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
         raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
     columns = list(columns) if columns else None
     if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not dated:
-        return Table(X, columns, {}, source)
+        return Table(X, columns, {}, source, categories=categories)
     names = columns or made_up_names(X.shape[1])
     if frame is not None:
         cells = cells_of_frame(frame, dates, source)
@@ -142,7 +154,8 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     parse = CellParser(names, source, texts, dates=dates, words=words, dated=dated)
     n = len(cells[0]) if cells else len(X)
     X = parse(n, cells, None)
-    table = Table(X, columns, parse.texts(), source, dated=parse.dated_columns())
+    found = {"dated": parse.dated_columns(), "categories": categories}
+    table = Table(X, columns, parse.texts(), source, **found)
     parse.refuse_problems()
     return table
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
@@ -54,6 +55,8 @@ KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directi
 # Left-out AUC-ROC of the mixture and of the kernels before any anomaly is known: along directions
 # less than over columns.
 USUAL_EACH = (*[USUAL] * len(KERNELS), 0.7)
+UPRIGHT = 0.5  # AUC-ROC of the training rows; below, they are upside down
+UPRIGHT_ROWS = 256  # of each class that are looked at: what turns over by chance has fewer
 
 
 def shown(columns, names):
@@ -299,12 +302,16 @@ class Judgement:
         self.calibration = calibration
 
     @classmethod
-    def fit(cls, experts, one_class, y, weight):
-        """From left-out scores (n, ..) of both sides and labels (n,); no experts: None."""
+    def fit(cls, experts, one_class, y, weight, heard=True):
+        """From left-out scores (n, ..) of both sides and labels (n,); no experts: None.
+
+        Args:
+            heard: bool, or one for each expert: whether it has a say.
+        """
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        known = MergedPValue.fit(experts[normal], telling(experts, y, USUAL_EACH))
+        known = MergedPValue.fit(experts[normal], telling(experts, y, USUAL_EACH) * heard)
         unlike = MergedPValue.fit(one_class[normal])
         self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
         self.shapes = [*map(shrunken_shape, self._sides(experts[~normal], one_class[~normal]))]
@@ -330,23 +337,24 @@ class Judgement:
         return [bounded(minus_log, self.n_normals) for minus_log in sides]
 
     def snapshot(self):
-        """Arrays and plain values, without the weight."""
+        """Arrays and plain values."""
         return {
             "known": None if self.known is None else self.known.snapshot(),
             "unlike": self.unlike.snapshot(),
             "shapes": self.shapes,
+            "weight": self.weight,
             "calibration": list(self.calibration),
             "n_normals": self.n_normals,
         }
 
     @classmethod
     def from_snapshot(cls, saved, weight):
-        """Rebuild from :meth:`snapshot`."""
+        """Rebuild from :meth:`snapshot`; weight: that of older files, which do not say it."""
         known, unlike = (
             None if saved[name] is None else MergedPValue.from_snapshot(saved[name])
             for name in ("known", "unlike")
         )
-        given = (weight, saved["calibration"], saved.get("n_normals"))
+        given = (saved.get("weight", weight), saved["calibration"], saved.get("n_normals"))
         return cls(known, unlike, saved["shapes"], *given)
 
 
@@ -378,10 +386,39 @@ class FullDetector:
         unlike, one_class = UnlikeSide.fit(seen, settings, journal)
         judgement = Judgement.fit(experts, one_class, y.numpy(), settings.unlike_weight)
         self = cls(evidence, known, unlike, judgement)
-        scores = judgement.score(experts, one_class)
+        if known is not None:
+            self._keep_upright(seen, experts, one_class, settings)
+        scores = self.judgement.score(experts, one_class)
         normal = y.numpy() == 0
         fresh = seen.left_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
         return Fitted(self, scores, *fresh)
+
+    def _keep_upright(self, seen, experts, one_class, settings):
+        """Join the sides anew where the rows that were learned from would come out upside down.
+
+        That is: the known anomalies below the normals on the whole. Left-out scores cannot show
+        it where a handful of rows are copies of each other. Experts that have even these rows
+        upside down lose their say, then the one-class side does.
+
+        Args:
+            seen: :class:`Seen` rows.
+            experts: (n, ..) their left-out scores by the known side.
+            one_class: (n, ..) by the other.
+            settings: has ``unlike_weight`` and ``random_state``.
+        """
+        y = seen.labels.numpy()
+        rng = stage_rng(settings.random_state, "upright")
+        of_each = [rng.permutation(np.flatnonzero(y == label)) for label in (0, 1)]
+        rows = np.concatenate([some[:UPRIGHT_ROWS] for some in of_each])
+        parts = self.parts(seen.Z[rows])
+        if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
+            return
+        heard = np.array([roc_auc_score(y[rows], column) >= UPRIGHT for column in parts[0].T])
+        heard |= not heard.any()
+        for weight in (settings.unlike_weight, 0.0):
+            self.judgement = Judgement.fit(experts, one_class, y, weight, heard)
+            if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
+                return
 
     def parts(self, Z):
         """Both sides' scores (n, ..) of standardised rows (n, d), before they are joined."""

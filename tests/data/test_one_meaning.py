@@ -350,3 +350,21 @@ def test_a_child_forked_during_a_fit_has_its_own_default_type():
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_default_dtype(before)
+
+
+def test_declared_categories_that_are_numbers_are_named(tmp_path):
+    """They stay numbers, in their order; whoever declared them may have meant codes."""
+    pandas, arrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    columns = {"code": [1, 2, 3] * 4, "share": [0.5, 1.5] * 6, "word": ["x", "y"] * 6}
+    frame = pandas.DataFrame({name: pandas.Categorical(v) for name, v in columns.items()})
+    frame["plain"] = np.arange(12.0) % 5
+    coded = {name: arrow.array(v).dictionary_encode() for name, v in columns.items()}
+    said = "column 'code', 'share': is declared as categories that are numbers"
+    for table in (frame, frame[["code", "share"]], arrow.table(coded)):
+        found = [note for note in notes(as_table(table, True)) if "declared" in note]
+        assert len(found) == 1 and found[0].startswith(said)
+    frame["y"] = [0, 1] * 6
+    frame.to_parquet(tmp_path / "t.parquet")
+    data = load_dataset(tmp_path / "t.parquet", categorical="onehot")
+    assert any(note.startswith(said) for note in notes(data.table))
+    assert not any("declared" in note for note in notes(as_table(frame[["word", "plain"]], True)))

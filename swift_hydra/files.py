@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, lacks_memory
 
 try:
     import fcntl
@@ -286,7 +286,7 @@ def load_checkpoint(path, kind, remedy=REMEDY):
             f"{path}: cannot be read ({error.strerror}): check its permissions"
         ) from None
     except Exception as error:  # a damaged pickle raises anything, IndexError and TypeError too
-        if _for_want_of_memory(error):
+        if lacks_memory(error):
             raise _no_room(path, error) from None
         raise InputError(
             f"{path}: not a readable checkpoint (damaged or not written by this project): {remedy}"
@@ -333,10 +333,6 @@ def _sum_is_right(file):
     return digest.hexdigest().encode() == told
 
 
-def _for_want_of_memory(error):
-    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # torch's own error
-
-
 def _no_room(path, error):
     """What this machine lacks is no fault of the file, which may be the only one."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
@@ -354,7 +350,7 @@ def content_of(path, remedy=REMEDY):
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) or _for_want_of_memory(error):
+        if isinstance(error, OSError) or lacks_memory(error):
             raise _no_room(path, error) from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(

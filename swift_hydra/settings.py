@@ -22,6 +22,8 @@ import warnings
 
 DEBUG = "--debug"
 GIVEN = object()  # any value but the default
+# What torch says, on a CPU and on a GPU, and a C++ library.
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
 
 
 class InputError(ValueError):
@@ -404,12 +406,19 @@ def _said(error):
     return code
 
 
+def lacks_memory(error):
+    """Does an error come of too little memory, whichever library says so?"""
+    said = str(error)
+    # Of a library that is there; some say so without a number of the error.
+    unmapped = isinstance(error, ImportError) and "map segment" in said
+    unmapped |= isinstance(error, OSError) and not error.errno and "shared object" in said
+    refused = isinstance(error, RuntimeError) and any(word in said for word in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or unmapped or refused
+
+
 def want_of_memory(error):
     """What to say of an error that comes of too little memory, else None."""
-    # Of a library that is there; some say so without a number of the error.
-    unmapped = isinstance(error, ImportError) and "map segment" in str(error)
-    unmapped |= isinstance(error, OSError) and not error.errno and "shared object" in str(error)
-    if not (isinstance(error, MemoryError) or unmapped):
+    if not lacks_memory(error):
         return None
     what = f" ({error})" if str(error) else ""
     return f"there is not enough memory{what}: allow more, or give fewer rows or columns"

@@ -34,7 +34,7 @@ from swift_hydra.data.splits import HIDING, parse_protocol
 from swift_hydra.data.table import row_digests
 from swift_hydra.geometry import share_nearer
 from swift_hydra.run.record import git_hash, peak_memory_mib
-from swift_hydra.settings import InputError, advised
+from swift_hydra.settings import InputError, advised, lacks_memory
 
 try:
     import resource
@@ -246,15 +246,10 @@ def _computed(cell, make):
     except Exception as error:
         reason = advised(error, OWN_FLAGS, "of SwiftHydra.py; a benchmark has no such flag")
         content["failed"] = f"{type(error).__name__}: {' '.join(reason.split())}"
-        if cell.memory_limit and _is_of_memory(error):
+        if cell.memory_limit and lacks_memory(error):
             content["failed"] = f"MemoryLimit: more than {cell.memory_limit:g} GiB were asked for"
     content["seconds_in_all"] = round(time.perf_counter() - start, 2)
     return content
-
-
-def _is_of_memory(error):
-    """Was memory refused? torch raises a RuntimeError then."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _scores(cell, make):

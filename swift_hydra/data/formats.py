@@ -22,7 +22,7 @@ from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, made_up_names, text_columns
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, lacks_memory
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
 MOST_COLUMNS = 100_000
@@ -517,7 +517,7 @@ def _short(error):
 def _unread(path, what, error):
     """An error about a file, unless it is this machine that lacks something."""
     lacks = ("memory", "malloc", "worker thread", "temporarily unavailable", "too many open files")
-    if isinstance(error, MemoryError) or any(word in str(error).casefold() for word in lacks):
+    if lacks_memory(error) or any(word in str(error).casefold() for word in lacks):
         remedy = "allow more memory, threads or open files"
         return InputError(f"{path} cannot be read here ({_short(error)}): {remedy}")
     return InputError(f"{path} {what} ({_short(error)}): write it again")

@@ -311,8 +311,11 @@ def test_only_what_a_killed_run_left_goes(tmp_path):
         (MemoryError(), True),
         (ImportError("x.so: failed to map segment from shared object"), True),
         (OSError("Could not find/load shared object file 'libllvmlite.so'"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (ImportError("x.so: undefined symbol: f"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
 def test_want_of_memory_is_told_from_other_errors(error, memory):

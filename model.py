@@ -21,12 +21,11 @@ import itertools
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from swift_hydra.geometry import effective_rank
+from swift_hydra.geometry import effective_rank, spread_over
 from swift_hydra.scan import numba_scan
 from swift_hydra.scan.backends import choose_backend, official_scan
 from swift_hydra.scan.torch_scan import selective_scan
@@ -115,7 +114,7 @@ class BetaCVAE(nn.Module):
 
         That is ||x - p(x | E[z | x, 0], 0)||.
         """
-        rows = _whole_blocks(x)
+        rows = whole_blocks(x)
         y = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
         return (rows - self.decode(self.encode(rows, y)[0], y)).norm(dim=1)[: len(x)]
 
@@ -241,12 +240,13 @@ class Mamba(nn.Module):
             raise ValueError(
                 f"expected (B, L, {self.d_model}), however: {tuple(hidden_states.shape)=}"
             )
-        stacked = {name: value.unsqueeze(0) for name, value in self.named_parameters()}
+        parameters = {name: value.unsqueeze(0) for name, value in self.named_parameters()}
         backend = "auto" if self.use_fast_path else "torch"
-        return mamba_mixer(stacked, hidden_states.unsqueeze(0), backend).squeeze(0)
+        return mamba_mixer(parameters, hidden_states.unsqueeze(0), backend).squeeze(0)
 
 
 def stacked(tensors):
+    """One parameter (E, ..) of the tensors of E experts, with memory of its own."""
     return nn.Parameter(torch.stack([t.detach() for t in tensors]))
 
 
@@ -257,6 +257,7 @@ TIED = 2.0**-20  # gates (before the softmax) that differ by less are equal
 # Rows of a product are a multiple of this: the last few of another number would be rounded in
 # another way (by the kernel for odd rests), and a row's score would depend on the rows beside it.
 ROW_BLOCK = 16
+FEWEST = 4  # experts that :func:`choose_n_experts` gives: one for every fold
 
 
 def dropped_out(h, share, training, generator=None):
@@ -415,6 +416,14 @@ class Router(nn.Module):
     Noise makes the choice probabilistic, which is the first cure for winner-take-all; the balance
     loss on importance and on the smooth load (the probability of being chosen under fresh noise) is
     the second; the experts' own loss in pretrain.py the third.
+
+    Args:
+        d_features: d.
+        n_experts: E.
+        k: experts of a row.
+
+    Raises:
+        ValueError: for a k that is not from 1 to E.
     """
 
     def __init__(self, d_features, n_experts, k=2):
@@ -435,7 +444,8 @@ class Router(nn.Module):
 
         Args:
             x: (B, d).
-            allowed: (B, E) bool, experts a row may use (at least k of them), or None for all.
+            allowed: (B, E) bool, experts a row may use, or None for all. Where they are fewer than
+                k, others have gates of 0, and still count in ``load``.
             generator: source of the noise while training.
         """
         logits = self.clean(x)  # (B, E)
@@ -533,6 +543,9 @@ class MoEDetector(nn.Module):
             stream: random streams, ``draws`` of the router's noise and ``weights`` of dropout; None
                 takes torch's global one.
             each: (E, B, d) the rows as each expert sees them, where they differ; the router sees x.
+
+        Raises:
+            ValueError: for rows of another width.
         """
         if x.shape[-1] != self.d_features:
             raise ValueError(
@@ -545,7 +558,7 @@ class MoEDetector(nn.Module):
 
     @torch.no_grad()
     def score(self, x, batch=2048):
-        """Logits (B,) of the rows x (B, d): only the chosen experts run.
+        """Logits (B,) of the rows x (B, d): only the chosen experts run; training mode ends.
 
         On average ``batch`` rows wait for each expert, however many experts there are: that bounds
         the memory.
@@ -584,20 +597,20 @@ class MoEDetector(nn.Module):
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
             if count:  # an expert nobody chose costs nothing
                 mine = slice(start, start + count)
-                inputs = _whole_blocks(x[rows[mine]])
+                inputs = whole_blocks(x[rows[mine]])
                 logits = self.experts(inputs, slice(index, index + 1))[0][:count]  # (count,)
                 score.index_add_(0, rows[mine], gates[mine] * logits)
                 start += count
         return score
 
 
-def _whole_blocks(x):
+def whole_blocks(x):
     """Rows x (B, d), its first repeated after the last up to a multiple of ``ROW_BLOCK``."""
     missing = -len(x) % ROW_BLOCK
     return torch.cat([x, x[:1].expand(missing, -1)]) if missing else x
 
 
-def choose_n_experts(X, n_folds=4):
+def choose_n_experts(X):
     """The number of experts that a table's complexity asks for (M9), as an explicit rule.
 
     Complexity is the effective rank of the standardised features, exp(entropy of the normalised
@@ -612,8 +625,7 @@ def choose_n_experts(X, n_folds=4):
     Returns:
         4, 8 or 16, and the effective rank it was derived from.
     """
-    rows = X[np.linspace(0, len(X) - 1, min(len(X), 4096)).astype(int)]
-    rank = effective_rank(rows)
-    wanted = n_folds * 2 ** max(0, math.ceil(math.log(max(rank, 1e-9) / 16, 4)))
-    most = n_folds * 2 ** max(0, math.floor(math.log2(max(1, len(X) // 64 / n_folds))))
+    rank = effective_rank(X[spread_over(len(X), 4096)])
+    wanted = FEWEST * 2 ** max(0, math.ceil(math.log(max(rank, 1e-9) / 16, 4)))
+    most = FEWEST * 2 ** max(0, math.floor(math.log2(max(1, len(X) // 64 / FEWEST))))
     return int(min(wanted, most, 16)), rank

@@ -55,7 +55,7 @@ STAND_INS = 400
 CVAE_BATCH = 128
 CVAE_RATE = 2e-3
 CVAE_DECAY = 1e-4
-NOT_DECAYED = ("A_log", "/D", ".D", "bias", "norm")  # what Mamba's authors keep free of decay
+NOT_DECAYED = ("A_log", ".D", "bias", "norm")  # the first two as Mamba's authors have it
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -70,8 +70,8 @@ def copies(Z, step=None):
 
     Args:
         Z: (n, d) rows.
-        step: standard deviations by which no value differs from that of the group's first row;
-            None takes the grid's own step for equal.
+        step: standard deviations by which no value differs from that of the row that leads
+            its group; None takes the grid's own step for equal.
     """
     size = max(BLOCK_NUMBERS // Z.shape[1], 1)
     blocks = (on_grid(Z[start : start + size])[0] for start in range(0, len(Z), size))
@@ -324,6 +324,11 @@ def filled(a, rows, columns):
     """
     n, m = a.shape
     return np.pad(a, ((0, -n % rows), (0, -m % columns)))
+
+
+def spread_over(n, most):
+    """Numbers of at most ``most`` of n rows, evenly over all: (min(n, most),)."""
+    return np.linspace(0, n - 1, min(n, most)).astype(int)
 
 
 def principal_axes(rows):

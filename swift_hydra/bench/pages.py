@@ -20,6 +20,7 @@ from swift_hydra.bench.comparison import (
     headline,
     left_out,
     per_dataset,
+    short,
     shown_p,
     title_of,
     without_copies,
@@ -89,7 +90,7 @@ def overview(records, methods, seeds):
     row = []
     for scores in protocols.values():
         peers = [scores.per_set(m) for m in scores.complete if "/" not in m]
-        row.append(f"{np.max(peers, axis=0).mean():.3f}"[1:] if peers else "")
+        row.append(short(np.max(peers, axis=0).mean()) if peers else "")
     return [*lines, row_of("*best peer of every set, chosen on test rows*", *row, "", "")]
 
 
@@ -254,8 +255,8 @@ def sections(records):
         "# Measured results",
         "",
         "Written by `python benchmark.py --report` from `results/records` and, where a cell was "
-        "measured again, `results/labels`. The ladders and ablations are of one commit among "
-        "themselves, older than the headline tables.",
+        "measured again, `results/labels`. The ladders and ablations are of older commits than the "
+        "headline tables: before M13 and the robust scale of columns; every record names its own.",
         "",
     ]
     headlines = [Scores(latest, protocol, FIVE_SEEDS, compared) for protocol in HEADLINES]

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.geometry import WIDE, Neighbours, mean_of_first, shares
+from swift_hydra.geometry import WIDE, Neighbours, mean_of_first, shares, spread_over
 
 DENSITY = ("knn5", "knn20", "lof5", "lof20")
 SUBSPACE = ("gaussian", "pca")
@@ -34,7 +34,8 @@ MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: the same
 VARIANCE = 0.9  # of the normals, in the directions that count as theirs
-SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold
+SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold,
+SEARCHED_OF_TWO = (96, 32)  # where it is one of two, too
 SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
 
 
@@ -68,7 +69,8 @@ class Subspaces:
         bases: (d, r) eigenvectors in columns, r = min(rows, d).
         scales: (r + 1,) one over the standard deviation along each, shrunken; the last holds in
             all directions that no row spans.
-        kept: (r,) 1 for the directions beyond the leading 90 % of the variance, else 0.
+        kept: (r,) 0 for the directions that hold less than the leading 90 % of the variance
+            together, else 1.
     """
 
     def __init__(self, means, bases, scales, kept):
@@ -85,7 +87,7 @@ class Subspaces:
             others = fold != f
             rows = X[others] if n_folds > 1 and others.sum() > 1 else X
             if X.shape[1] > WIDE:
-                rows = rows[:: -(-len(rows) // WIDE)]
+                rows = rows[spread_over(len(rows), WIDE)]
             parts.append(cls._model(np.asarray(rows, dtype=np.float64)))
         return cls(*(list(part) for part in zip(*parts, strict=True)))
 
@@ -160,13 +162,14 @@ class Surroundings:
 
     def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None):
         self.sides = (normals, anomalies)
+        self.searched = SEARCHED_OF_TWO if n_folds == 2 else SEARCHED
         self.coded = coded or [np.zeros(len(side.reference), dtype=bool) for side in self.sides]
         # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
         self.counts = [
             np.stack([*(side.counts(fold != f) for f in range(n_folds)), side.counts()])
             for side, fold in zip(self.sides, folds, strict=True)
         ]
-        near = normals.nearest(normals.reference[normals.distinct], SEARCHED[0])
+        near = normals.nearest(normals.reference[normals.distinct], self.searched[0])
         # Added to a distance before its logarithm, and what is nearer than that is a copy: rows
         # that were written out and read again differ in their last digits.
         self.floors = np.zeros(n_folds + 1)
@@ -226,7 +229,7 @@ class Surroundings:
                 fold. On either side, whatever its label: what it lacks there would tell it.
         """
         out = np.empty((len(views), len(X), len(LOCAL)))
-        searched = SEARCHED_ALL if list(views) == [-1] else SEARCHED
+        searched = SEARCHED_ALL if list(views) == [-1] else self.searched
         for start in range(0, len(X), NEIGHBOUR_ROWS):
             part = slice(start, start + NEIGHBOUR_ROWS)
             rows = X[part]
@@ -237,7 +240,7 @@ class Surroundings:
             if searched == SEARCHED_ALL:  # copies may fill what is enough without them
                 short = start + np.flatnonzero(self._short(near))
                 if len(short):
-                    out[0, short] = self._in_view(self._near(X[short], SEARCHED), -1, 0)
+                    out[0, short] = self._in_view(self._near(X[short], self.searched), -1, 0)
         return out
 
     def _near(self, X, searched):
@@ -296,7 +299,7 @@ class Evidence:
 
         Args:
             X: (n, d) standardised rows.
-            y: (n,) labels, 1 for known anomalies (at least one, and two normals).
+            y: (n,) labels, 1 for known anomalies, if there are any; at least two normals.
             folds: (n,) fold of each row.
             residuals: C-VAE residuals; function i was trained without the rows of fold i.
             residual_fold: (n,) which residual function did not see the row.

@@ -222,7 +222,7 @@ class UnlikeSide:
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 3)."""
+        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 4)."""
         with journal.stage("one-class"):
             alone = None
             if not seen.labels.any():
@@ -248,7 +248,7 @@ class UnlikeSide:
             return cls(mixture, alone), scores
 
     def score(self, Z, columns):
-        """One-class scores (n, 1 to 3) of rows Z (n, d) with their evidence (n, c)."""
+        """One-class scores (n, 1 to 4) of rows Z (n, d) with their evidence (n, c)."""
         distances = self._distances(Z, columns)
         if self.mixture is None:
             return distances
@@ -256,7 +256,7 @@ class UnlikeSide:
         return np.column_stack([distances, learned])
 
     def _distances(self, Z, columns):
-        """The scores that nothing learned, (n, 1 or 2), of new rows."""
+        """The scores that nothing learned, (n, 1 to 3), of new rows."""
         if self.alone is None:
             return columns[:, column_index(DISTANCE)]
         return self.alone.score(Z)
@@ -415,7 +415,7 @@ class FullDetector:
             return
         heard = np.array([roc_auc_score(y[rows], column) >= UPRIGHT for column in parts[0].T])
         heard |= not heard.any()
-        for weight in (settings.unlike_weight, 0.0):
+        for weight in (0.0,) if heard.all() else (settings.unlike_weight, 0.0):
             self.judgement = Judgement.fit(experts, one_class, y, weight, heard)
             if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
                 return

@@ -23,6 +23,7 @@ from swift_hydra.geometry import (
     Neighbours,
     filled,
     principal_axes,
+    spread_over,
     squared_distances,
 )
 
@@ -136,8 +137,8 @@ class Whitening:
 
     def __init__(self, reference):
         rows = np.asarray(reference, dtype=np.float64)
-        self.step = -(-len(rows) // WIDE) if rows.shape[1] > WIDE else 1
-        rows = rows[:: self.step]
+        self.some = spread_over(len(rows), WIDE if rows.shape[1] > WIDE else len(rows))
+        rows = rows[self.some]
         self.n_rows, self.mean = len(rows), rows.mean(0)
         rows = rows - self.mean
         root, directions = principal_axes(rows)
@@ -156,7 +157,7 @@ class Whitening:
     def without(self, Z, own):
         """A :class:`WithoutItself` of rows (n, d), their copies ``own`` (n, r) among these."""
         n = self.n_rows
-        m = torch.from_numpy(own[:, :: self.step].sum(1)).double()  # (n,)
+        m = torch.from_numpy(own[:, self.some].sum(1)).double()  # (n,)
         m[m >= n] = 0
         direction = self(Z) - self(self.mean[None])
         weight = m / (n - m - m * direction.square().sum(1)).clamp_min(LEAST)

@@ -9,7 +9,7 @@ Shapes: n rows, d columns, r = min(n, d) directions.
 
 import numpy as np
 
-from swift_hydra.geometry import WIDE, filled, principal_axes
+from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over
 
 RIDGE = 1e-3  # of the mean variance, added to that along every direction
 LEAST = 1e-9  # variance: less is what cancels
@@ -33,8 +33,8 @@ class PrincipalScores:
     def fit(cls, Z):
         """From standardised rows (n, d)."""
         rows = np.asarray(Z, dtype=np.float64)
-        if rows.shape[1] > WIDE < len(rows):  # of any more rows as many directions
-            rows = rows[np.linspace(0, len(rows) - 1, WIDE).astype(int)]
+        if rows.shape[1] > WIDE:  # of any more rows as many directions
+            rows = rows[spread_over(len(rows), WIDE)]
         mean = rows.mean(0)
         root, directions = principal_axes(rows - mean)
         variance = np.square(root)

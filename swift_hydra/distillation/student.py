@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from sklearn.cluster import MiniBatchKMeans
 
 from swift_hydra.geometry import BOUND, ROUNDING, Neighbours, copies, squared_distances
-from swift_hydra.model import MoEDetector
+from swift_hydra.model import MoEDetector, whole_blocks
 from swift_hydra.scan.backends import choose_backend, loaded_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.snapshot import pack_network, read_network
@@ -54,7 +54,7 @@ DOUBTS = 201  # quantiles of the training rows' doubt that are kept
 
 
 def questions(Z, y, generated, rng):
-    """Rows for the teacher to score: (m, d), about ``QUESTIONS`` and the generated ones.
+    """Rows for the teacher to score: (m, d), ``QUESTIONS`` or two thirds of it, and the generated.
 
     A third each: mix-up of two rows; rows moved in a random direction of some features by .05 to 8
     times their distance to their neighbours; rows with a random share of another row's values.
@@ -335,8 +335,12 @@ class Student:
     def doubt(self, Z):
         """Standard deviation of the experts' squashed scores of rows (n, d): (n,)."""
         parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(16384)
-        each = [self.network.experts(self.inputs(part)).std(0, correction=0) for part in parts]
+        each = [self._spread_of_experts(self.inputs(part)) for part in parts]
         return torch.cat(each).numpy().astype(np.float64)
+
+    def _spread_of_experts(self, inputs):
+        scores = self.network.experts(whole_blocks(inputs))[:, : len(inputs)]  # (E, n)
+        return scores.std(0, correction=0)
 
     def _read(self, Z):
         return self.inputs(torch.from_numpy(np.asarray(Z, dtype=np.float32)))

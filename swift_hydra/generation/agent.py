@@ -15,6 +15,8 @@ from torch import nn
 from swift_hydra.generation.reward import Candidates
 
 MAX_GRADIENT_NORM = 0.5
+CLIP = 0.2  # range of the probability ratio around 1
+VALUE_WEIGHT, ENTROPY_WEIGHT = 0.5, 0.01  # of the value error and the entropy bonus
 
 
 class GaussianPolicy(nn.Module):
@@ -87,18 +89,7 @@ class PPOLoss(NamedTuple):
     approx_kl: torch.Tensor
 
 
-class PPOWeights(NamedTuple):
-    """Clipping range of the probability ratio, weights of value error and entropy bonus."""
-
-    clip: float = 0.2
-    value: float = 0.5
-    entropy: float = 0.01
-
-
-PPO_WEIGHTS = PPOWeights()
-
-
-def ppo_loss(log_prob, old_log_prob, advantage, value, value_target, entropy, weights=PPO_WEIGHTS):
+def ppo_loss(log_prob, old_log_prob, advantage, value, value_target, entropy):
     """Clipped surrogate, squared value error, entropy bonus (Schulman et al. 2017, equation 9).
 
     Args:
@@ -108,18 +99,17 @@ def ppo_loss(log_prob, old_log_prob, advantage, value, value_target, entropy, we
         value: (N,) V(s).
         value_target: (N,) returns.
         entropy: (N,) of pi(. | s), in nats.
-        weights: :class:`PPOWeights`.
 
     Returns:
         A :class:`PPOLoss`.
     """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - weights.clip, 1 + weights.clip)
+    clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
     policy = -torch.minimum(ratio * advantage, clipped * advantage).mean()
     value_error = 0.5 * (value - value_target).square().mean()
     approx_kl = (ratio - 1 - log_ratio).mean()
-    total = policy + weights.value * value_error - weights.entropy * entropy.mean()
+    total = policy + VALUE_WEIGHT * value_error - ENTROPY_WEIGHT * entropy.mean()
     return PPOLoss(total, policy, value_error, entropy.mean(), approx_kl)
 
 

@@ -38,6 +38,7 @@ from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.cleaning.suspects import in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import frame_names
+from swift_hydra.data.reading import composed
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import listed
 from swift_hydra.dataloader import RowOptions, load_rows
@@ -279,6 +280,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _name_of_labels(y, columns):
         """Name of the labels' column, which a frame to score may still have; or None."""
         names = frame_names(y) or [getattr(y, "name", None) or None]
+        names = [composed(name) if isinstance(name, str) else name for name in names]
         if len(names) != 1 or names[0] is None:
             return None
         own = columns.own_names or ()
@@ -297,6 +299,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
+        _refuse_without_known(self, rows.y)
         own = in_own_numbers(self)
         self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
@@ -453,6 +456,22 @@ class Generated(NamedTuple):
     log: list  # one dict per episode, plain numbers
 
 
+def _refuse_without_known(detector, y):
+    """Refuse settings that have nothing to learn from where labels y (n,) mark no anomaly."""
+    if (np.asarray(y) == 1).any():
+        return
+    if detector.generator in COPIED:
+        raise InputError(
+            f"generator={detector.generator!r} copies known anomalies, but y marks none: give "
+            "another one"
+        )
+    if detector.preset == "paper" and detector.generator == "none":
+        raise InputError(
+            "generator='none' and y marks no anomaly: the mixture has nothing to learn: give "
+            "another generator, or preset='full'"
+        )
+
+
 def generate(Z, y, networks, seed, settings, journal=None):
     """Generate anomalies from training rows (M4 to M8).
 
@@ -495,10 +514,6 @@ def generate(Z, y, networks, seed, settings, journal=None):
     rng = stage_rng(seed, f"generate/{kind}")
     stream = streams(seed, f"generate/{kind}")
     if kind in COPIED:
-        if not y.any():
-            raise InputError(
-                f"generator={kind!r} copies known anomalies, but y marks none: give another one"
-            )
         rows = COPIED[kind](Z, y, wanted, seed, stream.draws)
         return _finish(rows, [_entry_of(rows)], journal)
     environment = LatentEnvironment(Z, y, networks, rng, **options)
@@ -631,6 +646,7 @@ def main(argv=None, pace=PACE):
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
+    _refuse_without_known(detector, rows.train.y)
     place = (options.out, rows.data.name, which.protocol_name, which.seed)
     run = RunFolder(*place, table=rows.data.path)
     with run.locked() as folder, few_threads(rows.train.Z.size):
@@ -650,6 +666,11 @@ def _evaluate(path, rows, which):
         others = _other_columns(detector, rows)
         if others:
             raise InputError(f"{path}: was trained with {others}: give the same flags")
+        if saved.get("fingerprint") is None:
+            raise InputError(
+                f"{path}: was written by save(), which does not say what it was trained on: score "
+                "rows with it, python SwiftHydra.py score"
+            )
         raise InputError(
             f"{path}: was trained on other rows than {rows.data.name}, {which.protocol_name}, seed "
             f"{which.seed}: give the dataset, protocol and seed it was trained on"
@@ -774,15 +795,17 @@ def _add_what_is_asked(folder, rows, finished, options):
 
 def _extras(detector, rows, score, log, report, options):
     """{file name: bytes} of what only some runs have, and what kept them from it or None."""
-    figures = {}
-    try:
-        if options.plot:
-            figures = run_report.figures_of(detector, rows, score, log, report)
-        if options.export:
-            figures["student.onnx"] = onnx_bytes(detector)
-    except Exception as error:
-        return {}, error
-    return figures, None
+    made, lost = {}, None
+    wanted = [
+        (options.plot, lambda: run_report.figures_of(detector, rows, score, log, report)),
+        (options.export, lambda: {"student.onnx": onnx_bytes(detector)}),
+    ]
+    for asked, make in wanted:
+        try:
+            made |= make() if asked else {}
+        except Exception as error:
+            lost = lost or error
+    return made, lost
 
 
 def _write(folder, rows, detector, score, log, report, options):

@@ -52,6 +52,7 @@ from swift_hydra.settings import (
 
 DEFAULT_DATASET = "47_yeast"
 UNLABELLED = "unlabelled"  # in place of a protocol: all rows train, none tests
+LONGEST_NAME = 10_000  # characters
 
 
 @dataclass
@@ -328,7 +329,11 @@ def load_dataset(
 def _names_of(drop_columns):
     """The names in a list of them, of which those with a comma or a line break are quoted."""
     try:
-        return next(csv.reader([drop_columns], skipinitialspace=True))
+        names = next(csv.reader([drop_columns], skipinitialspace=True))
+        longest = max(map(len, names), default=0)
+        if longest > LONGEST_NAME:
+            raise csv.Error(f"one of {longest} characters")
+        return names
     except csv.Error as error:  # which tells of files
         broken = len(drop_columns.splitlines()) > 1
         reason = "a line break outside of quotes" if broken else error

@@ -10,6 +10,7 @@ import copy
 import importlib.util
 import io
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -144,7 +145,10 @@ class Exported(TableDetector):
         except ModuleNotFoundError:
             raise InputError(f"{path}: {MISSING}") from None
         if not Path(path).is_file():
-            raise InputError(f"{path}: does not exist: give the file that export wrote")
+            state = "is a folder" if Path(path).is_dir() else "does not exist"
+            raise InputError(f"{path}: {state}: give the file that export wrote")
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path}: cannot be read: check its permissions")
         with content_of(path):
             if Path(path).stat().st_size > LARGEST:
                 raise ValueError(f"more than {LARGEST} bytes")
@@ -187,6 +191,10 @@ class Exported(TableDetector):
             "an exported student does not hold the training rows' scores: give a share of normal "
             "rows with set_false_alarms (--false-alarms)"
         )
+
+    def set_verify(self, share):
+        """Raises InputError: there is no detector in the file that could score rows again."""
+        raise InputError("an exported student is alone: no detector can verify its scores")
 
     def set_false_alarms(self, share):
         """As :meth:`estimator.TableDetector.set_false_alarms`; there are no training rows' labels.

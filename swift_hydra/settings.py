@@ -393,7 +393,7 @@ def _interrupted(number, frame):
 def _said(error):
     """Say in one line what ended the program; returns its exit code."""
     if isinstance(error, KeyboardInterrupt):
-        what = str(error) or "what was finished is on disk, the same command does the rest"
+        what = str(error) or "the same command does what is not done yet"
         code, line = 130, f"interrupted: {one_line(what)}"
     else:
         if DEBUG in sys.argv:
@@ -413,6 +413,7 @@ def lacks_memory(error):
     unmapped = isinstance(error, ImportError) and "map segment" in said
     unmapped |= isinstance(error, OSError) and not error.errno and "shared object" in said
     refused = isinstance(error, RuntimeError) and any(word in said for word in OUT_OF_MEMORY)
+    unmapped |= getattr(error, "errno", None) == errno.ENOMEM
     return isinstance(error, MemoryError) or unmapped or refused
 
 

@@ -60,10 +60,10 @@ def resolve_dataset(spec):
             f"(download: python dataloader.py --download {stem})"
         )
     if files:
+        name = Path(files[0]).stem
         where = "is not downloaded" if bare else "does not exist"
-        raise InputError(
-            f"{spec} {where}: run python dataloader.py --download {Path(files[0]).stem}"
-        )
+        then = "" if bare else f", and give its name, {name}"
+        raise InputError(f"{spec} {where}: run python dataloader.py --download {name}{then}")
     if not bare or path.suffix.lower() in SUFFIXES:
         raise InputError(f"{spec} does not exist: check the path")
     raise InputError(f"dataset {spec!r} is neither a file nor a known name: {_hint(stem, known)}")

@@ -42,18 +42,22 @@ def _labelled_npz(path, label_column, drop, texts, reading, dates):
     """:func:`read_table` of an .npz."""
     if label_column == NO_LABEL and not drop:
         (X,) = read_npz(path, ["X"])
-        table = as_table(reading.without_gaps(X), texts or (), path, dates=dates)
-        table = dataclasses.replace(table, reading=reading.remembered(None, None))
+        table = _table_of_npz(path, X, texts, reading, dates)
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
-    for name, value in (("label_column", label_column), ("drop_columns", drop)):
+    for name, value in (("drop_columns", drop), ("label_column", label_column)):
         if value:
             raise InputError(
-                f"{path}: {name}={value!r} is for .csv and .parquet files: an .npz has X and y"
+                f"{path}: {name}={value!r} is for .csv and .parquet files: an .npz has X and y: "
+                "leave columns out of its X"
             )
     X, y = read_npz(path)
-    table = as_table(reading.without_gaps(X), texts or (), path, dates=dates)
-    table = dataclasses.replace(table, reading=reading.remembered(None, None))
-    return Labelled(table, y, "y", [])
+    return Labelled(_table_of_npz(path, X, texts, reading, dates), y, "y", [])
+
+
+def _table_of_npz(path, X, texts, reading, dates):
+    given = (reading.without_gaps(X), texts or (), path)
+    table = as_table(*given, dates=dates, reads=reading.parser("."))
+    return dataclasses.replace(table, reading=reading.remembered(None, None))
 
 
 def _place_of_labels(file, label_column, dropped):
@@ -161,7 +165,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     X = np.concatenate(blocks)
     given = (parse.texts(), path, lines, file.header is not None, file.remembered)
     table = Table(X, columns, *given, parse.dated_columns(), file.number_categories(keep))
-    problems = list(parse.problems.values())
+    problems = [*file.problems.values(), *parse.problems.values()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
@@ -219,7 +223,8 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         pieces = _npz_pieces(path, columns, d, texts, size, how._replace(reading=reading))
     else:
         told = {j: set(of) for j, of in texts.items()} if isinstance(texts, dict) else {}
-        known = Known(columns, (how.training or {}).get("header"), told) if columns else None
+        given = (columns, (how.training or {}).get("header"), told, int(id_column is not None))
+        known = Known(*given) if columns else None
         file = open_table(path, reading, how.dates, known)
         if how.reading.decimal is None:
             file.forget_decimal()
@@ -241,7 +246,8 @@ def _npz_pieces(path, columns, d, texts, size, how):
     _check_width(path, X.shape[1], d)
     for start in range(0, len(X), size):
         rows = how.reading.without_gaps(X[start : start + size])
-        piece = as_table(rows, texts, path, columns, how.dates, how.dated)
+        reads = how.reading.parser(".")
+        piece = as_table(rows, texts, path, columns, how.dates, how.dated, reads)
         yield piece, range(start, start + len(piece))
 
 
@@ -256,7 +262,7 @@ def _text_pieces(file, columns, d, texts, which, size, how):
         reads = file.reads()
         parse = CellParser(names, file.path, texts, reads, how.dates, dated=how.dated)
         X = parse(n, file.cells(given[:d], keep), numbers)
-        parse.refuse_problems()
+        parse.refuse(file.path, [*file.problems.values(), *parse.problems.values()])
         ids = file.ids(given[-1]) if own else range(start, start + n)
         yield Table(X, columns, parse.texts(), file.path, numbers), ids
         start += n

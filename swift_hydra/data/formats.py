@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.data.frames import arrow_objects, arrow_values, as_text, cells_of
+from swift_hydra.data.frames import Days, arrow_objects, arrow_values, as_text, cells_of
 from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
@@ -239,6 +239,7 @@ class CsvFile:
         indexes: the numbers of columns that pandas wrote for its index, as far as can be told.
         told: those of which the file says so.
         kept: the number of a first column without a name that is no index, or None.
+        problems: {column number: what is wrong with its kind of values}.
     """
 
     told = frozenset()
@@ -247,7 +248,10 @@ class CsvFile:
     def __init__(self, path, reading, known=None):
         self.path = path
         self.reading = reading
-        self.least = len(known.names) if known is not None and known.names else None
+        self.problems = {}
+        self.least = None  # columns: an empty last one may be a feature of the training table
+        if known is not None and known.names:
+            self.least = len(known.names) + known.n_others
 
         def is_header(first, below):
             if reading.header != "auto":
@@ -398,6 +402,7 @@ class ParquetFile(CsvFile):
         self.reading = reading
         self.dates = dates
         self.arrow = arrow
+        self.problems = {}
         try:
             self.file = parquet.ParquetFile(path)
             # A text is read once, however often it comes: a small file can hold gigabytes of them.
@@ -476,11 +481,25 @@ class ParquetFile(CsvFile):
             raise _unread(self.path, "is damaged", error) from None
 
     def cells(self, columns, keep):
-        found = [self._values(column, j) for column, j in zip(columns, keep, strict=True)]
-        return [
-            self.reading.without_gaps(cells) if isinstance(cells, np.ndarray) else cells
-            for cells in found
-        ]
+        return [self._cells_or_problem(*given) for given in zip(columns, keep, strict=True)]
+
+    def _cells_or_problem(self, column, j):
+        try:
+            return self._cells(column, j)
+        except InputError as error:  # said with what is wrong with other columns
+            self.problems.setdefault(j, str(error).removeprefix(f"{self.path}: "))
+            return np.full(len(column), np.nan)
+
+    def _cells(self, column, j):
+        cells = self._values(column, j)
+        if isinstance(cells, Days):  # what stands for a gap is no number of days
+            return cells
+        if isinstance(cells, np.ndarray):
+            return self.reading.without_gaps(cells)
+        gaps = self.reading.gap_numbers()
+        if not gaps:
+            return cells
+        return ["" if not isinstance(cell, str | bool) and cell in gaps else cell for cell in cells]
 
     def _values(self, column, j):
         where = f"{self.path}: column {self.header[j]!r}"
@@ -536,6 +555,8 @@ def open_table(path, reading, dates, known=None):
         InputError: for another suffix, and whatever is wrong with the file.
     """
     kind = suffix_of(path)
+    if kind == ".parquet" and path.suffix.lower() == ".gz":
+        raise InputError(f"{path}: a .parquet is compressed already: gunzip it first")
     if kind == ".parquet":
         return ParquetFile(path, reading, dates, known)
     if kind in TEXT_KINDS:

@@ -19,6 +19,7 @@ from swift_hydra.settings import InputError
 DAY = np.timedelta64(1, "D")
 EXACT = 2**53  # whole numbers up to here are float64's to the digit
 WRITTEN = 1e22  # whole floats up to here are written to the digit
+CODE = re.compile(r"[0-9]E[0-9]")
 # No 007, which is a code, and no number of more digits than float64 has.
 NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
@@ -254,10 +255,13 @@ def as_text(cell):
 def one_spelling(text):
     """What all ways to write a bool or a whole number have in common; another text stays.
 
-    1.1 and 1.10 may be two versions of something, 7 and 7.0 hardly are.
+    1.1 and 1.10 may be two versions of something, 7 and 7.0 hardly are; 1E2 may be a
+    code, 1e2 hardly is.
     """
     same = same_value(text)
-    return same if same in ("True", "False") or same.lstrip("-").isdecimal() else text
+    if same in ("True", "False"):
+        return same
+    return same if same.lstrip("-").isdecimal() and not CODE.search(text) else text
 
 
 def same_value(text):

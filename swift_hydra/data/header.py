@@ -23,6 +23,7 @@ class Known(NamedTuple):
     names: list | None  # d names of the training table
     header: str | None  # "yes" or "no": whether its file had one; None where that is not known
     texts: dict  # of its text columns, {number: texts}
+    n_others: int = 0  # columns that are asked for beside them: the rows' ids
 
 
 def has_header(first, below, path, known=None, gaps=frozenset()):

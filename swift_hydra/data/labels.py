@@ -190,7 +190,8 @@ def _refuse_gaps(gap, cells, source, lines):
     if gap.any():
         first = int(gap.argmax())
         word = isinstance(cells[first], str) and cells[first]
-        shown = f" ({word!r}; --missing '' where it is a label)" if word else ""
+        remedy = "; --missing '' where it is a label" if lines is not None else ""
+        shown = f" ({word!r}{remedy})" if word else ""
         raise InputError(
             f"{source}: the labels are empty in {int(gap.sum())} rows, first in "
             f"{place(first, lines)}{shown}: fill them (-1 where nothing is known), or drop these "

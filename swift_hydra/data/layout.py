@@ -13,6 +13,8 @@ LONGEST_LINE = 2**26  # characters
 PEEKED = 2**17  # characters looked ahead
 MARKS = "\ufeff\u00ef\u00bb\u00bf"  # the byte order mark, and how cp1252 shows that of UTF-8
 END = "\x00end\x00"  # a line after the last one: an open quote swallows it
+# A cell may be as long as a line; csv knows one limit for the whole process.
+csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
 
 
 class Lines:

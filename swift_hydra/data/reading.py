@@ -289,8 +289,9 @@ class Marks:
             self._look_at_commas(cells)
         if "." in joined and (self.moment or not self.point):
             self._look_at_points(cells)
-        elif not self._short:
-            self._short = any(SHORT.fullmatch(cell.strip()) for cell in cells)
+        elif not (self._short and self._long):
+            for cell in map(str.strip, cells):
+                self._look_at_whole(cell)
 
     def _is_word(self, cell):
         if not ODD.search(cell):
@@ -312,8 +313,7 @@ class Marks:
     def _look_at_points(self, cells):
         for cell in map(str.strip, cells):
             if "." not in cell:
-                self._short = self._short or bool(SHORT.fullmatch(cell))
-                self._long = self._long or (cell.isdecimal() and len(cell) > 3)
+                self._look_at_whole(cell)
             elif EITHER_POINT.fullmatch(cell):
                 self._grouped = self._grouped or cell
             elif number(cell) is not None:
@@ -321,6 +321,10 @@ class Marks:
                 self.moment = self.moment and bool(MOMENT.fullmatch(cell))
                 if not self.moment:
                     return
+
+    def _look_at_whole(self, cell):
+        self._short = self._short or bool(SHORT.fullmatch(cell))
+        self._long = self._long or (cell.isdecimal() and len(cell) > 3)
 
     def doubtful(self):
         """A cell that is a number under either mark, and another one, or None.

@@ -119,9 +119,11 @@ class Columns:
         names = [repr(self.names[j]) for j in np.flatnonzero(n_gaps == n_rows)]
         if not names or n_rows < ENOUGH:
             return None
+        told = self.preparation.impute == "indicator"  # that a value is missing is learned from
+        usual = "" if told else ", as if nothing were unusual there"
         return (
             f"column {listed(names)} is empty in all {n_rows} rows and was not in training: a "
-            "typical value stands for it, as if nothing were unusual there"
+            f"typical value stands for it{usual}"
         )
 
     def range_of(self, j):

@@ -14,7 +14,7 @@ methods' own.
 
 Under ``few`` and ``unseen`` a removed anomaly is in neither part: put among the normal rows it
 would be a wrong label. Under ``weak`` that is the point. Rows that are unlabelled themselves (-1)
-train under every protocol: nobody could say whether their score is right.
+train under every protocol but ADBench's four kinds: nobody could say whether their score is right.
 """
 
 import dataclasses
@@ -138,7 +138,7 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labe
 
     Args:
         X: (n, d) features; only ``unseen`` looks at the values, for the others None will do.
-        y: (n,) labels: 0, 1, or -1 for unlabelled rows, which all train.
+        y: (n,) labels: 0, 1, or -1 for unlabelled rows, which train (not of ADBench's four kinds).
         protocol: one of ``PROTOCOLS``.
         seed: 0 to 2**32 - 1; under ``unseen`` an even seed trains on the larger cluster, an odd one
             on the smaller.
@@ -277,7 +277,7 @@ def _check_strata(y, when=""):
     if few:
         raise InputError(
             f"too few rows to stratify{when}: {' and '.join(few)}, at least 2 of each are needed: "
-            "give more rows"
+            f"give {'a larger max_rows, or ' if when else ''}more rows"
         )
 
 

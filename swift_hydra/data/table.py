@@ -98,7 +98,7 @@ def place(i, lines):
     return f"line {lines[i]}"
 
 
-def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
+def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, reads=number):
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
     Args:
@@ -107,6 +107,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
         columns: d names; None takes a data frame's.
         dates: take dates as days since 1970.
         dated: numbers of the columns that held dates in training, None in training.
+        reads: a function from a text to its number, NaN for a gap or None for a text.
 
     Raises:
         InputError: sparse or not 2-D, a type that is no real number, text in other columns than
@@ -130,15 +131,13 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
         X = unmasked(X)
     frame = X if given is not None else None
-    categories = () if frame is None else number_categories(frame_types(frame))
-    X = _array(X, source) if frame is None or hasattr(X, "iloc") else np.empty((0, 0), object)
+    types = () if frame is None else frame_types(frame)
+    categories = number_categories(types)
+    # pandas makes whole numbers, or True, of the gaps of categories beside other columns.
+    at_once = hasattr(X, "iloc") and not any(hasattr(kind, "categories") for kind in types)
+    X = _array(X, source) if frame is None or at_once else np.empty((0, 0), object)
     if X.ndim != 2:
-        hint = (
-            ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row"
-            * (X.ndim == 1)
-        )
-        hint = f" ({kind}): give an array or a data frame" if not X.ndim else hint
-        raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
+        _refuse_shape(X, kind, source)
     columns = list(columns) if columns else None
     if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not dated:
         return Table(X, columns, {}, source, categories=categories)
@@ -148,16 +147,26 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None):
     else:
         pairs = zip(names, X.T, strict=True)
         cells = [cells_of(column, f"{source}: column {name!r}", dates) for name, column in pairs]
-    words = texts is not True  # nothing in a frame says that its texts are gaps
-    texts = texts if words else text_columns(cells, dates=dates)
+    # Nothing in a frame says that its texts are gaps, unless somebody has said which are.
+    words = texts is not True or reads is not number
+    texts = text_columns(cells, reads, dates=dates) if texts is True else texts
     _refuse_doubtful(cells, names, texts, source)
-    parse = CellParser(names, source, texts, dates=dates, words=words, dated=dated)
+    parse = CellParser(names, source, texts, reads, dates=dates, words=words, dated=dated)
     n = len(cells[0]) if cells else len(X)
     X = parse(n, cells, None)
     found = {"dated": parse.dated_columns(), "categories": categories}
     table = Table(X, columns, parse.texts(), source, **found)
     parse.refuse_problems()
     return table
+
+
+def _refuse_shape(X, kind, source):
+    hint = ""
+    if X.ndim == 1:
+        hint = ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row"
+    if X.ndim == 0:
+        hint = f" ({kind}): give an array or a data frame"
+    raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
 
 
 def _refuse_records(X, source):
@@ -451,19 +460,24 @@ class CellParser:
             header = " (the columns' names? give --header yes)" if first else ""
             self.problems[j] = (
                 f"column {self.names[j]!r} holds text, first {shown!r} in "
-                f"{place(i, lines)}{self._hint(j, cell, shown)}{header}"
+                f"{place(i, lines)}{self._hint(j, cell, shown, lines is not None)}{header}"
             )
         return 0.0
 
-    def _hint(self, j, cell, shown):
-        """What the text of a cell in a column of numbers or dates may be meant as."""
-        comma = " (a decimal comma? give --decimal ,)" if COMMA.fullmatch(shown) else ""
+    def _hint(self, j, cell, shown, from_file):
+        """What the text of a cell in a column of numbers or dates may be meant as.
+
+        Flags of how files of text are read are no remedy elsewhere.
+        """
+        remedy = "give --decimal ," if from_file else "write a decimal point"
+        comma = f" (a decimal comma? {remedy})" if COMMA.fullmatch(shown) else ""
         if is_number(cell, number) and not WORD.fullmatch(shown):
             comma = " (a decimal point? give --decimal .)"
         date = " (a date? give --dates)" if days(cell) is not None else ""
         if j in (self.dated or ()):
             comma, date = "", " (in training it held dates: write them as 2026-01-31)"
-        gap = f" (a gap? give --missing='{shown}')" if shown.casefold() in GAP_LIKE else ""
+        remedy = f"give --missing='{shown}'" if from_file else "leave it empty"
+        gap = f" (a gap? {remedy})" if shown.casefold() in GAP_LIKE else ""
         return f"{comma}{date}{gap}"
 
     def refuse_problems(self):

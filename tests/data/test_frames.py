@@ -307,6 +307,7 @@ WRITTEN = [  # what one column of training holds, and its categories
     (["true", "True", "TRUE", "maybe"], ["TRUE", "maybe"]),
     (["1.1", "1.10", "A"], ["1.1", "1.10", "A"]),  # versions
     (["007", "7", "07", "A"], ["007", "07", "7", "A"]),  # codes
+    (["1E2", "10E1", "100", "0E5", "A3F"], ["0E5", "100", "10E1", "1E2", "A3F"]),  # the same
     (["A", "a", "1234567890123456", "1234567890123457"],) * 2,
 ]
 

@@ -15,7 +15,7 @@ from helpers import SAME_EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swift_hydra.data import layout
+from swift_hydra.data import files, formats, layout
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.header import Known, has_header
@@ -535,3 +535,28 @@ def test_no_rows_and_no_regular_file(tmp_path):
         for read in (load_dataset, lambda path: next(stream_table(path, None, 2))):
             with pytest.raises(InputError, match="is no regular file"):
                 read(tmp_path / "pipe.csv")
+
+
+def test_a_long_cell_is_a_cell(tmp_path):
+    """csv's own limit is 131,072 characters, whether the column is left out or not."""
+    rows = "".join(f"{i},{'x' * 200_000 if i == 3 else 'x'},{i % 2}\n" for i in range(12))
+    (tmp_path / "t.csv").write_text("a,payload,y\n" + rows)
+    assert load_dataset(tmp_path / "t.csv", drop_columns="payload").X.shape == (12, 1)
+    with pytest.raises(InputError, match="column 'payload' holds text"):
+        load_dataset(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("later", ["12500", "950"])
+def test_the_mark_is_found_out_from_the_whole_file(tmp_path, monkeypatch, later):
+    """12.500 and 950 may be thousands; 12500 says that points part none, wherever it stands."""
+    cells = ["12.500", "950", *["13.250", "8.125"] * 5, later]
+    path = tmp_path / "t.csv"
+    path.write_text("v;y\n" + "".join(f"{cell};{i % 2}\n" for i, cell in enumerate(cells)))
+    for piece in (4, 1000):
+        for module in (formats, files):
+            monkeypatch.setattr(module, "PIECE_ROWS", piece)
+        if later == "950":
+            with pytest.raises(InputError, match=r"12\.500"):
+                read_table(path)
+        else:
+            assert read_table(path).table.X[0, 0] == 12.5

@@ -7,7 +7,9 @@ import pytest
 from helpers import SHORT_FIT, made_table
 
 from swift_hydra import SwiftHydra
+from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.labels import read_labels
+from swift_hydra.data.reading import Reading
 from swift_hydra.data.table import as_table
 from swift_hydra.settings import InputError
 
@@ -75,3 +77,38 @@ def test_classes_are_the_labels_that_were_given(given):
     model = SwiftHydra(**SHORT_FIT).fit(X, given[y])
     assert model.classes_.tolist() == given.tolist()
     assert set(model.predict(X)) <= set(given.tolist())
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "float64", "bool", "text"])
+@pytest.mark.parametrize("beside", ["number", "bool", "text"])
+def test_gaps_of_declared_categories_are_gaps(kind, beside):
+    """pandas makes -9223372036854775808, 0 or True of them where a frame becomes one array."""
+    pandas = pytest.importorskip("pandas")
+    given = {"bool": [True, False], "text": ["x", "y"]}
+    values = np.array(given[kind]) if kind in given else np.array([1, 2], dtype=kind)
+    cells = pandas.Categorical([*values, None], categories=values)
+    others = {"number": [1, 2, 3], "bool": [True, False, True], "text": ["u", "v", "w"]}[beside]
+    table = as_table(pandas.DataFrame({"a": cells, "b": others}), True)
+    assert np.isnan(table.X[:, 0]).tolist() == [False, False, True]
+    assert not np.isnan(table.X[:, 1]).any()
+
+
+def test_what_stands_for_a_gap_is_one_in_every_format(tmp_path):
+    """-1 beside a gap and numbers of 19 digits in Parquet, in texts of an .npz; no day is one."""
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    missing = Reading(missing="-1,0,unknown")
+    columns = {"a": [1700000000000000001, -1, None], "y": [0, 1, 0]}
+    columns["d"] = [datetime.date(1970, 1, 1), datetime.date(2026, 1, 1), None]
+    path = tmp_path / "t.parquet"
+    parquet.write_table(arrow.table({**columns, "y": [0, 1, 0]}), path)
+    read = read_table(path, "y", reading=missing, dates=True).table
+    assert np.isnan(read.X).tolist() == [[False, False], [True, False], [True, True]]
+    assert read.dated == (1,)
+    texts = np.array([["1.5", "-1", "b"], ["unknown", "0", "unknown"], ["2", "3", "c"]])
+    np.savez(tmp_path / "t.npz", X=texts, y=[0, 1, 0])
+    table = read_table(tmp_path / "t.npz", texts=True, reading=missing).table
+    assert np.isnan(table.X).tolist() == [[False, True, False], [True] * 3, [False] * 3]
+    ((new, _),) = stream_table(tmp_path / "t.npz", None, 3, table.texts, how=How(reading=missing))
+    np.testing.assert_array_equal(new.X, table.X)

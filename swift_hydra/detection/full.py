@@ -35,6 +35,7 @@ from swift_hydra.detection.pvalue import (
     shrunken_shape,
     telling,
 )
+from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
 from swift_hydra.seeds import stage_rng
@@ -114,7 +115,16 @@ class Seen(NamedTuple):
         # left of a code without a row tells its label: its whole fold is left out there.
         left_out = X.clone()
         left_out[coded] = with_view(X[coded], views[folds[coded], coded])
-        return Examples(X, self.labels, synthetic, folds, views, synthetic_views, left_out)
+        made = (synthetic, folds, views, synthetic_views, self._copied_folds())
+        return Examples(X, self.labels, *made, left_out)
+
+    def _copied_folds(self):
+        """Folds of the training rows that generated ones are copies of, -1 of others: (m,)."""
+        m = len(self.synthetic)
+        same = copies(np.concatenate([self.synthetic, self.Z]), ROUNDING)
+        fold = np.full(same.max() + 1, -1)
+        fold[same[m:]] = self.left_out.folds
+        return torch.from_numpy(fold[same[:m]])
 
 
 class KnownSide:

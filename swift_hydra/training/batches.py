@@ -23,6 +23,8 @@ class Examples(NamedTuple):
         views: (F, n, c) the last c columns of X as they look without each fold, or None where they
             do not depend on other rows. Expert j reads view j mod F.
         synthetic_views: (F, m, c), the same of the generated rows.
+        copied_folds: (m,) int64, of generated rows that are copies of training rows the fold of
+            those, or an expert would learn from what it leaves out; -1 of others. None: no copies.
         left_out: (n, d) X as it is shown to who did not learn from a row and predicts it; None: X.
     """
 
@@ -32,15 +34,24 @@ class Examples(NamedTuple):
     folds: torch.Tensor | None = None
     views: torch.Tensor | None = None
     synthetic_views: torch.Tensor | None = None
+    copied_folds: torch.Tensor | None = None
     left_out: torch.Tensor | None = None
 
     def to(self, device):
         """The same examples on a device; the folds stay where they are."""
+        folds = {"folds": self.folds, "copied_folds": self.copied_folds}
 
         def placed(part):
             return part if part is None else part.to(device)
 
-        return Examples(*map(placed, self._replace(folds=None)))._replace(folds=self.folds)
+        return Examples(*map(placed, self._replace(**dict.fromkeys(folds))))._replace(**folds)
+
+    def dealt(self, n_folds):
+        """(m,) folds of the generated rows: in turn, but for copies of training rows."""
+        in_turn = torch.arange(len(self.synthetic)) % n_folds
+        if self.copied_folds is None:
+            return in_turn
+        return torch.where(self.copied_folds < 0, in_turn, self.copied_folds)
 
     def to_predict(self):
         """(n, d) the rows as they are shown to who did not learn from them."""
@@ -54,6 +65,8 @@ class Examples(NamedTuple):
         if self.views is not None:
             X = with_view(X, self.views[fold])
             synthetic = with_view(synthetic, self.synthetic_views[fold])
+        if self.copied_folds is not None:
+            synthetic = synthetic[self.copied_folds != fold]
         return Examples(X[~here], self.y[~here], synthetic), left
 
 
@@ -100,8 +113,8 @@ def partners(fold, generator):
 class BatchPlan:
     """The batches of a detector's training: rows, mix-up and what each expert may see.
 
-    Mix-up joins rows of one fold only, and generated rows are dealt out over the folds by their
-    number, so that no expert meets a row that it must not learn from, not even in a mixture.
+    Mix-up joins rows of one fold only, and generated rows are dealt out over the folds, so that no
+    expert meets a row that it must not learn from, not even in a mixture.
 
     Args:
         examples: :class:`Examples`.
@@ -117,7 +130,7 @@ class BatchPlan:
     """
 
     def __init__(self, examples, n_experts, recipe, generator, rng):
-        X, y, synthetic, folds, views, synthetic_views, _ = examples
+        X, y, synthetic, folds, views, synthetic_views, *_ = examples
         steps = recipe.steps
         batch = recipe.batch
         device = X.device
@@ -141,7 +154,7 @@ class BatchPlan:
         n_folds = 1
         if folds is not None:
             n_folds = int(max(folds)) + 1
-            dealt = torch.arange(len(self.source) - len(X)) % n_folds
+            dealt = examples.dealt(n_folds)[: len(self.source) - len(X)]
             fold = torch.cat([torch.as_tensor(folds), dealt])
         fold = fold[rows]  # (S, B)
         self._allow(fold, n_folds, n_experts, device)

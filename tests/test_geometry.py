@@ -19,6 +19,7 @@ from swift_hydra.geometry import (
     mean_of_first,
     principal_axes,
     shares,
+    spread_over,
     unbend,
 )
 
@@ -212,3 +213,11 @@ def test_axes_where_the_fast_way_gives_up(monkeypatch):
     monkeypatch.setattr(np.linalg, "svd", gives_up)
     again, same = principal_axes(rows)
     assert np.allclose(again, root) and np.allclose(np.abs(np.sum(same * axes, axis=1)), 1)
+
+
+def test_rows_that_stand_for_a_table_are_as_many_as_may_be_and_from_all_of_it():
+    """Every second one of 1,025 would be half as many as 1,024."""
+    for n in (1, 5, 1024, 1025, 1500, 2049):
+        rows = spread_over(n, 1024)
+        assert len(np.unique(rows)) == min(n, 1024)
+        assert rows[0] == 0 and rows[-1] == n - 1

@@ -368,3 +368,30 @@ def test_declared_categories_that_are_numbers_are_named(tmp_path):
     data = load_dataset(tmp_path / "t.parquet", categorical="onehot")
     assert any(note.startswith(said) for note in notes(data.table))
     assert not any("declared" in note for note in notes(as_table(frame[["word", "plain"]], True)))
+
+
+def test_the_labels_name_of_the_other_form_is_known():
+    """A series has its name as it was written; columns of frames are composed."""
+    X, y = made_table(n=60, n_anomalies=6, d=2)
+    name = parted("Größe")
+    frame = pandas.DataFrame(X, columns=["a", "b"])
+    model = SwiftHydra(**SHORT_FIT).fit(frame, pandas.Series(y, name=name))
+    for label in (name, "Größe"):
+        scores = model.decision_function(frame.assign(**{label: y}))
+        assert np.array_equal(scores, model.decision_function(frame))
+
+
+def test_remedies_of_the_class_are_none_of_files():
+    for cells, remedy in (([1.0, "-"], "leave it empty"), (["1,5", "2"], "write a decimal point")):
+        with pytest.raises(InputError, match=remedy) as error:
+            as_table(np.array([*cells, None], dtype=object)[:-1, None])
+        assert "--missing" not in str(error.value) and "--decimal" not in str(error.value)
+
+
+def test_all_problems_of_a_parquet_file_are_said_at_once(tmp_path):
+    frame = pandas.DataFrame({"day": pandas.to_datetime(["2026-01-01"] * 12), "word": ["x"] * 12})
+    frame["cells"] = [[1, 2]] * 12
+    frame["y"] = [0, 1] * 6
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"'day' holds dates.*'cells' holds .*'word' holds text"):
+        load_dataset(tmp_path / "t.parquet")

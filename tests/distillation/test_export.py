@@ -128,6 +128,15 @@ def test_damaged_files_are_refused_in_one_line(file, tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_cannot_be_read_is_no_want_of_memory(file, tmp_path, monkeypatch):
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        Exported.load(tmp_path / "folder.onnx")
+    monkeypatch.setattr("swift_hydra.exported.os.access", lambda *_: False)  # root may read all
+    with pytest.raises(InputError, match="check its permissions"):
+        Exported.load(file)
+
+
 def test_a_graph_that_asks_for_too_much_memory_is_refused(file, tmp_path, monkeypatch):
     import onnx
 

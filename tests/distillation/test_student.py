@@ -72,6 +72,13 @@ def test_a_row_has_one_score(fitted, fresh):
     np.testing.assert_allclose(alone, together, atol=1e-6)
 
 
+def test_a_rows_doubt_does_not_depend_on_the_rows_beside_it(fitted, fresh):
+    Z = fitted.columns_.standardise(fresh[0][:50])
+    together = fitted.student_.doubt(Z)
+    alone = np.concatenate([fitted.student_.doubt(Z[i : i + 1]) for i in range(len(Z))])
+    assert np.array_equal(together, alone)
+
+
 @pytest.mark.parametrize("n_known", [1, 2, 30])
 def test_no_centre_is_a_training_row(n_known):
     X, _ = made_table(n=200)

@@ -187,6 +187,29 @@ def test_figures_that_cannot_be_drawn_do_not_hide_a_run_that_is_done(tmp_path, m
     assert capsys.readouterr().out.splitlines()[-1] == result
 
 
+def test_figures_stay_where_the_student_cannot_be_exported(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    write(tmp_path)
+    words = [*map(str, COMMAND[1:]), "--out", str(tmp_path / "out"), "--fast", "--verify", "0"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("SwiftHydra.onnx_bytes", lambda *_: 1 / 0)
+    with pytest.raises(InputError, match=r"the results are written, .* \(ZeroDivisionError"):
+        swift_hydra_main([*words, "--plot", "--export"])
+    assert [*(tmp_path / "out").rglob("report.html")]
+
+
+@pytest.mark.parametrize("words", ["--generator smote", "--preset paper --generator none"])
+def test_what_needs_a_known_anomaly_is_refused_before_the_work(tmp_path, monkeypatch, words):
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = [*map(str, COMMAND[1:]), "--out", "out", "--protocol", "one-class", *words.split()]
+    with pytest.raises(InputError, match=r"generator=.* y marks n"):
+        swift_hydra_main(words)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("script_main", [swift_hydra_main, pretrain_main])
 def test_a_seed_below_zero_is_refused(tmp_path, script_main):
     write(tmp_path)

@@ -22,6 +22,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,13 +64,15 @@ from swift_hydra.settings import (
 FIXED = ("datasets", "seeds", "protocols", "methods", "max_rows")
 FIXED += ("time_limit", "memory_limit", "report", "figures", "speed", "parts", "dirty")
 
+MERGING = 20  # times as long as it took passes before the records are merged again
+
 # Each of them does its own and stops.
 CELLS = ("seeds", "protocols", "methods", "jobs", "backend")
 CELLS += ("max_rows", "time_limit", "memory_limit", "retry_failed")
 IDLE = [
     ("report", True, ("speed", "dirty", "datasets", *CELLS)),
     ("speed", True, ("dirty", *CELLS)),
-    ("dirty", GIVEN, CELLS),
+    ("dirty", GIVEN, (*CELLS, "records")),
 ]
 
 
@@ -358,6 +361,7 @@ def _sweep(todo, config):
     """Compute cells and merge their records; returns how many failed and how many were lost."""
     failed = 0
     lost = 0
+    merged, pause = time.monotonic(), 0.0
     progress = tqdm(
         spread(todo, config.backend, config.jobs),
         total=len(todo),
@@ -370,7 +374,11 @@ def _sweep(todo, config):
             lost += 1
             outcome = f"not computed ({record['lost']})"
         else:
-            merge_records(config.records)
+            start = time.monotonic()
+            if start - merged >= pause:  # a merge reads and writes all that is there
+                merge_records(config.records)
+                merged = time.monotonic()
+                pause = MERGING * (merged - start)
             failed += record["failed"] is not None
             outcome = record["failed"] or f"AUC-ROC {record['auc_roc']:.4f}"
         where = f"{record['dataset']} {record['protocol']} seed {record['seed']}"
@@ -386,7 +394,8 @@ def _timed(config):
     parts = listed_names(config.parts)
     for part in parts:
         check_choice("parts", part, tuple(PARTS))
-    return measure(parts, config.datasets, SPEED)
+    mine = config.records != str(RECORDS)
+    return measure(parts, config.datasets, config.records if mine else SPEED)
 
 
 if __name__ == "__main__":

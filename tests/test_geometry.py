@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import SAME_EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -47,7 +48,7 @@ def rows(draw, most=40):
     return np.clip(X, -BEND, BEND).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(SAME_EXAMPLES, max_examples=60)
 @given(rows(), st.integers(1, 25))
 def test_a_rows_neighbours_do_not_depend_on_the_rows_beside_it(X, k):
     search = Neighbours(X)
@@ -59,7 +60,7 @@ def test_a_rows_neighbours_do_not_depend_on_the_rows_beside_it(X, k):
     assert (np.diff(distance, axis=1) >= 0).all() and np.isfinite(distance).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(SAME_EXAMPLES, max_examples=60)
 @given(rows())
 def test_distances_are_those_of_differences(X):
     inside = (np.abs(unbend(X)) < 9).all(1)  # beyond there is one coordinate more
@@ -72,7 +73,7 @@ def test_distances_are_those_of_differences(X):
     np.testing.assert_allclose(distance, expected, atol=2e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(SAME_EXAMPLES, max_examples=40)
 @given(rows(), st.integers(1, 6))
 def test_copies_count_and_can_be_left_out(X, k):
     search = Neighbours(X)
@@ -91,7 +92,7 @@ def test_copies_count_and_can_be_left_out(X, k):
 
 
 @pytest.mark.skipif(not compiled.available(), reason="numba is not installed: pip install numba")
-@settings(max_examples=60, deadline=None)
+@settings(SAME_EXAMPLES, max_examples=60)
 @given(rows(most=400), st.integers(1, 25))
 def test_compiled_neighbours_are_the_plain_ones(X, k):
     """Whatever is level, far out or all alike; the compiled way may leave rows to the plain one."""
@@ -171,7 +172,7 @@ def test_what_the_bend_hides_is_kept_as_a_distance():
     assert near[0] < near[1] < near[2] < near[3] and near[2] > 2 * near[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(SAME_EXAMPLES, max_examples=40)
 @given(rows())
 def test_coverage_has_a_factor_whatever_the_rows(X):
     data = torch.from_numpy(X)

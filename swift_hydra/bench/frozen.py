@@ -137,7 +137,10 @@ def claim(folder, configuration, paths):
             )
     elif load_records(folder):
         raise InputError(f"{folder}: holds records of another sweep: choose another --records")
-    changed = [name for name, value in sums.items() if known.get(name, value) != value]
+    # Of a file that gave no score nothing is compared: it may have been mended.
+    scored = {record["dataset"] for record in load_records(folder) if record["failed"] is None}
+    other = {name for name, value in sums.items() if known.get(name, value) != value}
+    changed = other & scored
     if changed:
         raise InputError(
             f"{folder}: holds records of other files called {', '.join(sorted(changed))}: choose "

@@ -346,7 +346,8 @@ def write_report(records, figures=False):
 
 def _write_own(place, records, figures):
     """One page and the figures of records that are not the project's, in their folder."""
-    lines = ["# Measured results", "", "Written by `python benchmark.py --report --records DIR`."]
+    start = ["# Measured results", "", "Written by `python benchmark.py --report --records DIR`."]
+    lines = list(start)
     found = {}
     for protocol in sorted({record["protocol"] for record in records}):
         scores = Scores(records, protocol)
@@ -358,6 +359,8 @@ def _write_own(place, records, figures):
         lines += ["", *headline(scores, reference), *per_dataset(scores, reference)]
     lines += ["", *without_scores(records)]
     page = Path(place) / "README.md"
+    if page.is_file() and not page.read_bytes().startswith("\n".join(start).encode()):
+        raise InputError(f"{page}: is no page of this command: give another --records")
     write_bytes(page, ("\n".join(lines).rstrip() + "\n").encode())
     return [page, *(draw_all(found, place) if figures else [])]
 

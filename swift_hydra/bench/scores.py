@@ -8,12 +8,16 @@ Sets that were made of the same measurements are no independent draws: the boots
 sources, each with all of its sets (Cameron, Gelbach and Miller 2008, the pairs cluster bootstrap).
 """
 
+import functools
 import re
 from collections import defaultdict
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import wilcoxon
+
+from swift_hydra.data.catalogue import read_catalogue
 
 UNDEFINED = "is undefined for this data set"
 RESAMPLES = 10000
@@ -23,9 +27,11 @@ FIVE_SEEDS = {0, 1, 2, 3, 4}  # of the first table
 SOURCES = {
     name: source
     for source, names in {
-        "Breast Cancer Wisconsin": ("breastw", "WBC", "WDBC"),
+        "Breast Cancer Wisconsin": ("breastw", "WBC", "WDBC", "WPBC"),
         "Cardiotocography": ("cardio", "Cardiotocography"),
+        "KDD Cup 99": ("http", "smtp"),
         "Statlog Landsat": ("landsat", "satellite", "satimage-2"),
+        "Thyroid Disease": ("annthyroid", "thyroid"),
     }.items()
     for name in names
 }
@@ -132,7 +138,14 @@ def holm(p_values):
 def source_of(dataset):
     """Where a set comes from; ADBench's number before its name, as in ``42_WBC``, says nothing."""
     name = re.sub(r"^\d+_", "", dataset)
-    return SOURCES.get(name, dataset)
+    return SOURCES.get(name) or _wholes().get(dataset, dataset)
+
+
+@functools.cache
+def _wholes():
+    """Of ADBench's sets that are several files, CIFAR10 for one, the name of each file's set."""
+    rows = [row for row in read_catalogue() if len(row["files"]) > 1]
+    return {Path(name).stem: row["name"] for row in rows for name in row["files"]}
 
 
 class Paired(NamedTuple):

@@ -114,6 +114,10 @@ def test_a_folder_belongs_to_one_configuration_and_its_files(sets, tmp_path):
     assert set(ledger["sets"]) == {path.stem for path in paths}
     with pytest.raises(InputError, match=r"records of the configuration .*choose another --rec"):
         claim(tmp_path, dataclasses.replace(TINY, max_rows=99), paths)
+    paths[0].write_bytes(b"mended")  # a file that gave no score may be
+    write_record(tmp_path, record("kNN", paths[0].stem, 0, failed="InputError: a gap"))
+    assert claim(tmp_path, TINY, paths)
+    write_record(tmp_path, record("ECOD", paths[0].stem, 0))
     paths[0].write_bytes(b"another")
     with pytest.raises(InputError, match=f"other files called {paths[0].stem}: choose another"):
         claim(tmp_path, TINY, paths)

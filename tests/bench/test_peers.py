@@ -159,6 +159,8 @@ def test_foundation_models_say_what_is_missing(name):
         message = str(error)
         assert "pip install" in message or "weights are not on this machine" in message
         assert "\n" not in message
+    else:
+        pytest.skip(f"{name} runs here")
 
 
 def test_an_unknown_peer_is_refused():

@@ -135,7 +135,7 @@ def test_extras_and_console_commands_exist():
     project = (ROOT / "pyproject.toml").read_text()
     whole = "".join(TEXT.values())
     extras = set(re.findall(r"\.\[(\w+)\]", whole))
-    assert extras == {"fast", "gpu", "bench", "dev"}
+    assert extras == {"fast", "gpu", "onnx", "bench", "dev"}
     for extra in extras:
         assert re.search(rf"^{extra} = \[", project, flags=re.M)
     for command in ("swift-hydra", "swift-hydra-pretrain"):

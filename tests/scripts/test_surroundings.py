@@ -14,10 +14,22 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from swift_hydra import SwiftHydra
+from swift_hydra.distillation import student
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
 
 X, y = made_table(120, 4, 12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hasty_students():
+    """Nothing here asks how well a student follows, but those that do not are not used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student, "STEPS", 20)
+        patch.setattr(student, "QUESTIONS", 300)
+        patch.setattr(student, "LEAST_CORRELATION", -1.0)
+        patch.setattr(student, "MOST_DISAGREEMENT", 1.0)
+        yield
 
 
 def short(**settings):

@@ -136,8 +136,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_synthetic: generated rows; None balances the classes (400 to 1000).
         synthetic_share: share of generated rows in the anomaly half of a training batch.
         unlike_weight: w of M12, the prior share of anomalies unlike the known ones.
-        contamination: share of the training rows that ``predict`` would flag, or "auto": the
-            estimated share of anomalies; only sets ``threshold_``.
+        contamination: share above the threshold that is expected of fresh rows like the training
+            rows, or "auto": the estimated share of anomalies (.05 where nothing is known); only
+            sets ``threshold_``.
         false_alarms: share of normal rows that ``predict`` may flag, in place of ``contamination``;
             None leaves it to that.
         trust_normals: rows labelled 0 are learned from as normal, whatever they look like.

@@ -18,7 +18,7 @@ from sklearn.utils import ClassifierTags
 
 from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.data.frames import frame_names, repeated, with_columns
-from swift_hydra.data.rows import ENOUGH, Columns
+from swift_hydra.data.rows import ENOUGH, Columns, classes_of
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
@@ -27,6 +27,7 @@ from swift_hydra.settings import InputError, advised, check_range, check_setting
 from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
+SAME_SCORE = 1e-5  # standard deviations of the normals' scores that are no difference
 CHUNK_ROWS = 65536  # rows scored at a time at most
 NEARLY_ALL = 0.8  # of new rows above the threshold: hardly all of them are anomalies
 SHOWN = 3  # of these columns that are named
@@ -127,7 +128,7 @@ class TableDetector(BaseEstimator):
 
     def default_chunk_rows(self):
         """Rows that are scored at a time: fewer of a wide table, so that memory is the same."""
-        return min(CHUNK_ROWS, CHUNK_NUMBERS // self.n_features_in_ + 1)
+        return min(CHUNK_ROWS, CHUNK_NUMBERS // len(self.columns_.centre) + 1)
 
     @own_modes()
     def score_prepared(self, X):
@@ -403,8 +404,16 @@ class TableDetector(BaseEstimator):
         if scores.ndim != 1 or not np.isfinite(scores).all():
             raise InputError("scores: not all are finite numbers: give those of decision_function")
         m = len(self.normal_scores_)
-        as_high = m - np.searchsorted(self.normal_scores_, scores, side="left")
+        as_high = m - np.searchsorted(self.normal_scores_, scores - self._rounding(), side="left")
         return (as_high + 1) / (m + 1)
+
+    def _rounding(self):
+        """By how much two scores may differ and still be one.
+
+        Copies of a row have one score, but a student's, another processor's or an exported file's
+        differ from what the fit noted in their last digits.
+        """
+        return SAME_SCORE * float(self.normal_scores_.std())
 
     def set_contamination(self, contamination):
         """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
@@ -471,7 +480,7 @@ class TableDetector(BaseEstimator):
         # So many normals may score as high as a flagged row; -1 where m is too small for any.
         allowed = int(share * (m + 1) + 1e-9) - 1
         if allowed >= 0:
-            return float(self.normal_scores_[m - 1 - allowed])
+            return float(self.normal_scores_[m - 1 - allowed]) + self._rounding()
         if share > 0:
             digits = 10 ** (1 - math.floor(math.log10(1 / (m + 1))))
             least = math.ceil(digits / (m + 1)) / digits  # up, or it would not be enough
@@ -498,7 +507,7 @@ class TableDetector(BaseEstimator):
         return {
             "kind": KIND,
             "fingerprint": fingerprint,
-            "parameters": plain(self.settings_ | {"verify": self.verify}),
+            "parameters": plain(self.settings_ | {"verify": self._verify_to_save()}),
             "columns": to_tensors(self.columns_.snapshot()),
             "classes": plain(self.classes_),
             "label_name": plain(self.label_name_),
@@ -516,6 +525,11 @@ class TableDetector(BaseEstimator):
             "estimated_contamination": self.estimated_contamination_,
             "basis": self._basis_to_save(),
         }
+
+    def _verify_to_save(self):
+        """``verify`` as it is set, unless threshold and p-values are those of the fit's."""
+        moved = self.student_ is not None and self.basis_ is not None
+        return self.verify if moved else self.settings_["verify"]
 
     def _basis_to_save(self):
         """What other shares to ``verify`` need, where there is a student."""
@@ -560,7 +574,7 @@ class TableDetector(BaseEstimator):
             self.device_ = torch.device("cpu")
             self.n_features_in_ = saved["n_features"]
             self.columns_ = Columns.from_snapshot(to_arrays(saved["columns"]), self.n_features_in_)
-            self.classes_ = np.array(saved["classes"])
+            self.classes_ = classes_of(saved["classes"])
             self.label_name_ = saved["label_name"]
             self.n_experts_ = saved["n_experts"]
             self.effective_rank_ = saved["effective_rank"]

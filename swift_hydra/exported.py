@@ -19,12 +19,13 @@ import torch
 from torch import nn
 
 from swift_hydra.data.columns import MOST_DEVIATIONS
-from swift_hydra.data.rows import Columns
+from swift_hydra.data.rows import Columns, classes_of
 from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector
 from swift_hydra.files import content_of, write_bytes
 from swift_hydra.geometry import BEND
 from swift_hydra.settings import InputError, check_range
+from swift_hydra.snapshot import plain
 
 KIND = "swift-hydra student 1"
 SUFFIX = ".onnx"
@@ -75,7 +76,7 @@ def onnx_bytes(detector):
 
     Raises:
         InputError: without a student, where it does not follow its detector and ``verify`` is
-            None, or without the packages.
+            not 0, or without the packages.
     """
     require_onnx(getattr(detector, "student_", None) is not None)
     if not (detector.student_.follows or detector.verify == 0):
@@ -112,13 +113,13 @@ def onnx_bytes(detector):
         "kind": KIND,
         "columns": _plain(detector.columns_.snapshot()),
         "n_features": detector.n_features_in_,
-        "classes": detector.classes_.tolist(),
+        "classes": plain(detector.classes_),
         "label_name": detector.label_name_,
         "dates": detector.settings_["dates"],
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         "normal_scores": normal[some].tolist(),
         "normal_ranks": some.tolist(),
-        "flagged": float(detector.labels_.mean()),
+        "flagged": detector._flagged(),
         "agreement": detector.student_.agreement,
     }
     onnx.helper.set_model_props(model, {"swift_hydra": json.dumps(content)})
@@ -164,7 +165,7 @@ class Exported(TableDetector):
                 raise ValueError(f"kind is {content.get('kind')!r}, not {KIND!r}")
             self.n_features_in_ = content["n_features"]
             self.columns_ = Columns.from_snapshot(_arrays(content["columns"]), self.n_features_in_)
-            self.classes_ = np.array(content["classes"])
+            self.classes_ = classes_of(content["classes"])
             self.label_name_ = content["label_name"]
             self.settings_ = {"dates": content["dates"]}
             self.normal_scores_ = _normal_scores(content)

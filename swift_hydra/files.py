@@ -156,6 +156,8 @@ def part(path, write):
 
 def _not_written(path, error):
     remedy = "free space there" if error.errno in FULL else "make its folder writable"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        remedy = "make its folder"
     if error.errno == errno.ENXIO:
         return InputError(
             f"{path}: is no ordinary file, and nobody reads from it: start its reader first, or "

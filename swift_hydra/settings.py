@@ -253,7 +253,8 @@ def listed_names(text):
 
 def advised(error, own, words):
     """An error's text; ``words`` about the flags in it that are not among the command's ``own``."""
-    other = [flag for flag in re.findall(r"--[a-z][a-z-]+", str(error)) if flag not in own]
+    flags = re.findall(r"(?<![^\s(])--[a-z][a-z-]+", str(error))  # no part of a name
+    other = [flag for flag in flags if flag not in own]
     return f"{error} [{', '.join(dict.fromkeys(other))}: {words}]" if other else str(error)
 
 

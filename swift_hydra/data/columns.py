@@ -204,7 +204,7 @@ class Preparation:
                 "has no value in the training rows: leave it out with --drop-columns"
             )
         with np.errstate(over="ignore"):  # infinity, which transform names
-            fill = np.nanmedian(X, axis=0).astype(np.float64)
+            fill = np.nanmedian(X.astype(np.float64, copy=False), axis=0)
         for j in self.texts:
             codes = X[~np.isnan(X[:, j]), j].astype(int)
             fill[j] = np.bincount(codes).argmax()
@@ -282,7 +282,8 @@ class Preparation:
 
     def centre(self, X):
         """A typical row (d',) of prepared rows: medians, of texts the most frequent."""
-        centre = np.median(X, axis=0)
+        # Of two float32 values the sum may be beyond all of them.
+        centre = np.median(X.astype(np.float64, copy=False), axis=0)
         for j in self.texts:
             of = self.groups == j
             codes, counts = np.unique(X[:, of], axis=0, return_counts=True)

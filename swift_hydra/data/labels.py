@@ -35,7 +35,7 @@ class Labels(NamedTuple):
 
     def __str__(self):
         anomaly = self.classes[1]
-        shown = f"{anomaly:g}" if isinstance(anomaly, np.number) else repr(str(anomaly))
+        shown = as_text(anomaly) if isinstance(anomaly, np.number) else repr(str(anomaly))
         n_unlabelled = int((self.y == -1).sum())
         others = f", {n_unlabelled} unlabelled (-1)" if n_unlabelled else ""
         return f"anomaly = {shown}: {int((self.y == 1).sum())} of {len(self.y)} rows{others}"
@@ -190,8 +190,8 @@ def _refuse_gaps(gap, cells, source, lines):
     if gap.any():
         first = int(gap.argmax())
         word = isinstance(cells[first], str) and cells[first]
-        remedy = "; --missing '' where it is a label" if lines is not None else ""
-        shown = f" ({word!r}{remedy})" if word else ""
+        remedy = "write another word" if lines is None else "--missing ''"
+        shown = f" ({word!r}; {remedy} where it is a label)" if word else ""
         raise InputError(
             f"{source}: the labels are empty in {int(gap.sum())} rows, first in "
             f"{place(first, lines)}{shown}: fill them (-1 where nothing is known), or drop these "
@@ -220,7 +220,8 @@ def _known(values, source):
         if len(found) == 2 and min(found) >= 0 and np.isfinite(different).all():
             anomaly = different[1]
             warnings.warn(
-                f"the labels are {different[0]:g} and {anomaly:g}: {anomaly:g} is taken as the "
+                f"the labels are {as_text(different[0])} and {as_text(anomaly)}: "
+                f"{as_text(anomaly)} is taken as the "
                 "anomaly",
                 UserWarning,
                 stacklevel=6,  # where fit was called

@@ -4,6 +4,7 @@ import collections
 import csv
 import itertools
 import re
+import warnings
 
 from swift_hydra.data.reading import composed
 from swift_hydra.settings import InputError
@@ -79,7 +80,8 @@ def read_rows(lines, separator, passed, path):
         The number of a row's last line, and its cells.
 
     Raises:
-        InputError: for a quote that is never closed, and for a cell without an end.
+        InputError: for a quote that is never closed or closed in the middle of another cell, and
+            for a cell without an end.
     """
     if separator == SPACE:
         lines = map(stripped, lines)
@@ -110,6 +112,7 @@ def read_rows(lines, separator, passed, path):
             return
         if len(recent) > 1:
             _refuse_swallowed(recent, len(row), separator, last, path)
+            row = [cell.replace("\r\n", "\n") for cell in row]  # however the file ends its lines
         written = recent[0].strip()
         recent.clear()
         if not row or (len(row) == 1 and not row[0].strip()):
@@ -131,13 +134,20 @@ def _refuse_swallowed(lines, width, separator, last, path):
     A text that begins with an inch mark or a quoted word, twice in a file, does that: the rows
     between the two would be gone.
     """
-    plain = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE, skipinitialspace=True)
-    if width > 1 and all(len(row) == width for row in plain):
+    given = {"delimiter": separator, "skipinitialspace": True}
+    plain = csv.reader(lines, quoting=csv.QUOTE_NONE, **given)
+    if width <= 1 or not all(len(row) == width for row in plain):
+        return
+    joined = f"{path}: a quote joins lines {last - len(lines) + 1} to {last}, each of which "
+    try:
+        list(csv.reader(lines, strict=True, **given))
+    except csv.Error:
         raise InputError(
-            f"{path}: a quote joins lines {last - len(lines) + 1} to {last}, each of which is a "
-            "row of its own: a quote that is part of a text is written twice, inside of quotes: "
-            '"a ""quoted"" word"'
-        )
+            f"{joined}is a row of its own: a quote that is part of a text is written twice, "
+            'inside of quotes: "a ""quoted"" word"'
+        ) from None
+    # An address of two lines, most likely: nothing stands behind the quote that ends it.
+    warnings.warn(f"{joined}could be a row of its own: they are taken as one", stacklevel=2)
 
 
 def _with_end(lines, closed, recent):

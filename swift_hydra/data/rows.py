@@ -208,9 +208,14 @@ def _as_given(y, labels):
     given = [next(iter(cells[labels.y == label]), None) for label in (0, 1)]
     if any(isinstance(cell, bytes | None) for cell in given):
         return labels.classes
-    if isinstance(given[0], str) != isinstance(given[1], str):  # numpy would make texts of both
-        return np.array([*given, None], dtype=object)[:-1]
-    return np.array(given)
+    return classes_of(given)
+
+
+def classes_of(labels):
+    """Two labels as an array; of a number and a text numpy would make two texts."""
+    if isinstance(labels[0], str) != isinstance(labels[1], str):
+        return np.array([*labels, None], dtype=object)[:-1]
+    return np.array(labels)
 
 
 class TrainingRows:

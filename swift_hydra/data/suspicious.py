@@ -10,7 +10,7 @@ Shapes: n rows, d columns.
 import numpy as np
 
 from swift_hydra.data.columns import LARGEST, ColumnScaler
-from swift_hydra.data.frames import EXACT
+from swift_hydra.data.frames import EXACT, as_text
 from swift_hydra.data.table import listed
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
 
@@ -84,7 +84,8 @@ def _kinds(values, scaler):
     distinct, counts = np.unique(values, return_counts=True)
     low, high = float(distinct[0]), float(distinct[-1])
     largest = max(abs(low), abs(high))
-    if largest > EXACT and high - low < DIGITS * np.spacing(largest):
+    long = largest > EXACT and high - low < DIGITS * np.spacing(largest)
+    if long:
         yield "long", f" ({distinct[0]:g})"
     if len(distinct) == 1:
         return
@@ -98,7 +99,7 @@ def _kinds(values, scaler):
     end = _far_end(values, distinct, counts, scaler)
     if end is not None:
         if counts[end] >= AGAIN:
-            yield "placeholder", f" ({distinct[end]:g} in {counts[end]} rows)"
+            yield "placeholder", f" ({as_text(distinct[end])} in {counts[end]} rows)"
         else:
             yield "few", f" ({distinct[end]:g}; {counts[end]} rows in all)"
         return
@@ -106,7 +107,7 @@ def _kinds(values, scaler):
     if spread and far.any() and counts[far].sum() <= FEW * n:
         most = np.argmax(np.where(far, counts, 0))
         if counts[most] >= max(AGAIN, counts[far].sum() / 2):
-            yield "placeholder", f" ({distinct[most]:g} in {counts[most]} rows)"
+            yield "placeholder", f" ({as_text(distinct[most])} in {counts[most]} rows)"
         elif away.max() > ABSURD:
             worst = distinct[np.argmax(away)]
             yield "few", f" ({worst:g}; {counts[away > ABSURD].sum()} rows in all)"
@@ -114,7 +115,7 @@ def _kinds(values, scaler):
         yield "almost", f" ({distinct[counts.argmax()]:g})"
     if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:
         yield "digits", ""
-    if low > 0 and _fall_together(distinct, scaler):
+    if low > 0 and not long and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
 
 

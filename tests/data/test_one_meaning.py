@@ -15,12 +15,13 @@ from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import LONGEST_PIECE, Reading, composed
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.detection.normal_scores import NormalScores
 from swift_hydra.modes import own_modes
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, advised
 from swift_hydra.SwiftHydra import SwiftHydra
 
 pandas = pytest.importorskip("pandas")
@@ -395,3 +396,23 @@ def test_all_problems_of_a_parquet_file_are_said_at_once(tmp_path):
     frame.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(InputError, match=r"'day' holds dates.*'cells' holds .*'word' holds text"):
         load_dataset(tmp_path / "t.parquet")
+
+
+def test_numbers_that_somebody_has_to_find_are_written_out():
+    values = np.r_[np.arange(60.0), [99999999.0] * 6]
+    table = as_table(values[:, None], columns=["x"])
+    assert any("99999999 in 6 rows" in note for note in notes(table))
+    labels = np.where(np.arange(40) < 4, 1234568, 1234567)
+    with pytest.warns(UserWarning, match="the labels are 1234567 and 1234568"):
+        assert "1234568" in str(read_labels(labels))
+
+
+def test_medians_of_large_float32_values_are_finite():
+    X = np.full((12, 1), 3e38, dtype=np.float32)
+    columns = TrainingRows.read(X, np.array([0, 1] * 6), ColumnSettings()).columns
+    assert np.isfinite(columns.centre).all()
+
+
+def test_only_flags_are_advised_about():
+    error = InputError("export--final.csv: '--abc' and more: give --impute median (--dates)")
+    assert advised(error, (), "set in training").endswith("[--impute, --dates: set in training]")

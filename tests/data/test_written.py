@@ -270,3 +270,16 @@ def test_a_tilde_in_a_name_is_part_of_it(tmp_path):
             resolve_dataset("~nobody/t.csv")
     finally:
         os.chdir(here)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_text_of_two_lines_with_as_many_commas_as_a_row_is_one(tmp_path, end):
+    """Each half could be a row; quotes as quotes are written say that they are one."""
+    lines = ["id,address,x,y"]
+    for i in range(12):
+        lines += [f'{i},"Main St {i}, Berlin, B', f'Germany, EU",{i}.5,{i % 2}']
+    (tmp_path / "t.csv").write_bytes(end.join(lines).encode())
+    with pytest.warns(UserWarning, match="could be a row of its own: they are taken as one"):
+        table = load(tmp_path / "t.csv", categorical="frequency", drop_columns="id").table
+    assert len(table) == 12
+    assert table.texts[0][0] == "Main St 0, Berlin, B\nGermany, EU"

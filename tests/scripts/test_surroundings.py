@@ -318,3 +318,24 @@ def test_whole_numbers_of_all_of_int64(recwarn):
     with np.errstate(all="raise", under="ignore"):
         short().fit(rows, y)
     assert not [w for w in recwarn if "like an id" in str(w.message)]
+
+
+def test_labels_of_two_kinds_are_what_they_were_in_the_file(tmp_path):
+    labels = np.array([*("attack" if label else 0 for label in y), None], dtype=object)[:-1]
+    model = short(anomaly_label="attack").fit(X, labels)
+    model.save(tmp_path / "model.pt")
+    assert set(model.predict(X)) <= {0, "attack"} and 0 in model.predict(X)
+    assert (SwiftHydra.load(tmp_path / "model.pt").predict(X) == model.predict(X)).all()
+    with pytest.raises(InputError, match=r"No such file or directory.*: make its folder or"):
+        model.save(tmp_path / "nowhere" / "model.pt")
+
+
+def test_scores_that_differ_by_rounding_have_one_p_value():
+    """Or all copies of a code would be flagged by who rounds in another way than the fit did."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, (200, 2)).astype(float)
+    model = short(false_alarms=0.05).fit(codes, (np.arange(200) < 8).astype(int))
+    scores = model.normal_scores_
+    for other in (scores * (1 + 1e-12), scores * (1 - 1e-12)):
+        assert np.array_equal(model.p_values_of(other), model.p_values_of(scores))
+        assert np.array_equal(other > model.threshold_, scores > model.threshold_)

@@ -128,7 +128,7 @@ class TableDetector(BaseEstimator):
 
     def default_chunk_rows(self):
         """Rows that are scored at a time: fewer of a wide table, so that memory is the same."""
-        return min(CHUNK_ROWS, CHUNK_NUMBERS // len(self.columns_.centre) + 1)
+        return min(CHUNK_ROWS, CHUNK_NUMBERS // len(self.columns_.preparation.names) + 1)
 
     @own_modes()
     def score_prepared(self, X):

@@ -204,7 +204,7 @@ class Preparation:
                 "has no value in the training rows: leave it out with --drop-columns"
             )
         with np.errstate(over="ignore"):  # infinity, which transform names
-            fill = np.nanmedian(X.astype(np.float64, copy=False), axis=0)
+            fill = _medians(X, np.nanmedian).astype(np.float64)
         for j in self.texts:
             codes = X[~np.isnan(X[:, j]), j].astype(int)
             fill[j] = np.bincount(codes).argmax()
@@ -282,8 +282,7 @@ class Preparation:
 
     def centre(self, X):
         """A typical row (d',) of prepared rows: medians, of texts the most frequent."""
-        # Of two float32 values the sum may be beyond all of them.
-        centre = np.median(X.astype(np.float64, copy=False), axis=0)
+        centre = _medians(X, np.median)
         for j in self.texts:
             of = self.groups == j
             codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
@@ -463,6 +462,16 @@ class ColumnScaler:
         if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ValueError("centre or scale is not finite, or a scale is not above 0")
         return cls(centre, scale)
+
+
+def _medians(X, median):
+    """Medians (d,) of rows (n, d); the sum of two float32 values can be beyond all of them."""
+    with np.errstate(over="ignore"):
+        found = median(X, axis=0)
+    beyond = ~np.isfinite(found)
+    if beyond.any():
+        found[beyond] = median(X[:, beyond].astype(np.float64), axis=0)
+    return found
 
 
 def check_span(X, names, source):

@@ -78,6 +78,12 @@ TEXTS = SAID | {
 }
 
 
+def _written(value):
+    """A number as short as can be, but with all digits that somebody needs to find it."""
+    short = f"{value:g}"
+    return short if float(short) == value else as_text(value)
+
+
 def _kinds(values, scaler):
     """Pairs of a kind and its detail for a column's values (n,)."""
     n = len(values)
@@ -99,7 +105,7 @@ def _kinds(values, scaler):
     end = _far_end(values, distinct, counts, scaler)
     if end is not None:
         if counts[end] >= AGAIN:
-            yield "placeholder", f" ({as_text(distinct[end])} in {counts[end]} rows)"
+            yield "placeholder", f" ({_written(distinct[end])} in {counts[end]} rows)"
         else:
             yield "few", f" ({distinct[end]:g}; {counts[end]} rows in all)"
         return
@@ -107,7 +113,7 @@ def _kinds(values, scaler):
     if spread and far.any() and counts[far].sum() <= FEW * n:
         most = np.argmax(np.where(far, counts, 0))
         if counts[most] >= max(AGAIN, counts[far].sum() / 2):
-            yield "placeholder", f" ({as_text(distinct[most])} in {counts[most]} rows)"
+            yield "placeholder", f" ({_written(distinct[most])} in {counts[most]} rows)"
         elif away.max() > ABSURD:
             worst = distinct[np.argmax(away)]
             yield "few", f" ({worst:g}; {counts[away > ABSURD].sum()} rows in all)"

@@ -5,6 +5,7 @@ from swift_hydra.bench.comparison import (
     area_cells,
     areas,
     best_areas,
+    left_out,
     short,
     shown_p,
     title_of,
@@ -46,8 +47,9 @@ def labels_table(records, methods):
         methods: those that are shown.
 
     Returns:
-        Markdown lines: a column for each of ``BY_LABELS`` that Swift Hydra has. A method that has
-        seed 0 alone where the column has more is marked with a dagger.
+        Markdown lines: a column for each of ``BY_LABELS`` that Swift Hydra has. The cell of a
+        method that has fewer seeds than the column, from seed 0 on, is marked with a dagger. What
+        has scores without all sets of seed 0 is named below the table.
     """
     columns = _columns(records, methods)
     if not columns:
@@ -59,10 +61,14 @@ def labels_table(records, methods):
     heads = [f"*{name}*, {_seeds(s)}" for name, s in columns.items()]
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(columns))]
     cells = {m: area_cells(means[m], columns, best) for m in methods}
-    for i, name in enumerate(columns):
+    missing = []
+    for i, (name, scores) in enumerate(columns.items()):
+        for seeds in _beginnings(scores.seeds[:-1]):
+            part = Scores(records, name, seeds, methods)
+            for m in set(part.complete) - set(scores.complete):
+                cells[m][i] = "{} ({})†".format(*map(short, areas(part, m)))
         first = Scores(records, name, FIRST_SEED, methods)
-        for m in set(first.complete) - set(columns[name].complete):
-            cells[m][i] = "{} ({})†".format(*map(short, areas(first, m)))
+        missing += [f"*{name}*: {line}" for line in left_out(first, title_of) if line]
 
     def place(method):
         of = means[method].values()
@@ -70,7 +76,14 @@ def labels_table(records, methods):
 
     for m in sorted((m for m in methods if any(cells[m])), key=place):
         lines.append(row_of(title_of(m), *cells[m]))
+    for line in missing:
+        lines += ["", line]
     return lines
+
+
+def _beginnings(seeds):
+    """Of seeds 0, 1, 2, ...: {0}, {0, 1} and so on."""
+    return [set(seeds[: i + 1]) for i in range(len(seeds))]
 
 
 def _seeds(scores):

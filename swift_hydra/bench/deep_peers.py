@@ -83,9 +83,9 @@ class DevNet(Network):
     """Deviation network (Pang, Shen and van den Hengel, KDD 2019), in its authors' settings.
 
     One hidden layer of 20 units; a normal row's score shall deviate little from 5,000 draws of
-    N(0, 1), made once, an anomaly's by five standard deviations at least. PyOD carries a version
-    too; it scored .07 where logistic regression has .98 (cardio, *seen*), so that it would be no
-    fair peer.
+    N(0, 1), made once, an anomaly's by five standard deviations at least. The weights are those of
+    the last epoch; those of the epoch with the least loss, which the authors keep, score the same
+    within .0005 (30 sets, four protocols, one seed).
 
     Args:
         seed: of the weights and the batches.
@@ -173,8 +173,8 @@ class DeepSAD(Network):
 
     The encoder of an autoencoder draws rows labelled 0 to a centre and drives the known anomalies
     away by the inverse of their squared distance, which is the score too. The authors' networks for
-    tables: 32, 16 and 8 units, or 128, 64 and 32 over 100 features; no biases, so that the trivial
-    solution is out of reach.
+    tables of values between 0 and 1: 32, 16 and 8 units, or 128, 64 and 32 over 100 features; no
+    biases, so that the trivial solution is out of reach.
 
     Args:
         seed: of the weights and the batches.
@@ -192,9 +192,7 @@ class DeepSAD(Network):
         d = X.shape[1]
         widths = [d, 128, 64, 32] if d > 100 else [d, 32, 16, 8]
         self.encoder = unbiased(widths)
-        self.pretrain(
-            X, nn.Sequential(self.encoder, *hidden_end(widths[-1]), unbiased(widths[::-1]))
-        )
+        self.pretrain(X, nn.Sequential(self.encoder, unbiased(widths[::-1]), nn.Sigmoid()))
         labels = torch.zeros(len(X), dtype=torch.bool)
         labels[anomalies] = True
         self.encoder.eval()
@@ -373,8 +371,8 @@ class DDAE(Network):
 
     It restores rows that were noised at a random one of 50 diffusion steps (variances from 1e-4 to
     2e-2, linear), knowing the step by its sines and cosines. Two layers of 512 leaky ReLUs. The
-    score is the distance between a row and its restoration, the mean over all steps. It takes no
-    labels.
+    score is the distance between a row and its restoration, the mean over all steps but the first.
+    A batch is about a tenth of the rows. It takes no labels.
 
     Args:
         seed: of the weights, the batches and the noise of training and of scoring.
@@ -383,12 +381,13 @@ class DDAE(Network):
     HIDDEN = 512
     STEPS = 50
     TIME = 4  # numbers that tell the step
-    BATCH = 64
+    BATCHES = 10  # of an epoch, roughly: a batch is a power of two
     EPOCHS = 100
     RATE = 1e-3
 
     def train(self, X, normals, anomalies):
         d = X.shape[1]
+        batch = 2 ** max(round(math.log2(len(X) / self.BATCHES)), 0)
         self.kept = torch.cumprod(1 - torch.linspace(1e-4, 2e-2, self.STEPS), 0)  # (steps,)
         frequency = torch.exp(-math.log(1e4) * torch.arange(self.TIME // 2) / (self.TIME // 2))
         angle = torch.arange(self.STEPS)[:, None] * frequency
@@ -402,9 +401,9 @@ class DDAE(Network):
         )
         optimiser = torch.optim.Adam(self.net.parameters(), lr=self.RATE)
         for _ in range(self.EPOCHS):
-            for rows in torch.randperm(len(X)).split(self.BATCH):
+            for rows in torch.randperm(len(X)).split(batch):
                 x = X[rows]
-                steps = torch.randint(self.STEPS, (len(x),))
+                steps = torch.randint(1, self.STEPS, (len(x),))
                 step(optimiser, F.mse_loss(self.restored(x, steps, torch.randn_like(x)), x))
 
     def restored(self, X, steps, noise):
@@ -416,8 +415,8 @@ class DDAE(Network):
     def score(self, X):
         generator = torch.Generator().manual_seed(self.seed)
         total = torch.zeros(len(X))
-        for t in range(self.STEPS):
+        for t in range(1, self.STEPS):
             noise = torch.randn(X.shape, generator=generator)
             steps = torch.full((len(X),), t)
             total += (self.restored(X, steps, noise) - X).norm(dim=1)
-        return total / self.STEPS
+        return total / (self.STEPS - 1)

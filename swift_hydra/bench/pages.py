@@ -53,6 +53,8 @@ NO_RANKING = 0.5  # AUC-ROC of a method that fails
 CLEANING = [SWIFT_HYDRA, *(f"{SWIFT_HYDRA}/only-{look}" for look in ("likeness", "nearness"))]
 CLEANING.append(f"{SWIFT_HYDRA}/trust-normals")
 TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
+# Protocols on which peers were given a search of their settings, and slower ones were measured.
+AT_PAR = ("weak-0.05", "weak-10")
 
 
 def overview(records, methods, seeds):
@@ -283,6 +285,11 @@ def sections(records):
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     shown = list(dict.fromkeys(shown))
     tables |= {"labels": labels_table(latest, shown), "leads": leads_table(latest, shown)}
+    for protocol in AT_PAR:
+        methods = [SWIFT_HYDRA, *GROUPS["weak-peers"], *GROUPS["tuned"]]
+        against = headline(Scores(latest, protocol, TWO_SEEDS, methods))
+        tables[f"at-par-{protocol}"] = _rows_alone(against)
+        lines += against
     tables["student"] = student_table(latest)
     for name, protocol in (("cleaning", "weak-0.05"), ("cleaning-clean", "few")):
         rungs = ladder(latest, protocol, SWIFT_HYDRA, CLEANING, FIRST_SEED, "")

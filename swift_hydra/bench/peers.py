@@ -2,9 +2,11 @@
 
 Settings are their authors' defaults, one thread each; only the forests have 300 trees and logistic
 regression 2,000 iterations. Methods that compare distances or sizes get rows standardised by mean
-and deviation and cut at 5 of them, trees get the rows as they are; networks whose authors say so
-get the former between 0 and 1. Detectors that take no labels learn from the training rows labelled
-0, which is the stronger use of them: all normal, or, where labels are few, unlabelled.
+and deviation and cut at 5 of them; trees, and what looks at the order of single columns, get the
+rows as they are; networks whose authors say so get the former between 0 and 1. Detectors that take
+no labels learn from the training rows labelled 0, which is the stronger use of them: all normal,
+or, where labels are few, unlabelled. "GMM" is PyOD's, of one Gaussian; PyOD's ECOD ranks the rows
+that it scores together with the training rows.
 
 Every package is imported when its peer is used: ``pip install ".[bench]"``.
 """
@@ -247,11 +249,11 @@ PEERS = {
     "LogisticRegression": (_logistic, "scaled", "labels"),
     "MLP": (_mlp, "scaled", "labels"),
     "XGBOD": (_xgbod, "scaled", "labels"),
-    "DevNet": (partial(_network, "DevNet"), "scaled", "labels"),
+    "DevNet": (partial(_network, "DevNet"), "unit", "labels"),
     "DeepSAD": (partial(_network, "DeepSAD"), "unit", "labels"),
     "PReNet": (partial(_network, "PReNet"), "unit", "labels"),
     "FeaWAD": (partial(_network, "FeaWAD"), "unit", "labels"),
-    "RoSAS": (partial(_network, "RoSAS"), "scaled", "labels"),
+    "RoSAS": (partial(_network, "RoSAS"), "unit", "labels"),
     "WSAD-DT": (_wsad_dt, "unit", "labels"),
     "CatBoost-tuned": (_tuned_catboost, "rows", "labels"),
     "LightGBM-tuned": (_tuned_lightgbm, "rows", "labels"),
@@ -259,8 +261,8 @@ PEERS = {
     "TabPFN": (_tabpfn, "rows", "labels"),
     "kNN": (lambda seed: NormalNeighbours(), "scaled", "normals"),
     "LOF": (_lof, "scaled", "normals"),
-    "IsolationForest": (_isolation_forest, "scaled", "normals"),
-    "ECOD": (_ecod, "scaled", "normals"),
+    "IsolationForest": (_isolation_forest, "rows", "normals"),
+    "ECOD": (_ecod, "rows", "normals"),
     "LUNAR": (_lunar, "scaled", "normals"),
     "KDE": (_kde, "scaled", "normals"),
     "PCA": (FullRankPCA, "scaled", "normals"),

@@ -17,7 +17,6 @@ the paper's loop.
 
 import copy
 import importlib
-import inspect
 import math
 import re
 import sys
@@ -35,7 +34,7 @@ import numpy as np
 import torch
 
 from swift_hydra.cleaning.leave_out import FreshScores
-from swift_hydra.cleaning.suspects import in_doubt, set_aside
+from swift_hydra.cleaning.suspects import LOOKS, in_doubt
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import frame_names
 from swift_hydra.data.reading import composed
@@ -44,6 +43,7 @@ from swift_hydra.data.table import listed
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
+from swift_hydra.detection.pvalue import weight_of_unlike
 from swift_hydra.distillation.student import Student
 from swift_hydra.estimator import KIND, Basis, TableDetector, check_contamination
 from swift_hydra.exported import SUFFIX, Exported, onnx_bytes, require_onnx, write_onnx
@@ -56,16 +56,18 @@ from swift_hydra.generation.controls import (
     N_CANDIDATES,
     PROPOSERS,
     draw_filtered,
+    require_package,
 )
 from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.refresh import detector_loss, refresh
-from swift_hydra.generation.reward import Coverage, RewardFunction
+from swift_hydra.generation.reward import Coverage
 from swift_hydra.geometry import effective_rank
 from swift_hydra.journal import Journal, Progress
-from swift_hydra.model import MambaExperts, MoEDetector, choose_n_experts
+from swift_hydra.model import EXPERTS, choose_n_experts
 from swift_hydra.modes import own_modes
 from swift_hydra.pretrain import (
     PretrainSettings,
+    Recipe,
     known_rows,
     pretrain,
     reuse_or_pretrain,
@@ -76,12 +78,13 @@ from swift_hydra.run.figures import require_matplotlib
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.record import write_tensorboard
 from swift_hydra.run.resume import PACE, Store, finished_run, remove_own
-from swift_hydra.scan.backends import choose_backend
+from swift_hydra.scan.backends import check_backend, choose_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
     DEBUG,
     InputError,
     check_choice,
+    check_options,
     check_settings,
     first_line,
     flag_values,
@@ -110,6 +113,24 @@ MOST_EXPERTS = 1000
 LATEST = 256
 FEWEST = 400
 MOST = 1000  # generated rows where their number is not given
+# What the settings that are dicts may hold: bounds of numbers, choices, or a set to choose of.
+FLAG = [True, False]
+OPTIONS = {
+    "cleaning_settings": {"looks": set(LOOKS)},
+    "policy_settings": {
+        "n_steps": (1, 100, True),
+        "anomaly_share": (0, 1, False),
+        "quantile": (0, 1, False),
+        "diversity": (0, 1e6, False),
+        "penalty": (0, 1e6, False),
+        **dict.fromkeys(("coverage", "deception", "warm_up"), FLAG),
+    },
+    "mixture_settings": {
+        "block": list(EXPERTS),
+        "dropout": (0, 0.99, False),
+        **dict.fromkeys(("n_tokens", "d_model", "d_state", "d_head"), (1, 4096, True)),
+    },
+}
 
 
 # --- the class ------------------------------------------------------------------------------------
@@ -135,7 +156,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_episodes: episodes of the policy (M8).
         n_synthetic: generated rows; None balances the classes (400 to 1000).
         synthetic_share: share of generated rows in the anomaly half of a training batch.
-        unlike_weight: w of M12, the prior share of anomalies unlike the known ones.
+        unlike_weight: w of M12, the prior share of anomalies unlike the known ones; less of it
+            counts where many hide that are like these.
         contamination: share above the threshold that is expected of fresh rows like the training
             rows, or "auto": the estimated share of anomalies (.05 where nothing is known); only
             sets ``threshold_``.
@@ -190,7 +212,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
     Raises:
         InputError: (a ValueError) from ``fit`` and scoring for NaN (with the column's name),
-            infinity, text, wrong shapes, one class only, unknown option values.
+            infinity, text, wrong shapes, anomalies only, unknown option values.
     """
 
     random_state: int = setting(0, "seed of every stage", low=0, high=2**32 - 1, flag=False)
@@ -239,22 +261,19 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     max_centres: int = setting(
         1000, "rows that stand for a larger table in each kernel expert", low=4, high=10**5
     )
-    mamba: str = setting(
-        "auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)"
-    )
     policy_settings: dict | None = setting(None, "of the environment and its reward", flag=False)
     mixture_settings: dict | None = setting(None, "of the experts", flag=False)
     progress: Callable | None = setting(None, "called with stage, step, n_steps", flag=False)
 
-    def fit(self, X=None, y=None, pretrained=None, X_train=None, y_train=None, journal=None):
+    def fit(self, X=None, y=None, *, X_train=None, y_train=None, pretrained=None, journal=None):
         """Train on rows, with known anomalies or without.
 
         Args:
             X: (n, d) array-like, data frame or Table, or :class:`data.rows.TrainingRows` without y.
             y: (n,) labels of -1, 0 and 1; None where nothing is known.
-            pretrained: from pretrain.py, on the same rows with the same seed; None pretrains.
             X_train: ADBench's name for X.
             y_train: ADBench's name for y.
+            pretrained: from pretrain.py, on the same rows with the same seed; None pretrains.
             journal: a :class:`journal.Journal` of a run; None makes one that calls ``progress``.
 
         Returns:
@@ -264,6 +283,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             raise InputError("X and X_train, y and y_train are two names of one: give one of each")
         X = X_train if X is None else X
         y = y_train if y is None else y
+        if isinstance(X, TrainingRows) and y is not None:
+            raise InputError("y: rows of one table have their labels already: leave it out")
         self.check_settings()
         before = vars(self).copy()
         try:
@@ -301,6 +322,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
         _refuse_without_known(self, rows.y)
+        require_package(self.generator)
         own = in_own_numbers(self)
         self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
@@ -311,6 +333,13 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 pretrained = pretrain(Z, labels, seed, own, journal)
         with journal.stage("episodes"):
             generated = generate(Z, labels, pretrained, seed, own, journal)
+        if self.n_synthetic and 0 < len(generated.rows) < self.n_synthetic:
+            warnings.warn(
+                f"n_synthetic={self.n_synthetic}: {len(generated.rows)} rows passed the filter, of "
+                f"{N_CANDIDATES} candidates in each episode: more n_episodes try more",
+                UserWarning,
+                stacklevel=3,
+            )
         if self.preset == "paper" and not labels.any() and not len(generated.rows):
             raise InputError(
                 f"generator={self.generator!r} left no generated row and y marks no anomaly: the "
@@ -320,7 +349,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
         self.device_ = resolve_device(self.device)
         fitted = PRESETS[self.preset].fit(
-            Z, labels, generated.rows, self._detector_settings(self._trusted(rows.y)), journal
+            Z, labels, generated.rows, self._settings_to_fit(rows, known), journal
         )
         self.detector_ = fitted.detector
         self._keep_scores(rows, known, fitted)
@@ -344,7 +373,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             warnings.warn(
                 "trust_normals takes rows labelled 0 for normal, and no row has a label: label "
                 "them 0 (y = zeros) to have them trusted",
-                stacklevel=4,
+                stacklevel=5,
             )
         return trusted
 
@@ -372,7 +401,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _train_student(self, rows, generated, journal):
         """The student, and how its scores of the training rows differ from the detector's."""
         scores = self.detector_.score(rows.Z)
-        given = (rows, scores, self.detector_.score, generated)
+        given = (rows, scores, self.basis_.left_out, self.detector_.score, generated)
         self.student_ = Student.fit(*given, self, journal)
         if not self.student_stands_in:
             agreement = self.student_.agreement
@@ -383,7 +412,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 "its place; verify=0 (--verify 0) insists on the mixture",
                 stacklevel=4,
             )
-        shift, doubt = self.student_.difference(rows.Z, scores)
+        shift, doubt = self.student_.beside(rows.Z, scores)
         self.basis_ = self.basis_._replace(shift=shift, doubt=doubt)
 
     def _read(self, X, y):
@@ -395,7 +424,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         check_contamination(self.contamination)
         if not (self.progress is None or callable(self.progress)):
             raise InputError(f"progress={self.progress!r} is not usable: give a function, or None")
-        self._check_keys()
+        for name, rules in OPTIONS.items():
+            check_options(name, getattr(self, name), rules)
         auto = self.n_experts == "auto"
         number = re.fullmatch("[0-9]{1,9}", str(self.n_experts))
         if not auto and not (number and 1 <= int(number[0]) <= MOST_EXPERTS):
@@ -403,27 +433,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1 to "
                 f"{MOST_EXPERTS}"
             )
-        resolve_device(self.device)
-        try:
-            choose_backend(self.mamba)
-        except RuntimeError as error:
-            raise InputError(str(error)) from None
-
-    def _check_keys(self):
-        """Refuse keys of the settings that are dicts which nothing takes."""
-        takers = {
-            "cleaning_settings": (set_aside,),
-            "policy_settings": (LatentEnvironment, RewardFunction),
-            "mixture_settings": (MoEDetector, MambaExperts),
-        }
-        for name, functions in takers.items():
-            known = {"warm_up"} if name == "policy_settings" else set()
-            for function in functions:
-                parameters = inspect.signature(function).parameters.values()
-                known |= {p.name for p in parameters if p.default is not p.empty}
-            known -= self.get_params().keys()  # these are given by themselves
-            for key in getattr(self, name) or ():
-                check_choice(f"{name}: key", key, sorted(known))
+        check_backend(self.mamba, resolve_device(self.device))
 
     def export(self, path):
         """Write the student of ``fast=True`` as one ONNX file that holds no training row.
@@ -433,14 +443,22 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
         Raises:
             InputError: without a student, where it does not follow its detector and ``verify`` is
-                None, without the packages, or where it cannot be written.
+                not 0, without the packages, or where it cannot be written.
         """
         write_onnx(self, path)
 
-    def _detector_settings(self, trusted=False):
-        """``trusted``: all rows without a known anomaly are taken for normal."""
-        resolved = {"n_experts": self.n_experts_, "device": self.device_}
-        return DetectorSettings.of(self, **resolved, trust_normals=trusted)
+    def _detector_settings(self, **others):
+        """Of a fitted detector; ``others``: in place of the class's own."""
+        resolved = {"n_experts": self.n_experts_, "device": self.device_, "trust_normals": False}
+        return DetectorSettings.of(self, **resolved | others)
+
+    def _settings_to_fit(self, rows, known):
+        """Of a detector that is to be fitted, by what its rows are taken for."""
+        n_hidden = known.share * int(in_doubt(rows.y, self.trust_normals).sum())
+        n_known = int((rows.y == 1).sum())
+        weight = weight_of_unlike(float(self.unlike_weight), n_hidden, n_known)
+        trusted = self._trusted(rows.y)
+        return self._detector_settings(trust_normals=trusted, unlike_weight=weight)
 
     def detector_from(self, saved):
         """The detector of a checkpoint's part ``detector``, on the CPU."""
@@ -521,7 +539,8 @@ def generate(Z, y, networks, seed, settings, journal=None):
     if kind in DRAWN:
         rows, drawn = draw_filtered(environment, kind, wanted, stream.draws)
         return _finish(rows, [_entry_of(rows) | {"drawn": drawn}], journal)
-    episodes = Episodes(y, wanted, settings.n_episodes, seed, kind)
+    recipe = Recipe(synthetic_share=settings.synthetic_share, backend=settings.mamba)
+    episodes = Episodes(y, wanted, settings.n_episodes, seed, kind, recipe)
     proposer = stream.built(lambda: PROPOSERS[kind](environment, warm_up=warm_up))
     rows, log = run_episodes(episodes, environment, proposer, stream.draws, journal)
     return _finish(rows, log, journal)
@@ -548,6 +567,7 @@ class Episodes(NamedTuple):
     n: int  # episodes
     seed: int
     kind: str  # of the proposer
+    recipe: Recipe = Recipe()  # of the detector that learns between them
 
 
 def run_episodes(episodes, environment, proposer, generator, journal):
@@ -586,7 +606,7 @@ def run_episodes(episodes, environment, proposer, generator, journal):
         finished = len(accepted) >= episodes.wanted or episode == episodes.n - 1
         if not finished:
             stage = f"{episodes.kind}/{episode}"
-            refresh(environment, episodes.y, accepted, episodes.seed, stage)
+            refresh(environment, episodes.y, accepted, episodes.seed, stage, episodes.recipe)
         content = {"finished": finished, "accepted": accepted, "log": log}
         content |= {"generator": generator.get_state(), **environment.snapshot()}
         content["agent"] = proposer.snapshot()

@@ -32,7 +32,7 @@ from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.resume import PACE, Store
-from swift_hydra.scan.backends import choose_backend
+from swift_hydra.scan.backends import check_backend, choose_backend, loaded_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
     InputError,
@@ -73,6 +73,9 @@ class PretrainSettings:
     cleaning_settings: dict | None = setting(None, "of what is set aside", flag=False)
     device: str = setting(
         "auto", "auto, cpu, cuda, cuda:1: where networks train; the episodes' small ones on the CPU"
+    )
+    mamba: str = setting(
+        "auto", "Mamba backend: auto, torch, numba (CPU) or official (mamba-ssm, CUDA)"
     )
 
 
@@ -206,6 +209,7 @@ def train_detector(make, examples, recipe, seed, stage, journal):
             loss = loss + recipe.own_weight * own
             parts["balance_loss"] = out.router.balance_loss.item()
         training.learn(loss, **parts)
+    detector.backend = loaded_backend(recipe.backend)  # it may go somewhere else
     return detector.eval()
 
 
@@ -294,7 +298,7 @@ def pretrain(Z, y, seed, settings, journal=None):
         return MoEDetector(d, n_experts=1, k=1)
 
     cvae = train_cvae(make_cvae, Z, y, seed, "cvae", settings.cvae_steps, journal)
-    recipe = Recipe(steps=settings.detector_steps)
+    recipe = Recipe(steps=settings.detector_steps, backend=settings.mamba)
     detector = train_detector(
         make_detector, Examples(Z, y, Z[:0]), recipe, seed, "detector", journal
     )
@@ -302,7 +306,10 @@ def pretrain(Z, y, seed, settings, journal=None):
 
 
 def _decisive(settings):
-    """What of the settings decides the networks, but for the device and what no command can set."""
+    """What of the settings decides the networks, but for the device and what no command can set.
+
+    Nor does the Mamba backend, but for rounding.
+    """
     names = ("cvae_steps", "detector_steps", "beta", "trust_normals")
     return plain({name: getattr(settings, name) for name in names})
 
@@ -423,7 +430,7 @@ def main(argv=None, pace=PACE):
     progress = Progress(options.quiet, verbose=options.verbose)
     check_settings(which)
     check_settings(settings)
-    resolve_device(settings.device)  # refused before the work
+    check_backend(settings.mamba, resolve_device(settings.device))  # refused before the work
     rows = load_rows(which, settings)
     where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
     progress.say(f"{rows.data.name}: {rows.label}")

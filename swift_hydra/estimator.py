@@ -56,12 +56,18 @@ class NotFitted(InputError, NotFittedError):
     """scikit-learn's error for an estimator without a fit, one line on the command line."""
 
 
-def threshold_of(scores, share):
-    """The threshold that a share of the scores (n,) is above, the nearest that ties allow."""
+def threshold_of(scores, share, rounding=0.0):
+    """The threshold that a share of the scores (n,) is above, the nearest that ties allow.
+
+    All of them may be above, or none; a threshold stands between two scores, or ``rounding``
+    beyond the outermost.
+    """
     values, counts = np.unique(scores, return_counts=True)
-    above = len(scores) - np.cumsum(counts)  # of each value
+    above = np.append(len(scores) - np.cumsum(counts), len(scores))  # of each value, and below all
     at = int(np.abs(above - share * len(scores)).argmin())
-    return float(values[at : at + 2].mean())
+    if at == len(values):
+        return float(values[0] - rounding)
+    return float(values[at : at + 2].mean()) + (rounding if at == len(values) - 1 else 0.0)
 
 
 def drawn(scores, weights):
@@ -83,7 +89,7 @@ class Basis(NamedTuple):
     score: np.ndarray  # (m,)
     weight: np.ndarray  # (m,)
     normal: np.ndarray  # (m,)
-    shift: np.ndarray | None = None  # (n,) how the student differs, see Student.difference
+    shift: np.ndarray | None = None  # (n,) of the student, see Student.beside
     doubt: np.ndarray | None = None  # (n,) its doubt
 
 
@@ -151,7 +157,7 @@ class TableDetector(BaseEstimator):
 
     def _scores_of(self, Z):
         """(n,) scores of standardised rows (n, d')."""
-        if self.student_ is None:
+        if self.student_ is None or self.verified_share == 1:
             return self.detector_.score(Z)
         return self.student_.score(Z, self.verified_share, self.detector_.score)
 
@@ -334,7 +340,8 @@ class TableDetector(BaseEstimator):
         column that is empty in all of them.
         """
         table = self._table(X)
-        empty = self.columns_.emptied(self.columns_.gaps(table), len(table))
+        gaps = sum(map(self.columns_.gaps, self._parts(table)))
+        empty = self.columns_.emptied(gaps, len(table))
         if empty:
             warnings.warn(f"X: {empty}", UserWarning, stacklevel=2)
         scores, outside = [], np.zeros(self.n_features_in_, dtype=np.int64)
@@ -471,7 +478,7 @@ class TableDetector(BaseEstimator):
         else:
             share = self.settings_["contamination"]
             share = self.estimated_contamination_ if share == "auto" else share
-            self.threshold_ = threshold_of(self.expected_scores_, share)
+            self.threshold_ = threshold_of(self.expected_scores_, share, self._rounding())
         self.labels_ = (self.fresh_scores_ > self.threshold_).astype(np.int64)
         return self
 

@@ -24,6 +24,7 @@ from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector
 from swift_hydra.files import content_of, write_bytes
 from swift_hydra.geometry import BEND
+from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, check_range
 from swift_hydra.snapshot import plain
 
@@ -71,6 +72,7 @@ def require_onnx(fast):
         raise InputError(f"export {MISSING}")
 
 
+@own_modes()
 def onnx_bytes(detector):
     """The ONNX file of a fitted detector with a student.
 
@@ -174,7 +176,7 @@ class Exported(TableDetector):
             self.student_ = None
             self.flagged_ = float(content.get("flagged", 0))  # older files do not say it
             self.score_prepared(np.stack([self.columns_.centre, self.columns_.low]))
-        return self
+        return self._name_features()
 
     def _scores_of_prepared(self, X):
         return self.detector_.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]

@@ -284,6 +284,31 @@ def check_range(name, value, low, high, whole=True):
         raise InputError(f"{name}={value!r} is not usable: give {what} from {low} to {high}")
 
 
+def check_options(name, given, rules):
+    """Refuse keys of a setting that is a dict which nothing takes, and values that cannot be.
+
+    Args:
+        name: of the setting.
+        given: the dict, or None.
+        rules: {key: (low, high, whole)} for a number, a list of choices, or a set of which some
+            are given.
+
+    Raises:
+        InputError: naming the setting, the key and the value.
+    """
+    for key, value in (given or {}).items():
+        check_choice(f"{name}: key", key, sorted(rules))
+        rule, which = rules[key], f"{name}: {key}"
+        if isinstance(rule, tuple):
+            check_range(which, value, *rule)
+        elif isinstance(rule, list):
+            check_choice(which, value, rule)
+        elif not isinstance(value, list | tuple) or not value or not rule.issuperset(value):
+            raise InputError(
+                f"{which}={value!r} is not usable: give a tuple of {' or '.join(sorted(rule))}"
+            )
+
+
 def resolve_device(name):
     """The torch device of a setting: "auto", "cpu", "cuda", "cuda:1".
 

@@ -17,6 +17,7 @@ from swift_hydra.data.columns import ColumnScaler
 from swift_hydra.journal import Journal
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae, train_detector
+from swift_hydra.settings import run_main
 from swift_hydra.training.batches import Examples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,16 @@ SAME_EXAMPLES = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+def refusal(capsys, call):
+    """The one line on stderr with which a command ends that is run in this process."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run_main(call)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and "unexpected" not in error, error
+    return error
 
 
 def made_table(n=240, d=6, n_anomalies=24, seed=0, shift=2.5):

@@ -32,6 +32,7 @@ CANCELLED = 1e-13  # of the squared length of two rows
 SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
 FEW_ROWS = 50  # times the columns: of fewer rows scales of all of them know each one's label
+CODED = 0.1  # of few rows, from which share of codes on there are no scales
 SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's cache
 COPIED_ROWS = 65536  # training rows scored at a time: a copy of all of them could be gigabytes
 
@@ -104,29 +105,38 @@ class KernelExpert:
             With views there is a fit without each fold. So there is where rows are few for the
             columns: the others of a class lie away from one that is left out alone, which takes an
             AUC-ROC of labels without meaning to .38. Scales are learned again in each such fit:
-            those of all rows would know the labels of the ones that are left out. Few codes have
-            none: new rows are copies of those whose labels the scales know.
+            those of all rows would know the labels of the ones that are left out. Where few rows
+            are codes there are none: new rows are copies of those whose labels the scales know.
+            A fold without which no anomaly is known has nothing to be told by: there, too, groups
+            are left out of the one fit.
         """
         X = np.asarray(X)
         few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
         if few:
             views = views or (lambda fold: X)
-        scaled = not (few and left_out.coded.any())
+        scaled = not (few and left_out.coded.mean() > CODED)
         rows, target = self._learn(X, y, rng, max_centres, scaled)
         predicted = self._choose_ridge(target, left_out.groups[rows])
+        folds = left_out.folds
+        told = [fold for fold in np.unique(folds) if (target[folds[rows] != fold] > 0).any()]
+        scores = np.empty(len(X))
+        if views is None or len(told) < len(np.unique(folds)):
+            self._without_groups(scores, X, rows, predicted, left_out.groups)
         if views is not None:
             learn = partial(KernelExpert._learn_scale, scaled=scaled, rng=rng) if few else None
-            return self._without_folds(target, rows, left_out.folds, views, learn)
-        scores = np.empty(len(X))
+            self._without_folds(scores, target, rows, folds, told, views, learn)
+        return scores
+
+    def _without_groups(self, scores, X, rows, predicted, groups):
+        """Write scores by the one fit: of the centres ``predicted`` (m,), of others the fit's."""
         others = np.setdiff1d(np.arange(len(X)), rows)
         self._score_into(scores, X, others)
         # A row beyond the centres whose copy is one has that one's score.
-        groups, first = np.unique(left_out.groups[rows], return_index=True)
-        place = np.searchsorted(groups, left_out.groups[others]).clip(max=len(groups) - 1)
-        again = groups[place] == left_out.groups[others]
+        known, first = np.unique(groups[rows], return_index=True)
+        place = np.searchsorted(known, groups[others]).clip(max=len(known) - 1)
+        again = known[place] == groups[others]
         scores[others[again]] = predicted[first[place[again]]]
         scores[rows] = predicted
-        return scores
 
     def _learn(self, X, y, rng, max_centres, scaled):
         """Centres from rows X (n, d) with labels; where ``scaled``, scales of the columns.
@@ -142,24 +152,27 @@ class KernelExpert:
         self._learn_scale(target, scaled, rng)
         return rows, target
 
-    def _without_folds(self, target, rows, folds, views, learn=None):
-        """Scores (n,) of the rows of each fold by a fit to the centres of all others.
+    def _without_folds(self, scores, target, rows, folds, told, views, learn=None):
+        """Write the scores of the rows of each fold by a fit to the centres of all others.
 
-        Its scales are what ``learn`` finds from these alone, or those of all rows.
+        Args:
+            scores: (n,), written to.
+            target: (m,) of the centres.
+            rows: (m,) numbers of the centres' rows.
+            folds: (n,).
+            told: the folds that are written.
+            views: see :meth:`fit`.
+            learn: finds a fit's scales from its own rows; None: those of all rows.
         """
-        scores = np.zeros(len(folds))
-        for fold in np.unique(folds):
+        for fold in told:
             X = views(fold)
             kept = folds[rows] != fold
-            if not kept.any():
-                continue  # nothing is known: 0, as likely the one as the other
             part = copy.copy(self)
             part.centres = X[rows[kept]].astype(np.float64)
             if learn is not None:
                 learn(part, target[kept])
             part._solve(target[kept], self.ridge)
             part._score_into(scores, X, np.flatnonzero(folds == fold))
-        return scores
 
     def _score_into(self, scores, X, rows):
         """Write the scores of numbered rows of X into ``scores``, part by part."""

@@ -72,7 +72,7 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     known = y == 1
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:
-        return Cleaned(kept, 0.0)
+        return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR)
     left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed)
     reference = _some(np.flatnonzero(~known), seed)
     others = Neighbours(Z[reference])

@@ -276,10 +276,10 @@ class TrainingRows:
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")
         n_others = int((y != 1).sum())
         if n_others < MIN_NORMALS:
-            raise InputError(
-                f"y marks only {n_others} rows as normal (0) or unlabelled (-1): at least "
-                f"{MIN_NORMALS} are needed"
-            )
+            what = f"y marks only {n_others} rows as normal (0) or unlabelled (-1)"
+            if (y == -1).all():  # nothing is known
+                what = f"X has only {n_others} rows"
+            raise InputError(f"{what}: at least {MIN_NORMALS} are needed")
         centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X)
         low, high = preparation.span(X)

@@ -4,11 +4,12 @@
 
 Distances to neighbours, local density ratios, a Gaussian, a PCA residual, the C-VAE's residual, and
 how much nearer known anomalies are. For training rows every column is computed without the row
-itself (cross-fitted models, neighbours other than the row and its copies): computed in-sample they
-look more normal than any new row ever will, and a detector trained on that is misled. New rows that
-are copies of training rows leave those out too, so that a column is one function of a row. Where
-rows are codes, so that new rows will be copies of training rows, the copies count, but for the
-training row itself: how many normals are the same is what tells most about a row there.
+itself (cross-fitted models, neighbours other than the row and its copies, whose own densities do
+without the row too): computed in-sample they look more normal than any new row ever will, and a
+detector trained on that is misled. New rows that are copies of training rows leave those out too,
+so that a column is one function of a row. Where rows are codes, so that new rows will be copies of
+training rows, the copies count, but for the training row itself: how many normals are the same is
+what tells most about a row there.
 
 That is not enough for predictions that leave a row out: the neighbours' columns of the rows beside
 it know its label. So there is a view of the neighbours' columns for every fold, in which nothing of
@@ -22,21 +23,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.geometry import WIDE, Neighbours, mean_of_first, shares, spread_over
+from swift_hydra.detection.surroundings import DENSITY, LOCAL, RATIOS, Surroundings
+from swift_hydra.geometry import WIDE, Neighbours, spread_over
 
-DENSITY = ("knn5", "knn20", "lof5", "lof20")
 SUBSPACE = ("gaussian", "pca")
-RATIOS = {"ratio1": 1, "ratio3": 3, "ratio5": 5}  # neighbours on either side
-LOCAL = (*DENSITY, *RATIOS)  # the neighbours' columns
 COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS)
 IS_RATIO = np.array([name in RATIOS for name in COLUMNS])
 MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score linear in the rows
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
-NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: the same
 VARIANCE = 0.9  # of the normals, in the directions that count as theirs
-SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold,
-SEARCHED_OF_TWO = (96, 32)  # where it is one of two, too
-SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
 
 
 def column_index(names):
@@ -149,130 +144,25 @@ class EvidenceColumns(NamedTuple):
     without: np.ndarray  # (F, n, c) the same, without anything of fold f
 
 
-class Surroundings:
-    """The neighbours' columns: densities among the normals, and whether anomalies are nearer.
+def _own(y, kept, rng):
+    """Which training rows are one of their copies among the reference rows of each side: (2, n).
+
+    A row of the other class, too, or what it lacks would tell its label: as many of them as of the
+    side's own rows are in the reference.
 
     Args:
-        normals: :class:`geometry.Neighbours` of reference normals.
-        anomalies: the same of known anomalies.
-        folds: the folds of both, two arrays; empty ones after :meth:`from_snapshot`.
-        n_folds: F.
-        coded: of both, which reference rows new rows may be copies of; None: none.
+        y: (n,) labels.
+        kept: numbers of the reference rows of both sides.
+        rng: numpy Generator.
     """
-
-    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None):
-        self.sides = (normals, anomalies)
-        self.searched = SEARCHED_OF_TWO if n_folds == 2 else SEARCHED
-        self.coded = coded or [np.zeros(len(side.reference), dtype=bool) for side in self.sides]
-        # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
-        self.counts = [
-            np.stack([*(side.counts(fold != f) for f in range(n_folds)), side.counts()])
-            for side, fold in zip(self.sides, folds, strict=True)
-        ]
-        near = normals.nearest(normals.reference[normals.distinct], self.searched[0])
-        # Added to a distance before its logarithm, and what is nearer than that is a copy: rows
-        # that were written out and read again differ in their last digits.
-        self.floors = np.zeros(n_folds + 1)
-        self._coded = [np.zeros(len(side.distinct), dtype=bool) for side in self.sides]
-        density = self._densities(near)
-        self.floors = np.array(
-            [
-                1e-3 * np.median(own[0, counts > 0]) + 1e-6
-                for own, counts in zip(density, self.counts[0], strict=True)
-            ]
-        )
-        sides = zip(self.sides, self.coded, strict=True)
-        self._coded = [coded[side.distinct] for side, coded in sides]
-        self.density = self._densities(near)  # (F + 1, 2, m)
-
-    def _densities(self, near):
-        views = range(len(self.counts[0]))
-        counted = [self._counted(0, near, view, own=1) for view in views]
-        return np.stack([[self._mean(counted[view], k, view) for k in (5, 20)] for view in views])
-
-    def _counted(self, side, near, view, own):
-        """Distances to a side's neighbours, their copies, and how many of the row's own count.
-
-        Args:
-            side: 0 for normals, 1 for anomalies.
-            near: what :meth:`geometry.Neighbours.nearest` gave.
-            view: its number.
-            own: how many of its copies a row is itself, a number or (n, 1).
-        """
-        distance, index = near
-        counts = self.counts[side][view][index]
-        left = np.where(self._coded[side][index], np.maximum(counts - own, 0), 0)
-        return distance, counts, left
-
-    def _share(self, counted, k, view):
-        """:func:`geometry.shares` of the k nearest others."""
-        distance, counts, left = counted
-        return shares(distance, counts, k, self.floors[view], left)
-
-    def _mean(self, counted, k, view):
-        """Mean distance to k others; 0 where all others are copies."""
-        return mean_of_first(counted[0], self._share(counted, k, view), nothing=0.0)
-
-    def log(self, value, view=-1):
-        """Logarithm of a distance."""
-        return np.log(value + self.floors[view])
-
-    def columns(self, X, views, folds=None):
-        """The columns LOCAL of rows X (n, d) in some of the F + 1 views: (views, n, 7).
-
-        The ratios are NaN where no anomaly is left to compare with.
-
-        Args:
-            X: rows.
-            views: their numbers.
-            folds: (n,) of training rows: each is one of its copies in the views without another
-                fold. On either side, whatever its label: what it lacks there would tell it.
-        """
-        out = np.empty((len(views), len(X), len(LOCAL)))
-        searched = SEARCHED_ALL if list(views) == [-1] else self.searched
-        for start in range(0, len(X), NEIGHBOUR_ROWS):
-            part = slice(start, start + NEIGHBOUR_ROWS)
-            rows = X[part]
-            near = self._near(rows, searched)
-            for number, view in enumerate(views):
-                own = 0 if folds is None else (folds[part] != view)[:, None]
-                out[number, part] = self._in_view(near, view, own)
-            if searched == SEARCHED_ALL:  # copies may fill what is enough without them
-                short = start + np.flatnonzero(self._short(near))
-                if len(short):
-                    out[0, short] = self._in_view(self._near(X[short], self.searched), -1, 0)
-        return out
-
-    def _near(self, X, searched):
-        return [side.nearest(X, k) for side, k in zip(self.sides, searched, strict=True)]
-
-    def _short(self, near):
-        """(n,) bool: rows whose neighbours that are no copies are fewer than are needed."""
-        out = np.zeros(len(near[0][0]), dtype=bool)
-        needed = (20, max(RATIOS.values()))
-        for side, k in enumerate(needed):
-            if near[side][0].shape[1] < self.counts[side].shape[1]:
-                counted = self._counted(side, near[side], -1, own=0)
-                out |= self._share(counted, k, -1).sum(1) < k
-        return out
-
-    def _in_view(self, found, view, own):
-        normals, anomalies = (self._counted(side, found[side], view, own) for side in (0, 1))
-        index = found[0][1]
-        density = self.density[view]
-        logs = []
-        local = []
-        for number, k in enumerate((5, 20)):
-            share = self._share(normals, k, view)
-            logs.append(self.log(mean_of_first(normals[0], share, nothing=0.0), view))
-            around = mean_of_first(density[number][index], share, nothing=0.0)
-            local.append(logs[-1] - self.log(around, view))
-        columns = [*logs, *local]
-        for k in RATIOS.values():
-            mean = mean_of_first(anomalies[0], self._share(anomalies, k, view))
-            near = self.log(self._mean(normals, k, view), view)
-            columns.append(near - self.log(mean, view))
-        return np.stack(columns, axis=1)
+    own = np.ones((2, len(y)), dtype=bool)
+    for label, rows in enumerate(kept):
+        n_all = np.count_nonzero(y == label)
+        if len(rows) < n_all:
+            own[label] = rng.random(len(y)) < len(rows) / n_all
+            own[label, y == label] = False
+            own[label, rows] = True
+    return own
 
 
 class Evidence:
@@ -319,6 +209,7 @@ class Evidence:
             np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES]),
         )
         coded = np.zeros(len(y), dtype=bool) if coded is None else coded
+        own = _own(y, kept, rng)
         surroundings = Surroundings(
             *(Neighbours(X[rows]) for rows in kept),
             [folds[rows] for rows in kept],
@@ -327,7 +218,7 @@ class Evidence:
         )
         self = cls(residuals, surroundings, Subspaces.fit(X[normal], folds[normal], n_folds))
         models = self._left_out(X, folds, residual_fold)
-        raw = self._raw(X, range(n_folds + 1), models, folds)
+        raw = self._raw(X, range(n_folds + 1), models, (folds, own))
         self.centre = np.empty((n_folds + 1, len(COLUMNS)))
         self.scale = np.empty_like(self.centre)
         for view in range(n_folds + 1):
@@ -371,10 +262,13 @@ class Evidence:
         """The models' columns of new rows (n, d): {name: (n,)}."""
         return self._subspaces(X, range(len(self.subspaces))) | self._residual(X, self.residuals)
 
-    def _raw(self, X, views, models, folds=None):
-        """All columns of rows (n, d) in some views: (views, n, c); ``folds`` of training rows."""
+    def _raw(self, X, views, models, training=()):
+        """All columns of rows (n, d) in some views: (views, n, c).
+
+        ``training``: of training rows, ``folds`` and ``own`` of :meth:`Surroundings.columns`.
+        """
         out = np.empty((len(views), len(X), len(COLUMNS)))
-        out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views, folds)
+        out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views, *training)
         for name, values in models.items():
             out[:, :, COLUMNS.index(name)] = values
         return out

@@ -18,6 +18,8 @@ STRENGTH = 20  # how many anomalies that is worth
 LEAST_LEAD = 0.15  # over chance; what lies below is alike, or weights would follow chance
 SHARPNESS = 6  # of the experts' weights
 GROWTH = 0.1  # of a bounded p-value, with the logarithm of what is beyond
+FEWEST_THAT_TELL = 3  # known anomalies
+HIDDEN_PER_KNOWN = 3  # hidden anomalies for each known one at which the one-class side has half
 TAIL = 0.1  # share of the normals beyond which the tail is taken for exponential
 
 
@@ -193,6 +195,22 @@ def bounded(minus_log, n):
     most = np.log(n)
     beyond = np.log1p(np.maximum(minus_log - most, 0.0))
     return np.minimum(minus_log, most) + GROWTH * beyond
+
+
+def weight_of_unlike(weight, n_hidden, n_known):
+    """w of :func:`known_or_unlike` where anomalies hide that were recognised by their likeness.
+
+    Where each known anomaly stands for several hidden ones, these are among the normals of the
+    one-class side, which passes over them, and the kinds that are known are what the table has.
+
+    Args:
+        weight: w where none hide.
+        n_hidden: anomalies estimated to hide, see :func:`cleaning.suspects.hidden_share`.
+        n_known: known anomalies; fewer than three tell nothing of how many hide.
+    """
+    if n_known < FEWEST_THAT_TELL:
+        return weight
+    return weight / (1 + (n_hidden / (HIDDEN_PER_KNOWN * n_known)) ** 2)
 
 
 def likelihood_ratio(minus_log, shape):

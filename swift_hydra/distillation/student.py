@@ -104,7 +104,7 @@ def centres_of(Z, most, rng, others=None):
         Z: the rows.
         most: centres.
         rng: numpy Generator.
-        others: (o, d) centres of other rows, for a row that is the only one of its kind.
+        others: (o, d) further rows, for one that is the only one of its kind.
     """
     if len(Z) > CENTRED_ROWS:
         Z = Z[np.sort(rng.permutation(len(Z))[:CENTRED_ROWS])]
@@ -119,11 +119,14 @@ def centres_of(Z, most, rng, others=None):
     # Copies of one row are one, also where they differ by rounding.
     kinds = np.unique(np.column_stack([label, copies(Z, ROUNDING)]), axis=0)[:, 0]
     alone = np.bincount(kinds, minlength=wanted)[count > 0] < 2
-    around = np.concatenate([centres[~alone], others]) if others is not None else centres[~alone]
-    around = around if len(around) else Z.mean(0, keepdims=True, dtype=np.float64)
-    if alone.any():
-        apart = np.square(centres[alone, None] - around).sum(2)
-        centres[alone] = (centres[alone] + around[apart.argmin(1)]) / 2
+    # The nearest other *row*: a centre is in the file, too, and would give the row away.
+    around = Z if others is None else np.concatenate([Z, others])
+    for i in np.flatnonzero(alone):
+        apart = np.abs(around - centres[i]).max(1)
+        other = apart > ROUNDING
+        if other.any():
+            nearest = around[other][np.square(around[other] - centres[i]).sum(1).argmin()]
+            centres[i] = (centres[i] + nearest) / 2
     return centres
 
 
@@ -133,6 +136,13 @@ def _root(square):
     Those are cut off: where a table says little, inputs are scaled up to a thousandfold.
     """
     return (square / STEP).round_().mul_(STEP).clamp_(min=0.0).sqrt_().float()
+
+
+def rank_correlation(scores, teachers):
+    """Spearman's, of scores (n,); 1 where the teacher has no order, 0 where only they have none."""
+    if not np.ptp(teachers):
+        return 1.0
+    return float(spearmanr(scores, teachers).statistic) if np.ptp(scores) else 0.0
 
 
 class Inputs:
@@ -165,7 +175,7 @@ class Inputs:
         known = Z[y == 1]
         anomalies = known[:0]
         if len(known):
-            anomalies = centres_of(known, ANOMALY_CENTRES, rng, normals)
+            anomalies = centres_of(known, ANOMALY_CENTRES, rng, Z[y != 1][:CENTRED_ROWS])
         self = cls(normals, anomalies, 1.0)
         some = torch.from_numpy(Z[rng.permutation(len(Z))[:2000]])
         near = self._distances(some)[:, : len(normals)].sort(dim=1).values
@@ -231,23 +241,27 @@ class Student:
         doubts: (DOUBTS,) quantiles of the training rows' doubt, see :meth:`doubt`.
         agreement: ``disagreement``, the share of training rows whose squashed scores differ by
             more than ``DISAGREE``, and ``rank_correlation`` (Spearman).
+        followed: 0 to 1, how much of what the teacher says of a training row because it learned
+            from it the student says, too.
     """
 
-    def __init__(self, inputs, network, middle, spread, doubts=None, agreement=None):
+    def __init__(self, inputs, network, middle, spread, doubts=None, agreement=None, followed=1.0):
         self.inputs = inputs
         self.network = network
         self.middle = float(middle)
         self.spread = float(spread)
         self.doubts = doubts
         self.agreement = agreement
+        self.followed = float(followed)
 
     @classmethod
-    def fit(cls, rows, scores, teacher, generated, settings, journal):
+    def fit(cls, rows, scores, left_out, teacher, generated, settings, journal):
         """Learn a teacher's scores.
 
         Args:
             rows: :class:`data.rows.TrainingRows`.
             scores: (n,) the teacher's scores of them, as of new rows.
+            left_out: (n,) the same by fits that left them out.
             teacher: a function from standardised rows (m, d) to their scores.
             generated: (g, d) generated anomalies, standardised.
             settings: has ``random_state`` and ``mamba``.
@@ -265,9 +279,14 @@ class Student:
         batches = torch.randint(len(asked), (STEPS, BATCH), generator=draws)
         self.network = _train(X, target, batches, seed, settings.mamba, journal)
         own = self.score(Z)
-        far = np.abs(self._squashed(own) - self._squashed(scores)) > DISAGREE
-        rank = float(spearmanr(own, scores).statistic) if np.ptp(own) and np.ptp(scores) else 1.0
+        by_student, by_teacher, without = map(self._squashed, (own, scores, left_out))
+        far = np.abs(by_student - by_teacher) > DISAGREE
+        rank = rank_correlation(own, scores)
         self.agreement = {"disagreement": float(far.mean()), "rank_correlation": rank}
+        memorised = by_teacher - without
+        if memorised.any():
+            followed = memorised @ (by_student - without) / np.square(memorised).sum()
+            self.followed = float(np.clip(followed, 0, 1))
         self.doubts = np.quantile(self.doubt(Z), np.linspace(0, 1, DOUBTS))
         return self
 
@@ -285,29 +304,31 @@ class Student:
     def _unsquashed(self, values):
         return self.middle + self.spread * np.sinh(np.clip(values, -FARTHEST, FARTHEST))
 
-    def difference(self, Z, teachers):
-        """How it differs from its teacher on training rows (n, d): squashed, and its doubt (n,).
+    def beside(self, Z, teachers):
+        """What :meth:`as_left_out` needs of training rows (n, d): (n,) and their doubt, (n,).
 
         Args:
             Z: the rows.
             teachers: (n,) the teacher's scores of them, as of new rows.
         """
-        return self._squashed(self.score(Z)) - self._squashed(teachers), self.doubt(Z)
+        own = self._squashed(self.score(Z)) - self.followed * self._squashed(teachers)
+        return own, self.doubt(Z)
 
-    def as_left_out(self, left_out, difference, doubt, share):
+    def as_left_out(self, left_out, own, doubt, share):
         """Scores (n,) of the training rows as if neither student nor teacher had seen them.
 
-        What the teacher scores by fits without the row, and how the student, which never learned
-        from it, differs there from the teacher, unless the teacher scores the row again.
+        The student's, less what it follows the teacher in that the latter knows from the row
+        itself: the difference to the score by fits without the row. All of it would be too much: a
+        student that says less of it would have known anomalies too low by what it does not say.
 
         Args:
             left_out: (n,) the teacher's left-out scores.
-            difference: (n,) and ``doubt`` (n,), see :meth:`difference`.
+            own: (n,) and ``doubt`` (n,), see :meth:`beside`.
             doubt: see there.
-            share: of the rows that the teacher scores again.
+            share: of the rows that the teacher scores again: these have the teacher's.
         """
-        difference = np.where(self._again(doubt, share), 0.0, difference)
-        return self._unsquashed(self._squashed(left_out) + difference)
+        scores = self._unsquashed(own + self.followed * self._squashed(left_out))
+        return np.where(self._again(doubt, share), left_out, scores)
 
     def _again(self, doubt, share):
         """(n,) bool: does the teacher score rows of such doubt (n,) again?"""
@@ -354,6 +375,7 @@ class Student:
             "spread": self.spread,
             "doubts": self.doubts,
             "agreement": self.agreement,
+            "followed": self.followed,
         }
 
     @classmethod
@@ -371,9 +393,9 @@ class Student:
             raise ValueError("the student's doubts are not finite or too few")
         inputs = Inputs.from_snapshot(saved["inputs"])
         network(inputs(inputs.normals[:1].float()))
-        return cls(
-            inputs, network, saved["middle"], saved["spread"], doubts, dict(saved["agreement"])
-        )
+        followed = saved.get("followed", 1.0)  # older files say all
+        known = (saved["middle"], saved["spread"], doubts, dict(saved["agreement"]), followed)
+        return cls(inputs, network, *known)
 
 
 def _train(X, target, batches, seed, backend, journal):
@@ -390,4 +412,5 @@ def _train(X, target, batches, seed, backend, journal):
         mixture = F.smooth_l1_loss(out.logit, wanted)
         loss = mixture + own + BALANCE * out.router.balance_loss
         training.learn(loss, student_loss=mixture.item())
+    network.backend = loaded_backend(backend)
     return network.eval()

@@ -1,6 +1,7 @@
 """The rungs below the policy: what a generator has to beat to be worth its name.
 
-``GENERATORS`` is the ablation ladder; every rung delivers the same number of rows:
+``GENERATORS`` is the ablation ladder; every rung delivers the number of rows that is asked for, or
+fewer where its candidates do not pass the filter:
 
     rl        the policy of agent.py, warmed up by gradient steps, top-l by reward with coverage
     gradient  no policy: gradient ascent on z along R, decoded with y = 1, top-l by R       (M5)
@@ -20,6 +21,7 @@ Controls for the benchmark:
 All but none, smote and oversample meet the same filter (M7).
 """
 
+import importlib.util
 from functools import partial
 
 import torch
@@ -163,6 +165,16 @@ def draw_filtered(environment, kind, wanted, generator):
     return kept, drawn
 
 
+def require_package(kind):
+    """Refuse a generator whose package is missing, before the work.
+
+    Raises:
+        InputError: with the pip line.
+    """
+    if kind == "smote" and importlib.util.find_spec("imblearn") is None:
+        raise InputError("generator 'smote' needs imbalanced-learn: pip install imbalanced-learn")
+
+
 def oversample_rows(X, y, wanted, seed, generator):
     """Copies of known anomalies, (wanted, d)."""
     known = X[y == 1]
@@ -178,12 +190,9 @@ def smote_rows(X, y, wanted, seed, generator):
     known = int((y == 1).sum())
     if known == 1:  # between one row and itself is a copy
         return oversample_rows(X, y, wanted, seed, generator)
-    try:
-        from imblearn.over_sampling import SMOTE
-    except ImportError:
-        raise InputError(
-            "generator 'smote' needs imbalanced-learn: pip install imbalanced-learn"
-        ) from None
+    require_package("smote")
+    from imblearn.over_sampling import SMOTE
+
     smote = SMOTE(
         sampling_strategy={1: known + wanted},
         k_neighbors=min(5, known - 1),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from swift_hydra.journal import Journal
-from swift_hydra.pretrain import Recipe, train_cvae, train_detector
+from swift_hydra.pretrain import train_cvae, train_detector
 from swift_hydra.training.batches import Examples
 
 STEPS = 40  # of each training
@@ -15,7 +15,7 @@ RATE = 1e-3  # of the detector's: the C-VAE keeps its own
 LOSS_ROWS = 4096  # most normals of the detector loss
 
 
-def refresh(environment, y, accepted, seed, stage):
+def refresh(environment, y, accepted, seed, stage, recipe):
     """Give the environment networks that learned from the accepted rows too.
 
     Copies of its networks learn: the pretrained ones stay as they are.
@@ -26,6 +26,7 @@ def refresh(environment, y, accepted, seed, stage):
         accepted: (m, d) generated anomalies so far.
         seed: of the run.
         stage: names the random streams.
+        recipe: a :class:`pretrain.Recipe`, of which steps and rate are replaced.
     """
     cvae = environment.cvae
     detector = environment.detector
@@ -45,7 +46,7 @@ def refresh(environment, y, accepted, seed, stage):
     environment.detector = train_detector(
         lambda: copy.deepcopy(detector),
         Examples(environment.X, y, accepted),
-        Recipe(steps=STEPS, lr=RATE),
+        recipe._replace(steps=STEPS, lr=RATE),
         seed,
         f"refresh-detector/{stage}",
         Journal(),

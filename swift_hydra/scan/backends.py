@@ -3,6 +3,7 @@
 import torch
 
 from swift_hydra import compiled
+from swift_hydra.settings import InputError
 
 
 def has_mamba_kernels():
@@ -87,16 +88,35 @@ def choose_backend(name="auto", device="cpu"):
         )
     if name == "numba" and not compiled.available():
         raise RuntimeError("the CPU kernels need numba: pip install numba")
-    if name == "torch":
-        return name
+    if name == "torch" or torch.device(device).type not in ("cpu", "cuda"):
+        return "torch"
     if torch.device(device).type == "cuda":
         return "official" if name != "numba" and has_mamba_kernels() else "torch"
     return "numba" if compiled.available() else "torch"
 
 
-def loaded_backend(trained_with):
-    """The setting of a network that was trained with another and is now somewhere else.
+def check_backend(name, device):
+    """Refuse a setting whose kernels cannot run here, or not on a torch device.
 
-    Its backend may be missing here; "auto" is everywhere, and "torch" stays what was asked for.
+    Raises:
+        InputError: naming the setting and the remedy.
+    """
+    try:
+        choose_backend(name)
+    except RuntimeError as error:
+        raise InputError(str(error)) from None
+    for_gpu = {"official": True, "numba": False}.get(name)
+    if for_gpu is not None and for_gpu != (device.type == "cuda"):
+        other = "cuda" if for_gpu else "cpu"
+        raise InputError(
+            f"mamba={name!r} does not run on device {str(device)!r}: give device {other}, or mamba "
+            "auto"
+        )
+
+
+def loaded_backend(trained_with):
+    """The setting of a network that has been trained, and may be loaded somewhere else.
+
+    Its backend may be missing there; "auto" is everywhere, and "torch" stays what was asked for.
     """
     return "torch" if trained_with == "torch" else "auto"

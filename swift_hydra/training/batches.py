@@ -140,6 +140,8 @@ class BatchPlan:
         rows = half_and_half(normal, known, steps, batch, generator)  # (S, B)
         share = recipe.synthetic_share if len(anomaly) else 1.0
         n_fake = round(batch // 2 * share) if len(synthetic) else 0
+        if len(synthetic) and 0 < share < 1:  # neither kind is rounded away
+            n_fake = min(max(n_fake, 1), batch // 2 - 1)
         self.source = torch.cat([X, synthetic]) if n_fake else X  # (n + m, d)
         self._views = views
         if views is not None and n_fake:
@@ -149,6 +151,8 @@ class BatchPlan:
             drawn = torch.randint(len(synthetic), (steps, n_fake), generator=generator)
             rows[:, batch - n_fake :] = len(X) + drawn
         target = torch.cat([torch.zeros(batch - batch // 2), torch.ones(batch // 2)])
+        if not len(anomaly) and not n_fake:  # normals alone
+            target = torch.zeros(batch)
         target = target.expand(steps, batch)
         fold = torch.zeros(len(self.source), dtype=torch.long)
         n_folds = 1

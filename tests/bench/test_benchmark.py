@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, made_table, run_script
+from helpers import ROOT, made_table, refusal, run_script
 
 import swift_hydra.benchmark as benchmark
 from swift_hydra.bench.cell import ORPHANED, Cell, die_with_parent, run_cell
@@ -448,8 +449,8 @@ def test_copies_of_training_rows_are_counted_and_left_out(tmp_path):
 
 def test_the_script_is_told_what_is_labelled(folder):
     (folder / "broken.npz").unlink()
-    done = sweep(folder, "--methods", "script", "--protocols", "weak-10")
-    assert "1 computed, 0 failed" in done.stdout, done.stdout + done.stderr
+    said = measured(*words_of(folder), "--methods", "script", "--protocols", "weak-10")
+    assert "1 computed, 0 failed" in said
     (record,) = load_records(folder / "records")
     assert record["protocol"] == "weak-10"
     assert (record["n_train_anomalies"], record["n_hidden"]) == (10, 4)
@@ -492,24 +493,19 @@ def test_other_backends(folder, backend):
     assert len(read_records(merged_path(folder / "records", "seen"))) == 2
 
 
-def test_a_missing_backend_is_named(tmp_path):
+def test_a_missing_backend_is_named(tmp_path, capsys):
     missing = [backend for backend, module in PACKAGES.items() if find_spec(module) is None]
     if not missing:
         pytest.skip("both are installed")
     for backend in missing:
-        words = ["--backend", backend, "--methods", "kNN", "--records", tmp_path]
-        done = run_script("benchmark.py", *words)
-        assert done.returncode == 2
-        assert "pip install" in done.stderr
+        words = ["--backend", backend, "--methods", "kNN", "--records", str(tmp_path)]
+        assert "pip install" in refusal(capsys, partial(benchmark.main, words))
 
 
-def test_records_that_cannot_be_written_are_named(tmp_path):
+def test_records_that_cannot_be_written_are_named(tmp_path, capsys):
     (tmp_path / "file").write_text("not a folder")
-    done = run_script(
-        "benchmark.py", "--methods", "kNN", "--records", tmp_path / "file" / "records"
-    )
-    assert done.returncode == 2
-    assert "choose another --records" in done.stderr
+    words = ["--methods", "kNN", "--records", str(tmp_path / "file" / "records")]
+    assert "choose another --records" in refusal(capsys, lambda: benchmark.main(words))
 
 
 def test_dirty_tables_take_no_place_of_others(tmp_path):

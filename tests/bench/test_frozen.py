@@ -3,12 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import os
 import re
 
 import numpy as np
 import pytest
-from helpers import made_table, run_script
+from helpers import made_table, refusal, run_script
 
 import swift_hydra.benchmark as benchmark
 from swift_hydra.bench.frozen import FROZEN, Configuration, claim, write_page
@@ -42,10 +41,7 @@ def sets(tmp_path):
     return folder
 
 
-def test_a_sweep_of_a_fixed_configuration_and_its_page(sets, tmp_path, capsys, monkeypatch):
-    for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
-        monkeypatch.setenv(f"{name}_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+def test_a_sweep_of_a_fixed_configuration_and_its_page(sets, tmp_path, capsys):
     records = tmp_path / "records"
     words = ["--frozen", str(sets), "--records", str(records), "--jobs", "1"]
     benchmark.main(words, TINY)
@@ -138,14 +134,13 @@ def test_any_name_of_a_set_stands_on_the_page(tmp_path):
         assert f"| {shown} | `0` |" in text
 
 
-def test_the_command_refuses_what_would_change_it_and_prints_one_sum(sets, tmp_path):
-    words = ["benchmark.py", "--frozen", sets, "--records", tmp_path / "records"]
-    done = run_script(*words, "--methods", "ours", "--seeds=0", "--protocols", "seen")
-    assert done.returncode == 2 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
+def test_the_command_refuses_what_would_change_it_and_prints_one_sum(sets, tmp_path, capsys):
+    words = ["--frozen", str(sets), "--records", str(tmp_path / "records")]
+    changed = [*words, "--methods", "ours", "--seeds=0", "--protocols", "seen"]
+    line = refusal(capsys, lambda: benchmark.main(changed))
     assert "leave out --seeds, --protocols, --methods, or measure your own" in line
     write_record(tmp_path / "records", record("kNN", "one", 0))
-    done = run_script(*words, env={"PYTHONHASHSEED": "1"})
+    done = run_script("benchmark.py", *words, env={"PYTHONHASHSEED": "1"})
     assert done.returncode == 2
     assert done.stdout == f"configuration SHA-256 {FROZEN.sha256}\n"  # of this process
     assert "holds records of another sweep: choose another --records" in done.stderr

@@ -127,6 +127,17 @@ def test_the_order_of_equal_rows_does_not_decide():
     assert np.array_equal(kept[0::2], kept[1::2])
 
 
+def test_where_many_hide_the_one_class_side_counts_less():
+    X, y = table()
+    told = some_known(y, 10)
+    clean = (y == 0) | (told == 1)
+    weights = [
+        SwiftHydra(**SHORT).fit(X[rows], told[rows]).detector_.judgement.weight
+        for rows in (slice(None), clean)
+    ]
+    assert weights[0] < 0.2 and weights[1] > 0.29
+
+
 def test_cleaning_helps_where_anomalies_hide():
     X, y = table(share=0.15)
     fresh, truth = table(seed=1)

@@ -19,6 +19,7 @@ from swift_hydra.detection.pvalue import (
     platt,
     shrunken_shape,
     telling,
+    weight_of_unlike,
 )
 
 
@@ -59,6 +60,32 @@ def test_training_rows_look_like_new_rows(fitted):
     local = column_index(LOCAL)
     again = evidence.transform(X[y == 0])
     np.testing.assert_allclose(again[:, local], columns.all[y == 0][:, local], atol=1e-5)
+
+
+def test_local_densities_of_normals_are_those_of_anybody_else():
+    """A row is in its neighbours' own densities only if it is a normal: there it is left out."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 10)).astype(np.float32)
+    y = (rng.random(4000) < 0.1).astype(np.int64)
+    evidence, columns = fit(X, y, np.arange(4000) % 4, residuals())
+    fresh = evidence.transform(rng.normal(size=(4000, 10)).astype(np.float32))
+    lof5 = COLUMNS.index("lof5")
+    assert abs(fresh[:, lof5].mean()) < 0.06  # .12 where it is in them
+    assert abs(columns.all[y == 1, lof5].mean()) < 0.12
+
+
+def test_a_code_beyond_the_reference_rows_lacks_no_copy():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 5, size=(200, 4)).astype(np.float32)
+    X = np.repeat(codes, 40, axis=0)
+    y, folds = np.zeros(len(X), dtype=int), np.arange(len(X)) % 4
+    coded = np.ones(len(X), dtype=bool)
+    given = ([lambda Z: np.ones(len(Z))], y, np.random.default_rng(0), 1000, coded)
+    evidence, columns = Evidence.fit(X, y, folds, *given)
+    fresh = evidence.transform(X)
+    knn5 = COLUMNS.index("knn5")
+    same = columns.all[:, knn5] == fresh[:, knn5]
+    assert same.mean() > 0.8  # seven of eight rows are not among the thousand
 
 
 def test_without_a_fold_no_label_of_it_is_known():
@@ -157,6 +184,13 @@ def test_known_or_unlike_is_the_mixture_of_likelihood_ratios():
         return known_or_unlike(np.array([known]), np.array([unlike]), 0.3, (0.2, 0.2))[0]
 
     assert one(0.1, 8.0) > one(3.0, 0.2) > one(0.1, 0.2)
+
+
+def test_the_one_class_side_counts_less_where_many_hide_for_each_known_one():
+    assert weight_of_unlike(0.3, 0, 10) == weight_of_unlike(0.3, 500, 2) == 0.3
+    assert weight_of_unlike(0.3, 30, 10) == pytest.approx(0.15)
+    weights = [weight_of_unlike(0.3, hidden, 10) for hidden in range(0, 400, 20)]
+    assert weights == sorted(weights, reverse=True) and weights[-1] < 0.01
 
 
 def test_the_shape_is_estimated_and_shrunk():

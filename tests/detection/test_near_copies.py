@@ -65,12 +65,28 @@ def test_one_dense_cluster_does_not_part_the_other_copies():
     assert len(np.unique(group[1800:])) == 1
 
 
-def test_left_out_scores_know_no_label_of_rows_written_four_times():
+@pytest.mark.parametrize("n_copies", [4, 7])  # of seven all five nearest rows are copies
+def test_left_out_scores_know_no_label_of_rows_written_again(n_copies):
     rng = np.random.default_rng(0)
-    X = np.repeat(rng.normal(size=(150, 10)), 4, axis=0) + rng.uniform(-1e-5, 1e-5, (600, 10))
-    y = np.repeat(rng.random(150) < 0.2, 4).astype(int)
-    model = SwiftHydra(trust_normals=True, **SHORT_FIT).fit(X, y)
-    assert 0.35 < roc_auc_score(y, model.decision_scores_) < 0.65  # .85 to .92 of parted copies
+    X = np.repeat(rng.normal(size=(150, 10)), n_copies, axis=0)
+    X += rng.uniform(-1e-5, 1e-5, X.shape)
+    y = np.repeat(rng.random(150) < 0.2, n_copies).astype(int)
+    model = SwiftHydra(trust_normals=True, false_alarms=0.1, **SHORT_FIT).fit(X, y)
+    assert 0.35 < roc_auc_score(y, model.decision_scores_) < 0.65  # up to 1 of parted copies
+    assert 0.03 < model.predict(rng.normal(size=(2000, 10))).mean() < 0.25  # 1.00
+
+
+def test_of_jittered_codes_a_training_row_lacks_itself_alone():
+    rng = np.random.default_rng(0)
+    templates = rng.normal(size=(5, 6))
+    X = np.concatenate([np.repeat(templates, 20, axis=0), rng.normal(size=(200, 6))])
+    X = (X + rng.uniform(-1e-5, 1e-5, X.shape)).astype(np.float32)
+    coded = np.arange(300) < 100
+    folds = np.arange(300) % 4
+    given = ([lambda Z: np.ones(len(Z))], np.zeros(300, dtype=int), rng, 4096, coded)
+    _, columns = Evidence.fit(X, np.zeros(300, dtype=int), folds, *given)
+    knn5 = columns.all[:, COLUMNS.index("knn5")]
+    assert knn5[coded].max() < knn5[~coded].min()  # its other nineteen copies are around it
 
 
 def test_a_row_beyond_the_centres_is_not_scored_by_its_copy():

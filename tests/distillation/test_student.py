@@ -11,7 +11,13 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.distillation import student as module
-from swift_hydra.distillation.student import Inputs, Student, centres_of, questions
+from swift_hydra.distillation.student import (
+    Inputs,
+    Student,
+    centres_of,
+    questions,
+    rank_correlation,
+)
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
@@ -85,8 +91,19 @@ def test_no_centre_is_a_training_row(n_known):
     y = (np.arange(200) < n_known).astype(np.int64)
     inputs = Inputs.fit(X, y, np.random.default_rng(0))
     centres = torch.cat([inputs.normals, inputs.anomalies])
-    assert torch.cdist(centres, torch.from_numpy(X).double()).min() > 1e-3
+    rows = torch.from_numpy(X).double()
+    assert torch.cdist(centres, rows).min() > 1e-3
     assert len(inputs.anomalies)
+    # Nor is one what a centre and another tell: half of a sum of a row and a centre.
+    told = (2 * centres[:, None] - centres).reshape(-1, X.shape[1])
+    assert torch.cdist(told, rows).min() > 1e-3
+
+
+def test_a_constant_student_does_not_follow():
+    assert rank_correlation(np.zeros(9), np.arange(9.0)) == 0.0
+    assert rank_correlation(np.arange(9.0), np.zeros(9)) == 1.0
+    student = Student(None, None, 0.0, 1.0, agreement={"disagreement": 0.0, "rank_correlation": 0})
+    assert not student.follows
 
 
 def test_centres_of_a_single_row_and_of_copies():
@@ -133,6 +150,21 @@ def test_a_damaged_student_is_refused(fitted, tmp_path):
         torch.save(saved, tmp_path / "m.pt")
         with pytest.raises(InputError, match=r"m\.pt"):
             SwiftHydra.load(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("followed", [0.0, 0.5, 1.0])
+def test_what_a_student_follows_of_a_memory_is_taken_from_it(followed):
+    """Its left-out scores are its own, less so much of what the teacher knows from the row."""
+    rng = np.random.default_rng(0)
+    left_out = rng.normal(size=400)
+    memory = np.where(rng.random(400) < 0.1, 1.5, 0.0)
+    student = Student(None, None, 0.0, 1.0, followed=followed)
+    own = np.sinh(np.arcsinh(left_out) + followed * memory)
+    student.score = lambda Z: own
+    student.doubt = lambda Z: np.zeros(len(Z))
+    student.doubts = np.zeros(module.DOUBTS)
+    beside, doubt = student.beside(left_out, np.sinh(np.arcsinh(left_out) + memory))
+    assert np.allclose(student.as_left_out(left_out, beside, doubt, 0.0), left_out)
 
 
 @pytest.mark.parametrize("settings", [{"preset": "paper"}, {"trust_normals": True}])

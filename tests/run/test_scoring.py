@@ -9,11 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, made_table, run_script
+from helpers import ROOT, made_table, refusal, run_script
 
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.table import as_table
-from swift_hydra.settings import run_main
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
 SHORT = {
@@ -43,6 +42,16 @@ def write_csv(path, header, rows):
 
 def score(checkpoint, data, *more):
     return run_script("SwiftHydra.py", "score", "--checkpoint", checkpoint, "--data", data, *more)
+
+
+def score_here(checkpoint, data, *more):
+    """The same command in this process."""
+    main(["score", *map(str, ("--checkpoint", checkpoint, "--data", data, *more))])
+
+
+def refused_here(capsys, checkpoint, data, *more):
+    """The line with which it refuses."""
+    return refusal(capsys, lambda: score_here(checkpoint, data, *more))
 
 
 def test_rows_keep_their_order_and_columns_are_found_by_name(trained, tmp_path):
@@ -132,20 +141,24 @@ def test_columns_without_the_trainings_names_are_taken_in_their_order_with_a_war
     ],
 )
 def test_what_cannot_be_scored_is_refused_and_nothing_is_damaged(
-    trained, tmp_path, header, cells, more, message
+    trained, tmp_path, capsys, header, cells, more, message
 ):
     out = tmp_path / "scores.csv"
     out.write_text("of an earlier run")
-    done = score(trained[2], write_csv(tmp_path / "new.csv", header, cells), "--out", out, *more)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    words = (trained[2], write_csv(tmp_path / "new.csv", header, cells), "--out", out, *more)
+    if "holds text" in message:  # one of them as a process of its own
+        done = score(*words)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+    else:
+        assert message in refused_here(capsys, *words)
     assert out.read_text() == "of an earlier run"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("which", ["data", "checkpoint", "link"])
-def test_what_is_read_is_never_written_over(trained, tmp_path, which):
+def test_what_is_read_is_never_written_over(trained, tmp_path, which, capsys):
     data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
     checkpoint = tmp_path / "c.pt"
     shutil.copy(trained[2], checkpoint)
@@ -153,9 +166,8 @@ def test_what_is_read_is_never_written_over(trained, tmp_path, which):
     if which == "link":
         out.symlink_to(data)
     before = data.read_bytes(), checkpoint.read_bytes()
-    done = score(checkpoint, data, "--out", out)
-    assert done.returncode == 2
-    assert "it would be lost: choose another --out" in done.stderr
+    error = refused_here(capsys, checkpoint, data, "--out", out)
+    assert "it would be lost: choose another --out" in error
     assert (data.read_bytes(), checkpoint.read_bytes()) == before
 
 
@@ -186,48 +198,44 @@ def test_a_device_or_pipe_is_not_replaced(trained, tmp_path):
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
-def test_scores_of_other_rows_are_not_replaced(trained, tmp_path):
-    data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
+def test_scores_of_other_rows_are_not_replaced(trained, tmp_path, capsys):
+    data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 3]] * 5)
     out = tmp_path / "scores.csv"
+    checkpoint = trained[2]
     for _ in range(2):  # the same rows again are welcome
-        assert score(trained[2], data, "--out", out).returncode == 0
+        score_here(checkpoint, data, "--out", out)
     kept = out.read_bytes()
-    more = write_csv(tmp_path / "more.csv", NAMES, [[1, 2, 3, 4]] * 6)
-    done = score(trained[2], more, "--out", out)
+    more = write_csv(tmp_path / "more.csv", NAMES, [[1, 2, 3, 3]] * 6)
+    done = score(checkpoint, more, "--out", out)
     assert done.returncode == 2 and "--force" in done.stderr and out.read_bytes() == kept
-    assert score(trained[2], more, "--out", out, "--force").returncode == 0
+    assert score(checkpoint, more, "--out", out, "--force").returncode == 0
     assert len(out.read_text().splitlines()) == 7
-    other = write_csv(tmp_path / "other.csv", NAMES, [[9, 2, 3, 4]] * 6)  # as many rows
+    other = write_csv(tmp_path / "other.csv", NAMES, [[0, 2, 3, 3]] * 6)  # as many rows
     kept = out.read_bytes()
-    assert score(trained[2], other, "--out", out).returncode == 2 and out.read_bytes() == kept
+    refused_here(capsys, checkpoint, other, "--out", out)
+    assert out.read_bytes() == kept
     noted = tmp_path / "noted.csv"
     lines = out.read_text().splitlines()
     noted.write_text("".join(f"{line},note {i}\n" for i, line in enumerate(lines)))
     kept = noted.read_bytes()
-    assert score(trained[2], more, "--out", noted).returncode == 2 and noted.read_bytes() == kept
-    done = score(trained[2], more, "--out", tmp_path / "scores.csv.gz")
-    assert done.returncode == 2 and "leave .gz out" in done.stderr
+    refused_here(capsys, checkpoint, more, "--out", noted)
+    assert noted.read_bytes() == kept
+    packed = tmp_path / "scores.csv.gz"
+    assert "leave .gz out" in refused_here(capsys, checkpoint, more, "--out", packed)
     mine = tmp_path / "notes.txt"
     mine.write_text("mine")
-    assert score(trained[2], data, "--out", mine).returncode == 2 and mine.read_text() == "mine"
+    refused_here(capsys, checkpoint, data, "--out", mine)
+    assert mine.read_text() == "mine"
     link = tmp_path / "link.csv"
     link.symlink_to(out)
-    assert score(trained[2], more, "--out", link).returncode == 0 and link.is_symlink()
-
-
-def refused_here(capsys, *words):
-    """The message of a command that is run in this process."""
-    with pytest.raises(SystemExit) as stop:
-        run_main(lambda: main([str(word) for word in words]))
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and "unexpected" not in error, error
-    return error
+    score_here(checkpoint, more, "--out", link)
+    assert link.is_symlink()
 
 
 def test_whatever_stands_at_out_is_kept(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
-    command = ["score", "--checkpoint", trained[2], "--data=~/new.csv", "--quiet", "--out"]
+    command = (trained[2], "~/new.csv", "--quiet", "--out")
     long, out = b"x" * 200_000, tmp_path / "mine"
     for mine in (long, b'row,score,anomaly\n"' + long, b"\0\xff", b"row,score,anomaly\n0,\0,1\n"):
         out.write_bytes(mine)
@@ -238,14 +246,14 @@ def test_whatever_stands_at_out_is_kept(trained, tmp_path, capsys, monkeypatch):
     assert "it would be lost" in refused_here(capsys, *command, data)
     longest = tmp_path / ("n" * 251 + ".csv")
     for _ in range(2):
-        main([*map(str, command), str(longest)])
+        score_here(*command, longest)
     assert len(longest.read_text().splitlines()) == 6
     assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.mark.parametrize("value", ["nan", "5", "-1", "inf"])
 def test_shares_are_shares(trained, tmp_path, value, capsys):
-    words = ["score", "--checkpoint", trained[2], "--data", tmp_path / "new.csv"]
+    words = (trained[2], tmp_path / "new.csv")
     for flag in ("verify", "false_alarms"):
         error = refused_here(capsys, *words, f"--{flag.replace('_', '-')}={value}")
         assert f"{flag}={float(value)} is not usable" in error
@@ -255,9 +263,11 @@ def test_what_killed_runs_left_goes_and_modes_are_the_users(trained, tmp_path):
     data = write_csv(tmp_path / "new.csv", NAMES, [[1, 2, 3, 4]] * 5)
     out = tmp_path / "scores.csv"
     (tmp_path / ".scores.csv.a_01bcd9.part").write_text("half")
-    command = [sys.executable, str(ROOT / "SwiftHydra.py"), "score", "--checkpoint"]
-    command += [str(trained[2]), "--data", str(data), "--out", str(out)]
-    subprocess.run(command, check=True, umask=0o077)
+    before = os.umask(0o077)
+    try:
+        score_here(trained[2], data, "--out", out)
+    finally:
+        os.umask(before)
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert not list(tmp_path.glob(".*.part"))
 
@@ -273,7 +283,7 @@ def test_cells_that_a_spreadsheet_would_run_are_defused(trained, tmp_path):
     assert found == ["'=cmd|' /C calc'!A0", "'@SUM(1)", "+1", "-2.5", "plain"]
 
 
-def test_what_the_training_file_was_read_with_is_in_the_checkpoint(trained, tmp_path):
+def test_what_the_training_file_was_read_with_is_in_the_checkpoint(trained, tmp_path, capsys):
     """A file without a header stays one, whatever its first row; the training's decimal mark."""
     model, _, _ = trained
     data = tmp_path / "new.csv"
@@ -284,15 +294,13 @@ def test_what_the_training_file_was_read_with_is_in_the_checkpoint(trained, tmp_
     other.save(tmp_path / "c.pt")
     expected = model.decision_function([[1234, 2, 3, 4], [1.234, 2, 3, 4]])
     for more, value in ([], expected[0]), (["--decimal", "."], expected[1]):
-        done = score(tmp_path / "c.pt", data, "--out", tmp_path / "s.csv", "--force", *more)
-        assert done.returncode == 0, done.stderr
+        score_here(tmp_path / "c.pt", data, "--out", tmp_path / "s.csv", "--force", *more)
         with open(tmp_path / "s.csv", newline="") as file:
             (row,) = csv.DictReader(file)
         assert float(row["score"]) == pytest.approx(value, rel=1e-4, abs=1e-4)
     data.write_text("red;2;;4\n1;2;3;4\n")
-    done = score(tmp_path / "c.pt", data, "--out", tmp_path / "s.csv", "--force")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "'red' in line 1" in done.stderr and "set in training" in done.stderr
+    error = refused_here(capsys, tmp_path / "c.pt", data, "--out", tmp_path / "s.csv", "--force")
+    assert "'red' in line 1" in error and "set in training" in error
 
 
 def test_missing_arguments_are_named(tmp_path):

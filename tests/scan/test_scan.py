@@ -10,9 +10,15 @@ import torch
 
 from swift_hydra import compiled
 from swift_hydra.model import Mamba, mamba_mixer
-from swift_hydra.scan import numba_kernels, numba_scan
-from swift_hydra.scan.backends import choose_backend, grouped_scan, has_mamba_kernels
+from swift_hydra.scan import backends, numba_kernels, numba_scan
+from swift_hydra.scan.backends import (
+    check_backend,
+    choose_backend,
+    grouped_scan,
+    has_mamba_kernels,
+)
 from swift_hydra.scan.torch_scan import selective_scan
+from swift_hydra.settings import InputError
 
 
 def literal(u, delta, A, B, C, D):
@@ -152,6 +158,16 @@ def test_two_threads_compute_what_one_computes(threads):
         results.append([y, *torch.autograd.grad(y.square().mean(), list(p.values()))])
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5 * float(two.abs().max()))
+
+
+def test_kernels_of_another_device_are_refused(monkeypatch):
+    monkeypatch.setattr(backends, "has_mamba_kernels", lambda: True)
+    check_backend("official", torch.device("cuda"))
+    check_backend("numba", torch.device("cpu"))
+    for name, device in (("official", "cpu"), ("numba", "cuda")):
+        with pytest.raises(InputError, match=f"{name}.*{device}"):
+            check_backend(name, torch.device(device))
+    assert choose_backend("auto", "mps") == choose_backend("numba", "meta") == "torch"
 
 
 def test_without_numba_the_plain_path_runs(monkeypatch):

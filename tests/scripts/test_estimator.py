@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from swift_hydra import pretrain
 from swift_hydra.detection import mixture
+from swift_hydra.estimator import threshold_of
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -353,3 +354,20 @@ def test_a_detector_in_memory_that_cannot_be_written_to_is_saved(fitted, tmp_pat
         mapped.predict_proba(X_test)
         mapped.explain(X_test[:2])
     assert np.array_equal(SwiftHydra.load(tmp_path / "model.pt").decision_function(X_test), scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "share", "above"),
+    [
+        ([0, 1, 2, 3], 0.25, 1),
+        ([0, 1, 2, 2], 0.05, 0),  # not half of them
+        ([0, 0, 0, 1, 2], 0.99, 5),  # nearer than two
+        ([0, 1], 0.0, 0),
+        ([7, 7], 0.1, 0),
+    ],
+)
+def test_a_threshold_stands_beside_equal_scores_not_on_them(scores, share, above):
+    scores = np.array(scores, dtype=float)
+    threshold = threshold_of(scores, share, rounding=1e-3)
+    for digit in (-1e-6, 1e-6):  # as another processor may round them
+        assert (scores + digit > threshold).sum() == above

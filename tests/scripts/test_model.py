@@ -1,5 +1,7 @@
 """C-VAE, experts, router, mixture, policy nets: shapes, invariants, and that every part learns."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from helpers import Losses, made_table, standardised, trained_cvae, trained_mixt
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.mixture import out_of_fold
 from swift_hydra.generation.agent import GaussianPolicy
+from swift_hydra.journal import Journal
 from swift_hydra.model import (
     ROW_BLOCK,
     BetaCVAE,
@@ -18,7 +21,8 @@ from swift_hydra.model import (
     choose_n_experts,
     mamba_mixer,
 )
-from swift_hydra.pretrain import new_cvae
+from swift_hydra.pretrain import Recipe, new_cvae, train_detector
+from swift_hydra.training.batches import BatchPlan, Examples
 from swift_hydra.training.optimise import Optimiser
 from swift_hydra.training.seeds import streams
 
@@ -28,7 +32,7 @@ def rows():
     return standardised(*made_table())
 
 
-def moved(before, after):
+def unmoved(before, after):
     """Names of the parameters that did not change."""
     return [name for name in before if torch.equal(before[name], after[name])]
 
@@ -50,7 +54,7 @@ def test_cvae_learns_and_all_its_parameters_move(rows):
     untrained = streams(0, "cvae").built(lambda: new_cvae(X.shape[1], 0.2))
     losses = Losses()
     cvae = trained_cvae(X, y, steps=250, journal=losses)
-    assert not moved(dict(untrained.named_parameters()), dict(cvae.named_parameters()))
+    assert not unmoved(dict(untrained.named_parameters()), dict(cvae.named_parameters()))
     sums = [sum(step.values()) for step in losses.steps]
     assert np.mean(sums[-10:]) < 0.7 * np.mean(sums[:10])
     z = torch.zeros(1, cvae.d_latent)
@@ -157,7 +161,7 @@ def test_every_expert_and_the_router_learn(rows):
     losses = Losses()
     mixture = trained_mixture(X, y, steps=60, journal=losses)
     before, after = dict(untrained.named_parameters()), dict(mixture.named_parameters())
-    assert not moved(before, after)
+    assert not unmoved(before, after)
     for name in before:
         if name.startswith("experts."):
             change = (before[name] - after[name]).flatten(1).abs().amax(1)  # (E,)
@@ -235,6 +239,32 @@ def test_an_expert_never_learns_from_its_left_out_fold(rows):
     assert torch.isfinite(logits).all()
     with pytest.raises(ValueError, match="at most"):
         out_of_fold(trained_mixture(X, y, steps=2, mixture={"n_experts": 2, "k": 1}), X, folds)
+
+
+@pytest.mark.parametrize(("share", "n_fake"), [(0.001, 1), (0.2, 6), (0.99, 31), (1.0, 32)])
+def test_known_and_generated_anomalies_are_both_in_a_batch(rows, share, n_fake):
+    X, y = rows
+    examples = Examples(X, y, X[:50])
+    recipe = Recipe(steps=3, synthetic_share=share, mixup=0.0)
+    plan = BatchPlan(examples, 1, recipe, torch.Generator(), np.random.default_rng(0))
+    assert ((plan._rows >= len(X)).sum(1) == n_fake).all()
+
+
+def test_normals_alone_teach_no_anomaly(rows):
+    X, y = rows
+    examples = Examples(X[y == 0], y[y == 0], X[:0])
+    recipe = Recipe(steps=3, mixup=0.0)
+    plan = BatchPlan(examples, 1, recipe, torch.Generator(), np.random.default_rng(0))
+    assert not plan.target.any()
+
+
+def test_a_trained_network_asks_for_no_kernels_that_may_be_missing_elsewhere(rows):
+    X, y = rows
+    for asked, kept in (("auto", "auto"), ("torch", "torch")):
+        recipe = Recipe(steps=2, backend=asked)
+        make = partial(MoEDetector, X.shape[1], n_experts=1, k=1)
+        trained = train_detector(make, Examples(X, y, X[:0]), recipe, 0, "detector", Journal())
+        assert trained.backend == kept
 
 
 def test_training_is_deterministic_and_leaves_the_global_stream_alone(rows):

@@ -1,6 +1,7 @@
 """The class in somebody else's program: torch's modes, settings, fits that are cut off, files."""
 
 import copy
+import inspect
 import os
 import threading
 from dataclasses import fields
@@ -14,9 +15,15 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from swift_hydra import SwiftHydra
+from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.distillation import student
+from swift_hydra.generation.agent import PolicyProposer
+from swift_hydra.generation.environment import LatentEnvironment
+from swift_hydra.generation.reward import RewardFunction
+from swift_hydra.model import MambaExperts, MoEDetector
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import OPTIONS
 
 X, y = made_table(120, 4, 12)
 
@@ -197,6 +204,15 @@ def test_before_fit(call):
         ("mixture_settings", {"heads": 1}),
         ("mixture_settings", {"k": 1}),
         ("cleaning_settings", {"looks_like": 1}),
+        ("cleaning_settings", {"looks": "likeness"}),
+        ("cleaning_settings", {"looks": ()}),
+        ("mixture_settings", {"block": "tree"}),
+        ("mixture_settings", {"n_tokens": 0}),
+        ("mixture_settings", {"backend": "torch"}),
+        ("policy_settings", {"n_steps": 0}),
+        ("policy_settings", {"anomaly_share": 1.5}),
+        ("policy_settings", {"quantile": 95}),
+        ("policy_settings", {"coverage": "no"}),
         ("progress", 5),
         ("device", None),
     ],
@@ -205,6 +221,21 @@ def test_settings_of_another_kind_are_refused_by_name(setting, value):
     with pytest.raises(InputError, match=setting) as caught:
         short(**{setting: value}).fit(X, y)
     assert "\n" not in str(caught.value)
+
+
+def test_every_option_of_the_parts_can_be_given():
+    """What OPTIONS lists is what the parts take, but for what is a setting of its own."""
+    takers = {
+        "cleaning_settings": (set_aside,),
+        "policy_settings": (LatentEnvironment, RewardFunction, PolicyProposer),
+        "mixture_settings": (MoEDetector, MambaExperts),
+    }
+    own = {f.name for f in fields(SwiftHydra)} | {"backend"}
+    for name, functions in takers.items():
+        parameters = [p for f in functions for p in inspect.signature(f).parameters.values()]
+        assert (
+            OPTIONS[name].keys() == {p.name for p in parameters if p.default is not p.empty} - own
+        )
 
 
 def test_numpys_bools_are_bools():

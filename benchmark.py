@@ -44,6 +44,7 @@ from swift_hydra.bench.records import key_of, load_records, merge_records, remov
 from swift_hydra.data.catalogue import DATASET_DIR, read_catalogue, resolve_dataset
 from swift_hydra.data.download import sha256_of
 from swift_hydra.data.splits import parse_protocol, protocol_name
+from swift_hydra.run.record import git_hash
 from swift_hydra.settings import (
     GIVEN,
     InputError,
@@ -256,6 +257,7 @@ def list_cells(config):
             max_rows=config.max_rows,
             time_limit=config.time_limit,
             memory_limit=config.memory_limit,
+            git=git_hash(),
         )
         for protocol in protocols
         for seed in seeds

@@ -19,6 +19,7 @@ import sys
 import traceback
 import typing
 import warnings
+from collections.abc import Iterable
 
 DEBUG = "--debug"
 GIVEN = object()  # any value but the default
@@ -303,7 +304,12 @@ def check_options(name, given, rules):
             check_range(which, value, *rule)
         elif isinstance(rule, list):
             check_choice(which, value, rule)
-        elif not isinstance(value, list | tuple) or not value or not rule.issuperset(value):
+        elif (
+            isinstance(value, str)
+            or not isinstance(value, Iterable)
+            or not set(value)
+            or not rule.issuperset(value)
+        ):
             raise InputError(
                 f"{which}={value!r} is not usable: give a tuple of {' or '.join(sorted(rule))}"
             )

@@ -42,7 +42,8 @@ def rows(draw, most=40):
     elif kind == "alike":
         X = np.full((n, d), 0.3)
     elif kind == "tiny":
-        X = 4.9 + rng.normal(size=(n, d)) * 1e-5
+        at, size = [(4.0, 1e-2), (4.9, 1e-5)][rng.integers(2)]  # far out, and very far
+        X = at + rng.normal(size=(n, d)) * size
     else:
         X = bend(rng.normal(size=(n, d)) * 10.0 ** rng.integers(0, 12, (n, 1)))
     return np.clip(X, -BEND, BEND).astype(np.float32)

@@ -88,6 +88,7 @@ class Cell:
         time_limit: seconds, wall-clock.
         memory_limit: GiB, 0 for no limit.
         sha256: of the dataset's file; a record of another one is not the cell's.
+        git: the code's commit when the sweep began; None asks when the cell is computed.
     """
 
     records: str
@@ -99,6 +100,7 @@ class Cell:
     time_limit: float
     memory_limit: float
     sha256: str = ""
+    git: str | None = None
 
     @property
     def dataset(self):
@@ -238,7 +240,7 @@ def _computed(cell, make):
     if resource is not None and cell.memory_limit:
         limit = int(cell.memory_limit * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    content = {"git": git_hash(), "failed": None}
+    content = {"git": cell.git or git_hash(), "failed": None}
     start = time.perf_counter()
     try:
         with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
@@ -302,6 +304,8 @@ def _scores(cell, make):
             # Of the test's normal rows, the share with a p-value up to .01 and .05.
             "false_alarms": [round(float((p <= stated).mean()), 4) for stated in (0.01, 0.05)],
         }
+    if hasattr(model, "tuned"):
+        content["n_settings_scored"] = model.tuned
     if hasattr(model, "synthetic_"):
         content |= _of_generated(model, X[y == 1], rows.X_test[y_test == 1])
     return content

@@ -13,6 +13,8 @@ SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
 TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
 PLAIN_TITLES = {SWIFT_HYDRA: "Swift Hydra (`full`)"}
 COMPARED = ("difference", "95 %", "one set left out", "p (Holm)", "wins / losses")
+# Head of a column of AUC-PR: which of COMPARED it shows.
+OF_PRECISION = {"difference, PR": "difference", "95 %, PR": "95 %", "p (Holm), PR": "p (Holm)"}
 COST = ("fit s", "score s")
 
 
@@ -84,6 +86,7 @@ def headline(scores, reference=SWIFT_HYDRA):
     if reference not in scores.complete:
         return []
     against = _against(scores, reference, "auc_roc")
+    precision = _against(scores, reference, "auc_pr")
     lines = [
         f"## {scores.protocol}: {len(scores.sets)} sets, seeds {', '.join(map(str, scores.seeds))}",
         "",
@@ -91,10 +94,12 @@ def headline(scores, reference=SWIFT_HYDRA):
         f"{PLAIN_TITLES.get(reference, reference)} minus the row, with its 95 % interval by a "
         "bootstrap over the sets' sources (sets of one source are drawn together), and the lowest "
         "and highest mean difference when one set is left out; p is Wilcoxon's signed-rank test "
-        "over sets, corrected by Holm; seconds are means over cells, one thread.",
+        "over sets (which takes sets of one source for independent), corrected by Holm. The "
+        "columns with PR say the same of AUC-PR. Seconds are means over cells, one thread, of "
+        "whatever day a cell was measured on.",
         "",
-        row_of("method", "AUC-ROC", "AUC-PR", "mean rank", *COMPARED, *COST),
-        rule_of(10),
+        row_of("method", "AUC-ROC", "AUC-PR", "mean rank", *COMPARED, *OF_PRECISION, *COST),
+        rule_of(13),
     ]
     for m, rank in _mean_ranks(scores).items():
         lines.append(
@@ -104,6 +109,7 @@ def headline(scores, reference=SWIFT_HYDRA):
                 "{:.4f} ± {:.4f}".format(*scores.over_seeds(m, "auc_pr")),
                 f"{rank:.2f}",
                 *against[m],
+                *(precision[m][COMPARED.index(name)] for name in OF_PRECISION.values()),
                 *cost(scores, m),
             )
         )
@@ -146,8 +152,8 @@ def _best_peer_row(scores, reference):
     wins_and_losses = f"{(ours > best).sum()} / {(ours < best).sum()}"
     difference = f"{ours.mean() - best.mean():+.4f}"
     title = "*the best peer of every set, chosen on its test rows*"
-    cells = [title, f"{best.mean():.4f}", "", "", difference, "", "", "", wins_and_losses, "", ""]
-    return [row_of(*cells)]
+    cells = [title, f"{best.mean():.4f}", "", "", difference, "", "", "", wins_and_losses]
+    return [row_of(*cells, *[""] * (len(OF_PRECISION) + len(COST)))]
 
 
 def without_copies(whole, reference=SWIFT_HYDRA):

@@ -287,6 +287,9 @@ class Peer:
         name: a key of ``PEERS``.
         seed: its random state.
 
+    Attributes:
+        tuned: of one whose settings are searched for, how many were scored on all folds.
+
     Raises:
         InputError: for an unknown name.
     """
@@ -352,6 +355,8 @@ class Peer:
                 f"{self.name}: its weights are not on this machine, or it does not run here "
                 f"({type(error).__name__}: {reason}): download them once, see its own page"
             ) from None
+        if self.name in TUNED:
+            self.tuned = self.model.n_scored
         return self
 
     def decision_function(self, X):

@@ -22,9 +22,12 @@ its class. Rows of -1 have no place in such a set and are left out.
 Where this differs from ADBench: there the dependence of ``dependency`` is a vine copula fitted to
 the normals; here it is the real rows' own, every value moved by the kernel of its column's density
 estimate, from which the anomalies are drawn too, so that the columns alone tell nothing. A mixture
-gets no component that has fewer than five rows per column. There, irrelevant columns are up to half
-of all columns, here a third. Means and limits are scaled about 0 of the columns as they are given,
-as there: columns that were centred before make ``cluster`` harder.
+gets no component that has fewer than five rows per column, is fitted to 5,000 rows at most, and has
+as many components as lower the criterion without a rise before; there, as many of one to nine as
+have the lowest. There, the limits of ``global`` are those of made normals, the copies of
+``duplicated`` are drawn with replacement, and irrelevant columns are up to half of all columns,
+here a third. Means and limits are scaled about 0 of the columns as they are given, as there:
+columns that were centred before make ``cluster`` harder.
 
 Shapes: n rows, d columns.
 """

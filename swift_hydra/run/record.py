@@ -1,5 +1,6 @@
 """What a run records of its surroundings: versions, memory, TensorBoard."""
 
+import functools
 import platform
 import subprocess
 import sys
@@ -36,17 +37,27 @@ def write_tensorboard(folder, log):
         warnings.warn(f"no TensorBoard files in {str(folder)!r}: {error}", stacklevel=2)
 
 
+@functools.cache
 def git_hash():
-    """The code's commit, or None where it is no clone."""
+    """The code's commit, ``+`` behind it where files differ from it; None where it is no clone.
+
+    Asked for once: what a process has loaded is what was there when it began.
+    """
     root = Path(__file__).resolve().parents[2]
     # An installed package may lie inside a repository that is not this one.
     if not (root / "SwiftHydra.py").is_file():
         return None
     try:
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        commit = _said_by(command)
+        changed = _said_by([*command[:3], "status", "--porcelain", "--untracked-files=no"])
     except (OSError, subprocess.CalledProcessError):
         return None  # an unpacked archive
+    return commit + "+" * bool(changed)
+
+
+def _said_by(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

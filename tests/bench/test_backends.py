@@ -198,7 +198,7 @@ def test_a_worker_that_may_start_no_process_says_so(folder):
     def work():
         try:
             run_cell(cell_of(folder))
-        except InputError as error:
+        except BaseException as error:
             said.put(str(error))
         else:
             said.put("nothing")

@@ -101,7 +101,7 @@ def test_a_sweep_resumes_and_records_failures(folder):
         ("good", "script", True),
     ]
     assert "broken.npz" in records[0]["failed"]
-    assert records[3]["peak_memory_mib"] > 50
+    assert 50 < records[3]["peak_memory_mib"] < 20_000
     assert not list((folder / "records" / ".cells").glob("*.json"))  # all of it is merged
     remove_records(folder / "records", [RecordKey("LogisticRegression", "seen", "good", 0)])
     second = measured(*words_of(folder))

@@ -50,7 +50,7 @@ def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch)
     shown = [(row["k"], row["n_experts"]) for row in records["experts"]["rows"]]
     assert shown == [(1, 1), (1, 2), (1, 4), (2, 2), (2, 4)]
     assert len(records["score"]["rows_per_second"]) == 6
-    assert records["scale"]["rows"][0]["peak_mib"] > 50
+    assert 50 < records["scale"]["rows"][0]["peak_mib"] < 20_000
     assert "no compiler here" in records["step"]["rows"][0]["compile_failed"]
     assert [row["normals"] for row in records["bounds"]["rows"]] == [20, 4096] * 2
     assert np.isfinite(records["scale"]["slope"])

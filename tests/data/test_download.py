@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -300,11 +301,13 @@ def test_mistakes_in_the_arguments(server, tmp_path, monkeypatch, download):
         download(" , ", server.url, tmp_path)
     with pytest.raises(InputError, match=r"source='ftp://x' is no HTTP address"):
         download("glass", "ftp://x", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(
         InputError,
-        match=r"connection to http://127.0.0.1:9/14_glass.npz failed \(ConnectionError\)",
+        match=rf"connection to {nobody}/14_glass.npz failed \(ConnectionError\)",
     ):
-        download("glass", "http://127.0.0.1:9", tmp_path)
+        download("glass", nobody, tmp_path)
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(InputError, match="pip install pooch"):
         download("glass", server.url, tmp_path)

@@ -206,8 +206,13 @@ def test_false_alarms_are_those_of_fresh_rows():
     assert 0.02 < np.mean(alarms) < 0.085, alarms
 
 
-def test_a_student_that_does_not_follow_is_not_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "LEAST_CORRELATION", 1.1)
+@pytest.mark.parametrize(
+    ("bound", "value"), [("LEAST_CORRELATION", 1.1), ("MOST_DISAGREEMENT", -1.0)]
+)
+def test_a_student_that_does_not_follow_is_not_used(monkeypatch, tmp_path, bound, value):
+    monkeypatch.setattr(module, "STEPS", 20)
+    for name, never in (("LEAST_CORRELATION", -1.0), ("MOST_DISAGREEMENT", 1.0)):
+        monkeypatch.setattr(module, name, value if name == bound else never)
     X, y = made_table(n=120, n_anomalies=20)
     with pytest.warns(UserWarning, match="does not follow its detector"):
         model = SwiftHydra(fast=True, n_synthetic=20, **FEW_STEPS).fit(X, y)

@@ -159,6 +159,45 @@ def test_the_reward_is_the_sum_of_its_parts(environment):
     torch.testing.assert_close(r.without_coverage, r.total - half * r.coverage)
 
 
+@pytest.mark.parametrize("term", ["coverage", "deception", "penalty"])
+def test_an_ablation_takes_its_term_out(environment, term):
+    at = environment.reset(64, 0.6, generator())
+    with torch.no_grad():
+        x = environment.decode(replace(at, log_tau=at.log_tau + 1.0))
+    x = torch.cat([x, environment.X[:64]])  # among normals the filter lets nothing pass
+    whole = environment.judge(x, 0.6)
+    gone = {
+        "coverage": environment.reward.half(0.6) * whole.coverage,
+        "deception": whole.deception,
+        "penalty": -2.0 * (~whole.feasible).float(),
+    }[term]
+    name, value = {
+        "coverage": ("use_coverage", False),
+        "deception": ("use_deception", False),
+        "penalty": ("penalty", 0.0),
+    }[term]
+    setattr(environment.reward, name, value)
+    torch.testing.assert_close(environment.judge(x, 0.6).total, whole.total - gone)
+    assert gone.abs().max() > 0
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_rollouts_start_at_known_anomalies_as_often_as_stated(trained, share):
+    Z, y, networks = trained
+    environment = LatentEnvironment(Z, y, networks, np.random.default_rng(0), anomaly_share=share)
+    start = environment.reset(64, 0.6, generator())
+    at_known = (start.base[:, None] == Z[y == 1]).all(2).any(1)
+    assert at_known.float().mean() == share
+
+
+def test_as_many_rows_are_made_as_balance_the_classes_within_bounds(trained):
+    Z, y, _ = trained
+    assert len(made(trained, "oversample").rows) == 400  # the fewest
+    many = torch.cat([Z] * 20), torch.cat([y] * 20)
+    settings = SwiftHydra(generator="oversample")
+    assert len(generate(*many, None, 0, settings).rows) == 1000  # the most
+
+
 # --- PPO (M6) -------------------------------------------------------------------------------------
 
 
@@ -347,7 +386,7 @@ def test_rl_moves_the_latent_and_logs_its_losses(trained):
         assert {"policy_loss", "value_loss", "policy_entropy", "approx_kl"} <= set(entry)
         assert all(np.isfinite(value) for value in entry.values())
     weights = [entry["diversity_weight"] for entry in log]
-    assert weights == sorted(weights, reverse=True)  # diversity first, deception later
+    assert weights == pytest.approx([1, 0.6, 0.36])  # diversity first, deception later
 
 
 def test_coverage_keeps_the_policys_set_wide(trained):

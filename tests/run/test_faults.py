@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import io
+import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -84,7 +86,10 @@ def test_ctrl_c_names_the_way_on(base):
     first.wait()
     assert first.exitcode == 130
     assert first.err == "interrupted: the same command with --resume goes on from what is on disk\n"
-    assert "resuming after" in finish(base.start("ctrl-c", "--resume")).out
+    resumed = finish(base.start("ctrl-c", "--resume")).out
+    stage = re.search("resuming after (.+)", resumed)[1]
+    report = json.loads((base.folder("ctrl-c") / "report.json").read_text())
+    assert report["resumed_after"] == stage
     assert np.array_equal(scores(base.folder("ctrl-c")), base.scores)
 
 

@@ -17,7 +17,13 @@ from sklearn.metrics import roc_auc_score
 from swift_hydra.benchmark import BenchmarkConfig
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.splits import make_split
-from swift_hydra.dataloader import DownloadOptions, FileOptions, RowOptions, load_dataset
+from swift_hydra.dataloader import (
+    DownloadOptions,
+    FileOptions,
+    RowOptions,
+    load_dataset,
+    load_rows,
+)
 from swift_hydra.pretrain import OutputOptions, PretrainSettings
 from swift_hydra.run.score_file import ScoreOptions
 from swift_hydra.settings import AnyText, Place, _parser_type, parse_config, run_main
@@ -105,6 +111,26 @@ def test_same_seed_same_scores_and_pretraining_inline_is_the_same(finished):
     inline = base / "inline" / "made" / "seen"
     assert np.array_equal(np.load(inline / "seed0" / "scores.npz")["score"], first)
     assert not np.array_equal(np.load(inline / "seed1" / "scores.npz")["score"], first)
+
+
+def test_the_tests_labels_choose_nothing(finished, tmp_path, monkeypatch):
+    """Turned over, they change the figures and not a bit of the detector or its scores."""
+    base, folder, _, run = finished
+
+    def turned(*given, **more):
+        rows = load_rows(*given, **more)
+        return rows._replace(y_test=1 - rows.y_test)
+
+    monkeypatch.setattr(sys.modules[main.__module__], "load_rows", turned)
+    main(list(map(str, [base / "made.npz", "--out", tmp_path, "--quiet", *SHORT])))
+    other = tmp_path / "made" / "seen" / "seed0"
+    scores = [np.load(path / "scores.npz")["score"] for path in (folder, other)]
+    assert np.array_equal(*scores)
+    detectors = [SwiftHydra.load(path / "checkpoint.pt") for path in (folder, other)]
+    assert detectors[0].threshold_ == detectors[1].threshold_
+    report = json.loads((other / "report.json").read_text())
+    assert report["auc_roc"] == pytest.approx(1 - result(run), abs=1e-4)
+    assert report["threshold"] == detectors[1].threshold_
 
 
 def test_other_settings_pretrain_again(finished):

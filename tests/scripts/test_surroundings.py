@@ -269,6 +269,12 @@ def in_pythons_numbers():
     return SwiftHydra(fast=True, **WHOLE, **SHARES).fit(X, y)
 
 
+def test_rows_that_stand_for_more_are_as_many_as_stated(in_pythons_numbers):
+    detector = in_pythons_numbers.detector_
+    assert [len(k.centres) for k in detector.known.kernels] == [40] * len(detector.known.kernels)
+    assert len(detector.evidence.surroundings.sides[0].reference) == 100
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("whole", "real"),

@@ -401,8 +401,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _train_student(self, rows, generated, journal):
         """The student, and how its scores of the training rows differ from the detector's."""
         scores = self.detector_.score(rows.Z)
-        given = (rows, scores, self.basis_.left_out, self.detector_.score, generated)
-        self.student_ = Student.fit(*given, self, journal)
+        kept = [part[self.kept_] for part in (rows.Z, rows.y, scores, self.basis_.left_out)]
+        self.student_ = Student.fit(*kept, self.detector_.score, generated, self, journal)
         if not self.student_stands_in:
             agreement = self.student_.agreement
             warnings.warn(

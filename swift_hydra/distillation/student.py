@@ -255,11 +255,12 @@ class Student:
         self.followed = float(followed)
 
     @classmethod
-    def fit(cls, rows, scores, left_out, teacher, generated, settings, journal):
+    def fit(cls, Z, y, scores, left_out, teacher, generated, settings, journal):
         """Learn a teacher's scores.
 
         Args:
-            rows: :class:`data.rows.TrainingRows`.
+            Z: (n, d) standardised training rows that the teacher learned from.
+            y: (n,) labels, 1 for known anomalies.
             scores: (n,) the teacher's scores of them, as of new rows.
             left_out: (n,) the same by fits that left them out.
             teacher: a function from standardised rows (m, d) to their scores.
@@ -269,10 +270,10 @@ class Student:
         """
         seed = int(settings.random_state)
         rng = stage_rng(seed, "student/questions")
-        Z = np.asarray(rows.Z, dtype=np.float32)
-        asked = questions(Z, rows.y, generated, rng)
+        Z = np.asarray(Z, dtype=np.float32)
+        asked = questions(Z, y, generated, rng)
         spread = max(float(scores.std()), 1e-6)
-        self = cls(Inputs.fit(Z, rows.y, rng), None, np.median(scores), spread)
+        self = cls(Inputs.fit(Z, y, rng), None, np.median(scores), spread)
         target = torch.from_numpy(self._squashed(teacher(asked))).float()
         X = self.inputs(torch.from_numpy(asked))
         draws = streams(seed, "student/batches").draws

@@ -14,7 +14,7 @@ from helpers import SHORT_FIT, made_table
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from swift_hydra import SwiftHydra
+from swift_hydra import SwiftHydra, estimator
 from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.distillation import student
 from swift_hydra.generation.agent import PolicyProposer
@@ -376,3 +376,10 @@ def test_scores_that_differ_by_rounding_have_one_p_value():
     for other in (scores * (1 + 1e-12), scores * (1 - 1e-12)):
         assert np.array_equal(model.p_values_of(other), model.p_values_of(scores))
         assert np.array_equal(other > model.threshold_, scores > model.threshold_)
+
+
+def test_a_chunk_is_smaller_where_texts_become_many_columns(monkeypatch):
+    texts = [[f"t{i % 30}", float(i % 7)] for i in range(120)]
+    model = short(categorical="onehot").fit(texts, y)
+    monkeypatch.setattr(estimator, "CHUNK_NUMBERS", 310)
+    assert model.default_chunk_rows() == 310 // 31 + 1

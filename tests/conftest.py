@@ -5,6 +5,8 @@ import pytest
 import torch
 from helpers import made_table
 
+from swift_hydra.distillation import student
+
 # Small tensors gain nothing from a second thread, and lose much where another process needs its
 # core.
 torch.set_num_threads(1)
@@ -16,6 +18,17 @@ def pytest_make_parametrize_id(config, val, argname):
     gzip writes the second into its header, and two workers must collect tests of the same names.
     """
     return f"{argname}-of-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="module")
+def hasty_students():
+    """Where nobody asks how well a student follows, but those that do not are not used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student, "STEPS", 20)
+        patch.setattr(student, "QUESTIONS", 300)
+        patch.setattr(student, "LEAST_CORRELATION", -1.0)
+        patch.setattr(student, "MOST_DISAGREEMENT", 1.0)
+        yield
 
 
 @pytest.fixture

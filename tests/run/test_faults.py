@@ -17,7 +17,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, run_script, trained_cvae, trained_mixture
+from helpers import ROOT, made_table, run_script, trained_cvae, trained_mixture
 from runs import NAMES, POSIX, STEPS, contents, finish, refused, scores
 
 from swift_hydra.data.formats import _unread
@@ -146,7 +146,9 @@ def interrupted(work):
 @pytest.mark.parametrize(
     "preset, generator", [("full", "rl"), ("paper", "search"), ("paper", "gradient")]
 )
-def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator, table):
+def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator):
+    table = made_table(n=120, n_anomalies=16)
+
     def fit(journal):
         model = SwiftHydra(
             preset=preset,

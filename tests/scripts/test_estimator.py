@@ -7,7 +7,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from helpers import made_table
+from helpers import SHORT_FIT, made_table
 from sklearn.base import clone
 from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -28,6 +28,8 @@ SHORT = {
     "n_episodes": 2,
     "n_synthetic": 100,
 }
+# Where no quality is asked for.
+HASTY = SHORT_FIT | {"n_episodes": 2}
 
 
 def split(**settings):
@@ -99,9 +101,9 @@ def test_generated_rows_are_in_the_final_training_and_only_there(preset, monkeyp
 def test_generated_rows_change_the_final_detector():
     X, X_test, y, _ = split()
     with_rows, without = (
-        SwiftHydra(preset="paper", generator=g, **SHORT).fit(X, y) for g in ("rl", "none")
+        SwiftHydra(preset="paper", generator=g, **HASTY).fit(X, y) for g in ("rl", "none")
     )
-    assert len(with_rows.synthetic_) == 100
+    assert len(with_rows.synthetic_) == HASTY["n_synthetic"]
     assert len(without.synthetic_) == 0
     assert not np.allclose(with_rows.decision_function(X_test), without.decision_function(X_test))
 
@@ -112,7 +114,7 @@ def test_same_seed_same_scores_to_the_bit_other_seed_other_scores():
     for seed in (3, 3, 4):
         torch.manual_seed(len(scores))  # the global streams must not matter
         np.random.seed(len(scores))  # noqa: NPY002
-        scores.append(SwiftHydra(random_state=seed, **SHORT).fit(X, y).decision_function(X_test))
+        scores.append(SwiftHydra(random_state=seed, **HASTY).fit(X, y).decision_function(X_test))
     assert np.array_equal(scores[0], scores[1])
     assert not np.array_equal(scores[0], scores[2])
 
@@ -120,7 +122,7 @@ def test_same_seed_same_scores_to_the_bit_other_seed_other_scores():
 @pytest.mark.parametrize("preset", ["full", "paper"])
 def test_save_and_load_give_bit_equal_scores(preset, tmp_path):
     X, X_test, y, _ = split()
-    model = SwiftHydra(preset=preset, **SHORT).fit(X, y)
+    model = SwiftHydra(preset=preset, **HASTY).fit(X, y)
     model.save(tmp_path / "model.pt")
     again = SwiftHydra.load(tmp_path / "model.pt")
     assert np.array_equal(model.decision_function(X_test), again.decision_function(X_test))
@@ -171,7 +173,7 @@ def test_scikit_learn_conventions(fitted):
     twin = clone(SwiftHydra(random_state=5, preset="paper"))
     assert twin.get_params()["random_state"] == 5
     assert not hasattr(twin, "detector_")
-    assert SwiftHydra(**SHORT).fit(X_train=X, y_train=y).n_features_in_ == X.shape[1]
+    assert SwiftHydra(**HASTY).fit(X_train=X, y_train=y).n_features_in_ == X.shape[1]
     untouched = clone(model)
     assert (
         untouched.get_params() == model.get_params()
@@ -191,7 +193,7 @@ def test_the_calls_of_adbench(tmp_path):
     }
     scores = []
     for seed in np.arange(2) + 1:  # numpy integers, as there
-        clf = lambda seed, model_name: SwiftHydra(random_state=seed, **SHORT)  # noqa: E731  the README's customized
+        clf = lambda seed, model_name: SwiftHydra(random_state=seed, **HASTY)  # noqa: E731  the README's customized
         clf = clf(seed=seed, model_name="Customized")
         clf = clf.fit(X_train=data["X_train"], y_train=data["y_train"])
         scores.append(clf.predict_score(data["X_test"]))
@@ -212,14 +214,14 @@ def test_tiny_tables_and_odd_columns():
     y[:2] = 1
     X[:2] += 3
     for d in (1, 4):
-        score = SwiftHydra(**SHORT).fit(X[:, :d], y).decision_function(X[:, :d])
+        score = SwiftHydra(**HASTY).fit(X[:, :d], y).decision_function(X[:, :d])
         assert np.isfinite(score).all()
     for few in (np.r_[0:2, 20:28], np.r_[0:1, 20:28]):  # two anomalies or one, eight normals
         for generator in ("rl", "none"):
-            model = SwiftHydra(generator=generator, **SHORT).fit(X[few], y[few])
+            model = SwiftHydra(generator=generator, **HASTY).fit(X[few], y[few])
             assert np.isfinite(model.decision_function(X)).all()
     integers = (X * 10).astype(np.uint8)
-    assert np.isfinite(SwiftHydra(**SHORT).fit(integers, y).decision_function(integers)).all()
+    assert np.isfinite(SwiftHydra(**HASTY).fit(integers, y).decision_function(integers)).all()
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_unknown_option_values_are_named(change, message, table):
 
 def test_bad_tables_are_refused(table):
     X, y = table
-    model = SwiftHydra(**SHORT)
+    model = SwiftHydra(**HASTY)
     with pytest.raises(InputError, match="rows and y has"):
         model.fit(X, y[:-1])
     with pytest.raises(InputError, match="x3"):
@@ -270,11 +272,11 @@ def test_other_labels(table):
     assert set(model.predict(X)) == {2, 4}
     assert roc_auc_score(y, model.decision_function(X)) > 0.8
     some = np.where(np.cumsum(y == 0) <= 100, np.where(y == 0, -1, y), y)
-    other = SwiftHydra(**SHORT).fit(X, some)
+    other = SwiftHydra(**HASTY).fit(X, some)
     assert set(other.predict(X)) == {0, 1}
 
 
-TINY = {**SHORT, "cvae_steps": 5, "detector_steps": 5, "mixture_steps": 5, "n_episodes": 1}
+TINY = {**SHORT_FIT, "mixture_steps": 5}
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_a_fitted_detector_goes_on_as_it_was_fitted(tmp_path):
     assert SwiftHydra.load(tmp_path / "model.pt").threshold_ == model.threshold_
 
 
+@pytest.mark.usefixtures("hasty_students")
 def test_another_share_to_verify_has_the_thresholds_of_a_fit_with_it(tmp_path):
     model = short(fast=True, verify=0.0).fit(X, y)
     model.save(tmp_path / "model.pt")

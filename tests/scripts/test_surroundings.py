@@ -16,7 +16,6 @@ from sklearn.exceptions import NotFittedError
 
 from swift_hydra import SwiftHydra, estimator
 from swift_hydra.cleaning.suspects import set_aside
-from swift_hydra.distillation import student
 from swift_hydra.generation.agent import PolicyProposer
 from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.reward import RewardFunction
@@ -25,18 +24,8 @@ from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import OPTIONS
 
+pytestmark = pytest.mark.usefixtures("hasty_students")
 X, y = made_table(120, 4, 12)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hasty_students():
-    """Nothing here asks how well a student follows, but those that do not are not used."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(student, "STEPS", 20)
-        patch.setattr(student, "QUESTIONS", 300)
-        patch.setattr(student, "LEAST_CORRELATION", -1.0)
-        patch.setattr(student, "MOST_DISAGREEMENT", 1.0)
-        yield
 
 
 def short(**settings):

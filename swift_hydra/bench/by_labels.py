@@ -9,6 +9,7 @@ from swift_hydra.bench.comparison import (
     short,
     shown_p,
     title_of,
+    without_copies,
 )
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.scores import HEADLINES, Scores, holm, paired, source_of
@@ -81,6 +82,11 @@ def labels_table(records, methods):
     return lines
 
 
+def tables_without_copies(records, methods):
+    """:func:`comparison.without_copies` of every column whose records have it, Markdown lines."""
+    return [line for s in _columns(records, methods).values() for line in without_copies(s)]
+
+
 def _beginnings(seeds):
     """Of seeds 0, 1, 2, ...: {0}, {0, 1} and so on."""
     return [set(seeds[: i + 1]) for i in range(len(seeds))]
@@ -101,10 +107,11 @@ def leads_table(records, methods):
 
     Returns:
         Markdown lines: for AUC-ROC and AUC-PR the peer with the best mean, the lead over it with
-        its standard error over sets, its interval by a bootstrap over the sets' sources, p
-        corrected by Holm over all peers, and how many peers have such a p below .05 and are behind.
+        its standard error over sets, its interval by a bootstrap over the sets' sources, its ends
+        when one set is left out, p corrected by Holm over all peers, and how many peers have such a
+        p below .05 and are behind.
     """
-    heads = ("lead", "95 %", "p (Holm)", "behind, p < .05")
+    heads = ("lead", "95 %", "one set left out", "p (Holm)", "behind, p < .05")
     heads = ("sets", "best peer, AUC-ROC", *heads, "best peer, AUC-PR", *heads)
     lines = [row_of("protocol", *heads), rule_of(len(heads))]
     for name, scores in _columns(records, methods).items():
@@ -123,8 +130,8 @@ def leads_table(records, methods):
             best = min(range(len(peers)), key=lambda i: results[i].difference)
             r = results[best]
             cells += [peers[best], f"{r.difference:+.3f} ± {r.error:.3f}"]
-            cells += [f"{r.low:+.3f} to {r.high:+.3f}", shown_p(adjusted[best])]
-            cells += [f"{behind} of {len(peers)}"]
+            cells += [f"{r.low:+.3f} to {r.high:+.3f}", f"{r.lowest:+.3f} to {r.highest:+.3f}"]
+            cells += [shown_p(adjusted[best]), f"{behind} of {len(peers)}"]
         lines.append(row_of(f"*{name}*, {_seeds(scores)}", len(scores.sets), *cells))
     return lines if len(lines) > 2 else ["No record of it yet."]
 

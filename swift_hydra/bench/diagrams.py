@@ -6,9 +6,11 @@ Mean ranks over the sets; a bar joins methods that Wilcoxon-Holm cannot part.
 import re
 from pathlib import Path
 
+import numpy as np
+
 from swift_hydra.bench.methods import GROUPS, OURS
 from swift_hydra.bench.places import RESULTS
-from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores
+from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores, holm, paired
 from swift_hydra.settings import InputError
 
 INCHES = 0.24  # height of a line of the diagram: a label's, and air
@@ -77,13 +79,9 @@ def diagram(scores, title):
         ) from None
     # By numbers: the package keeps what it draws in sets, whose order is that of texts' hashes,
     # another one in every process.
-    columns = dict(enumerate(map(scores.per_set, scores.complete)))
-    table = pandas.DataFrame(columns, index=scores.sets)
-    long = table.reset_index(names="set").melt(id_vars="set", var_name="method", value_name="auc")
-    p = scikit_posthocs.posthoc_wilcoxon(
-        long, "auc", "method", p_adjust="holm", zero_method="zsplit"
-    )
-    ranks = table.rank(axis=1, ascending=False).mean()
+    values = np.stack([scores.per_set(method) for method in scores.complete])
+    p = pandas.DataFrame(_parted(values))
+    ranks = pandas.DataFrame(values.T.round(9)).rank(axis=1, ascending=False).mean()
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
@@ -109,3 +107,11 @@ def diagram(scores, title):
     figure.set_size_inches(WIDTH, INCHES * (1.0 - lowest))
     axes.set_title(title, pad=24)
     return figure
+
+
+def _parted(values):
+    """p (k, k) of all pairs of methods (k, n_sets), as in the tables, after Holm over the pairs."""
+    p = np.ones((len(values), len(values)))
+    pairs = np.triu_indices(len(values), 1)
+    p[pairs] = holm([paired(values[i], values[j]).p for i, j in zip(*pairs, strict=True)])
+    return np.minimum(p, p.T)

@@ -2,20 +2,23 @@
 
     python benchmark.py --frozen DIR --jobs 2
 
-Methods, protocols, seeds, rows and all default settings of the class are one canonical JSON text,
-whose SHA-256 is printed before the start and written on the page: two pages with one sum were
-measured in one way. The records' folder remembers the sum, and those of the sets' files, in
-``frozen.json``; records of another configuration, or of another file of the same name, are never
-mixed with these. The page, ``frozen.md``, is made from the records alone.
+Methods, protocols, seeds, rows, all default settings of the class and the sum of the project's own
+code are one canonical JSON text, whose SHA-256 is printed before the start and written on the page:
+two pages with one sum were measured in one way, but for the versions of other packages. The
+records' folder remembers the sum, and those of the sets' files, in ``frozen.json``; records of
+another configuration, or of another file of the same name, are never mixed with these. The page,
+``frozen.md``, is made from the records alone.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+import swift_hydra
 from swift_hydra.bench.comparison import (
     SWIFT_HYDRA,
     headline,
@@ -36,6 +39,20 @@ from swift_hydra.SwiftHydra import SwiftHydra
 LEDGER = "frozen.json"
 PAGE = "frozen.md"
 WIDTH = 110  # of the page's lines of JSON
+
+
+@functools.cache
+def code_sum():
+    """SHA-256 (hex) of the project's own source files, in a clone and installed the same."""
+    package = Path(swift_hydra.__file__).parent
+    files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    scripts = ("SwiftHydra", "model", "pretrain", "dataloader", "benchmark")
+    for name in (f"{script}.py" for script in scripts):
+        files.setdefault(name, package.parent / name)
+    total = hashlib.sha256()
+    for name in sorted(files):
+        total.update(f"{name} {sha256_of(files[name])}\n".encode())
+    return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,7 @@ class Configuration:
         """The canonical JSON: sorted keys, no spaces, with the default settings of the class."""
         settings = {field.name: field.default for field in dataclasses.fields(SwiftHydra)}
         content = {
+            "code": code_sum(),
             "max_rows": self.max_rows,
             "methods": {protocol: list(names) for protocol, names in self.methods.items()},
             "protocols": list(self.methods),

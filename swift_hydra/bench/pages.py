@@ -10,7 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.bench.by_labels import FIRST_SEED, labels_table, leads_table, student_table
+from swift_hydra.bench.by_labels import (
+    FIRST_SEED,
+    labels_table,
+    leads_table,
+    student_table,
+    tables_without_copies,
+)
 from swift_hydra.bench.comparison import (
     COST,
     SWIFT_HYDRA,
@@ -285,6 +291,7 @@ def sections(records):
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     shown = list(dict.fromkeys(shown))
     tables |= {"labels": labels_table(latest, shown), "leads": leads_table(latest, shown)}
+    lines += tables_without_copies(latest, shown)
     for protocol in AT_PAR:
         methods = [SWIFT_HYDRA, *GROUPS["weak-peers"], *GROUPS["tuned"]]
         against = headline(Scores(latest, protocol, TWO_SEEDS, methods))

@@ -4,13 +4,15 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
-from helpers import made_table, refusal, run_script
+from helpers import ROOT, made_table, refusal, run_script
 
 import swift_hydra.benchmark as benchmark
-from swift_hydra.bench.frozen import FROZEN, Configuration, claim, write_page
+from swift_hydra.bench import frozen
+from swift_hydra.bench.frozen import FROZEN, Configuration, claim, code_sum, write_page
 from swift_hydra.bench.methods import GROUPS, RECORDED
 from swift_hydra.bench.records import load_records, write_record
 from swift_hydra.settings import InputError
@@ -87,6 +89,19 @@ def test_the_page_is_about_its_own_sets_and_names_what_is_missing(tmp_path):
     assert "elsewhere" not in text and "4 of 12 are recorded" in text and "`abc`" in text
     assert "| seen | kNN | 2 | a: TimeLimit: a / b |" in text
     assert "No table: kNN lacks cells, it has 0 scores." in text
+
+
+def test_the_sum_is_one_of_the_code_too(tmp_path, monkeypatch):
+    """The same where the scripts stand inside of the package, as in a wheel."""
+    installed = tmp_path / "swift_hydra"
+    shutil.copytree(ROOT / "swift_hydra", installed)
+    for script in ("SwiftHydra", "model", "pretrain", "dataloader", "benchmark"):
+        shutil.copy(ROOT / f"{script}.py", installed)
+    monkeypatch.setattr(frozen.swift_hydra, "__file__", str(installed / "__init__.py"))
+    assert code_sum.__wrapped__() == code_sum() == json.loads(FROZEN.text)["code"]
+    with open(installed / "model.py", "a") as file:
+        file.write("# another line\n")
+    assert code_sum.__wrapped__() != code_sum()
 
 
 def test_the_configuration_is_what_its_sum_says():

@@ -333,10 +333,11 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 pretrained = pretrain(Z, labels, seed, own, journal)
         with journal.stage("episodes"):
             generated = generate(Z, labels, pretrained, seed, own, journal)
-        if self.n_synthetic and 0 < len(generated.rows) < self.n_synthetic:
+        if self.n_synthetic and len(generated.rows) < self.n_synthetic and self.generator != "none":
+            more = "" if self.generator in DRAWN else ": more n_episodes try more"
             warnings.warn(
-                f"n_synthetic={self.n_synthetic}: {len(generated.rows)} rows passed the filter, of "
-                f"{N_CANDIDATES} candidates in each episode: more n_episodes try more",
+                f"n_synthetic={self.n_synthetic}: only {len(generated.rows)} of the candidates "
+                f"passed the filter{more}",
                 UserWarning,
                 stacklevel=3,
             )
@@ -401,8 +402,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _train_student(self, rows, generated, journal):
         """The student, and how its scores of the training rows differ from the detector's."""
         scores = self.detector_.score(rows.Z)
-        kept = [part[self.kept_] for part in (rows.Z, rows.y, scores, self.basis_.left_out)]
-        self.student_ = Student.fit(*kept, self.detector_.score, generated, self, journal)
+        given = (rows, self.kept_, scores, self.basis_.left_out, self.detector_.score, generated)
+        self.student_ = Student.fit(*given, self, journal)
         if not self.student_stands_in:
             agreement = self.student_.agreement
             warnings.warn(
@@ -454,9 +455,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
     def _settings_to_fit(self, rows, known):
         """Of a detector that is to be fitted, by what its rows are taken for."""
-        n_hidden = known.share * int(in_doubt(rows.y, self.trust_normals).sum())
+        n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
         n_known = int((rows.y == 1).sum())
-        weight = weight_of_unlike(float(self.unlike_weight), n_hidden, n_known)
+        weight = weight_of_unlike(float(self.unlike_weight), known.share, n_doubtful, n_known)
         trusted = self._trusted(rows.y)
         return self._detector_settings(trust_normals=trusted, unlike_weight=weight)
 

@@ -383,7 +383,7 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     Returns:
         A :class:`Pretrained`.
     """
-    stamp = {"seed": seed, **_decisive(settings)}
+    stamp = {"seed": seed, **_decisive(settings), "mamba": settings.mamba}
     path = folder.path / "pretrain-resume.pt"
     say = journal.progress.say
     store = Store(path, rows.fingerprint, stamp, options.resume, say, pace)

@@ -59,14 +59,14 @@ class NotFitted(InputError, NotFittedError):
 def threshold_of(scores, share, rounding=0.0):
     """The threshold that a share of the scores (n,) is above, the nearest that ties allow.
 
-    All of them may be above, or none; a threshold stands between two scores, or ``rounding``
-    beyond the outermost.
+    All of them may be above, or none; a threshold stands between two scores, or ``rounding``, and
+    the least number at least, beyond the outermost.
     """
     values, counts = np.unique(scores, return_counts=True)
     above = np.append(len(scores) - np.cumsum(counts), len(scores))  # of each value, and below all
     at = int(np.abs(above - share * len(scores)).argmin())
     if at == len(values):
-        return float(values[0] - rounding)
+        return float(min(values[0] - rounding, np.nextafter(values[0], -np.inf)))
     return float(values[at : at + 2].mean()) + (rounding if at == len(values) - 1 else 0.0)
 
 

@@ -19,7 +19,7 @@ import sys
 import traceback
 import typing
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection
 
 DEBUG = "--debug"
 GIVEN = object()  # any value but the default
@@ -285,6 +285,13 @@ def check_range(name, value, low, high, whole=True):
         raise InputError(f"{name}={value!r} is not usable: give {what} from {low} to {high}")
 
 
+def _some_of(value, names):
+    """Is it a list of some of the names, which is not empty?"""
+    if isinstance(value, str) or not isinstance(value, Collection):
+        return False
+    return len(value) > 0 and all(isinstance(name, str) and name in names for name in value)
+
+
 def check_options(name, given, rules):
     """Refuse keys of a setting that is a dict which nothing takes, and values that cannot be.
 
@@ -304,12 +311,7 @@ def check_options(name, given, rules):
             check_range(which, value, *rule)
         elif isinstance(rule, list):
             check_choice(which, value, rule)
-        elif (
-            isinstance(value, str)
-            or not isinstance(value, Iterable)
-            or not set(value)
-            or not rule.issuperset(value)
-        ):
+        elif not _some_of(value, rule):
             raise InputError(
                 f"{which}={value!r} is not usable: give a tuple of {' or '.join(sorted(rule))}"
             )

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import made_table
-
-from swift_hydra.distillation import student
+from helpers import hasty, made_table
 
 # Small tensors gain nothing from a second thread, and lose much where another process needs its
 # core.
@@ -20,14 +18,9 @@ def pytest_make_parametrize_id(config, val, argname):
     return f"{argname}-of-{len(val)}-bytes" if isinstance(val, bytes) else None
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def hasty_students():
-    """Where nobody asks how well a student follows, but those that do not are not used."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(student, "STEPS", 20)
-        patch.setattr(student, "QUESTIONS", 300)
-        patch.setattr(student, "LEAST_CORRELATION", -1.0)
-        patch.setattr(student, "MOST_DISAGREEMENT", 1.0)
+    with hasty():
         yield
 
 

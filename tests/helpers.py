@@ -1,5 +1,6 @@
 """Small made tables, real ADBench files where present, the scripts as subprocesses."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from swift_hydra.data.columns import ColumnScaler
+from swift_hydra.distillation import student
 from swift_hydra.journal import Journal
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae, train_detector
@@ -35,6 +37,17 @@ SAME_EXAMPLES = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+@contextlib.contextmanager
+def hasty():
+    """Where nobody asks how well a student follows, but those that do not are not used."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student, "STEPS", 20)
+        patch.setattr(student, "QUESTIONS", 300)
+        patch.setattr(student, "LEAST_CORRELATION", -1.0)
+        patch.setattr(student, "MOST_DISAGREEMENT", 1.0)
+        yield
 
 
 def refusal(capsys, call):

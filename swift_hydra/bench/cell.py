@@ -304,8 +304,8 @@ def _scores(cell, make):
             # Of the test's normal rows, the share with a p-value up to .01 and .05.
             "false_alarms": [round(float((p <= stated).mean()), 4) for stated in (0.01, 0.05)],
         }
-    if hasattr(model, "tuned"):
-        content["n_settings_scored"] = model.tuned
+    if hasattr(model, "n_scored"):
+        content["n_settings_scored"] = model.n_scored
     if hasattr(model, "synthetic_"):
         content |= _of_generated(model, X[y == 1], rows.X_test[y_test == 1])
     return content

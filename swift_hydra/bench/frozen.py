@@ -151,7 +151,7 @@ def claim(folder, configuration, paths):
         if before != configuration.sha256:
             raise InputError(
                 f"{folder}: holds records of the configuration {before[:12]}, this one is "
-                f"{configuration.sha256[:12]}: choose another --records"
+                f"{configuration.sha256[:12]} (the code is part of it): choose another --records"
             )
     elif load_records(folder):
         raise InputError(f"{folder}: holds records of another sweep: choose another --records")

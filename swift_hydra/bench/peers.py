@@ -288,7 +288,7 @@ class Peer:
         seed: its random state.
 
     Attributes:
-        tuned: of one whose settings are searched for, how many were scored on all folds.
+        n_scored: of one whose settings are searched for, how many were scored on all folds.
 
     Raises:
         InputError: for an unknown name.
@@ -356,7 +356,7 @@ class Peer:
                 f"({type(error).__name__}: {reason}): download them once, see its own page"
             ) from None
         if self.name in TUNED:
-            self.tuned = self.model.n_scored
+            self.n_scored = self.model.n_scored
         return self
 
     def decision_function(self, X):

@@ -105,8 +105,9 @@ class KernelExpert:
             With views there is a fit without each fold. So there is where rows are few for the
             columns: the others of a class lie away from one that is left out alone, which takes an
             AUC-ROC of labels without meaning to .38. Scales are learned again in each such fit:
-            those of all rows would know the labels of the ones that are left out. Where few rows
-            are codes there are none: new rows are copies of those whose labels the scales know.
+            those of all rows would know the labels of the ones that are left out. Where more
+            than a tenth of so few rows are codes there are none: new rows are copies of those
+            whose labels the scales know.
             A fold without which no anomaly is known has nothing to be told by: there, too, groups
             are left out of the one fit.
         """
@@ -120,23 +121,26 @@ class KernelExpert:
         folds = left_out.folds
         told = [fold for fold in np.unique(folds) if (target[folds[rows] != fold] > 0).any()]
         scores = np.empty(len(X))
-        if views is None or len(told) < len(np.unique(folds)):
-            self._without_groups(scores, X, rows, predicted, left_out.groups)
+        here = np.ones(len(X), dtype=bool) if views is None else ~np.isin(folds, told)
+        self._without_groups(scores, X, here, rows, predicted, left_out.groups)
         if views is not None:
             learn = partial(KernelExpert._learn_scale, scaled=scaled, rng=rng) if few else None
             self._without_folds(scores, target, rows, folds, told, views, learn)
         return scores
 
-    def _without_groups(self, scores, X, rows, predicted, groups):
-        """Write scores by the one fit: of the centres ``predicted`` (m,), of others the fit's."""
-        others = np.setdiff1d(np.arange(len(X)), rows)
+    def _without_groups(self, scores, X, here, rows, predicted, groups):
+        """Write scores of the rows ``here`` (n,) by the one fit that leaves groups out.
+
+        Those of the centres are ``predicted`` (m,), those of other rows the fit's.
+        """
+        others = np.setdiff1d(np.flatnonzero(here), rows)
         self._score_into(scores, X, others)
         # A row beyond the centres whose copy is one has that one's score.
         known, first = np.unique(groups[rows], return_index=True)
         place = np.searchsorted(known, groups[others]).clip(max=len(known) - 1)
         again = known[place] == groups[others]
         scores[others[again]] = predicted[first[place[again]]]
-        scores[rows] = predicted
+        scores[rows[here[rows]]] = predicted[here[rows]]
 
     def _learn(self, X, y, rng, max_centres, scaled):
         """Centres from rows X (n, d) with labels; where ``scaled``, scales of the columns.

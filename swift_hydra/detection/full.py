@@ -501,6 +501,7 @@ def _gather(Z, y, synthetic, settings, journal):
     given = (map(Residual, cvaes), half, rng, settings.max_normals, left_out.coded)
     evidence, columns = Evidence.fit(X, labels, left_out.folds, *given)
     synthetic_columns = evidence.transform_in_views(synthetic)
+    evidence.surroundings.forget_folds()
     distances = columns.all[:, column_index(DISTANCE)]
     # What learns finds one normal less around every row of a code, or it would read the labels off
     # what is missing. Known anomalies are none of these normals: scored so, they would look

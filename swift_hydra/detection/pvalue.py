@@ -20,6 +20,7 @@ SHARPNESS = 6  # of the experts' weights
 GROWTH = 0.1  # of a bounded p-value, with the logarithm of what is beyond
 FEWEST_THAT_TELL = 3  # known anomalies
 HIDDEN_PER_KNOWN = 3  # hidden anomalies for each known one at which the one-class side has half
+LEAST_SHARE = 0.001  # of the rows, hidden, that means something
 TAIL = 0.1  # share of the normals beyond which the tail is taken for exponential
 
 
@@ -197,7 +198,7 @@ def bounded(minus_log, n):
     return np.minimum(minus_log, most) + GROWTH * beyond
 
 
-def weight_of_unlike(weight, n_hidden, n_known):
+def weight_of_unlike(weight, share, n_doubtful, n_known):
     """w of :func:`known_or_unlike` where anomalies hide that were recognised by their likeness.
 
     Where each known anomaly stands for several hidden ones, these are among the normals of the
@@ -205,12 +206,15 @@ def weight_of_unlike(weight, n_hidden, n_known):
 
     Args:
         weight: w where none hide.
-        n_hidden: anomalies estimated to hide, see :func:`cleaning.suspects.hidden_share`.
+        share: of the doubtful rows, estimated to hide, see :func:`cleaning.suspects.hidden_share`.
+        n_doubtful: how many these are.
         n_known: known anomalies; fewer than three tell nothing of how many hide.
     """
     if n_known < FEWEST_THAT_TELL:
         return weight
-    return weight / (1 + (n_hidden / (HIDDEN_PER_KNOWN * n_known)) ** 2)
+    for_each = share * n_doubtful / n_known
+    # Of a long table a share that means nothing would be many rows.
+    return weight / (1 + min(for_each / HIDDEN_PER_KNOWN, share / LEAST_SHARE) ** 2)
 
 
 def likelihood_ratio(minus_log, shape):

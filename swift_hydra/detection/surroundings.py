@@ -8,8 +8,6 @@ out of them, and why, is told in ``evidence.py``.
 Shapes: n rows, d features, m distinct reference rows, F folds.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from swift_hydra.geometry import ROUNDING, mean_of_first, shares
@@ -17,21 +15,35 @@ from swift_hydra.geometry import ROUNDING, mean_of_first, shares
 DENSITY = ("knn5", "knn20", "lof5", "lof20")
 RATIOS = {"ratio1": 1, "ratio3": 3, "ratio5": 5}  # neighbours on either side
 LOCAL = (*DENSITY, *RATIOS)
+NEAREST = (5, 20)  # neighbours of the densities
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: bounds memory, does not change any value
 SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold,
 SEARCHED_OF_TWO = (96, 32)  # where it is one of two, too
 SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
 
 
-class Others(NamedTuple):
-    """The other reference rows around each of m reference rows, and how dense they are there."""
+class Others:
+    """The other reference rows around each of m reference rows, and how dense they are there.
 
-    distance: np.ndarray  # (m, K) ascending
-    counts: np.ndarray  # (m, K) rows that each of them stands for
+    Args:
+        distance: (m, K) ascending.
+        counts: (m, K) rows that each of them stands for.
 
-    def means(self, k):
-        """Mean distance to the k nearest, (m,); 0 where there are none."""
-        return mean_of_first(self.distance, shares(self.distance, self.counts, k), nothing=0.0)
+    Attributes:
+        means: {k: (m,) mean distance to the k nearest; 0 where there are none}.
+        farthest: {k: (m,) how far the last of them is}.
+    """
+
+    def __init__(self, distance, counts):
+        self.distance = distance
+        self.counts = counts
+        self.means, self.farthest = {}, {}
+        up_to = np.cumsum(counts, axis=1)
+        for k in NEAREST:
+            share = shares(distance, counts, k)
+            self.means[k] = mean_of_first(distance, share, nothing=0.0)
+            last = np.argmax(up_to >= np.minimum(k, up_to[:, -1:]), axis=1)
+            self.farthest[k] = distance[np.arange(len(last)), last]
 
     def means_without(self, k, index, distance, gone):
         """The same around the neighbours of rows that are reference rows themselves, without these.
@@ -45,10 +57,7 @@ class Others(NamedTuple):
         Returns:
             (n, L) mean distances.
         """
-        means = self.means(k)[index]
-        n_others = self.counts.sum(1)
-        kth = np.argmax(np.cumsum(self.counts, axis=1) >= np.minimum(k, n_others)[:, None], axis=1)
-        farthest = self.distance[np.arange(len(kth)), kth]
+        means = self.means[k][index]
         for n_gone in np.unique(gone[gone > 0]):
             share = shares(self.distance, self.counts, k + n_gone)
             rows = gone == n_gone
@@ -57,7 +66,7 @@ class Others(NamedTuple):
             total = (self.distance * share).sum(1)[index[rows]] - n_gone * of_row
             n_left = share.sum(1)[index[rows]] - n_gone
             mean = np.where(n_left > 0, np.maximum(total, 0.0) / np.maximum(n_left, 1), 0.0)
-            means[rows] = np.where(of_row <= farthest[index[rows]], mean, means[rows])
+            means[rows] = np.where(of_row <= self.farthest[k][index[rows]], mean, means[rows])
         return means
 
 
@@ -90,13 +99,19 @@ class Surroundings:
         # Added to a distance before its logarithm.
         self.floors = np.array(
             [
-                1e-3 * np.median(part.means(5)[counts > 0]) + 1e-6
+                1e-3 * np.median(part.means[NEAREST[0]][counts > 0]) + 1e-6
                 for part, counts in zip(others, self.counts[0], strict=True)
             ]
         )
         sides = zip(self.sides, self.coded, strict=True)
         self._coded = [coded[side.distinct] for side, coded in sides]
         self.others = self._others(near)  # of the reference rows, in every view
+
+    def forget_folds(self):
+        """Keep the view of all rows alone, which scoring needs."""
+        self.counts = [counts[-1:] for counts in self.counts]
+        self.floors = self.floors[-1:]
+        self.others = self.others[-1:]
 
     def _others(self, near):
         views = range(len(self.counts[0]))
@@ -161,7 +176,7 @@ class Surroundings:
     def _short(self, near):
         """(n,) bool: rows whose neighbours that are no copies are fewer than are needed."""
         out = np.zeros(len(near[0][0]), dtype=bool)
-        needed = (20, max(RATIOS.values()))
+        needed = (max(NEAREST), max(RATIOS.values()))
         for side, k in enumerate(needed):
             if near[side][0].shape[1] < self.counts[side].shape[1]:
                 _, counts, _ = self._counted(side, near[side], -1, own=0)
@@ -175,7 +190,7 @@ class Surroundings:
         index = found[0][1]
         logs = []
         local = []
-        for k in (5, 20):
+        for k in NEAREST:
             share = shares(distance, counts, k)
             logs.append(self.log(mean_of_first(distance, share, nothing=0.0), view))
             used = slice(0, np.flatnonzero(share.any(0)).max(initial=0) + 1)

@@ -41,6 +41,7 @@ ANOMALY_CENTRES = 16
 NEAREST = 8  # centres of normals whose distances are inputs, in their order
 NEAREST_ANOMALIES = 4
 CENTRED_ROWS = 16384  # that centres are found of
+ROWS_AROUND = 2048  # of which one is averaged with a row that is alone
 STEP = 2.0**-20  # of squared distances
 LEAST = 1e-2  # added to a distance before its logarithm
 MOST = 6.0  # standard deviations of an input
@@ -120,7 +121,7 @@ def centres_of(Z, most, rng, others=None):
     kinds = np.unique(np.column_stack([label, copies(Z, ROUNDING)]), axis=0)[:, 0]
     alone = np.bincount(kinds, minlength=wanted)[count > 0] < 2
     # The nearest other *row*: a centre is in the file, too, and would give the row away.
-    around = Z if others is None else np.concatenate([Z, others])
+    around = Z[:ROWS_AROUND] if others is None else np.concatenate([Z[:ROWS_AROUND], others])
     for i in np.flatnonzero(alone):
         apart = np.abs(around - centres[i]).max(1)
         other = apart > ROUNDING
@@ -175,7 +176,7 @@ class Inputs:
         known = Z[y == 1]
         anomalies = known[:0]
         if len(known):
-            anomalies = centres_of(known, ANOMALY_CENTRES, rng, Z[y != 1][:CENTRED_ROWS])
+            anomalies = centres_of(known, ANOMALY_CENTRES, rng, Z[y != 1][:ROWS_AROUND])
         self = cls(normals, anomalies, 1.0)
         some = torch.from_numpy(Z[rng.permutation(len(Z))[:2000]])
         near = self._distances(some)[:, : len(normals)].sort(dim=1).values
@@ -255,12 +256,13 @@ class Student:
         self.followed = float(followed)
 
     @classmethod
-    def fit(cls, Z, y, scores, left_out, teacher, generated, settings, journal):
+    def fit(cls, rows, kept, scores, left_out, teacher, generated, settings, journal):
         """Learn a teacher's scores.
 
         Args:
-            Z: (n, d) standardised training rows that the teacher learned from.
-            y: (n,) labels, 1 for known anomalies.
+            rows: :class:`data.rows.TrainingRows`.
+            kept: (n,) bool, those that the teacher learned from: centres and questions are of
+                them. How well the teacher is followed shows on all.
             scores: (n,) the teacher's scores of them, as of new rows.
             left_out: (n,) the same by fits that left them out.
             teacher: a function from standardised rows (m, d) to their scores.
@@ -270,10 +272,10 @@ class Student:
         """
         seed = int(settings.random_state)
         rng = stage_rng(seed, "student/questions")
-        Z = np.asarray(Z, dtype=np.float32)
-        asked = questions(Z, y, generated, rng)
+        Z = np.asarray(rows.Z, dtype=np.float32)
+        asked = questions(Z[kept], rows.y[kept], generated, rng)
         spread = max(float(scores.std()), 1e-6)
-        self = cls(Inputs.fit(Z, y, rng), None, np.median(scores), spread)
+        self = cls(Inputs.fit(Z[kept], rows.y[kept], rng), None, np.median(scores), spread)
         target = torch.from_numpy(self._squashed(teacher(asked))).float()
         X = self.inputs(torch.from_numpy(asked))
         draws = streams(seed, "student/batches").draws
@@ -394,7 +396,9 @@ class Student:
             raise ValueError("the student's doubts are not finite or too few")
         inputs = Inputs.from_snapshot(saved["inputs"])
         network(inputs(inputs.normals[:1].float()))
-        followed = saved.get("followed", 1.0)  # older files say all
+        followed = float(saved.get("followed", 1.0))  # older files say all
+        if not 0 <= followed <= 1:
+            raise ValueError("what the student follows is no share")
         known = (saved["middle"], saved["spread"], doubts, dict(saved["agreement"]), followed)
         return cls(inputs, network, *known)
 

@@ -39,7 +39,7 @@ def write_tensorboard(folder, log):
 
 @functools.cache
 def git_hash():
-    """The code's commit, ``+`` behind it where files differ from it; None where it is no clone.
+    """The code's commit, ``+`` behind it where code differs from it; None where it is no clone.
 
     Asked for once: what a process has loaded is what was there when it began.
     """
@@ -50,7 +50,8 @@ def git_hash():
     try:
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
         commit = _said_by(command)
-        changed = _said_by([*command[:3], "status", "--porcelain", "--untracked-files=no"])
+        code = ("--", "*.py", "pyproject.toml")
+        changed = _said_by([*command[:3], "status", "--porcelain", "--untracked-files=no", *code])
     except (OSError, subprocess.CalledProcessError):
         return None  # an unpacked archive
     return commit + "+" * bool(changed)

@@ -96,6 +96,7 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         "n_synthetic": len(detector.synthetic_),
         "n_set_aside": int((~detector.kept_).sum()),
         "estimated_contamination": round(detector.estimated_contamination_, 4),
+        "weight_of_unlike": _weight_of_unlike(detector),
         "student": _of_student(detector),
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         **measures(rows.y_test, score),
@@ -115,6 +116,14 @@ def arrays_of(rows, score):
         "test_index": rows.split.test,
         "train_index": rows.split.train,
     }
+
+
+def _weight_of_unlike(detector):
+    """What became of ``unlike_weight``; None where there is no such side beside another."""
+    judgement = getattr(detector.detector_, "judgement", None)
+    if judgement is None or judgement.known is None:
+        return None
+    return round(float(judgement.weight), 4)
 
 
 def _of_student(detector):

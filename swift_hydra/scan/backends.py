@@ -1,11 +1,14 @@
 """Which scan runs here: plain PyTorch, numba's kernels on a CPU, or mamba-ssm's on a GPU."""
 
+import functools
+
 import torch
 
 from swift_hydra import compiled
 from swift_hydra.settings import InputError
 
 
+@functools.cache
 def has_mamba_kernels():
     """True when mamba-ssm's CUDA scan can really run here, not merely be imported.
 
@@ -109,8 +112,8 @@ def check_backend(name, device):
     if for_gpu is not None and for_gpu != (device.type == "cuda"):
         other = "cuda" if for_gpu else "cpu"
         raise InputError(
-            f"mamba={name!r} does not run on device {str(device)!r}: give device {other}, or mamba "
-            "auto"
+            f"mamba={name!r} does not run on {str(device)!r}, the device that was given or that "
+            f"auto is here: give device {other}, or mamba auto"
         )
 
 

@@ -187,10 +187,11 @@ def test_known_or_unlike_is_the_mixture_of_likelihood_ratios():
 
 
 def test_the_one_class_side_counts_less_where_many_hide_for_each_known_one():
-    assert weight_of_unlike(0.3, 0, 10) == weight_of_unlike(0.3, 500, 2) == 0.3
-    assert weight_of_unlike(0.3, 30, 10) == pytest.approx(0.15)
-    weights = [weight_of_unlike(0.3, hidden, 10) for hidden in range(0, 400, 20)]
+    assert weight_of_unlike(0.3, 0.0, 900, 10) == weight_of_unlike(0.3, 0.5, 900, 2) == 0.3
+    assert weight_of_unlike(0.3, 0.03, 1000, 10) == pytest.approx(0.15)
+    weights = [weight_of_unlike(0.3, share, 2000, 10) for share in np.arange(0, 0.2, 0.01)]
     assert weights == sorted(weights, reverse=True) and weights[-1] < 0.01
+    assert weight_of_unlike(0.3, 0.0005, 10**6, 10) > 0.2  # 500 rows of a long table
 
 
 def test_the_shape_is_estimated_and_shrunk():

@@ -277,6 +277,15 @@ def test_rejects_a_wrong_width():
         Mamba(8)(torch.randn(2, 3, 7))
 
 
+@pytest.fixture
+def asked_anew():
+    """What kernels there are is asked for once in a process."""
+    has_mamba_kernels.cache_clear()
+    yield
+    has_mamba_kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_a_mamba_ssm_without_its_extension_falls_back(monkeypatch):
     """mamba_ssm that imports but has no compiled kernels must not be chosen, and asking for it must
     say what to do.

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT_FIT, made_table
+from helpers import SHORT_FIT, hasty, made_table
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -24,8 +24,13 @@ from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import OPTIONS
 
-pytestmark = pytest.mark.usefixtures("hasty_students")
 X, y = made_table(120, 4, 12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hasty_students():
+    with hasty():
+        yield
 
 
 def short(**settings):

@@ -321,8 +321,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
-        _refuse_without_known(self, rows.y)
-        require_package(self.generator)
+        _refuse_before_the_work(self, rows.y)
         own = in_own_numbers(self)
         self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
@@ -333,14 +332,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 pretrained = pretrain(Z, labels, seed, own, journal)
         with journal.stage("episodes"):
             generated = generate(Z, labels, pretrained, seed, own, journal)
-        if self.n_synthetic and len(generated.rows) < self.n_synthetic and self.generator != "none":
-            more = "" if self.generator in DRAWN else ": more n_episodes try more"
-            warnings.warn(
-                f"n_synthetic={self.n_synthetic}: only {len(generated.rows)} of the candidates "
-                f"passed the filter{more}",
-                UserWarning,
-                stacklevel=3,
-            )
+        self._say_if_fewer(len(generated.rows))
         if self.preset == "paper" and not labels.any() and not len(generated.rows):
             raise InputError(
                 f"generator={self.generator!r} left no generated row and y marks no anomaly: the "
@@ -366,6 +358,18 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.synthetic_ = rows.columns.in_units(generated.rows.numpy())
         self.episode_log_ = generated.log
         self.seconds_ = journal.seconds
+
+    def _say_if_fewer(self, n_rows):
+        """Warn of fewer generated rows than were asked for."""
+        if self.generator == "none" or n_rows >= (self.n_synthetic or 0):
+            return
+        more = "" if self.generator in DRAWN else ": more n_episodes try more"
+        warnings.warn(
+            f"n_synthetic={self.n_synthetic}: only {n_rows} of the candidates passed the filter"
+            f"{more}",
+            UserWarning,
+            stacklevel=4,
+        )
 
     def _trusted(self, y):
         """Are all rows without a known anomaly, by labels (n,), to be taken for normal?"""
@@ -476,9 +480,12 @@ class Generated(NamedTuple):
     log: list  # one dict per episode, plain numbers
 
 
-def _refuse_without_known(detector, y):
-    """Refuse settings that have nothing to learn from where labels y (n,) mark no anomaly."""
+def _refuse_before_the_work(detector, y):
+    """Refuse a generator without its package, and, where labels y (n,) mark no anomaly, settings
+    that then have nothing to learn from.
+    """
     if (np.asarray(y) == 1).any():
+        require_package(detector.generator)
         return
     if detector.generator in COPIED:
         raise InputError(
@@ -668,7 +675,7 @@ def main(argv=None, pace=PACE):
     if options.eval_only:
         _evaluate(options.eval_only, rows, which)
         return
-    _refuse_without_known(detector, rows.train.y)
+    _refuse_before_the_work(detector, rows.train.y)
     place = (options.out, rows.data.name, which.protocol_name, which.seed)
     run = RunFolder(*place, table=rows.data.path)
     with run.locked() as folder, few_threads(rows.train.Z.size):

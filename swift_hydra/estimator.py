@@ -157,9 +157,13 @@ class TableDetector(BaseEstimator):
 
     def _scores_of(self, Z):
         """(n,) scores of standardised rows (n, d')."""
-        if self.student_ is None or self.verified_share == 1:
+        if self._detector_scores_all:
             return self.detector_.score(Z)
         return self.student_.score(Z, self.verified_share, self.detector_.score)
+
+    @property
+    def _detector_scores_all(self):
+        return self.student_ is None or self.verified_share == 1
 
     @property
     def student_stands_in(self):
@@ -220,7 +224,7 @@ class TableDetector(BaseEstimator):
 
     def _by_what_scores(self, score, rows=slice(None)):
         """The detector's scores of some training rows as whatever scores would give them."""
-        if self.student_ is None or self.verified_share == 1:
+        if self._detector_scores_all:
             return score
         shift, doubt = self.basis_.shift[rows], self.basis_.doubt[rows]
         return self.student_.as_left_out(score, shift, doubt, self.verified_share)

@@ -101,7 +101,7 @@ def headline(scores, reference=SWIFT_HYDRA):
         row_of("method", "AUC-ROC", "AUC-PR", "mean rank", *COMPARED, *OF_PRECISION, *COST),
         rule_of(13),
     ]
-    for m, rank in _mean_ranks(scores).items():
+    for m, rank in mean_ranks(scores).items():
         lines.append(
             row_of(
                 title_of(m),
@@ -134,7 +134,7 @@ def _against(scores, reference, name):
     return cells
 
 
-def _mean_ranks(scores):
+def mean_ranks(scores):
     """{method: mean rank over the sets}, the best method by AUC-ROC first."""
     order = scores.best_first()
     table = np.round([scores.per_set(m) for m in order], 9)  # (methods, sets)

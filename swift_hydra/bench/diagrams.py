@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swift_hydra.bench.comparison import mean_ranks
 from swift_hydra.bench.methods import GROUPS, OURS
 from swift_hydra.bench.places import RESULTS
 from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores, holm, paired
@@ -81,7 +82,8 @@ def diagram(scores, title):
     # another one in every process.
     values = np.stack([scores.per_set(method) for method in scores.complete])
     p = pandas.DataFrame(_parted(values))
-    ranks = pandas.DataFrame(values.T.round(9)).rank(axis=1, ascending=False).mean()
+    of_each = mean_ranks(scores)
+    ranks = pandas.Series([of_each[method] for method in scores.complete])
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))

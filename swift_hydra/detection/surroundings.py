@@ -95,14 +95,8 @@ class Surroundings:
         # their last digits.
         self.beyond = ROUNDING * np.sqrt(normals.reference.shape[1])
         self._coded = [np.zeros(len(side.distinct), dtype=bool) for side in self.sides]
-        others = self._others(near)
         # Added to a distance before its logarithm.
-        self.floors = np.array(
-            [
-                1e-3 * np.median(part.means[NEAREST[0]][counts > 0]) + 1e-6
-                for part, counts in zip(others, self.counts[0], strict=True)
-            ]
-        )
+        self.floors = np.array([self._floor(near, view) for view in range(n_folds + 1)])
         sides = zip(self.sides, self.coded, strict=True)
         self._coded = [coded[side.distinct] for side, coded in sides]
         self.others = self._others(near)  # of the reference rows, in every view
@@ -112,6 +106,12 @@ class Surroundings:
         self.counts = [counts[-1:] for counts in self.counts]
         self.floors = self.floors[-1:]
         self.others = self.others[-1:]
+
+    def _floor(self, near, view):
+        """A thousandth of the typical distance to five others, copies of codes left out."""
+        distance, counts, _ = self._counted(0, near, view, own=1)
+        mean = mean_of_first(distance, shares(distance, counts, NEAREST[0]), nothing=0.0)
+        return 1e-3 * np.median(mean[self.counts[0][view] > 0]) + 1e-6
 
     def _others(self, near):
         views = range(len(self.counts[0]))

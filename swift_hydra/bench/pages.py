@@ -10,13 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.bench.by_labels import (
-    FIRST_SEED,
-    labels_table,
-    leads_table,
-    student_table,
-    tables_without_copies,
-)
 from swift_hydra.bench.comparison import (
     COST,
     SWIFT_HYDRA,
@@ -50,7 +43,17 @@ from swift_hydra.bench.policy import comparison, overview_rows, second_measures
 from swift_hydra.bench.published import published_means, published_per_set, read_published
 from swift_hydra.bench.records import key_of, load_records
 from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores, paired
+from swift_hydra.bench.side_by_side import (
+    BY_LABELS,
+    FIRST_SEED,
+    columns_of,
+    leads_table,
+    means_table,
+    student_table,
+    tables_without_copies,
+)
 from swift_hydra.bench.speed_tables import speed_page
+from swift_hydra.data.angles import ANGLES
 from swift_hydra.files import write_bytes
 from swift_hydra.settings import InputError
 
@@ -290,8 +293,11 @@ def sections(records):
     tables["speed"] = speed_page(SPEED)[:-1]
     shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     shown = list(dict.fromkeys(shown))
-    tables |= {"labels": labels_table(latest, shown), "leads": leads_table(latest, shown)}
-    lines += tables_without_copies(latest, shown)
+    for name, protocols in (("labels", BY_LABELS), ("angles", ANGLES)):
+        columns = columns_of(latest, shown, protocols)
+        tables[name] = means_table(latest, shown, columns)
+        tables[f"{name}-leads"] = leads_table(columns)
+        lines += tables_without_copies(columns)
     for protocol in AT_PAR:
         methods = [SWIFT_HYDRA, *GROUPS["weak-peers"], *GROUPS["tuned"]]
         against = headline(Scores(latest, protocol, TWO_SEEDS, methods))

@@ -124,7 +124,7 @@ class KernelExpert:
         here = np.ones(len(X), dtype=bool) if views is None else ~np.isin(folds, told)
         self._without_groups(scores, X, here, rows, predicted, left_out.groups)
         if views is not None:
-            learn = partial(KernelExpert._learn_scale, scaled=scaled, rng=rng) if few else None
+            learn = partial(type(self)._learn_scale, scaled=scaled, rng=rng) if few else None
             self._without_folds(scores, target, rows, folds, told, views, learn)
         return scores
 
@@ -216,6 +216,10 @@ class KernelExpert:
         kernel.flat[:: len(kernel) + 1] += ridge / _balanced(target)
         self.alpha = cho_solve(cho_factor(kernel, overwrite_a=True, check_finite=False), target)
 
+    def ridges(self, few):
+        """Those of which the best is chosen; ``few``: anomalies are."""
+        return RIDGES_OF_FEW if few else RIDGES
+
     def _choose_ridge(self, target, groups):
         """Width, and coefficients for the ridge with the least weighted left-out error.
 
@@ -225,8 +229,7 @@ class KernelExpert:
         weight = _balanced(target)
         best = None
         together = _members(groups)
-        few = np.count_nonzero(target > 0) < FEW_KNOWN
-        for ridge in RIDGES_OF_FEW if few else RIDGES:
+        for ridge in self.ridges(np.count_nonzero(target > 0) < FEW_KNOWN):
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
             # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of C^-1.

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.cleaning.additive_expert import AdditiveExpert
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.evidence import Evidence, EvidenceColumns, column_index
@@ -53,11 +54,17 @@ KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
 # Norm, and what they see: normal scores of the ranks, values and evidence, or the values along the
 # directions of the rows, each by its own spread.
 KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directions"))
+KERNELS += (("additive", "ranks"),)
 # Left-out AUC-ROC of the mixture and of the kernels before any anomaly is known: along directions
 # less than over columns.
-USUAL_EACH = (*[USUAL] * len(KERNELS), 0.7)
+USUAL_EACH = (USUAL, *(0.7 if sees == "directions" else USUAL for _, sees in KERNELS))
 UPRIGHT = 0.5  # AUC-ROC of the training rows; below, they are upside down
 UPRIGHT_ROWS = 256  # of each class that are looked at: what turns over by chance has fewer
+
+
+def _kind_of(norm):
+    """The class of an expert of this norm."""
+    return AdditiveExpert if norm == "additive" else KernelExpert
 
 
 def shown(columns, names):
@@ -163,7 +170,7 @@ class KnownSide:
             views = {"evidence": partial(_evidence_without, seen)}
             views["directions"] = partial(_directions_without, seen)
             for number, (norm, sees) in enumerate(KERNELS):
-                expert = KernelExpert(norm, sees)
+                expert = _kind_of(norm)(norm, sees)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
                 given = (rng, settings.max_centres, seen.left_out, views.get(sees))
                 experts.append(expert.fit(inputs[sees], y, *given))
@@ -198,7 +205,7 @@ class KnownSide:
     @classmethod
     def from_snapshot(cls, saved, settings):
         """Rebuild from :meth:`snapshot`."""
-        kernels = [KernelExpert.from_snapshot(expert) for expert in saved["kernels"]]
+        kernels = [_kind_of(expert["norm"]).from_snapshot(expert) for expert in saved["kernels"]]
         mixture = Mixture.from_snapshot(saved["mixture"], settings.mamba)
         directions = saved.get("directions")  # older files have none
         maps = NormalScores(**saved["ranks"]), directions and PrincipalScores(**directions)

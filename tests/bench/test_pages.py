@@ -9,7 +9,6 @@ from scipy.stats import wilcoxon
 
 from swift_hydra import benchmark
 from swift_hydra.bench import policy
-from swift_hydra.bench.by_labels import labels_table, leads_table
 from swift_hydra.bench.comparison import headline, without_copies
 from swift_hydra.bench.diagrams import diagram
 from swift_hydra.bench.methods import GROUPS
@@ -18,6 +17,7 @@ from swift_hydra.bench.places import PAGES, PUBLISHED, RECORDS, RESULTS
 from swift_hydra.bench.published import published_means, published_per_set, read_published
 from swift_hydra.bench.records import as_line, load_records
 from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
+from swift_hydra.bench.side_by_side import columns_of, leads_table, means_table
 from swift_hydra.settings import InputError
 
 
@@ -80,11 +80,12 @@ def test_a_column_has_the_seeds_that_most_have_and_marks_the_others():
     records = [r | {"protocol": "weak-5"} for r in (*two, *one)]
     records += [r | {"protocol": "weak-10"} for r in two if r["seed"] == 0 or "/" in r["method"]]
     methods = ["full/rl", "CatBoost", "kNN", "DevNet"]
-    text = labels_table(records, methods)
+    columns = columns_of(records, methods)
+    text = means_table(records, methods, columns)
     assert "*weak-5*, seeds 0 to 1 | *weak-10*, seed 0" in text[0]
     assert text[2].startswith("| **Swift Hydra** (`full`) | **.83") and "†" not in text[2]
     assert ["†" in line for line in text[3:]] == [False, False, True]
-    lead = leads_table(records, methods)[2]
+    lead = leads_table(columns)[2]
     assert lead.startswith("| *weak-5*, seeds 0 to 1 | 8 | CatBoost | +0.10")
 
 

@@ -1,4 +1,4 @@
-"""How methods do by how much is known, and the student beside its detector: as Markdown tables."""
+"""Protocols side by side, and the student beside its detector: as Markdown tables."""
 
 from swift_hydra.bench.comparison import (
     SWIFT_HYDRA,
@@ -21,10 +21,19 @@ FIRST_SEED = {0}  # of what was measured on one seed
 STUDENT = f"{SWIFT_HYDRA}/fast"
 
 
-def _columns(records, methods):
-    """{protocol: :class:`Scores` on the seeds 0, 1, ... that most methods of seed 0 have}."""
+def columns_of(records, methods, protocols=BY_LABELS):
+    """The protocols that Swift Hydra has records of, side by side.
+
+    Args:
+        records: dicts.
+        methods: those that are compared.
+        protocols: names, in the order of the columns.
+
+    Returns:
+        {protocol: :class:`Scores` on the seeds 0, 1, ... that most methods of seed 0 have}.
+    """
     columns = {}
-    for name in BY_LABELS:
+    for name in protocols:
         first = Scores(records, name, FIRST_SEED, methods)
         if SWIFT_HYDRA not in first.complete:
             continue
@@ -40,19 +49,19 @@ def _columns(records, methods):
     return columns
 
 
-def labels_table(records, methods):
-    """AUC-ROC (AUC-PR) of every method where few, some or no anomalies are known.
+def means_table(records, methods, columns):
+    """AUC-ROC (AUC-PR) of every method, the protocols side by side.
 
     Args:
         records: dicts.
         methods: those that are shown.
+        columns: of :func:`columns_of` for the same two.
 
     Returns:
-        Markdown lines: a column for each of ``BY_LABELS`` that Swift Hydra has. The cell of a
-        method that has fewer seeds than the column, from seed 0 on, is marked with a dagger. What
-        has scores without all sets of seed 0 is named below the table.
+        Markdown lines. The cell of a method that has fewer seeds than its column, from seed 0 on,
+        is marked with a dagger. What has scores without all sets of seed 0 is named below the
+        table.
     """
-    columns = _columns(records, methods)
     if not columns:
         return ["No record of it yet."]
     means = {
@@ -82,9 +91,9 @@ def labels_table(records, methods):
     return lines
 
 
-def tables_without_copies(records, methods):
+def tables_without_copies(columns):
     """:func:`comparison.without_copies` of every column whose records have it, Markdown lines."""
-    return [line for s in _columns(records, methods).values() for line in without_copies(s)]
+    return [line for scores in columns.values() for line in without_copies(scores)]
 
 
 def _beginnings(seeds):
@@ -98,12 +107,11 @@ def _seeds(scores):
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
 
-def leads_table(records, methods):
-    """Swift Hydra against the best peer of every column of :func:`labels_table`.
+def leads_table(columns):
+    """Swift Hydra against the best peer of every column.
 
     Args:
-        records: dicts.
-        methods: those that are compared.
+        columns: of :func:`columns_of`.
 
     Returns:
         Markdown lines: for AUC-ROC and AUC-PR the peer with the best mean, the lead over it with
@@ -114,7 +122,7 @@ def leads_table(records, methods):
     heads = ("lead", "95 %", "one set left out", "p (Holm)", "behind, p < .05")
     heads = ("sets", "best peer, AUC-ROC", *heads, "best peer, AUC-PR", *heads)
     lines = [row_of("protocol", *heads), rule_of(len(heads))]
-    for name, scores in _columns(records, methods).items():
+    for name, scores in columns.items():
         peers = [m for m in scores.complete if "/" not in m]
         if not peers:
             continue

@@ -18,9 +18,7 @@ the paper's loop.
 import copy
 import importlib
 import math
-import re
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -33,22 +31,23 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-from swift_hydra.cleaning.leave_out import FreshScores
-from swift_hydra.cleaning.suspects import LOOKS, in_doubt
+from swift_hydra import runner
 from swift_hydra.data.columns import ColumnSettings
-from swift_hydra.data.frames import frame_names
-from swift_hydra.data.reading import composed
+from swift_hydra.data.frames import name_of_labels
 from swift_hydra.data.rows import TrainingRows
-from swift_hydra.data.table import listed
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.detection.pvalue import weight_of_unlike
 from swift_hydra.distillation.student import Student
-from swift_hydra.estimator import KIND, Basis, TableDetector, check_contamination
-from swift_hydra.exported import SUFFIX, Exported, onnx_bytes, require_onnx, write_onnx
-from swift_hydra.files import load_checkpoint
-from swift_hydra.flags import RunOptions, refuse_idle
+from swift_hydra.estimator import Basis, TableDetector, check_contamination
+from swift_hydra.exported import SUFFIX, Exported, require_onnx, write_onnx
+from swift_hydra.flags import (
+    RunOptions,
+    check_options_and_experts,
+    refuse_before_the_work,
+    refuse_idle,
+)
 from swift_hydra.generation.controls import (
     COPIED,
     DRAWN,
@@ -56,45 +55,36 @@ from swift_hydra.generation.controls import (
     N_CANDIDATES,
     PROPOSERS,
     draw_filtered,
-    require_package,
 )
 from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.refresh import detector_loss, refresh
 from swift_hydra.generation.reward import Coverage
 from swift_hydra.geometry import effective_rank
 from swift_hydra.journal import Journal, Progress
-from swift_hydra.model import EXPERTS, choose_n_experts
+from swift_hydra.model import choose_n_experts
 from swift_hydra.modes import own_modes
 from swift_hydra.pretrain import (
     PretrainSettings,
     Recipe,
     known_rows,
     pretrain,
-    reuse_or_pretrain,
 )
-from swift_hydra.run import report as run_report
 from swift_hydra.run import score_file
 from swift_hydra.run.figures import require_matplotlib
 from swift_hydra.run.folder import RunFolder
-from swift_hydra.run.record import write_tensorboard
-from swift_hydra.run.resume import PACE, Store, finished_run, remove_own
-from swift_hydra.scan.backends import check_backend, choose_backend
+from swift_hydra.run.resume import PACE
+from swift_hydra.scan.backends import check_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
-    DEBUG,
     InputError,
     check_choice,
-    check_options,
     check_settings,
     first_line,
-    flag_values,
-    one_line,
     parse_config,
-    printable,
     resolve_device,
     run_main,
     setting,
-    want_of_memory,
+    tell,
 )
 from swift_hydra.snapshot import in_own_numbers
 from swift_hydra.training.seeds import streams
@@ -107,30 +97,11 @@ if __name__ == "SwiftHydra":
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
-MOST_EXPERTS = 1000
 # DIFF(paper): there, all accepted rows are data of the next episode's reward. Here the reward knows
 # the table alone, and selection keeps new rows away from the latest of them: it bounds the kernel.
 LATEST = 256
 FEWEST = 400
 MOST = 1000  # generated rows where their number is not given
-# What the settings that are dicts may hold: bounds of numbers, choices, or a set to choose of.
-FLAG = [True, False]
-OPTIONS = {
-    "cleaning_settings": {"looks": set(LOOKS)},
-    "policy_settings": {
-        "n_steps": (1, 100, True),
-        "anomaly_share": (0, 1, False),
-        "quantile": (0, 1, False),
-        "diversity": (0, 1e6, False),
-        "penalty": (0, 1e6, False),
-        **dict.fromkeys(("coverage", "deception", "warm_up"), FLAG),
-    },
-    "mixture_settings": {
-        "block": list(EXPERTS),
-        "dropout": (0, 0.99, False),
-        **dict.fromkeys(("n_tokens", "d_model", "d_state", "d_head"), (1, 4096, True)),
-    },
-}
 
 
 # --- the class ------------------------------------------------------------------------------------
@@ -288,8 +259,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.check_settings()
         before = vars(self).copy()
         try:
-            rows = X if isinstance(X, TrainingRows) else self._read(X, y)
-            self.label_name_ = self._name_of_labels(y, rows.columns)
+            rows = X if isinstance(X, TrainingRows) else TrainingRows.read(X, y, self)
+            self.label_name_ = name_of_labels(y, rows.columns.own_names or ())
             with own_modes():
                 self._fit(rows, pretrained, journal or Journal(self.progress))
             return self._set_threshold()
@@ -298,36 +269,17 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             vars(self).update(before)
             raise
 
-    @staticmethod
-    def _name_of_labels(y, columns):
-        """Name of the labels' column, which a frame to score may still have; or None."""
-        names = frame_names(y) or [getattr(y, "name", None) or None]
-        names = [composed(name) if isinstance(name, str) else name for name in names]
-        if len(names) != 1 or names[0] is None:
-            return None
-        own = columns.own_names or ()
-        if not isinstance(names[0], str):  # a number: it counts columns, of X as well perhaps
-            return None if str(names[0]) in own else str(names[0])
-        if names[0] in own:
-            warnings.warn(
-                f"X: column {names[0]!r} has the name of the labels and is learned from: leave it "
-                "out of X if it tells them",
-                UserWarning,
-                stacklevel=3,  # where fit was called
-            )
-        return names[0]
-
     def _fit(self, rows, pretrained, journal):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
-        _refuse_before_the_work(self, rows.y)
+        refuse_before_the_work(self, rows.y)
         own = in_own_numbers(self)
         self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
             known = known_rows(rows, seed, own)
         Z, labels = known.Z, known.y
-        if pretrained is None:
+        if pretrained is None and self.generator not in ("none", *COPIED):
             with journal.stage("pretrain"):
                 pretrained = pretrain(Z, labels, seed, own, journal)
         with journal.stage("episodes"):
@@ -364,43 +316,25 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         if self.generator == "none" or n_rows >= (self.n_synthetic or 0):
             return
         more = "" if self.generator in DRAWN else ": more n_episodes try more"
-        warnings.warn(
+        tell(
             f"n_synthetic={self.n_synthetic}: only {n_rows} of the candidates passed the filter"
             f"{more}",
-            UserWarning,
-            stacklevel=4,
         )
 
-    def _trusted(self, y):
-        """Are all rows without a known anomaly, by labels (n,), to be taken for normal?"""
-        trusted = not in_doubt(y, self.trust_normals).any()
+    def _say_what_trust_does(self, y):
+        """Warn where no row has a label (n,) that could be trusted."""
         if self.trust_normals and (y == -1).all():
-            warnings.warn(
+            tell(
                 "trust_normals takes rows labelled 0 for normal, and no row has a label: label "
                 "them 0 (y = zeros) to have them trusted",
-                stacklevel=5,
             )
-        return trusted
 
     def _keep_scores(self, rows, known, fitted):
         """Scores of all training rows; those that were set aside are fresh to the detector."""
         self.kept_ = known.kept
-        left_out = np.empty(len(rows.y))
-        left_out[known.kept] = fitted.scores
-        fresh = left_out.copy()
-        fresh[known.kept] = fitted.fresh
-        sample = fitted.sample._replace(row=np.flatnonzero(known.kept)[fitted.sample.row])
-        if not known.kept.all():
-            aside = fitted.detector.score(rows.Z[~known.kept])
-            left_out[~known.kept] = fresh[~known.kept] = aside
-            # They belong to what p-values compare with: they may well be normal, and alarms shall
-            # be no more frequent than was said.
-            more = FreshScores.plain(aside, np.ones(len(aside)))
-            more = more._replace(row=np.flatnonzero(~known.kept))
-            sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
-        self.basis_ = Basis(left_out, fresh, *sample)
-        n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
-        n_anomalies = int((rows.y == 1).sum()) + known.share * n_doubtful
+        aside = fitted.detector.score(rows.Z[~known.kept])
+        self.basis_ = Basis.of(known.kept, fitted, aside)
+        n_anomalies = known.n_known + known.share * known.n_doubtful
         self.estimated_contamination_ = n_anomalies / len(rows.y)
 
     def _train_student(self, rows, generated, journal):
@@ -410,18 +344,14 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.student_ = Student.fit(*given, self, journal)
         if not self.student_stands_in:
             agreement = self.student_.agreement
-            warnings.warn(
+            tell(
                 "fast: the small mixture does not follow its detector (rank correlation "
                 f"{agreement['rank_correlation']:.2f}, disagreement on "
                 f"{agreement['disagreement']:.0%} of the training rows): the detector scores in "
                 "its place; verify=0 (--verify 0) insists on the mixture",
-                stacklevel=4,
             )
         shift, doubt = self.student_.beside(rows.Z, scores)
         self.basis_ = self.basis_._replace(shift=shift, doubt=doubt)
-
-    def _read(self, X, y):
-        return TrainingRows.read(X, y, self)
 
     def check_settings(self):
         """Refuse unknown option values before any work. Raises :class:`settings.InputError`."""
@@ -429,15 +359,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         check_contamination(self.contamination)
         if not (self.progress is None or callable(self.progress)):
             raise InputError(f"progress={self.progress!r} is not usable: give a function, or None")
-        for name, rules in OPTIONS.items():
-            check_options(name, getattr(self, name), rules)
-        auto = self.n_experts == "auto"
-        number = re.fullmatch("[0-9]{1,9}", str(self.n_experts))
-        if not auto and not (number and 1 <= int(number[0]) <= MOST_EXPERTS):
-            raise InputError(
-                f"n_experts={self.n_experts!r} is not usable: give 'auto' or an integer from 1 to "
-                f"{MOST_EXPERTS}"
-            )
+        check_options_and_experts(self)
         check_backend(self.mamba, resolve_device(self.device))
 
     def export(self, path):
@@ -447,9 +369,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         file in a checkpoint's place. Needs the packages onnx and onnxruntime.
 
         Raises:
-            InputError: without a student, where it does not follow its detector and ``verify`` is
-                not 0, without the packages, or where it cannot be written.
+            InputError: before a fit, without a student, where it does not follow its detector and
+                ``verify`` is not 0, without the packages, or where it cannot be written.
         """
+        self._ready()
         write_onnx(self, path)
 
     def _detector_settings(self, **others):
@@ -459,11 +382,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
     def _settings_to_fit(self, rows, known):
         """Of a detector that is to be fitted, by what its rows are taken for."""
-        n_doubtful = int(in_doubt(rows.y, self.trust_normals).sum())
-        n_known = int((rows.y == 1).sum())
-        weight = weight_of_unlike(float(self.unlike_weight), known.share, n_doubtful, n_known)
-        trusted = self._trusted(rows.y)
-        return self._detector_settings(trust_normals=trusted, unlike_weight=weight)
+        counts = (known.share, known.n_doubtful, known.n_known)
+        weight = weight_of_unlike(float(self.unlike_weight), *counts)
+        self._say_what_trust_does(rows.y)
+        return self._detector_settings(trust_normals=not known.n_doubtful, unlike_weight=weight)
 
     def detector_from(self, saved):
         """The detector of a checkpoint's part ``detector``, on the CPU."""
@@ -478,25 +400,6 @@ class Generated(NamedTuple):
 
     rows: torch.Tensor  # (m, d) standardised
     log: list  # one dict per episode, plain numbers
-
-
-def _refuse_before_the_work(detector, y):
-    """Refuse a generator without its package, and, where labels y (n,) mark no anomaly, settings
-    that then have nothing to learn from.
-    """
-    if (np.asarray(y) == 1).any():
-        require_package(detector.generator)
-        return
-    if detector.generator in COPIED:
-        raise InputError(
-            f"generator={detector.generator!r} copies known anomalies, but y marks none: give "
-            "another one"
-        )
-    if detector.preset == "paper" and detector.generator == "none":
-        raise InputError(
-            "generator='none' and y marks no anomaly: the mixture has nothing to learn: give "
-            "another generator, or preset='full'"
-        )
 
 
 def generate(Z, y, networks, seed, settings, journal=None):
@@ -521,18 +424,8 @@ def generate(Z, y, networks, seed, settings, journal=None):
     settings = in_own_numbers(settings)
     kind = settings.generator
     check_choice("generator", kind, GENERATORS)
-    saved = journal.saved("episodes")
     if kind == "none":
         return Generated(Z[:0], [])
-    if saved is not None:
-        with journal.taking_up():
-            accepted = saved["accepted"]
-            if accepted.shape[1:] != Z.shape[1:] or not accepted.isfinite().all():
-                raise ValueError("the generated rows are not finite or not of this table")
-            if len(accepted) != (saved["log"][-1]["accepted"] if saved["log"] else 0):
-                raise ValueError("the generated rows are not as many as the log says")
-            if saved["finished"]:
-                return _finish(accepted, saved["log"], journal)
     # DIFF(paper): there, the best l of every episode until both classes are equally many.
     balance = len(y) - 2 * int((y == 1).sum())
     wanted = settings.n_synthetic or int(np.clip(balance, FEWEST, MOST))
@@ -596,8 +489,13 @@ def run_episodes(episodes, environment, proposer, generator, journal):
     saved = journal.saved("episodes")
     if saved is not None:
         with journal.taking_up():
-            accepted = saved["accepted"]
-            log = list(saved["log"])
+            accepted, log = saved["accepted"], list(saved["log"])
+            if accepted.shape[1:] != environment.X.shape[1:] or not accepted.isfinite().all():
+                raise ValueError("the generated rows are not finite or not of this table")
+            if len(accepted) != (log[-1]["accepted"] if log else 0):
+                raise ValueError("the generated rows are not as many as the log says")
+            if saved["finished"]:
+                return accepted, log
             environment.go_on(saved)
             proposer.go_on(saved["agent"])
             generator.set_state(saved["generator"])
@@ -673,179 +571,18 @@ def main(argv=None, pace=PACE):
         flag = "--eval-only" if options.eval_only else "--plot"
         raise InputError(f"{flag} needs labels to compare with: leave it out, or name their column")
     if options.eval_only:
-        _evaluate(options.eval_only, rows, which)
+        runner.evaluate(options.eval_only, rows, which, SwiftHydra)
         return
-    _refuse_before_the_work(detector, rows.train.y)
+    refuse_before_the_work(detector, rows.train.y)
     place = (options.out, rows.data.name, which.protocol_name, which.seed)
     run = RunFolder(*place, table=rows.data.path)
     with run.locked() as folder, few_threads(rows.train.Z.size):
-        _run(folder, rows, detector, which, options, Work(progress, pace))
+        runner.run(folder, rows, detector, which, options, runner.Work(progress, pace))
 
 
 def _load(path):
     """A checkpoint, or what :meth:`SwiftHydra.export` wrote."""
     return (Exported if str(path).lower().endswith(SUFFIX) else SwiftHydra).load(path)
-
-
-def _evaluate(path, rows, which):
-    """Print the result of a checkpoint on the test rows of the split it was trained on."""
-    saved = load_checkpoint(path, KIND)
-    detector = SwiftHydra.from_checkpoint(saved, path)
-    if saved.get("fingerprint") != rows.train.fingerprint:
-        others = _other_columns(detector, rows)
-        if others:
-            raise InputError(f"{path}: was trained with {others}: give the same flags")
-        if saved.get("fingerprint") is None:
-            raise InputError(
-                f"{path}: was written by save(), which does not say what it was trained on: score "
-                "rows with it, python SwiftHydra.py score"
-            )
-        raise InputError(
-            f"{path}: was trained on other rows than {rows.data.name}, {which.protocol_name}, seed "
-            f"{which.seed}: give the dataset, protocol and seed it was trained on"
-        )
-    print(run_report.result_line(rows.y_test, detector.score_prepared(rows.X_test)))
-
-
-def _other_columns(detector, rows):
-    """What of the columns a checkpoint's detector was told otherwise than these rows, in words."""
-    given = [getattr(rows.data.settings, field.name) for field in fields(ColumnSettings)]
-    pairs = zip(fields(ColumnSettings), given, strict=True)
-    told = [(f.name, detector.settings_.get(f.name, value), value) for f, value in pairs]
-    own, here = detector.columns_, rows.train.columns
-    read, now = (columns.preparation.reading or {} for columns in (own, here))
-    told += [(name, value, now.get(name, value)) for name, value in read.items()]
-    words = [f"{name}={value!r}, not {new!r}" for name, value, new in told if value != new]
-    left = [name for name in own.names if name not in here.names]
-    more = [name for name in here.names if name not in own.names]
-    words += [f"the column {listed(map(repr, left))}"] * bool(left)
-    words += [f"no column {listed(map(repr, more))}"] * bool(more)
-    return "; ".join(words)
-
-
-class Work(NamedTuple):
-    """How a run shows and keeps what it does."""
-
-    progress: Progress
-    pace: tuple
-
-
-def _run(folder, rows, detector, which, options, work):
-    """Train, score the test rows, write the run's files and print the result line."""
-    say = work.progress.say
-    settings = {
-        "seed": which.seed,
-        "columns_fingerprint": rows.train.columns.mark,
-        **flag_values(detector),
-    }
-    path = folder.path / "resume.pt"
-    fingerprint = rows.train.fingerprint
-    if options.resume:
-        finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
-        if finished is not None:
-            lost = _add_what_is_asked(folder, rows, finished, options)
-            say(f"nothing is left to do: {folder.path} is done")
-            remove_own(path, fingerprint, settings)
-            if rows.split is None:
-                print(printable(folder.path / "scores.csv"))
-            else:
-                print(run_report.result_line(finished.y_test, finished.score))
-            _refuse_lost(folder, lost)
-            return
-    store = Store(path, fingerprint, settings, options.resume, say, work.pace)
-    journal = Journal(work.progress, store)
-    device = resolve_device(detector.device)
-    backend = choose_backend(detector.mamba, device)
-    config = flag_values(which, detector, options)
-    shown = config | {"device": device, "mamba": backend}
-    say(" ".join(f"{name}={value}" for name, value in shown.items() if value is not None))
-    report = run_report.report_of_start(rows, which, config, store.resumed_after)
-    try:
-        with journal.stage("pretrain"):
-            pretrained = reuse_or_pretrain(
-                folder, rows.train, which.seed, detector, options, journal, work.pace
-            )
-        detector.fit(rows.train, pretrained=pretrained, journal=journal)
-        if rows.split is not None:  # a frame that is scored may have it still
-            detector.label_name_ = rows.data.label
-        with journal.stage("score"):
-            score = detector.score_prepared(rows.X_test) if rows.split else np.empty(0)
-    except InputError:  # a file's, and said
-        raise
-    except Exception as error:
-        reason = _reason(error)
-        folder.write_results(report | {"failed": one_line(reason)}, [], None, None)
-        store.clear()
-        raise InputError(
-            f"{rows.data.name}: the run failed and was recorded as failed: {reason}: {DEBUG} shows "
-            "where"
-        ) from error
-    report |= run_report.report_of_end(detector, rows, score, device, backend, journal.seconds)
-    lost = _write(folder, rows, detector, score, journal.log, report, options)
-    store.clear()
-    run_report.say_what_was_done(folder, detector, options, say)
-    if rows.split is None:
-        print(printable(run_report.ranking_line(detector, folder.path)))
-    else:
-        print(run_report.result_line(rows.y_test, score))
-    _refuse_lost(folder, lost)
-
-
-def _refuse_lost(folder, lost):
-    """Said last: the fit is on disk, and only its figures are to be mended."""
-    if lost is not None:
-        raise InputError(
-            f"{folder.path}: the results are written, but not what --plot or --export adds "
-            f"({_reason(lost)}): --resume tries it again, {DEBUG} shows where it failed"
-        ) from lost
-
-
-def _reason(error):
-    """What a report says of an error: its own words where these name the cause."""
-    named = isinstance(error, (FloatingPointError, InputError))
-    return want_of_memory(error) or (str(error) if named else f"{type(error).__name__}: {error}")
-
-
-def _add_what_is_asked(folder, rows, finished, options):
-    """Figures and the exported student of a run that is done without them, by its checkpoint.
-
-    Returns what kept them from it, or None.
-    """
-    wanted = {"report.html": options.plot, "student.onnx": options.export}
-    if any(asked and not (folder.path / name).exists() for name, asked in wanted.items()):
-        path = folder.path / "checkpoint.pt"
-        detector = SwiftHydra.from_checkpoint(finished.checkpoint, path)
-        about = (detector, rows, finished.score, finished.log, finished.report)
-        figures, lost = _extras(*about, options)
-        folder.add(figures)
-        return lost
-    return None
-
-
-def _extras(detector, rows, score, log, report, options):
-    """{file name: bytes} of what only some runs have, and what kept them from it or None."""
-    made, lost = {}, None
-    wanted = [
-        (options.plot, lambda: run_report.figures_of(detector, rows, score, log, report)),
-        (options.export, lambda: {"student.onnx": onnx_bytes(detector)}),
-    ]
-    for asked, make in wanted:
-        try:
-            made |= make() if asked else {}
-        except Exception as error:
-            lost = lost or error
-    return made, lost
-
-
-def _write(folder, rows, detector, score, log, report, options):
-    """All files of a run that did not fail; returns what kept some optional ones from it."""
-    figures, lost = _extras(detector, rows, score, log, report, options)
-    checkpoint = detector.checkpoint(rows.train.fingerprint)
-    if rows.split is None:
-        figures["scores.csv"] = run_report.ranking(detector)
-    folder.write_results(report, log, run_report.arrays_of(rows, score), checkpoint, figures)
-    write_tensorboard(folder.path / "tensorboard", log)
-    return lost
 
 
 if __name__ == "__main__":

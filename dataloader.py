@@ -12,7 +12,6 @@ key, the value found and what to do about it.
 
 import csv
 import itertools
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +33,7 @@ from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
-from swift_hydra.data.suspicious import notes
+from swift_hydra.data.suspicious import notes, tell_tales
 from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
 from swift_hydra.settings import (
     GIVEN,
@@ -48,6 +47,7 @@ from swift_hydra.settings import (
     refuse_idle,
     run_main,
     setting,
+    tell,
 )
 
 DEFAULT_DATASET = "47_yeast"
@@ -314,11 +314,12 @@ def load_dataset(
     checks = [
         lambda: CellParser.refuse(path, problems),
         lambda: preparation.fit(table).transform(table),
-        lambda: _labels_of(path, y, label, settings, lines, reading),
+        lambda: _labels_of(path, y, label, settings, lines, reading, label_column is None),
     ]
     _, X, labels = _all_or_every_problem(checks, path)
-    for note in [*notes(table, asked=reading.missing is not None), *preparation.notes()]:
-        warnings.warn(f"{path.name}: {note}", stacklevel=2)
+    said = [*notes(table, asked=reading.missing is not None), *preparation.notes()]
+    for note in (*said, *tell_tales(table, labels.y)):
+        tell(f"{path.name}: {note}")
     if not table.texts and np.isfinite(table.X).all():
         table = replace(table, X=X)  # one copy where one will do
     named = bool(table.columns) and table.named
@@ -343,13 +344,22 @@ def _names_of(drop_columns):
         ) from None
 
 
-def _labels_of(path, y, label, settings, lines, reading):
-    """:class:`data.labels.Labels` of a file; all -1 where it has none."""
+def _labels_of(path, y, label, settings, lines, reading, by_default):
+    """:class:`data.labels.Labels` of a file; all -1 where it has none.
+
+    Args:
+        by_default: nobody named the column.
+    """
     if label == NO_LABEL:
         return Labels(y.astype(np.int64), np.array([0, 1]))
     where = path if label == "y" else f"{path}: column {label!r}"
     how = settings.anomaly_label, settings.majority_anomalies
-    return read_labels(y, where, 2, *how, lines, reading.label_gaps())
+    try:
+        return read_labels(y, where, 2, *how, lines, reading.label_gaps())
+    except InputError as error:
+        if by_default and path.suffix.lower() != ".npz":  # the last column
+            raise InputError(f"{error}, or name another column with --label-column") from None
+        raise
 
 
 def stem_of(path):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swift_hydra.cleaning.suspects import set_aside
+from swift_hydra.cleaning.suspects import in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
@@ -221,6 +221,8 @@ class Known(NamedTuple):
 
     kept: np.ndarray  # (n,) bool, False for the rows that are set aside
     share: float  # of the rows that might hide anomalies, estimated to be some
+    n_doubtful: int  # how many these are
+    n_known: int  # known anomalies
     Z: torch.Tensor  # (n', d) the kept rows, standardised
     y: torch.Tensor  # (n',) int64, 1 for the known anomalies; maybe none
 
@@ -236,7 +238,9 @@ def known_rows(rows, seed, settings):
     options = settings.cleaning_settings or {}
     kept, share = set_aside(rows.Z, rows.y, seed, settings.trust_normals, **options)
     y = (rows.y[kept] == 1).astype(np.int64)
-    return Known(kept, share, torch.from_numpy(rows.Z[kept]), torch.from_numpy(y))
+    n_doubtful = int(in_doubt(rows.y, settings.trust_normals).sum())
+    counts = (n_doubtful, int((rows.y == 1).sum()))
+    return Known(kept, share, *counts, torch.from_numpy(rows.Z[kept]), torch.from_numpy(y))
 
 
 def stand_ins(Z, seed):

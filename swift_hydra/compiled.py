@@ -15,10 +15,13 @@ import numpy as np
 
 try:
     from llvmlite import ir
-    from numba import njit, types
+    from numba import config, njit, types
     from numba.extending import intrinsic
-except ImportError:  # plain NumPy, SciPy and PyTorch run
-    njit = None
+
+    if config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1
+        njit = None
+except ImportError:
+    njit = None  # plain NumPy, SciPy and PyTorch run
 
 SMALL = 2**21  # operations below which one thread is faster than two
 LANE = 16  # most distances whose smallest is looked at before any of them
@@ -26,7 +29,7 @@ MORE = 8  # neighbours that are computed exactly beyond those that are asked for
 
 
 def available():
-    """True where numba is installed."""
+    """True where numba is installed and may compile."""
     return njit is not None
 
 

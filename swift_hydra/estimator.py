@@ -3,10 +3,10 @@
 :class:`TableDetector` has scikit-learn's conventions. What trains stands in SwiftHydra.py.
 """
 
+import contextlib
 import copy
 import math
 import os
-import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
-from swift_hydra.settings import InputError, advised, check_range, check_settings
+from swift_hydra.settings import InputError, advised, check_range, check_settings, tell
 from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
@@ -44,12 +44,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread)
 
 
+@contextlib.contextmanager
+def settled():
+    """Around what reads new rows: how columns are read was settled in the fit, errors say so."""
+    try:
+        yield
+    except InputError as error:
+        words = "settled in the fit: mend these rows, or fit again"
+        raise InputError(advised(error, (), words)) from error
+
+
 def check_contamination(value):
     """Refuse what is neither "auto" nor a share from 0 to .99."""
-    if value != "auto":
-        if isinstance(value, str):
-            raise InputError(f"contamination={value!r} is not usable: give 'auto' or a share")
+    if isinstance(value, str) and value == "auto":
+        return
+    try:
         check_range("contamination", value, 0, 0.99, whole=False)
+    except InputError as error:
+        raise InputError(f"{error}, or 'auto'") from None
 
 
 class NotFitted(InputError, NotFittedError):
@@ -91,6 +103,29 @@ class Basis(NamedTuple):
     normal: np.ndarray  # (m,)
     shift: np.ndarray | None = None  # (n,) of the student, see Student.beside
     doubt: np.ndarray | None = None  # (n,) its doubt
+
+    @classmethod
+    def of(cls, kept, fitted, aside):
+        """Of n training rows, of which ``kept`` (n,) bool were learned from.
+
+        Args:
+            kept: (n,) bool.
+            fitted: what a detector's ``fit`` returned, with scores of the kept rows.
+            aside: scores of the others.
+        """
+        left_out = np.empty(len(kept))
+        left_out[kept] = fitted.scores
+        fresh = left_out.copy()
+        fresh[kept] = fitted.fresh
+        sample = fitted.sample._replace(row=np.flatnonzero(kept)[fitted.sample.row])
+        if len(aside):
+            left_out[~kept] = fresh[~kept] = aside
+            # They belong to what p-values compare with: they may well be normal, and alarms shall
+            # be no more frequent than was said.
+            more = FreshScores.plain(aside, np.ones(len(aside)))
+            more = more._replace(row=np.flatnonzero(~kept))
+            sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
+        return cls(left_out, fresh, *sample)
 
 
 class TableDetector(BaseEstimator):
@@ -177,7 +212,12 @@ class TableDetector(BaseEstimator):
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""
-        return map(self.columns_.prepare, self._parts(table, chunk_rows))
+        return map(self._prepare, self._parts(table, chunk_rows))
+
+    def _prepare(self, part):
+        """Prepared rows (n, d') of a part of a table."""
+        with settled():
+            return self.columns_.prepare(part)
 
     def _parts(self, table, chunk_rows=None):
         """The table, chunk by chunk; of an empty one, itself."""
@@ -203,11 +243,9 @@ class TableDetector(BaseEstimator):
         if self.verify is not None:
             check_range("verify", self.verify, 0, 1, whole=False)
         if self.basis_ is None:
-            warnings.warn(
+            tell(
                 f"verify={self.verify}: threshold, flags and p-values are still those of "
                 f"verify={self.settings_['verify']}, as the checkpoint is an older one: fit again",
-                UserWarning,
-                stacklevel=4,
             )
             return
         self._set_scores()
@@ -234,11 +272,8 @@ class TableDetector(BaseEstimator):
         self._ready()
         dates = self.settings_["dates"]
         dated = self.columns_.preparation.dated
-        try:
+        with settled():
             table = as_table(self._in_order(X), self.columns_.texts, dates=dates, dated=dated)
-        except InputError as error:
-            words = "settled in the fit: mend these rows, or fit again"
-            raise InputError(advised(error, (), words)) from error
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "
@@ -256,11 +291,9 @@ class TableDetector(BaseEstimator):
             made_up = (self.columns_.names, [str(j) for j in range(self.n_features_in_)])
             names = next((some for some in made_up if set(here) == set(some)), None)
             if names == made_up[1] and here != names:
-                warnings.warn(
+                tell(
                     "X: its columns are numbered in another order than 0, 1, 2, ...: they were "
                     "taken by these numbers, as columns of the array that was learned from",
-                    UserWarning,
-                    stacklevel=4,  # where the score was asked for
                 )
         if names is None or here == names:
             return X
@@ -347,10 +380,10 @@ class TableDetector(BaseEstimator):
         gaps = sum(map(self.columns_.gaps, self._parts(table)))
         empty = self.columns_.emptied(gaps, len(table))
         if empty:
-            warnings.warn(f"X: {empty}", UserWarning, stacklevel=2)
+            tell(f"X: {empty}")
         scores, outside = [], np.zeros(self.n_features_in_, dtype=np.int64)
         for part in self._parts(table):
-            rows = self.columns_.prepare(part)
+            rows = self._prepare(part)
             scores.append(self.score_prepared(rows))
             outside += self.columns_.outside(part, rows).sum(0)
         above = np.concatenate(scores) > self.threshold_
@@ -358,7 +391,7 @@ class TableDetector(BaseEstimator):
         words += [self._far_outside(outside, len(above))]
         if any(words):
             words = "; ".join(filter(None, words))
-            warnings.warn(f"X: {words}", UserWarning, stacklevel=2)
+            tell(f"X: {words}")
         return self.classes_[above.astype(np.int64)]
 
     def unlike_training(self, n_above, n_rows):
@@ -411,8 +444,13 @@ class TableDetector(BaseEstimator):
         try:
             scores = np.asarray(scores, dtype=np.float64)
         except (TypeError, ValueError):
-            scores = np.array(np.nan)
-        if scores.ndim != 1 or not np.isfinite(scores).all():
+            scores = np.array([np.nan])
+        if scores.ndim != 1:
+            raise InputError(
+                f"scores: an array of shape {scores.shape}: give a list of scores, as "
+                "decision_function returns them"
+            )
+        if not np.isfinite(scores).all():
             raise InputError("scores: not all are finite numbers: give those of decision_function")
         m = len(self.normal_scores_)
         as_high = m - np.searchsorted(self.normal_scores_, scores - self._rounding(), side="left")
@@ -474,16 +512,16 @@ class TableDetector(BaseEstimator):
         return self
 
     def _set_threshold(self, **settings):
-        for name, value in settings.items():
-            setattr(self, name, value)
-        self.settings_ = self.settings_ | plain(settings)
-        if self.settings_["false_alarms"] is not None:
-            self.threshold_ = self._threshold_of_false_alarms(self.settings_["false_alarms"])
+        """With new settings; all or, where the warning is made an error, nothing of it."""
+        now = self.settings_ | plain(settings)
+        if now["false_alarms"] is not None:
+            threshold = self._threshold_of_false_alarms(now["false_alarms"])
         else:
-            share = self.settings_["contamination"]
+            share = now["contamination"]
             share = self.estimated_contamination_ if share == "auto" else share
-            self.threshold_ = threshold_of(self.expected_scores_, share, self._rounding())
-        self.labels_ = (self.fresh_scores_ > self.threshold_).astype(np.int64)
+            threshold = threshold_of(self.expected_scores_, share, self._rounding())
+        labels = (self.fresh_scores_ > threshold).astype(np.int64)
+        vars(self).update(settings, settings_=now, threshold_=threshold, labels_=labels)
         return self
 
     def _threshold_of_false_alarms(self, share):
@@ -495,11 +533,9 @@ class TableDetector(BaseEstimator):
         if share > 0:
             digits = 10 ** (1 - math.floor(math.log10(1 / (m + 1))))
             least = math.ceil(digits / (m + 1)) / digits  # up, or it would not be enough
-            warnings.warn(
+            tell(
                 f"false_alarms={share:g}: {m} normal rows cannot tell so rare an alarm, and no row "
                 f"is ever flagged: give {least:g} or more (--false-alarms, false_alarms)",
-                UserWarning,
-                stacklevel=4,
             )
         return np.inf
 

@@ -171,6 +171,8 @@ def _not_written(path, error):
 def real_place(path):
     """What a link points to; an open pipe such as /dev/stdout has no name and stays as it is."""
     real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise InputError(f"{path}: is a link that leads to itself: remove it")
     return Path(path) if os.path.exists(path) and not real.exists() else real
 
 

@@ -3,12 +3,37 @@
 A flag that nothing looks at is a mistake of whoever gave it: it is refused before the work.
 """
 
+import re
 from dataclasses import dataclass
 
-from swift_hydra import settings
-from swift_hydra.pretrain import OutputOptions
-from swift_hydra.settings import GIVEN, InputError, Place, setting
+import numpy as np
 
+from swift_hydra import settings
+from swift_hydra.cleaning.suspects import LOOKS
+from swift_hydra.generation.controls import COPIED, require_package
+from swift_hydra.model import EXPERTS
+from swift_hydra.pretrain import OutputOptions
+from swift_hydra.settings import GIVEN, InputError, Place, check_options, setting
+
+MOST_EXPERTS = 1000
+# What the settings that are dicts may hold: bounds of numbers, choices, or a set to choose of.
+FLAG = [True, False]
+OPTIONS = {
+    "cleaning_settings": {"looks": set(LOOKS)},
+    "policy_settings": {
+        "n_steps": (1, 100, True),
+        "anomaly_share": (0, 1, False),
+        "quantile": (0, 1, False),
+        "diversity": (0, 1e6, False),
+        "penalty": (0, 1e6, False),
+        **dict.fromkeys(("coverage", "deception", "warm_up"), FLAG),
+    },
+    "mixture_settings": {
+        "block": list(EXPERTS),
+        "dropout": (0, 0.99, False),
+        **dict.fromkeys(("n_tokens", "d_model", "d_state", "d_head"), (1, 4096, True)),
+    },
+}
 # (setting, its value, what is without effect then)
 IDLE = [
     # The flags of the training may be there as they were: what it does is the checkpoint's.
@@ -53,4 +78,36 @@ def refuse_idle(detector, options):
         raise InputError(
             f"--verify {detector.verify:g} is a share of the rows that the small mixture of --fast "
             "scores: give both, or neither"
+        )
+
+
+def check_options_and_experts(detector):
+    """Refuse settings of the parts that nothing takes, and numbers of experts that are none."""
+    for name, rules in OPTIONS.items():
+        check_options(name, getattr(detector, name), rules)
+    auto = detector.n_experts == "auto"
+    number = re.fullmatch("[0-9]{1,9}", str(detector.n_experts))
+    if not auto and not (number and 1 <= int(number[0]) <= MOST_EXPERTS):
+        raise InputError(
+            f"n_experts={detector.n_experts!r} is not usable: give 'auto' or an integer from 1 to "
+            f"{MOST_EXPERTS}"
+        )
+
+
+def refuse_before_the_work(detector, y):
+    """Refuse a generator without its package, and, where labels y (n,) mark no anomaly, settings
+    that then have nothing to learn from.
+    """
+    if (np.asarray(y) == 1).any():
+        require_package(detector.generator)
+        return
+    if detector.generator in COPIED:
+        raise InputError(
+            f"generator={detector.generator!r} copies known anomalies, but y marks none: give "
+            "another one"
+        )
+    if detector.preset == "paper" and detector.generator == "none":
+        raise InputError(
+            "generator='none' and y marks no anomaly: the mixture has nothing to learn: give "
+            "another generator, or preset='full'"
         )

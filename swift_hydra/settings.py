@@ -27,6 +27,18 @@ GIVEN = object()  # any value but the default
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
 
 
+# Modules whose lines nobody who is warned has written.
+INNER = ("swift_hydra", "contextlib")
+
+
+def tell(message):
+    """Warn at the line outside of this package that asked for the work."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INNER:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
 class InputError(ValueError):
     """A mistake in what the user gave: one line that names the place, the value and the remedy."""
 
@@ -415,6 +427,10 @@ def guard_imports():
         os._exit(_said(error))  # an exception that nobody caught would end with code 1
 
     sys.excepthook = end
+    try:
+        os.getcwd()
+    except OSError as error:  # libraries would not find their own files
+        raise InputError(f"the current folder ({error.strerror}): go to another one") from None
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
 

@@ -25,6 +25,7 @@ FLOORS = [
     ["generation", "detection", "distillation"],
     ["estimator"],
     ["exported", "flags"],
+    ["runner"],
     ["SwiftHydra"],
     ["bench", "commands"],
     ["benchmark"],

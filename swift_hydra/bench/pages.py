@@ -291,13 +291,7 @@ def sections(records):
         rungs = ladder(records, "unseen", "paper/rl", methods, TWO_SEEDS, "")
         tables[name] = _rows_alone(rungs)
     tables["speed"] = speed_page(SPEED)[:-1]
-    shown = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
-    shown = list(dict.fromkeys(shown))
-    for name, protocols in (("labels", BY_LABELS), ("angles", ANGLES)):
-        columns = columns_of(latest, shown, protocols)
-        tables[name] = means_table(latest, shown, columns)
-        tables[f"{name}-leads"] = leads_table(columns)
-        lines += tables_without_copies(columns)
+    tables |= _side_by_side(latest, lines)
     for protocol in AT_PAR:
         methods = [SWIFT_HYDRA, *GROUPS["weak-peers"], *GROUPS["tuned"]]
         against = headline(Scores(latest, protocol, TWO_SEEDS, methods))
@@ -314,6 +308,19 @@ def sections(records):
     tables["published"] = published_means(latest, others)
     lines += published_per_set(latest, others)
     return lines, tables
+
+
+def _side_by_side(records, lines):
+    """{marker: lines} of the tables with a column for each protocol; more ``lines`` are added."""
+    methods = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
+    methods = list(dict.fromkeys(methods))
+    tables = {}
+    for name, protocols in (("labels", BY_LABELS), ("angles", ANGLES)):
+        columns = columns_of(records, methods, protocols)
+        tables[name] = means_table(records, methods, columns)
+        tables[f"{name}-leads"] = leads_table(columns)
+        lines += tables_without_copies(columns)
+    return tables
 
 
 def _rows_alone(lines):

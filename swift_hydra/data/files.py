@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +20,11 @@ from swift_hydra.data.frames import as_text
 from swift_hydra.data.header import Known, shown
 from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.table import CellParser, Table, as_table, listed, made_up_names
-from swift_hydra.settings import InputError, changed
+from swift_hydra.settings import InputError, changed, tell
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
+CODES = "if it is a code write it as a text (c007), or leave it out (--drop-columns)"
 SAID = 3  # names in another case that a message says
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
@@ -80,14 +80,22 @@ def _place_of_labels(file, label_column, dropped):
     return label
 
 
+def _refuse_unparted(names, path):
+    """Refuse a single column whose name holds what may part cells."""
+    if len(names) == 1 and re.search(r"[,;:|^\t]", names[0]):
+        raise InputError(
+            f"{path}: nothing parts the cells of its first line, {names[0][:40]!r}: part them with "
+            "commas, semicolons, tabs or |, without quotes around a whole line"
+        )
+
+
 def _say_of_columns(file, unlabelled, out):
     """Warn of columns that are left out, or learned from, though nobody said so."""
     path, names = file.path, file.names()
     if unlabelled and NO_LABEL in names:
-        warnings.warn(
+        tell(
             f"{path}: label column {NO_LABEL!r} says that there is no label, and the column of "
             "that name is learned from: rename it if it is the label",
-            stacklevel=3,
         )
     for j in file.indexes:
         if j in out:
@@ -95,17 +103,15 @@ def _say_of_columns(file, unlabelled, out):
         told = j in file.told
         what = "is the" if told else "has no name, as the"
         remedy = "reset_index() before it is written" if told else "give it a name"
-        warnings.warn(
+        tell(
             f"{path}: column {j + 1} ({names[j]!r}) {what} row index that pandas writes: it is "
             f"left out (to keep it, {remedy})",
-            stacklevel=3,
         )
     if file.kept is not None and file.kept not in out:
         name = names[file.kept]
-        warnings.warn(
+        tell(
             f"{path}: column {file.kept + 1} has no name, but fractions, as a row index "
             f"hardly has: it is kept as {name!r} (to leave it out, --drop-columns '{name}')",
-            stacklevel=3,
         )
 
 
@@ -139,6 +145,8 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     unlabelled = label_column == NO_LABEL
     file = open_table(path, reading or Reading(), dates)
     names = file.names()
+    if not unlabelled:
+        _refuse_unparted(names, path)
     out = {file.column(name, "drop_columns:") for name in drop}
     label = _place_of_labels(file, label_column, out)
     if not unlabelled:
@@ -160,6 +168,8 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
             last = np.array([_label_text(cell, file.decimal) for cell in last], dtype=object)
         labels.append(last)
         lines.append(numbers)
+    for j, cell in [*(parse.codes or {}).items()][:1]:
+        tell(f"{path.name}: column {columns[j]!r}: {cell!r} is taken as a number: {CODES}")
     lines = None if isinstance(file, ParquetFile) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
     X = np.concatenate(blocks)
@@ -278,10 +288,9 @@ def _columns_to_keep(file, columns, d, own, named=None):
     if named is None:  # an older checkpoint: only the look of the names can tell
         named = columns != made_up_names(d)
     if file.header and columns and named:
-        warnings.warn(
+        tell(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
             f"their order{_first_line_as_names(file)}",
-            stacklevel=3,
         )
     return [j for j in range(file.width) if j not in own and j not in file.indexes]
 
@@ -300,10 +309,9 @@ def _by_name(file, columns):
     alike = [places.get(name.casefold(), []) for name in columns]
     if all(len(each) == 1 for each in alike) and len({each[0] for each in alike}) == len(columns):
         there = file.header[places[missing[0].casefold()][0]]
-        warnings.warn(
+        tell(
             f"{file.path}: names are written in another case than in training, first {there!r} for "
             f"{missing[0]!r}: they are taken as the same",
-            stacklevel=4,
         )
         return [each[0] for each in alike]
     if len(missing) == len(columns):

@@ -158,28 +158,41 @@ def _csv_rows(path, reading, is_header, least=None):
         again = _again(names or ())
 
         def rows():
+            empty = []  # below a table they are nothing, as a blank line is; spreadsheets have them
             for line, row in itertools.chain(start[header:], table):
-                if again(row[:width]):
-                    raise InputError(
-                        f"{path}: line {line} is the line of names again, as where files were "
-                        "joined: take it out (if both are rows give --header no)"
-                    )
-                if len(row) != len(first):
-                    title = ": is that a title? Take it out" if len(first) == 1 else ": mend it"
-                    raise InputError(
-                        f"{path}: line {line} has {len(row)} cells, the first line has "
-                        f"{len(first)}{title}"
-                    )
-                if any(map(str.strip, row[width:])):
-                    j = next(j for j in range(width, len(row)) if row[j].strip())
-                    raise InputError(
-                        f"{path}: line {line} has {row[j].strip()[:40]!r} in column {j + 1}, which "
-                        "has neither a name nor a value in the first lines: name it, or take the "
-                        "value out"
-                    )
-                yield line, row[:width]
+                if width > 1 and not any(map(str.strip, row)):
+                    empty.append((line, row))
+                    continue
+                for at, other in (*empty, (line, row)):
+                    refuse(at, other)
+                    yield at, other[:width]
+                empty.clear()
+
+        def refuse(line, row):
+            if again(row[:width]):
+                raise InputError(
+                    f"{path}: line {line} is the line of names again, as where files were "
+                    "joined: take it out (if both are rows give --header no)"
+                )
+            _refuse_row(line, row, len(first), width, path)
 
         yield names, width, separator, rows()
+
+
+def _refuse_row(line, row, n_cells, width, path):
+    """Refuse a row of more or fewer cells than the first line, or with some beyond the table."""
+    if len(row) != n_cells:
+        title = ": is that a title? Take it out" if n_cells == 1 else ": mend it"
+        raise InputError(
+            f"{path}: line {line} has {len(row)} cells, the first line has {n_cells}{title}"
+        )
+    if any(map(str.strip, row[width:])):
+        j = next(j for j in range(width, len(row)) if row[j].strip())
+        raise InputError(
+            f"{path}: line {line} has {row[j].strip()[:40]!r} in column {j + 1}, which "
+            "has neither a name nor a value in the first lines: name it, or take the "
+            "value out"
+        )
 
 
 def _width(rows, least):
@@ -488,7 +501,7 @@ class ParquetFile(CsvFile):
             return self._cells(column, j)
         except InputError as error:  # said with what is wrong with other columns
             self.problems.setdefault(j, str(error).removeprefix(f"{self.path}: "))
-            return np.full(len(column), np.nan)
+            return np.zeros(len(column))
 
     def _cells(self, column, j):
         cells = self._values(column, j)

@@ -14,7 +14,7 @@ import re
 import numpy as np
 
 from swift_hydra.data.reading import composed, text_of_bytes
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, tell
 
 DAY = np.timedelta64(1, "D")
 EXACT = 2**53  # whole numbers up to here are float64's to the digit
@@ -270,3 +270,24 @@ def same_value(text):
     if word in ("true", "false"):
         return word.capitalize()
     return as_text(float(text)) if NUMBER.fullmatch(text) else text
+
+
+def name_of_labels(y, own):
+    """Name of the labels' column, which a frame to score may still have; or None.
+
+    Args:
+        y: labels of any container.
+        own: names that somebody gave the columns of X, maybe none.
+    """
+    names = frame_names(y) or [getattr(y, "name", None) or None]
+    names = [composed(name) if isinstance(name, str) else name for name in names]
+    if len(names) != 1 or names[0] is None:
+        return None
+    if not isinstance(names[0], str):  # a number: it counts columns, of X as well perhaps
+        return None if str(names[0]) in own else str(names[0])
+    if names[0] in own:
+        tell(
+            f"X: column {names[0]!r} has the name of the labels and is learned from: leave it "
+            "out of X if it tells them",
+        )
+    return names[0]

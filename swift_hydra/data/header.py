@@ -5,12 +5,13 @@ Shapes: d columns.
 
 import itertools
 import re
-import warnings
 from typing import NamedTuple
 
 from swift_hydra.data.frames import same_value
-from swift_hydra.data.reading import is_number, numeric
-from swift_hydra.data.table import made_up_names
+from swift_hydra.data.reading import days, is_number, numeric
+from swift_hydra.data.table import bool_number, made_up_names
+from swift_hydra.data.texts import form_of
+from swift_hydra.settings import tell
 
 SHOWN = 3  # cells of a line that a message quotes
 COPIES = 0.05  # share of the rows that may be the line of names again
@@ -61,13 +62,18 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
 def _is_row(first, without, known):
     """Is the first line, of which ``without`` has no gaps, a row of the training table's kind?
 
-    It holds a number, a text that training knew in its column, or a gap anywhere but at the start,
-    where an index has no name.
+    It holds a number, a bool, a day, a text that training knew in its column, or a gap anywhere but
+    at the start, where an index has no name.
     """
     named = itertools.dropwhile(lambda pair: not pair[0].strip(), zip(first, without, strict=True))
     gap = not any(without) or any(not cell.strip() for _, cell in named)
     known_text = any(_is_known(cell, known.texts.get(j, ())) for j, cell in enumerate(without))
-    return gap or known_text or any(map(is_number, without))
+    return gap or known_text or any(map(_is_value, without))
+
+
+def _is_value(cell):
+    """Is it a number, true or false, or a day?"""
+    return is_number(cell) or bool_number(cell) is not None or days(cell) is not None
 
 
 def _is_known(cell, texts):
@@ -83,10 +89,9 @@ def _say_of_unknown_texts(first, known, path):
         for j, cell in enumerate(first)
     )
     if unknown and len(first) > 1:
-        warnings.warn(
+        tell(
             f"{path}: its first line ({shown(first)}) holds no text of the training table in any "
             "column and is taken as a row: if it names the columns give --header yes",
-            stacklevel=2,
         )
 
 
@@ -114,15 +119,23 @@ def _names_columns(first, below, path):
         return True
     if not texts:
         return False
-    # A text that comes again below is a value.
-    names = [j for j in texts if first[j].strip() not in columns[j]]
+    # A text that comes again below is a value, and so is one of its column's own kind.
+    again = [j for j in texts if first[j].strip() in columns[j]]
+    values = [j for j in texts if _is_of_kind(first[j], columns[j])]
+    names = [j for j in texts if j not in again and j not in values]
     if not numbers:
-        return 2 * len(names) >= len(texts)
+        is_header = not values and 2 * len(names) >= len(texts)
+        if is_header and again:
+            word = first[again[0]].strip()[:40]
+            tell(
+                f"{path}: the first line is taken as names, though {word!r} comes again below: if "
+                "it is a row give --header no",
+            )
+        return is_header
     if len(names) == len(texts) and _runs(first, top, columns, names):
-        warnings.warn(
-            f"{path}: the numbers of the first line go all up or down, as years or wavelengths do, "
-            "and it is taken as names: if it is a row give --header no",
-            stacklevel=2,
+        tell(
+            f"{path}: the numbers of the first line are no values of their columns, or go all up "
+            "or down, as years do, and it is taken as names: if it is a row give --header no",
         )
         return True
     # A column with a name above numbers speaks for a header; a stray - or $3 is no name. A number
@@ -135,10 +148,9 @@ def _names_columns(first, below, path):
     again = [j for j, cell in enumerate(first) if is_number(cell) and cell.strip() in columns[j]]
     fractions = [j for j, value in enumerate(top) if value is not None and value % 1 > 0]
     if len(names) > len(fractions) and again:
-        warnings.warn(
+        tell(
             f"{path}: the first line is taken as names, though numbers stand in it: if it is a row "
             "give --header no",
-            stacklevel=2,
         )
     return len(names) > len(fractions)
 
@@ -161,20 +173,37 @@ def _without_copies(first, below):
 def _runs(first, top, columns, names):
     """Are the numbers of the first row, beside texts ``names``, rather names than values?
 
-    They go all up or all down, and none is like a value of its column, or a text stands above few
-    others that come again and again.
+    Two of three hold: they go all up or all down; none is like a value of its column; a text stands
+    above few others that come again and again.
     """
     at = [j for j, cell in enumerate(first) if is_number(cell)]
-    steps = [b - a for a, b in itertools.pairwise(top[j] for j in at)]
-    if len(at) < PANDAS_ROWS or not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
+    if len(at) < PANDAS_ROWS:
         return False
-    if any(len(set(columns[j])) <= max(len(columns[j]) / 5, 2) for j in names):
-        return True
-    for j in at:
-        values = [value for cell in columns[j] if (value := numeric(cell)) is not None]
-        if not values or min(values) <= top[j] <= max(values):
-            return False
-    return True
+    steps = [b - a for a, b in itertools.pairwise(top[j] for j in at)]
+    one_way = all(s > 0 for s in steps) or all(s < 0 for s in steps)
+    above_few = any(len(set(columns[j])) <= max(len(columns[j]) / 5, 2) for j in names)
+    if not (one_way or above_few):
+        return False
+    return (one_way and above_few) or not any(_is_within(top[j], columns[j]) for j in at)
+
+
+def _is_within(value, column):
+    """Is a number between the smallest and the largest of its column, or the column without any?"""
+    values = [other for cell in column if (other := numeric(cell)) is not None]
+    return not values or min(values) <= value <= max(values)
+
+
+def _kind(cell):
+    """What a text is that no column is called: a day, true or false, a number with its unit."""
+    if days(cell) is not None:
+        return "day"
+    return "bool" if bool_number(cell) is not None else form_of(cell)
+
+
+def _is_of_kind(cell, column):
+    """Is a cell of the kind that most of its column's are?"""
+    kind = _kind(cell.strip())
+    return kind is not None and 2 * sum(_kind(other) == kind for other in column) > len(column)
 
 
 def _mostly_numbers(cells):
@@ -194,17 +223,18 @@ def _counts(first, below, path):
     if start not in ("0", "1") or not _counting(first, at) or _counting(below[0], at):
         return False
     names = start == "0" and _are_names(first, below, at)
-    again = any(row[j].strip() == first[j].strip() for row in below for j in at)
-    if not names and (len(at) < 2 or len(at) < len(first) or again):
+    again = [any(row[j].strip() == first[j].strip() for row in below) for j in at]
+    # One that is no value of its column is worth a word, beside others that are.
+    usual = all(again) if start == "0" else any(again)
+    if not names and (len(at) < 2 or len(at) < len(first) or usual):
         return False
     taken = (
         ", as the names that pandas makes up, and is taken as such: if it is a row give --header no"
         if names
         else " and is taken as a row: if it names them give --header yes"
     )
-    warnings.warn(
+    tell(
         f"{path}: the first line counts the columns ({start} to {first[at[-1]].strip()}){taken}",
-        stacklevel=2,
     )
     return names
 

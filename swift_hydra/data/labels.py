@@ -10,7 +10,6 @@ Without any 1 nothing is known.
 import decimal
 import math
 import numbers
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from swift_hydra.data.frames import EXACT, as_text, is_missing, same_value, unmasked
 from swift_hydra.data.reading import GAPS, composed, text_of_bytes
 from swift_hydra.data.table import array_of, listed, place
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, tell
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
@@ -105,7 +104,7 @@ def _ask_about_majority(labels, source, refuse):
     )
     if refuse and 2 * n_anomalies > len(labels.y):
         raise InputError(message)
-    warnings.warn(message, UserWarning, stacklevel=6)  # where fit was called
+    tell(message)
 
 
 def _values(y, source, lines, gaps):
@@ -219,12 +218,10 @@ def _known(values, source):
             return Labels(values.astype(np.int64), np.array([0, 1]))
         if len(found) == 2 and min(found) >= 0 and np.isfinite(different).all():
             anomaly = different[1]
-            warnings.warn(
+            tell(
                 f"the labels are {as_text(different[0])} and {as_text(anomaly)}: "
                 f"{as_text(anomaly)} is taken as the "
                 "anomaly",
-                UserWarning,
-                stacklevel=6,  # where fit was called
             )
             whole = (different == np.rint(different)).all()
             classes = different.astype(np.int64) if whole else different
@@ -248,22 +245,18 @@ def _say_other_cases(values, wanted):
     like = sorted({text for text in values if text.lower() == wanted.lower()})
     others = [text for text in like if text != wanted]
     if others and len(others) < len(like):  # where there are no others these are refused
-        warnings.warn(
+        tell(
             f"label {listed(map(repr, others))} differs from {wanted!r} in upper and lower case "
             "alone and is taken as normal: write them alike if it is an anomaly",
-            UserWarning,
-            stacklevel=7,  # where fit was called
         )
 
 
 def _say_single(values):
     """Warn of labels that a single row of many has: the last line of a table may be its total."""
     if len(values):
-        warnings.warn(
+        tell(
             f"label {listed(_shown(values))}: a single row has it and is taken as normal: take the "
             "row out if it is none, such as a total",
-            UserWarning,
-            stacklevel=7,  # where fit was called
         )
 
 

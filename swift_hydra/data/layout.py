@@ -4,10 +4,9 @@ import collections
 import csv
 import itertools
 import re
-import warnings
 
 from swift_hydra.data.reading import composed
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, tell
 
 SPACE = " "  # what parts cells where any number of spaces does
 LONGEST_LINE = 2**26  # characters
@@ -147,7 +146,7 @@ def _refuse_swallowed(lines, width, separator, last, path):
             'inside of quotes: "a ""quoted"" word"'
         ) from None
     # An address of two lines, most likely: nothing stands behind the quote that ends it.
-    warnings.warn(f"{joined}could be a row of its own: they are taken as one", stacklevel=2)
+    tell(f"{joined}could be a row of its own: they are taken as one")
 
 
 def _with_end(lines, closed, recent):

@@ -5,7 +5,6 @@ Shapes: n rows, d columns of the table, d' prepared ones.
 
 import hashlib
 import json
-import warnings
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +13,7 @@ from swift_hydra.data.columns import ColumnScaler, Preparation, check_span
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, tell
 
 ENOUGH = 30  # new rows that are judged together; fewer may well all be unusual in one way
 MIN_NORMALS = 5  # fewer cannot be split into folds that say what normal looks like
@@ -171,12 +170,10 @@ def _say_order(classes):
     except TypeError:  # of two kinds
         turned = str(anomaly) < str(normal)
     if turned:
-        warnings.warn(
+        tell(
             f"the anomaly's label {anomaly!r} sorts before {normal!r}: scikit-learn's scorers, "
             "such as roc_auc, take the larger label for the anomaly: with these give labels of 0 "
             "and 1",
-            UserWarning,
-            stacklevel=5,  # where fit was called
         )
 
 
@@ -191,11 +188,9 @@ def _say_order_of_rows(X, y):
         return
     whole = len(index) == len(of_labels) and index.is_unique and of_labels.is_unique
     if whole and index.isin(of_labels).all():
-        warnings.warn(
+        tell(
             "y's index is in another order than X's: labels are taken by position; give "
             "y.loc[X.index]",
-            UserWarning,
-            stacklevel=5,  # where fit was called
         )
 
 
@@ -264,7 +259,7 @@ class TrainingRows:
         check_span(X, preparation.names, table.source)
         if not isinstance(y, Labels):
             for note in [*notes(table), *preparation.notes()]:
-                warnings.warn(f"X: {note}", stacklevel=4)  # where fit was called
+                tell(f"X: {note}")
             if y is None:
                 y = Labels(np.full(len(X), -1, dtype=np.int64), np.array([0, 1]))
             else:

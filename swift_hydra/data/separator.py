@@ -4,11 +4,10 @@ import collections
 import csv
 import itertools
 import re
-import warnings
 
 from swift_hydra.data.layout import SPACE, stripped
 from swift_hydra.data.reading import COMMA, POINT, is_number, numeric
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, tell
 
 SEPARATORS = ",;\t|"
 ONE_COLUMN = "\t"  # what parts the cells where nothing does
@@ -156,7 +155,7 @@ def _refuse_decimals(lines, path):
     if padded or "-0" in firsts:
         raise InputError(either)
     if len(digits) == 1 and len(set(seconds)) > 2:
-        warnings.warn(f"{either}; taken as two columns", stacklevel=2)
+        tell(f"{either}; taken as two columns")
 
 
 def _split(lines, mark):

@@ -11,7 +11,7 @@ import numpy as np
 
 from swift_hydra.data.columns import LARGEST, ColumnScaler
 from swift_hydra.data.frames import EXACT, as_text
-from swift_hydra.data.table import listed
+from swift_hydra.data.table import listed, place
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
@@ -20,9 +20,12 @@ AGAIN = 3  # rows from which on a value comes again and again
 FEW = 0.02  # share of the rows
 ALMOST = 0.995  # share of one value that leaves little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
+FEW_VALUES = 20  # of a column that may be the label under another name
+FEWEST_OF_EACH = 5  # rows of a label, or chance could do it
 VARIED = 10  # different values that a column of measurements has at least
 ALIKE = 0.2  # share of the different values that cannot be told apart any more
 LOOKED_AT = 10_000  # of them
+WIDE = 1000.0  # times the smallest value: a column of several sizes
 DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
 
 
@@ -51,9 +54,37 @@ def notes(table, asked=False):
         values = column[~np.isnan(column)] if column.dtype.kind == "f" else column
         if len(values) < 10 or not (np.abs(values) <= LARGEST / 2).all():
             continue
-        for kind, detail in _kinds(values, scaler):
+        for kind, detail in _kinds(values, scaler, j in table.dated):
             found.setdefault(kind, []).append(f"{name!r}{detail}")
-    return [f"column {listed(columns)}: {TEXTS[kind]}" for kind, columns in found.items()]
+    said = [f"column {listed(columns)}: {TEXTS[kind]}" for kind, columns in found.items()]
+    empty = np.flatnonzero(np.isnan(X).all(axis=1)) if X.dtype.kind == "f" else ()
+    if len(empty):
+        at = place(int(empty[0]), table.lines)
+        said.append(f"{len(empty)} rows hold no value at all, first {at}: leave them out")
+    return said
+
+
+def tell_tales(table, y):
+    """Texts, one at most, of columns whose value says of every row whether it is a known anomaly.
+
+    Args:
+        table: a :class:`data.table.Table`.
+        y: (n,) labels.
+    """
+    known = y == 1
+    if min(known.sum(), (~known).sum()) < FEWEST_OF_EACH:
+        return
+    found = []
+    for j, name in enumerate(table.names()):
+        values, place_of, counts = np.unique(table.X[:, j], return_inverse=True, return_counts=True)
+        n_known = np.bincount(place_of, known, len(values))
+        if len(values) <= FEW_VALUES and ((n_known == 0) | (n_known == counts)).all():
+            found.append(repr(name))
+    if found:
+        yield (
+            f"column {listed(found)} says of every row whether it is an anomaly: leave it out "
+            "(--drop-columns) if it is the label under another name"
+        )
 
 
 TEXTS = SAID | {
@@ -84,8 +115,14 @@ def _written(value):
     return short if float(short) == value else as_text(value)
 
 
-def _kinds(values, scaler):
-    """Pairs of a kind and its detail for a column's values (n,)."""
+def _date(days):
+    """Days since 1970 as the date that they were written as."""
+    return str(np.datetime64(int(np.floor(days)), "D"))
+
+
+def _kinds(values, scaler, dated):
+    """Pairs of a kind and its detail for a column's values (n,); ``dated``: days since 1970."""
+    written, short = (_date, _date) if dated else (_written, "{:g}".format)
     n = len(values)
     distinct, counts = np.unique(values, return_counts=True)
     low, high = float(distinct[0]), float(distinct[-1])
@@ -97,7 +134,7 @@ def _kinds(values, scaler):
         return
     whole = values.dtype.kind in "iub" or (values == np.rint(values)).all()
     naming = _naming(values, distinct, whole)
-    if naming is not None:
+    if naming is not None and not (dated and naming == "id"):
         yield naming, ""
     centre, scale = (part[0] for part in scaler.fit(values[:, None]).snapshot().values())
     away = np.abs(distinct.astype(np.float64) - centre) / scale
@@ -105,23 +142,23 @@ def _kinds(values, scaler):
     end = _far_end(values, distinct, counts, scaler)
     if end is not None:
         if counts[end] >= AGAIN:
-            yield "placeholder", f" ({_written(distinct[end])} in {counts[end]} rows)"
+            yield "placeholder", f" ({written(distinct[end])} in {counts[end]} rows)"
         else:
-            yield "few", f" ({distinct[end]:g}; {counts[end]} rows in all)"
+            yield "few", f" ({short(distinct[end])}; {counts[end]} rows in all)"
         return
     spread = counts.max() < 0.9 * n  # otherwise another value is rare, and no more than that
     if spread and far.any() and counts[far].sum() <= FEW * n:
         most = np.argmax(np.where(far, counts, 0))
         if counts[most] >= max(AGAIN, counts[far].sum() / 2):
-            yield "placeholder", f" ({_written(distinct[most])} in {counts[most]} rows)"
+            yield "placeholder", f" ({written(distinct[most])} in {counts[most]} rows)"
         elif away.max() > ABSURD:
             worst = distinct[np.argmax(away)]
-            yield "few", f" ({worst:g}; {counts[away > ABSURD].sum()} rows in all)"
+            yield "few", f" ({short(worst)}; {counts[away > ABSURD].sum()} rows in all)"
     if counts.max() >= ALMOST * n:
-        yield "almost", f" ({distinct[counts.argmax()]:g})"
+        yield "almost", f" ({short(distinct[counts.argmax()])})"
     if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:
         yield "digits", ""
-    if low > 0 and not long and _fall_together(distinct, scaler):
+    if 0 < WIDE * low < high and not long and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
 
 

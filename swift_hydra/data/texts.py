@@ -3,6 +3,7 @@
 Shapes: n rows.
 """
 
+import calendar
 import re
 
 import numpy as np
@@ -15,13 +16,22 @@ from swift_hydra.data.table import place
 DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
 UNIT = re.compile(
     r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
-    rf"{DIGITS_OF_ONE}\s*([^\w\s]*[^\W\d_]*[^\d\s]*)"
+    rf"{DIGITS_OF_ONE}\s*((?:[^\d\s.,][^\n]{{0,14}})?)"
 )
-SPAN = re.compile(r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}")
+SPAN = re.compile(
+    r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}|-?\d+ days?(?: [+-]?\d+:[\d:.]+)?"
+)
+# English ones and German ones that differ; others are few in tables.
+MONTHS = [*calendar.month_name[1:], *calendar.month_abbr[1:], "Sept"]
+MONTHS += ["Januar", "Februar", "M\u00e4rz", "Mai", "Juni", "Juli", "Oktober", "Dezember"]
+MONTHS += ["M\u00e4r", "Okt", "Dez"]
+MONTH = rf"(?:{'|'.join(MONTHS)})"
 # 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with a time or without.
 DAY = re.compile(
-    r"(?:\d{1,4}([./-])\d{1,2}\1\d{1,4}|\d{1,2}[ ./-]*[^\W\d_]{3,9}[ ,./-]+\d{2,4}"
-    r"|[^\W\d_]{3,9}\.? \d{1,2},? \d{4})(?:[ T:,]+\d{1,2}:\d{2}.*)?"
+    r"(?:(?:\d{4}([./-])\d{1,2}\1\d{1,2}|\d{1,2}([./-])\d{1,2}\2(?:\d{4}|\d{2}))"
+    rf"|\d{{1,2}}[ ./-]*{MONTH}[ ,./-]+\d{{2,4}}"
+    rf"|{MONTH}\.? \d{{1,2}},? \d{{4}})(?:[ T:,]+\d{{1,2}}:\d{{2}}.*)?",
+    re.IGNORECASE,
 )
 LONGEST_NUMBER = 40  # characters of a number with its unit
 ALL_DIFFERENT = 50  # rows from which on it says something that all have another value
@@ -59,7 +69,7 @@ def kinds_of_texts(codes, texts, lines, asked):
     counts = np.bincount(codes, minlength=len(texts))
     numeric = np.array([is_number(text) for text in texts])
     shortened = (text if len(text) <= LONGEST_NUMBER else "" for text in texts)
-    forms = [_form(text) for text in shortened]
+    forms = [form_of(text) for text in shortened]
     units = np.array([form is not None for form in forms]) & ~numeric
     few = 3 * len({form for form, unit in zip(forms, units, strict=True) if unit}) <= units.sum()
     if 2 * counts[numeric].sum() >= len(rows):
@@ -87,9 +97,11 @@ def kinds_of_texts(codes, texts, lines, asked):
         yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
 
 
-def _form(text):
+def form_of(text):
     """What stands around the digits of a number with a unit, or None of another text."""
+    if SPAN.fullmatch(text):
+        return re.sub(r"\d+", "0", text)
     match = UNIT.fullmatch(text)
     if match and not re.search(r"\d\.\d+\.\d", text):  # an address, a version
         return match[1], match[2]
-    return re.sub(r"\d+", "0", text) if SPAN.fullmatch(text) else None
+    return None

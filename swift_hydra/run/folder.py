@@ -77,7 +77,7 @@ class RunFolder:
                 raise InputError(
                     f"{self.path / name}: is a link: remove it, a run writes none but its own files"
                 )
-        for path in (self.path / name for name in self.FILES):
+        for path in (self.path / name for name in (*self.FILES, *OPTIONAL)):
             if path.exists() and not path.is_file():  # whoever reads a pipe may wait for ever
                 raise InputError(
                     f"{path}: is no ordinary file: take it away, a run has its own there"
@@ -185,6 +185,14 @@ class RunFolder:
                 remove(old)
             for name, finished in parts.items():
                 os.replace(finished, self.path / name)
+
+    def has_figures(self):
+        """Whether the page is there, and as many figures beside it as it shows."""
+        page = self.path / "report.html"
+        if not page.is_file():
+            return False
+        shown = page.read_bytes().count(b"<img ")
+        return sum((self.path / name).is_file() for name in FIGURES) == shown
 
     def add(self, contents):
         """More files {name: bytes} of a run that is done."""

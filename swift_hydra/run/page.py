@@ -54,7 +54,7 @@ def page(report, figures):
     }
     seconds = {stage: f"{value:.1f}" for stage, value in report["seconds"].items()}
     versions = {
-        "Swift Hydra": report["git"] or "not a git clone",
+        "Swift Hydra": report["git"] or "not known",
         **report["versions"],
         "platform": report["platform"],
         "threads": report["threads"],

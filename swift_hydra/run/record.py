@@ -4,12 +4,13 @@ import functools
 import platform
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import torch
+
+from swift_hydra.settings import tell
 
 
 def write_tensorboard(folder, log):
@@ -34,7 +35,7 @@ def write_tensorboard(folder, log):
                 for key in entry.keys() - {"stage", "step", "episode"}:
                     writer.add_scalar(f"{entry['stage']}/{key}", entry[key], step)
     except (OSError, UnicodeError) as error:  # it takes no name that is not UTF-8
-        warnings.warn(f"no TensorBoard files in {str(folder)!r}: {error}", stacklevel=2)
+        tell(f"no TensorBoard files in {str(folder)!r}: {error}")
 
 
 @functools.cache

@@ -15,6 +15,7 @@ import numpy as np
 
 from swift_hydra.data.rows import Columns
 from swift_hydra.files import KIND, content_of, load_checkpoint, remove, write_torch
+from swift_hydra.run.folder import RANKING
 from swift_hydra.run.page import page
 from swift_hydra.run.report import measures
 from swift_hydra.settings import InputError
@@ -211,6 +212,24 @@ def finished_run(folder, prints, settings, ranks=False):
             f"run's own there, or {ANEW}"
         )
     return Finished(y, score, log, report, checkpoint)
+
+
+def check_ranking(path, detector):
+    """Refuse a scores.csv that does not rank the training rows of its run's detector.
+
+    Raises:
+        InputError: naming it.
+    """
+    try:
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        rows = np.array([line.split(",")[:2] for line in lines], dtype=np.float64)
+        numbers = np.arange(len(detector.fresh_scores_))
+        own = np.column_stack([numbers, detector.fresh_scores_])
+        same = first == RANKING and np.allclose(rows, own, rtol=1e-6)
+    except ValueError:  # another text, or more or fewer rows
+        same = False
+    if not same:
+        raise InputError(f"{path}: is not the ranking that the run wrote: take it away, or {ANEW}")
 
 
 def _is_of(checkpoint, rows, settings):

@@ -194,7 +194,7 @@ def test_figures_stay_where_the_student_cannot_be_exported(tmp_path, monkeypatch
     write(tmp_path)
     words = [*map(str, COMMAND[1:]), "--out", str(tmp_path / "out"), "--fast", "--verify", "0"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("SwiftHydra.onnx_bytes", lambda *_: 1 / 0)
+    monkeypatch.setattr("swift_hydra.runner.onnx_bytes", lambda *_: 1 / 0)
     with pytest.raises(InputError, match=r"the results are written, .* \(ZeroDivisionError"):
         swift_hydra_main([*words, "--plot", "--export"])
     assert [*(tmp_path / "out").rglob("report.html")]

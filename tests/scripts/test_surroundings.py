@@ -16,13 +16,13 @@ from sklearn.exceptions import NotFittedError
 
 from swift_hydra import SwiftHydra, estimator
 from swift_hydra.cleaning.suspects import set_aside
+from swift_hydra.flags import OPTIONS
 from swift_hydra.generation.agent import PolicyProposer
 from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.reward import RewardFunction
 from swift_hydra.model import MambaExperts, MoEDetector
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
-from swift_hydra.SwiftHydra import OPTIONS
 
 X, y = made_table(120, 4, 12)
 

@@ -128,7 +128,7 @@ class Dataset:
     @property
     def X(self):
         """(n, d') the rows prepared by all of them: to look at, never to learn from."""
-        return Preparation.of(self.settings).fit(self.table).transform(self.table)
+        return Preparation.of(self.settings).fit_transform(self.table)
 
 
 class Rows(NamedTuple):
@@ -231,8 +231,8 @@ def _changed(data, split):
     """The data set with the rows or columns that its protocol makes; most make none."""
     table = data.table
     if split.protocol in KINDS:
-        preparation = Preparation.of(data.settings).fit(table)
-        X = np.array(preparation.transform(table), dtype=np.float64)
+        preparation = Preparation.of(data.settings)
+        X = np.array(preparation.fit_transform(table), dtype=np.float64)
         rows = np.sort(np.concatenate([split.train, split.test]))
         X[rows] = made_rows(X[rows], data.y[rows], split.protocol, split.seed)
         table = replace(table, X=X, columns=list(preparation.names), texts={}, dated=())
@@ -313,7 +313,7 @@ def load_dataset(
         raise InputError(f"{path}: X has no row: give at least a few normal rows and two anomalies")
     checks = [
         lambda: CellParser.refuse(path, problems),
-        lambda: preparation.fit(table).transform(table),
+        lambda: preparation.fit_transform(table),
         lambda: _labels_of(path, y, label, settings, lines, reading, label_column is None),
     ]
     _, X, labels = _all_or_every_problem(checks, path)

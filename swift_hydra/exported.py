@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from swift_hydra.data.columns import MOST_DEVIATIONS
 from swift_hydra.data.rows import Columns, classes_of
+from swift_hydra.data.scaler import MOST_DEVIATIONS
 from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector
 from swift_hydra.files import content_of, write_bytes

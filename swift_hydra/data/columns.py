@@ -1,8 +1,8 @@
 """What becomes of columns on their way to the networks, learned from training rows only (M1).
 
-:class:`Preparation` fills gaps and encodes texts, :class:`ColumnScaler` brings every column to one
-scale. Gaps and texts are refused unless asked for: a filled gap and a number in place of a text are
-assumptions about the table.
+:class:`Preparation` fills gaps and encodes texts; :class:`data.scaler.ColumnScaler` then brings
+every column to one scale. Gaps and texts are refused unless asked for: a filled gap and a number in
+place of a text are assumptions about the table.
 
 Shapes: n rows, d columns of the table, d' prepared ones.
 """
@@ -15,20 +15,14 @@ from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.data.texts import why_texts
-from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError, check_choice, setting
 
 IMPUTE = ("refuse", "median", "indicator")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
+MOST_ALONE = 0.05  # share of the rows whose text no other row has: more are one kind of row
+COUNTED = 16  # rows of a text from which on one more or less is all the same
 FEW_TEXTS = 50  # of which each is somebody's to tell apart
-# Shares of the rows below and above, and the standard deviations between a normal distribution's
-# two quantiles.
-QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
-MOST_DEVIATIONS = 1e150  # what a float64 can square
-LARGEST = np.finfo(np.float64).max
-SMALLEST = np.finfo(np.float64).smallest_subnormal  # a scale that is rounded to 0 is none
-BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -62,15 +56,19 @@ class Preparation:
         impute: "refuse"; "median": the training rows' median, of a text column its most frequent
             text; "indicator": the same, and a column of 0 and 1 for every column that has gaps in
             the training rows. To "median" a gap is a value in the middle.
-        categorical: "refuse"; "onehot": a column of 0 and 1 for every text of the training rows (a
-            new text is 0 in all of them); "ordinal": the text's place in alphabetical order (a new
-            text is -1); "frequency": the logarithm of how many training rows hold it, an
-            answer to columns of many texts. One row and none count half: a new text looks like one
-            that a single training row holds.
+        categorical: "refuse".
+            "onehot": a column of 0 and 1 for every text of the training rows; a new text is 0 in
+            all of them. Where more than a twentieth of the rows hold a text that no other row
+            holds, these texts have one column, which is 1 for new texts too (one of these that
+            comes again is 0 everywhere: no training row of its kind has it alone).
+            "ordinal": the text's place in alphabetical order; a new text is -1.
+            "frequency": the logarithm of how many rows hold it, the row itself among them; a text
+            that no other row holds counts half. An answer to columns of many texts.
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
         named: somebody gave these names; None in files that do not say so.
+        alone: {column number: (texts,) bool} of the texts that share a one-hot column.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns, ``column missing`` for indicators.
         gaps: numbers of the columns that have an indicator.
@@ -81,6 +79,7 @@ class Preparation:
     reading = None  # of pickles from before there was one
     dated = None
     gaps = ()
+    alone = ()
 
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
@@ -117,6 +116,9 @@ class Preparation:
         self.logs = {}
         if self.categorical == "frequency":
             self.logs = {j: self._log_counts(table, j) for j in table.texts}
+        self.alone = {}
+        if self.categorical == "onehot":
+            self.alone = dict(self._texts_alone(table))
         self.fill = None
         # What is no real number is refused by transform.
         self.gaps = []
@@ -128,7 +130,7 @@ class Preparation:
         groups = []
         for j, name in enumerate(table.names()):
             onehot = self.categorical == "onehot" and j in self.texts
-            prepared = [f"{name}={text}" for text in self.texts[j]] if onehot else [name]
+            prepared = self._onehot_names(name, j) if onehot else [name]
             prepared += [f"{name} missing"] * (j in self.gaps)
             self.names += prepared
             groups += [j] * len(prepared)
@@ -166,15 +168,49 @@ class Preparation:
             )
         return texts
 
-    def _log_counts(self, table, j):
-        """Logarithms of how often each known text is there, the last of a new one: (texts + 1,).
-
-        A training row is coded as a new row with its text is. Counted once less, without the row
-        itself, it would stand off the values that all new rows have.
-        """
+    def _counts(self, table, j):
+        """How many rows hold each known text: (texts,)."""
         codes = self._encoded(table)[:, j]
-        counts = np.bincount(codes[codes >= 0].astype(int), minlength=len(self.texts[j]))
+        return np.bincount(codes[codes >= 0].astype(int), minlength=len(self.texts[j]))
+
+    def _texts_alone(self, table):
+        """Pairs (column, (texts,) bool) of columns in many of whose rows the text is there once."""
+        for j in self.texts:
+            alone = self._counts(table, j) == 1
+            if alone.sum() > max(1, MOST_ALONE * len(table)):
+                yield j, alone
+
+    def _onehot_names(self, name, j):
+        """Names of the columns of 0 and 1 that stand for the texts of column j."""
+        texts = self.texts[j]
+        if j not in self.alone:
+            return [f"{name}={text}" for text in texts]
+        own = [text for text, alone in zip(texts, self.alone[j], strict=True) if not alone]
+        return [*(f"{name}={text}" for text in own), f"{name}=(rare)"]
+
+    def _onehot(self, codes, j, new):
+        """Columns of 0 and 1 (n, ..) bool for codes (n, 1) of texts, -1 of new ones."""
+        hot = codes == np.arange(len(self.texts[j]))
+        if j not in self.alone:
+            return hot
+        alone = self.alone[j]
+        # Whose text no other row has: of the training rows, and of new ones.
+        rare = codes == -1 if new else hot[:, alone].any(1, keepdims=True)
+        return np.concatenate([hot[:, ~alone], rare], axis=1)
+
+    def _log_counts(self, table, j):
+        """Logarithms of how often each known text is there, the last of a new one: (texts + 1,)."""
+        counts = self._counts(table, j)
         return np.log([*np.where(counts > 1, counts, 0.5), 0.5])
+
+    def _logs_of_new(self, j):
+        """The same for a new row, which is one more of those with its text.
+
+        Where that is hardly another number it stays the same: a row's code is one of few values
+        then, as in the training table.
+        """
+        counts = np.maximum(np.rint(np.exp(self.logs[j][:-1])), 1)
+        return np.log([*np.where(counts < COUNTED, counts + 1, counts), 0.5])
 
     def notes(self):
         """A text where ``frequency`` makes one of several texts of a column that has few."""
@@ -254,8 +290,12 @@ class Preparation:
         """Learn from the training rows and return them prepared: (n, d')."""
         return self.fit(table).transform(table)
 
-    def transform(self, table):
+    def transform(self, table, new=False):
         """The prepared rows: (n, d') float32 or float64, finite.
+
+        Args:
+            table: the rows.
+            new: they are none of those that were learned from, but one more row beside them.
 
         Raises:
             InputError: a missing value where they are refused, infinity, another type than numbers.
@@ -263,7 +303,8 @@ class Preparation:
         X = self._encoded(table)
         if self.fill is not None and self.logs and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)  # a text before it becomes a frequency
-        for j, logs in self.logs.items():
+        for j in self.logs:
+            logs = self._logs_of_new(j) if new else self.logs[j]
             known = ~np.isnan(X[:, j])
             X[known, j] = logs[X[known, j].astype(int)]  # -1, a new text, is the last
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
@@ -275,7 +316,7 @@ class Preparation:
         parts = []
         for j in range(self.d):
             column = X[:, j, None]
-            parts.append(column == np.arange(len(self.texts[j])) if j in onehot else column)
+            parts.append(self._onehot(column, j, new) if j in onehot else column)
             if j in self.gaps:
                 parts.append(np.isnan(table.X[:, j, None]))
         return np.concatenate(parts, axis=1, dtype=X.dtype)
@@ -288,14 +329,14 @@ class Preparation:
             codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
             centre[of] = codes[counts.argmax()]
             if j in self.logs:  # the last is of new texts
-                centre[self.first_of(j)] = self.logs[j][:-1].max()
+                centre[self.first_of(j)] = self._logs_of_new(j)[:-1].max()
         return centre
 
     def span(self, X):
         """Smallest and largest values of the training rows X (n, d'), as new rows show them."""
         low, high = X.min(axis=0), X.max(axis=0)
-        for j, logs in self.logs.items():
-            at = self.first_of(j)
+        for j in self.logs:
+            at, logs = self.first_of(j), self._logs_of_new(j)
             low[at], high[at] = min(low[at], logs[:-1].min()), max(high[at], logs[:-1].max())
         return low, high
 
@@ -326,6 +367,10 @@ class Preparation:
             j in self.texts and logs.shape == (len(self.texts[j]) + 1,) and np.isfinite(logs).all()
             for j, logs in self.logs.items()
         )
+        texts = texts and all(
+            j in self.texts and alone.shape == (len(self.texts[j]),) and alone.dtype == bool
+            for j, alone in dict(self.alone).items()
+        )
         if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
         if self.reading is not None:
@@ -349,6 +394,7 @@ class Preparation:
             "d": self.d,
             "texts": {str(j): texts for j, texts in self.texts.items()},
             "logs": {str(j): logs for j, logs in self.logs.items()},
+            "alone": {str(j): alone for j, alone in dict(self.alone).items()},
             "fill": self.fill,
             "names": self.names,
             "groups": self.groups,
@@ -369,99 +415,8 @@ class Preparation:
         self.gaps = saved.get("gaps", [])
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
+        self.alone = {int(j): alone for j, alone in saved.get("alone", {}).items()}
         return self
-
-
-class ColumnScaler:
-    """Every column to one scale that a few absurd rows cannot move, tails bent, and back (M1).
-
-    u = (x - median) / scale, and z = u / sqrt(1 + (u / 5)^2): within +-5, in order to the end. The
-    scale is the distance between two quantiles, as a normal distribution's standard deviation would
-    be taken from it: .1 and .9, or the first pair farther out between which values differ at all.
-    Where fewer values differ than that, it is their typical difference from the median times the
-    root of their share: the standard deviation, but of one absurd value of many no more than its
-    own size.
-
-    All arithmetic is float64, results are float32. A constant column has scale 1, or its own size
-    where that is less: its rows become 0, and a row that differs there later is far away in small
-    units as well as beside a large offset.
-
-    # DIFF(paper): the released code takes mean and standard deviation.
-
-    Args:
-        centre: (d,) float64, or None before :meth:`fit`.
-        scale: (d,) float64.
-        block_rows: rows that are held in float64 at once.
-    """
-
-    def __init__(self, centre=None, scale=None, block_rows=BLOCK_ROWS):
-        self.centre = centre
-        self.scale = scale
-        self.block_rows = block_rows
-
-    def fit(self, X):
-        """Take centre and scale of the training rows X (n, d); returns itself."""
-        X = np.asarray(X)
-        if X.ndim != 2 or len(X) == 0:
-            raise InputError(
-                f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row"
-            )
-        stats = np.array([_centre_and_scale(column) for column in X.T], dtype=np.float64)
-        self.centre, self.scale = stats.reshape(-1, 2).T.copy()
-        return self
-
-    def transform(self, X):
-        """Standardise X (n, d); returns float32 (n, d) within +-5."""
-        X = self._checked(X)
-        out = np.empty(X.shape, dtype=np.float32)
-        for i in range(0, len(X), self.block_rows):
-            rows = slice(i, i + self.block_rows)
-            block = X[rows].astype(np.float64)
-            with np.errstate(over="ignore"):  # what overflows is done again in halves, or clipped
-                block -= self.centre
-                over = np.isinf(block)
-                block /= self.scale
-                if over.any():
-                    halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
-                    block[over] = halves[over]
-            np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
-            out[rows] = bend(block)
-        return out
-
-    def inverse_transform(self, Z):
-        """Standardised rows Z (n, d) in the input's units, float64."""
-        with np.errstate(over="ignore"):
-            X = unbend(self._checked(Z)) * self.scale + self.centre
-        return np.clip(X, -LARGEST, LARGEST)
-
-    def _checked(self, X):
-        if self.centre is None:
-            raise InputError("the scaler is not fitted: call fit(X_train) first")
-        X = np.asarray(X)
-        if X.ndim != 2 or X.shape[1] != len(self.centre):
-            raise InputError(
-                f"X has shape {X.shape}: the scaler was fitted on {len(self.centre)} features, "
-                "give (rows, those)"
-            )
-        return X
-
-    def snapshot(self):
-        """``centre`` (d,) and ``scale`` (d,), float64, to store with the weights."""
-        if self.centre is None:
-            raise InputError("the scaler is not fitted: call fit(X_train) first")
-        return {"centre": self.centre.copy(), "scale": self.scale.copy()}
-
-    @classmethod
-    def from_snapshot(cls, saved):
-        """Rebuild from :meth:`snapshot`; results are equal to the bit.
-
-        Raises:
-            ValueError: for what no fit leaves.
-        """
-        centre, scale = (np.array(saved[name], dtype=np.float64) for name in ("centre", "scale"))
-        if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all()):
-            raise ValueError("centre or scale is not finite, or a scale is not above 0")
-        return cls(centre, scale)
 
 
 def _medians(X, median):
@@ -472,40 +427,3 @@ def _medians(X, median):
     if beyond.any():
         found[beyond] = median(X[:, beyond].astype(np.float64), axis=0)
     return found
-
-
-def check_span(X, names, source):
-    """Refuse columns of training rows X (n, d) whose differences are no float64 any more.
-
-    Raises:
-        InputError: naming them.
-    """
-    largest = np.maximum(X.max(axis=0), -X.min(axis=0))
-    wide = np.flatnonzero(largest > LARGEST / 2)
-    if len(wide):
-        raise InputError(
-            f"{source}: column {listed(repr(names[j]) for j in wide)} holds values beyond "
-            f"{LARGEST / 2:.1g}, up to {largest[wide[0]]:.3g}: float64 does not hold their "
-            "differences: divide the column by a constant"
-        )
-
-
-def _centre_and_scale(column):
-    """Median and robust scale of one column (n,); see :class:`ColumnScaler`."""
-    values = np.sort(column.astype(np.float64))
-    n = len(values)
-    centre = values[(n - 1) // 2]  # one of the values: a frequent one becomes exactly 0
-    # Written in decimals, a constant can differ in its last digit: that is no spread.
-    single = column.dtype.kind == "f" and column.dtype.itemsize <= 4
-    step = 2 * np.finfo(np.float32).eps if single else 16 * np.finfo(np.float64).eps
-    for share, deviations in QUANTILES:
-        out = int(np.ceil(share * (n - 1)))  # rows outside on either side, at least one
-        if out <= (n - 1) // 2:
-            low, high = values[out], values[n - 1 - out]
-            if high - low > step * max(abs(low), abs(high)):
-                return centre, max((high - low) / deviations, SMALLEST)
-    away = np.abs(values - centre)
-    away = away[away > step * np.maximum(np.abs(values), abs(centre))]
-    if not len(away):  # a small constant's size is all that is known of its unit
-        return centre, min(abs(centre), 1.0) or 1.0
-    return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)

@@ -9,8 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from swift_hydra.data.columns import ColumnScaler, Preparation, check_span
+from swift_hydra.data.columns import Preparation
 from swift_hydra.data.labels import Labels, read_labels
+from swift_hydra.data.scaler import ColumnScaler, check_span
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
 from swift_hydra.settings import InputError, tell
@@ -24,7 +25,7 @@ class Columns:
 
     Args:
         preparation: a fitted :class:`data.columns.Preparation`.
-        scaler: a fitted :class:`data.columns.ColumnScaler` of the prepared columns.
+        scaler: a fitted :class:`data.scaler.ColumnScaler` of the prepared columns.
         centre: (d',) a typical normal row, prepared.
         low: (d',) smallest prepared values of the training rows.
         high: (d',) largest.
@@ -73,8 +74,8 @@ class Columns:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def prepare(self, table):
-        """Gaps filled and texts encoded: (n, d'), finite."""
-        return self.preparation.transform(table)
+        """Gaps of new rows filled and texts encoded: (n, d'), finite."""
+        return self.preparation.transform(table, new=True)
 
     def standardise(self, X):
         """Prepared rows (n, d') as the networks read them: float32 (n, d')."""

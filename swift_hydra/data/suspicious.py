@@ -1,7 +1,7 @@
 """What about a table's columns deserves a word before anything is learned from them.
 
 Nothing here changes a value: a placeholder is taken as the number that it is, bent as every other
-(:class:`data.columns.ColumnScaler`). But a column that counts the rows, or whose 999 means "not
+(:class:`data.scaler.ColumnScaler`). But a column that counts the rows, or whose 999 means "not
 known", is rarely meant.
 
 Shapes: n rows, d columns.
@@ -9,8 +9,8 @@ Shapes: n rows, d columns.
 
 import numpy as np
 
-from swift_hydra.data.columns import LARGEST, ColumnScaler
 from swift_hydra.data.frames import EXACT, as_text
+from swift_hydra.data.scaler import LARGEST, ColumnScaler
 from swift_hydra.data.table import listed, place
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
 
@@ -60,7 +60,7 @@ def notes(table, asked=False):
     empty = np.flatnonzero(np.isnan(X).all(axis=1)) if X.dtype.kind == "f" else ()
     if len(empty):
         at = place(int(empty[0]), table.lines)
-        said.append(f"{len(empty)} rows hold no value at all, first {at}: leave them out")
+        said.append(f"{len(empty)} rows hold no value at all, first in {at}: leave them out")
     return said
 
 

@@ -16,7 +16,7 @@ from swift_hydra.data.table import place
 DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
 UNIT = re.compile(
     r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
-    rf"{DIGITS_OF_ONE}\s*((?:[^\d\s.,][^\n]{{0,14}})?)"
+    rf"{DIGITS_OF_ONE}\s*((?:[^\d\s.,]\S{{0,14}}(?: [^\d\s]{{1,9}})?)?)"
 )
 SPAN = re.compile(
     r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}|-?\d+ days?(?: [+-]?\d+:[\d:.]+)?"

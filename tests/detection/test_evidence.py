@@ -107,8 +107,7 @@ def test_without_a_fold_no_label_of_it_is_known():
 def test_a_row_is_scored_by_the_residual_function_that_did_not_see_it(fitted):
     X, y, _, _ = fitted
     fold = np.arange(500) % 2
-    asked = [[], []]
-    spies = [lambda Z, i=i: asked[i].append(len(Z)) or np.ones(len(Z)) * (i + 1) for i in (0, 1)]
+    spies = [lambda Z, i=i: np.ones(len(Z)) * (i + 1) for i in (0, 1)]
     _, columns = fit(X, y, fold, spies)
     cvae = columns.all[:, column_index(["cvae"])[0]]
     assert len(np.unique(cvae[fold == 0])) == len(np.unique(cvae[fold == 1])) == 1

@@ -56,12 +56,13 @@ def test_threshold_and_p_values_are_of_who_scores(model, tmp_path, verify):
     """The file has no detector that would score rows again."""
     other = copy.copy(model).set_verify(verify)
     assert other.threshold_ != model.threshold_
-    if other.student_.follows:
+    assert other.student_.follows
+    other.export(tmp_path / "o.onnx")
+    assert Exported.load(tmp_path / "o.onnx").threshold_ == model.threshold_
+    other.student_ = copy.copy(other.student_)
+    other.student_.agreement = other.student_.agreement | {"rank_correlation": 0.0}
+    with pytest.raises(InputError, match="verify=0"):
         other.export(tmp_path / "o.onnx")
-        assert Exported.load(tmp_path / "o.onnx").threshold_ == model.threshold_
-    else:
-        with pytest.raises(InputError, match="verify=0"):
-            other.export(tmp_path / "o.onnx")
     assert other.verify == verify
 
 

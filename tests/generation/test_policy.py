@@ -423,4 +423,3 @@ def test_a_proposal_is_learned_from_sets(tmp_path, monkeypatch):
     assert paid[0] == paid[1] and 0 <= min(paid) and max(paid) <= 1
     theta, log = proposal.learn([case])
     assert theta.shape == (8,) and np.isfinite(theta).all() and len(log) == 2
-    assert all(entry["best"] >= entry["mean"] for entry in log)

@@ -125,10 +125,7 @@ def test_expert_usage_counts_every_row_and_its_experts_are_those_that_score(pres
     )
     assert usage.shape == (len(X), 2)
     assert (usage[:, 0] != usage[:, 1]).all()
-    for choice in usage.T:
-        counts = np.bincount(choice, minlength=model.n_experts_)
-        assert len(counts) == model.n_experts_
-        assert counts.sum() == len(X)
+    assert 0 <= usage.min() and usage.max() < model.n_experts_
     called = np.zeros(model.n_experts_, dtype=int)
     experts = mixture.experts.forward
 

@@ -4,6 +4,7 @@ import copy
 import inspect
 import os
 import threading
+import warnings
 from dataclasses import fields
 from fractions import Fraction
 
@@ -179,11 +180,12 @@ def test_a_first_fit_that_is_cut_off_is_none():
         lambda model: model.p_values_of([0.0]),
         lambda model: model.save("model.pt"),
         lambda model: model.explain(X),
+        lambda model: model.export("student.onnx"),
     ],
 )
 def test_before_fit(call):
     with pytest.raises(NotFittedError):
-        call(SwiftHydra())
+        call(SwiftHydra(fast=True))
 
 
 @pytest.mark.parametrize(
@@ -377,3 +379,50 @@ def test_a_chunk_is_smaller_where_texts_become_many_columns(monkeypatch):
     model = short(categorical="onehot").fit(texts, y)
     monkeypatch.setattr(estimator, "CHUNK_NUMBERS", 310)
     assert model.default_chunk_rows() == 310 // 31 + 1
+
+
+def test_new_rows_with_gaps_are_told_that_the_fit_settled_it():
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    rows = X[:3].copy()
+    rows[1, 0] = np.nan
+    for call in (model.predict, model.decision_function, model.p_values):
+        with pytest.raises(InputError, match=r"--impute: settled in the fit: mend these rows"):
+            call(rows)
+
+
+def test_a_threshold_that_a_warning_stops_is_the_one_before(tmp_path):
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    before = model.threshold_, model.false_alarms, dict(model.settings_)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="cannot tell so rare an alarm"):
+            model.set_false_alarms(1e-9)
+    assert (model.threshold_, model.false_alarms, model.settings_) == before
+    model.save(tmp_path / "m.pt")
+    assert SwiftHydra.load(tmp_path / "m.pt").threshold_ == before[0]
+
+
+def test_warnings_name_the_line_that_asked(tmp_path):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        wide = np.column_stack([X, np.arange(len(X))])
+        model = SwiftHydra(**SHORT_FIT | {"n_synthetic": 9999}).fit(wide, y)
+        model.set_false_alarms(1e-9)
+        model.save(tmp_path / "m.pt")
+        SwiftHydra.load(tmp_path / "m.pt").predict(np.tile(wide[:1] + 99, (300, 1)))
+    assert len(told) >= 5 and {w.filename for w in told} == {__file__}, [str(w) for w in told]
+
+
+def test_a_score_alone_and_shares_are_refused_with_what_is_meant():
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    with pytest.raises(InputError, match=r"an array of shape \(\): give a list of scores"):
+        model.p_values_of(1.0)
+    for share in (None, True, 1, -0.1, "x"):
+        with pytest.raises(InputError, match=r"a number from 0 to 0\.99, or 'auto'"):
+            model.set_contamination(share)
+
+
+def test_networks_that_nobody_asks_are_not_trained():
+    for generator in ("none", "smote", "rl"):
+        model = SwiftHydra(**SHORT_FIT | {"generator": generator}).fit(X, y)
+        assert ("pretrain" in model.seconds_) == (generator == "rl")

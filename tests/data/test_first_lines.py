@@ -1,0 +1,180 @@
+"""First lines without a bare number, empty lines at the end, and columns that deserve a word."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+from helpers import ROWS, label, write_rows
+
+from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.files import How, stream_table
+from swift_hydra.data.reading import Reading
+from swift_hydra.dataloader import load_dataset
+from swift_hydra.settings import InputError
+
+DATES = ColumnSettings(dates=True)
+TEXTS = ColumnSettings(categorical="frequency")
+# Cells of a row, and the settings that take them.
+KINDS = {
+    "dates": (lambda i: f"2025-01-{1 + i % 28:02d}", DATES),
+    "moments": (lambda i: f"2025-01-{1 + i % 28:02d} 12:{i % 60:02d}:00", DATES),
+    "bools": (lambda i: str(i % 3 == 0), ColumnSettings()),
+    "percent": (lambda i: f"{i}.{i % 7} %", TEXTS),
+    "money": (lambda i: f"${i}.25", TEXTS),
+    "areas": (lambda i: f"{i} kg/m2", TEXTS),
+    "spans": (lambda i: f"{i % 24}:{i:02d}:30", TEXTS),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_of_any_kind_name_no_column(tmp_path, kind, named):
+    value, settings = KINDS[kind]
+    path = write_rows(
+        tmp_path / "t.csv",
+        "first,second,label" if named else None,
+        lambda i: f"{value(i)},{value(i + 5)},{'yes' if label(i) else 'no'}",
+    )
+    data = load_dataset(str(path), settings=settings)
+    assert len(data.y) == len(ROWS)
+    assert data.columns == (("first", "second") if named else ("x0", "x1"))
+
+
+def test_a_row_of_bools_or_days_of_a_table_to_score_is_a_row(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("True,False\nFalse,False\n")
+    known = How(Reading(), training={"header": "yes"}, named=True)
+    assert [len(table) for table, _ in stream_table(path, ["c", "d"], 2, how=known)] == [2]
+    path.write_text("2026-01-01,2026-01-02\n2026-02-01,2026-02-02\n")
+    dated = known._replace(dates=True, dated=(0, 1))
+    assert [len(table) for table, _ in stream_table(path, ["c", "d"], 2, how=dated)] == [2]
+
+
+def test_numbers_outside_of_their_columns_above_few_texts_are_names(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.normal(8, 1, (60, 4))
+    path = write_rows(
+        tmp_path / "t.csv",
+        "7157,672,1956,3845,class",
+        lambda i: ",".join(f"{x:.3f}" for x in values[i]) + (",tumor" if label(i) else ",normal"),
+    )
+    settings = ColumnSettings(anomaly_label="tumor")
+    with pytest.warns(UserWarning, match="no values of their columns"):
+        data = load_dataset(str(path), settings=settings)
+    assert data.columns == ("7157", "672", "1956", "3845") and len(data.y) == 60
+
+
+@pytest.mark.parametrize("first, said", [("0,1", True), ("1,0", False)])
+def test_two_numbers_that_count_the_columns_are_worth_a_word(tmp_path, first, said):
+    path = write_rows(tmp_path / "t.csv", first, lambda i: f"{5 + i % 9},{label(i)}")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert len(load_dataset(str(path)).y) == 61
+    assert said == any("counts the columns (0 to 1)" in str(w.message) for w in told)
+
+
+@pytest.mark.parametrize("impute", ["refuse", "median"])
+def test_lines_of_nothing_below_a_table_are_no_rows(tmp_path, impute):
+    path = write_rows(tmp_path / "t.csv", "a,b,y", lambda i: f"{i % 7}.5,{i % 5},{label(i)}")
+    path.write_text(path.read_text() + ",,\n , ,\n")
+    assert len(load_dataset(str(path), impute=impute).y) == 60
+    path.write_text(path.read_text() + "1.5,2,0\n")
+    with pytest.raises(InputError, match="labels are empty in 2 rows, first in line 62"):
+        load_dataset(str(path), impute="median")
+
+
+@pytest.mark.filterwarnings("ignore:the labels")
+def test_rows_without_any_value_are_said(tmp_path):
+    path = write_rows(
+        tmp_path / "t.csv",
+        "a,b,y",
+        lambda i: f",,{label(i)}" if i in (20, 30) else f"{i % 7}.5,{i % 5},{label(i)}",
+    )
+    with pytest.warns(UserWarning, match=r"2 rows hold no value at all, first in line 22: leave"):
+        load_dataset(str(path), impute="median")
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_column_that_tells_the_label_is_said(tmp_path, tells):
+    def row(i):
+        kind = ("dos", "worm")[i % 2] if label(i) and (tells or i > 30) else "quiet"
+        return f"{i % 7}.5,{kind},{label(i)}"
+
+    path = write_rows(tmp_path / "t.csv", "a,attack_cat,label", row)
+    settings = ColumnSettings(categorical="onehot")
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("swift_hydra.dataloader.tell", said.append)
+        load_dataset(str(path), settings=settings)
+    assert [bool(re.search("'attack_cat' says of every row", note)) for note in said] == [
+        True
+    ] * tells
+
+
+@pytest.mark.parametrize(
+    "cell, shown", [("0{:03d}", "'0000'"), ("{}E4", "'0E4'"), ("{}.5", None), ("{:02d}", None)]
+)
+def test_a_number_that_looks_like_a_code_is_said(tmp_path, cell, shown):
+    path = write_rows(
+        tmp_path / "t.csv", "zip,b,y", lambda i: f"{cell.format(i % 12)},{i % 5}.5,{label(i)}"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("swift_hydra.data.files.tell", said.append)
+        load_dataset(str(path))
+    told = [note for note in said if "if it is a code" in note]
+    assert len(told) == (shown is not None) and all(f"'zip': {shown}" in note for note in told)
+
+
+@pytest.mark.parametrize(
+    "cell, word",
+    [
+        ("{} mm Hg", "a unit"),
+        ("{} µg/m3", "a unit"),
+        ("{} days 01:00:00", "a unit"),
+        ("1.{}.3", None),
+        ("{} Main 12", None),
+        ("{:02d}.03.2026", "dates are taken"),
+        ("{} March 2026", "dates are taken"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*counts the rows")
+def test_texts_that_are_numbers_or_dates_get_the_right_word(tmp_path, cell, word):
+    path = write_rows(
+        tmp_path / "t.csv", "a,b,y", lambda i: f"{cell.format(1 + i % 28)},{i % 5}.5,{label(i)}"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("swift_hydra.dataloader.tell", said.append)
+        load_dataset(str(path), settings=TEXTS)
+    told = [note for note in said if "'a'" in note and ("unit" in note or "dates" in note)]
+    assert len(told) == (word is not None) and all(word in note for note in told), said
+
+
+def test_a_refused_column_of_parquet_has_no_gaps(tmp_path):
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame({"a": np.arange(60) % 7 / 2, "y": [label(i) for i in ROWS]})
+    frame.insert(0, "when", pandas.Timestamp("2026-01-01") + pandas.to_timedelta(ROWS, "h"))
+    frame.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="'when' holds dates") as error:
+        load_dataset(str(tmp_path / "t.parquet"))
+    assert "missing" not in str(error.value)
+
+
+def test_labels_that_nobody_chose_are_refused_with_the_flag_that_chooses(tmp_path):
+    path = write_rows(tmp_path / "t.csv", "is_fraud,a,b", lambda i: f"{label(i)},{i},{i / 7:.3f}")
+    with pytest.raises(InputError, match="or name another column with --label-column"):
+        load_dataset(str(path))
+    with pytest.raises(InputError) as error:
+        load_dataset(str(path), "b")
+    assert "--label-column" not in str(error.value)
+
+
+@pytest.mark.parametrize("line", ['"{0},{0},{1}"', "{0}:{0}:{1}", "{0}^{0}^{1}"])
+def test_lines_that_nothing_parts_are_refused_as_such(tmp_path, line):
+    first = line.format("a", "y")
+    path = write_rows(tmp_path / "t.csv", first, lambda i: line.format(i % 7, label(i)))
+    with pytest.raises(InputError, match="nothing parts the cells of its first line"):
+        load_dataset(str(path))

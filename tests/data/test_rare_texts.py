@@ -1,0 +1,72 @@
+"""Columns with a tail of texts that hardly any other row has: training rows are as new ones are."""
+
+import numpy as np
+import pytest
+from helpers import SHORT_FIT
+from sklearn.metrics import roc_auc_score
+
+from swift_hydra.data.columns import COUNTED, Preparation
+from swift_hydra.data.table import as_table
+from swift_hydra.SwiftHydra import SwiftHydra
+
+SHOPS = 1 / np.arange(1, 201) ** 0.9
+
+
+def draw(n, rng, start):
+    """Shops of which a few are frequent; an anomaly is one that nobody else goes to."""
+    y = (rng.random(n) < 0.1).astype(int)
+    shop = rng.choice(200, n, p=SHOPS / SHOPS.sum())
+    X = np.empty((n, 3), dtype=object)
+    X[:, 0], X[:, 1] = rng.lognormal(3, 1, n), rng.normal(40, 9, n)
+    X[:, 2] = [f"new{start + i}" if y[i] else f"shop{shop[i]}" for i in range(n)]
+    return X, y
+
+
+@pytest.mark.parametrize("categorical", ["onehot", "frequency"])
+def test_a_text_that_no_other_row_has_is_the_same_later(categorical):
+    """Of new rows .51 and .80, and twice the alarms, where a training row counted itself."""
+    areas, flagged = [], []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        model = SwiftHydra(categorical=categorical, random_state=seed, **SHORT_FIT)
+        model.fit(*draw(300, rng, 0)).set_false_alarms(0.1)
+        fresh, y = draw(1500, rng, 10**6)
+        areas.append(roc_auc_score(y, model.decision_function(fresh)))
+        flagged.append(model.predict(fresh)[y == 0].mean())
+    assert np.mean(areas) > 0.85, areas
+    assert 0.05 < np.mean(flagged) < 0.14, flagged
+
+
+def column(texts):
+    return as_table(np.array(texts, dtype=object)[:, None], True)
+
+
+@pytest.mark.parametrize("others", [0, 1, 5, COUNTED - 1, COUNTED, 40])
+def test_a_code_says_how_many_other_rows_hold_the_text(others):
+    """A training row among so many others, and a new row among the same."""
+    training = ["a"] * (others + 1) + ["b"] * others + ["c"] * 90
+    preparation = Preparation(categorical="frequency")
+    codes = np.exp(preparation.fit_transform(column(training))[:, 0])
+    later = np.exp(preparation.transform(column(["b"]), new=True)[:, 0])
+    if others < COUNTED:
+        assert later[0] == pytest.approx(codes[0])
+    else:
+        assert later[0] == pytest.approx(codes[others + 1])
+
+
+def test_texts_of_one_row_share_a_column_where_they_are_many():
+    texts = ["a"] * 30 + ["b"] * 20 + [f"t{i}" for i in range(10)]
+    preparation = Preparation(categorical="onehot")
+    X = preparation.fit_transform(column(texts))
+    assert preparation.names == ["x0=a", "x0=b", "x0=(rare)"]
+    assert np.array_equal(X.sum(0), [30, 20, 10])
+    later = preparation.transform(column(["a", "t3", "unheard of"]), new=True)
+    assert np.array_equal(later, [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+    again = Preparation.from_snapshot(preparation.snapshot())
+    assert np.array_equal(again.transform(column(["t3", "new"]), new=True), later[1:])
+
+
+def test_a_single_rare_text_keeps_its_column():
+    preparation = Preparation(categorical="onehot").fit(column(["a"] * 30 + ["b"] * 20 + ["c"]))
+    assert preparation.names == ["x0=a", "x0=b", "x0=c"]
+    assert not preparation.transform(column(["new"]), new=True).any()

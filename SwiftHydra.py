@@ -163,6 +163,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         settings_: every setting as the fit took it.
         synthetic_: (m, d') generated anomalies in the input's units, columns as prepared.
         episode_log_: one dict per episode.
+        label_name_: name of the labels' column, which a frame to score may have still, or None.
+        detector_: what scores prepared rows.
+        device_: where it is.
+        basis_: what the training rows' scores are made of, an :class:`estimator.Basis`.
         columns_: what was learned about the columns, a :class:`data.rows.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
@@ -292,6 +296,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             )
         wanted, self.effective_rank_ = choose_n_experts(known.Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
+        if self.n_experts == "auto" and int(self.k) > self.n_experts_:
+            tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
         fitted = PRESETS[self.preset].fit(
             Z, labels, generated.rows, self._settings_to_fit(rows, known), journal

@@ -1,6 +1,7 @@
 """What a finished run says of itself: report.json, the log, the arrays, the figures."""
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from swift_hydra.run.figures import Run, draw_run
@@ -31,7 +32,7 @@ def ranking(detector):
     """
     scores = detector.fresh_scores_  # what threshold and p-values were made of
     p = detector.p_values_of(scores)
-    rank = (-scores).argsort(kind="stable").argsort(kind="stable") + 1
+    rank = rankdata(-scores, method="ordinal").astype(np.int64)
     lines = [RANKING]
     columns = (scores.tolist(), p.tolist(), rank.tolist(), detector.labels_.tolist())
     for row, (score, value, place, flag) in enumerate(zip(*columns, strict=True)):

@@ -67,3 +67,18 @@ def test_what_breaks_in_an_import_shows_its_traceback_on_request(tmp_path):
     assert shown.returncode == 2
     assert "Traceback" in shown.stderr
     assert shown.stderr.endswith(done.stderr)
+
+
+def test_a_current_folder_that_is_gone_is_said(tmp_path):
+    command = f"mkdir gone; cd gone; rmdir ../gone; {sys.executable} {ROOT / 'SwiftHydra.py'} yeast"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the current folder (") and done.stderr.count("\n") == 1
+
+
+def test_numba_that_may_not_compile_is_as_none(tmp_path):
+    shown = "from swift_hydra import compiled; print(compiled.available())"
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", shown]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

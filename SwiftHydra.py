@@ -40,7 +40,7 @@ from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.detection.pvalue import weight_of_unlike
 from swift_hydra.distillation.student import Student
-from swift_hydra.estimator import Basis, TableDetector, check_contamination
+from swift_hydra.estimator import TableDetector
 from swift_hydra.exported import SUFFIX, Exported, require_onnx, write_onnx
 from swift_hydra.flags import (
     RunOptions,
@@ -87,6 +87,7 @@ from swift_hydra.settings import (
     tell,
 )
 from swift_hydra.snapshot import in_own_numbers
+from swift_hydra.thresholds import Basis, check_contamination
 from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
@@ -166,7 +167,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         label_name_: name of the labels' column, which a frame to score may have still, or None.
         detector_: what scores prepared rows.
         device_: where it is.
-        basis_: what the training rows' scores are made of, an :class:`estimator.Basis`.
+        basis_: what the training rows' scores are made of, an :class:`thresholds.Basis`.
         columns_: what was learned about the columns, a :class:`data.rows.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.

@@ -5,10 +5,8 @@
 
 import contextlib
 import copy
-import math
 import os
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +23,13 @@ from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, advised, check_range, check_settings, tell
 from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
+from swift_hydra.thresholds import (
+    Basis,
+    check_contamination,
+    drawn,
+    threshold_of,
+    threshold_of_false_alarms,
+)
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 SAME_SCORE = 1e-5  # standard deviations of the normals' scores that are no difference
@@ -54,78 +59,8 @@ def settled():
         raise InputError(advised(error, (), words)) from error
 
 
-def check_contamination(value):
-    """Refuse what is neither "auto" nor a share from 0 to .99."""
-    if isinstance(value, str) and value == "auto":
-        return
-    try:
-        check_range("contamination", value, 0, 0.99, whole=False)
-    except InputError as error:
-        raise InputError(f"{error}, or 'auto'") from None
-
-
 class NotFitted(InputError, NotFittedError):
     """scikit-learn's error for an estimator without a fit, one line on the command line."""
-
-
-def threshold_of(scores, share, rounding=0.0):
-    """The threshold that a share of the scores (n,) is above, the nearest that ties allow.
-
-    All of them may be above, or none; a threshold stands between two scores, or ``rounding``, and
-    the least number at least, beyond the outermost.
-    """
-    values, counts = np.unique(scores, return_counts=True)
-    above = np.append(len(scores) - np.cumsum(counts), len(scores))  # of each value, and below all
-    at = int(np.abs(above - share * len(scores)).argmin())
-    if at == len(values):
-        return float(min(values[0] - rounding, np.nextafter(values[0], -np.inf)))
-    return float(values[at : at + 2].mean()) + (rounding if at == len(values) - 1 else 0.0)
-
-
-def drawn(scores, weights):
-    """As many scores as the weights (m,) are in all, ascending, each as often as its weight is."""
-    order = np.argsort(scores, kind="stable")
-    up_to = np.cumsum(weights[order])
-    n = round(float(up_to[-1]))
-    place = np.searchsorted(up_to, (np.arange(n) + 0.5) * (up_to[-1] / max(n, 1)))
-    return scores[order[np.minimum(place, len(order) - 1)]]
-
-
-class Basis(NamedTuple):
-    """What the training rows' scores are made of, whichever share of rows is verified."""
-
-    left_out: np.ndarray  # (n,) the detector's scores by fits without the row
-    fresh: np.ndarray  # (n,) the same as fresh copies of rows that come again would have them
-    # Of :class:`cleaning.leave_out.FreshScores`:
-    row: np.ndarray  # (m,)
-    score: np.ndarray  # (m,)
-    weight: np.ndarray  # (m,)
-    normal: np.ndarray  # (m,)
-    shift: np.ndarray | None = None  # (n,) of the student, see Student.beside
-    doubt: np.ndarray | None = None  # (n,) its doubt
-
-    @classmethod
-    def of(cls, kept, fitted, aside):
-        """Of n training rows, of which ``kept`` (n,) bool were learned from.
-
-        Args:
-            kept: (n,) bool.
-            fitted: what a detector's ``fit`` returned, with scores of the kept rows.
-            aside: scores of the others.
-        """
-        left_out = np.empty(len(kept))
-        left_out[kept] = fitted.scores
-        fresh = left_out.copy()
-        fresh[kept] = fitted.fresh
-        sample = fitted.sample._replace(row=np.flatnonzero(kept)[fitted.sample.row])
-        if len(aside):
-            left_out[~kept] = fresh[~kept] = aside
-            # They belong to what p-values compare with: they may well be normal, and alarms shall
-            # be no more frequent than was said.
-            more = FreshScores.plain(aside, np.ones(len(aside)))
-            more = more._replace(row=np.flatnonzero(~kept))
-            sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
-        return cls(left_out, fresh, *sample)
 
 
 class TableDetector(BaseEstimator):
@@ -515,7 +450,9 @@ class TableDetector(BaseEstimator):
         """With new settings; all or, where the warning is made an error, nothing of it."""
         now = self.settings_ | plain(settings)
         if now["false_alarms"] is not None:
-            threshold = self._threshold_of_false_alarms(now["false_alarms"])
+            threshold = threshold_of_false_alarms(
+                self.normal_scores_, now["false_alarms"], self._rounding()
+            )
         else:
             share = now["contamination"]
             share = self.estimated_contamination_ if share == "auto" else share
@@ -523,21 +460,6 @@ class TableDetector(BaseEstimator):
         labels = (self.fresh_scores_ > threshold).astype(np.int64)
         vars(self).update(settings, settings_=now, threshold_=threshold, labels_=labels)
         return self
-
-    def _threshold_of_false_alarms(self, share):
-        m = len(self.normal_scores_)
-        # So many normals may score as high as a flagged row; -1 where m is too small for any.
-        allowed = int(share * (m + 1) + 1e-9) - 1
-        if allowed >= 0:
-            return float(self.normal_scores_[m - 1 - allowed]) + self._rounding()
-        if share > 0:
-            digits = 10 ** (1 - math.floor(math.log10(1 / (m + 1))))
-            least = math.ceil(digits / (m + 1)) / digits  # up, or it would not be enough
-            tell(
-                f"false_alarms={share:g}: {m} normal rows cannot tell so rare an alarm, and no row "
-                f"is ever flagged: give {least:g} or more (--false-alarms, false_alarms)",
-            )
-        return np.inf
 
     # --- checkpoints ------------------------------------------------------------------------------
 

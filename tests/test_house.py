@@ -22,7 +22,7 @@ FLOORS = [
     ["training"],
     ["cleaning"],
     ["pretrain"],
-    ["generation", "detection", "distillation"],
+    ["generation", "detection", "distillation", "thresholds"],
     ["estimator"],
     ["exported", "flags"],
     ["runner"],

@@ -121,8 +121,13 @@ def _column(X, j):
         kind = column.dtype
         simple = simple and (not column.null_count() or kind.is_temporal() or kind.is_float())
         simple = simple and not str(kind).endswith("Int128")  # numpy has none of 16 bytes
-        return column.to_numpy() if simple else np.array([*column.to_list(), None], object)[:-1]
+        return column.to_numpy() if simple else object_array(column.to_list())
     return arrow_values(X.column(j))
+
+
+def object_array(cells):
+    """(n,) array of Python objects, whatever they are: of equally long lists, too."""
+    return np.array([*cells, None], dtype=object)[:-1]
 
 
 def arrow_values(column):
@@ -135,7 +140,7 @@ def arrow_values(column):
         return np.asarray(column)
     parts = column.chunks if hasattr(column, "chunks") else [column]
     cells = [cell for part in parts for cell in arrow_objects(part)]
-    return np.array([*cells, None], dtype=object)[:-1]
+    return object_array(cells)
 
 
 def arrow_objects(column):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.frames import EXACT, as_text, is_missing, same_value, unmasked
+from swift_hydra.data.frames import EXACT, as_text, is_missing, object_array, same_value, unmasked
 from swift_hydra.data.reading import GAPS, composed, text_of_bytes
 from swift_hydra.data.table import array_of, listed, place
 from swift_hydra.settings import InputError, tell
@@ -138,7 +138,7 @@ def _values(y, source, lines, gaps):
         except (TypeError, ValueError, OverflowError):
             _refuse_name(cells, source, lines)
             # As objects: numpy's own texts take the room of the longest one each.
-            return np.array([*map(_text, cells), None], dtype=object)[:-1]
+            return object_array(map(_text, cells))
     values = y.astype(np.float64)
     _refuse_gaps(np.isnan(values), values, source, lines)
     return values

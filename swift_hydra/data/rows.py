@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from swift_hydra.data.columns import Preparation
+from swift_hydra.data.frames import object_array
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
 from swift_hydra.data.suspicious import notes
@@ -210,7 +211,7 @@ def _as_given(y, labels):
 def classes_of(labels):
     """Two labels as an array; of a number and a text numpy would make two texts."""
     if isinstance(labels[0], str) != isinstance(labels[1], str):
-        return np.array([*labels, None], dtype=object)[:-1]
+        return object_array(labels)
     return np.array(labels)
 
 

@@ -11,7 +11,8 @@ from swift_hydra.run.record import environment_report, peak_memory_mib
 
 def result_line(y, score):
     """The last line of a run."""
-    return f"AUC-ROC {roc_auc_score(y, score):.4f}  AUC-PR {average_precision_score(y, score):.4f}"
+    areas = measures(y, score)
+    return f"AUC-ROC {areas['auc_roc']:.4f}  AUC-PR {areas['auc_pr']:.4f}"
 
 
 def measures(y, score):

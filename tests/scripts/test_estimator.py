@@ -17,9 +17,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from swift_hydra import pretrain
 from swift_hydra.detection import mixture
-from swift_hydra.estimator import threshold_of
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.thresholds import threshold_of
 
 SHORT = {
     "cvae_steps": 60,

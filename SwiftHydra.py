@@ -297,7 +297,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             )
         wanted, self.effective_rank_ = choose_n_experts(known.Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
-        if self.n_experts == "auto" and int(self.k) > self.n_experts_:
+        if int(self.k) > max(2, self.n_experts_):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
         fitted = PRESETS[self.preset].fit(

@@ -442,8 +442,14 @@ class TableDetector(BaseEstimator):
                     f"verify={share:g}: there is no student whose scores could be verified: fit "
                     "with fast=True"
                 )
-        self.verify = share
-        self._ready()
+        before = vars(self).copy()
+        try:
+            self.verify = share
+            self._ready()
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
         return self
 
     def _set_threshold(self, **settings):

@@ -14,7 +14,7 @@ import scipy.linalg
 
 from swift_hydra.compiled import MORE, available, nearest_rows
 
-BEND = 5.0  # bound of standardised values, see data/columns.py
+BEND = 5.0  # bound of standardised values, see data/scaler.py
 BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
 FINEST = 19  # a grid step is 2^-FINEST, coarser where d is large
 MOST_FAR = 48.0  # bound of the coordinate for what the bend hides

@@ -90,8 +90,8 @@ def run(folder, rows, detector, which, options, work):
         finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
         if finished is not None:
             checkpoint = (finished.checkpoint, folder.path / "checkpoint.pt")
-            _show(folder, rows, finished, options, type(detector).from_checkpoint(*checkpoint), say)
             remove_own(path, fingerprint, settings)
+            _show(folder, rows, finished, options, type(detector).from_checkpoint(*checkpoint), say)
             return
     store = Store(path, fingerprint, settings, options.resume, say, work.pace)
     journal = Journal(work.progress, store)
@@ -136,7 +136,7 @@ def _show(folder, rows, finished, options, detector, say):
     """The result of a run that is done, with what is asked for and lacks."""
     ranking = folder.path / "scores.csv"
     if rows.split is None:
-        check_ranking(ranking, detector)
+        check_ranking(ranking, run_report.ranking(detector))
     lost = _add_what_is_asked(folder, rows, finished, options, detector)
     say(f"nothing is left to do: {folder.path} is done")
     if rows.split is None:

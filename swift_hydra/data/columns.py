@@ -13,6 +13,7 @@ import numpy as np
 
 from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
+from swift_hydra.data.scaler import ColumnScaler  # noqa: F401  of older pickles
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.data.texts import why_texts
 from swift_hydra.settings import InputError, check_choice, setting
@@ -20,7 +21,7 @@ from swift_hydra.settings import InputError, check_choice, setting
 IMPUTE = ("refuse", "median", "indicator")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
-MOST_ALONE = 0.05  # share of the rows whose text no other row has: more are one kind of row
+MOST_ALONE = 0.05  # share of the rows whose text no other row has; beyond, a column has a tail
 COUNTED = 16  # rows of a text from which on one more or less is all the same
 FEW_TEXTS = 50  # of which each is somebody's to tell apart
 
@@ -58,17 +59,20 @@ class Preparation:
             the training rows. To "median" a gap is a value in the middle.
         categorical: "refuse".
             "onehot": a column of 0 and 1 for every text of the training rows; a new text is 0 in
-            all of them. Where more than a twentieth of the rows hold a text that no other row
-            holds, these texts have one column, which is 1 for new texts too (one of these that
-            comes again is 0 everywhere: no training row of its kind has it alone).
+            all of them.
             "ordinal": the text's place in alphabetical order; a new text is -1.
-            "frequency": the logarithm of how many rows hold it, the row itself among them; a text
-            that no other row holds counts half. An answer to columns of many texts.
+            "frequency": the logarithm of how many training rows hold it, an answer to columns of
+            many texts. One row and none count half: a new text looks like one that a single
+            training row holds.
+            Where more than a twentieth of the rows hold a text that no other row holds, a column
+            has a tail, and what counts is how many *other* rows hold the text: a new row is one
+            more beside the training rows. To "onehot" such texts then share a column, which is 1
+            for new texts too, and so do those that one other row holds.
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
         named: somebody gave these names; None in files that do not say so.
-        alone: {column number: (texts,) bool} of the texts that share a one-hot column.
+        tails: {column number: (texts,) how many training rows hold each} of columns with a tail.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns, ``column missing`` for indicators.
         gaps: numbers of the columns that have an indicator.
@@ -79,7 +83,7 @@ class Preparation:
     reading = None  # of pickles from before there was one
     dated = None
     gaps = ()
-    alone = ()
+    tails = ()
 
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
@@ -116,9 +120,7 @@ class Preparation:
         self.logs = {}
         if self.categorical == "frequency":
             self.logs = {j: self._log_counts(table, j) for j in table.texts}
-        self.alone = {}
-        if self.categorical == "onehot":
-            self.alone = dict(self._texts_alone(table))
+        self.tails = dict(self._with_tails(table))
         self.fill = None
         # What is no real number is refused by transform.
         self.gaps = []
@@ -173,30 +175,40 @@ class Preparation:
         codes = self._encoded(table)[:, j]
         return np.bincount(codes[codes >= 0].astype(int), minlength=len(self.texts[j]))
 
-    def _texts_alone(self, table):
-        """Pairs (column, (texts,) bool) of columns in many of whose rows the text is there once."""
-        for j in self.texts:
-            alone = self._counts(table, j) == 1
-            if alone.sum() > max(1, MOST_ALONE * len(table)):
-                yield j, alone
+    def _with_tails(self, table):
+        """Pairs (column, (texts,) counts) of columns in many of whose rows the text is alone."""
+        for j in self.texts if self.categorical != "ordinal" else ():
+            counts = self._counts(table, j)
+            if (counts == 1).sum() > max(1, MOST_ALONE * len(table)):
+                yield j, counts
 
     def _onehot_names(self, name, j):
         """Names of the columns of 0 and 1 that stand for the texts of column j."""
         texts = self.texts[j]
-        if j not in self.alone:
+        if j not in self.tails:
             return [f"{name}={text}" for text in texts]
-        own = [text for text, alone in zip(texts, self.alone[j], strict=True) if not alone]
-        return [*(f"{name}={text}" for text in own), f"{name}=(rare)"]
+        own = [text for text, count in zip(texts, self.tails[j], strict=True) if count > 2]
+        shared = ["(two rows)", "(one row)"]
+        while set(shared) & set(texts):
+            shared = [f"({word})" for word in shared]
+        return [f"{name}={text}" for text in (*own, *shared)]
 
     def _onehot(self, codes, j, new):
-        """Columns of 0 and 1 (n, ..) bool for codes (n, 1) of texts, -1 of new ones."""
+        """Columns of 0 and 1 (n, ..) bool.
+
+        Args:
+            codes: (n, 1) numbers of texts, -1 of new ones.
+            j: the column.
+            new: (n, 1) bool, rows beside those of training.
+        """
         hot = codes == np.arange(len(self.texts[j]))
-        if j not in self.alone:
+        if j not in self.tails:
             return hot
-        alone = self.alone[j]
-        # Whose text no other row has: of the training rows, and of new ones.
-        rare = codes == -1 if new else hot[:, alone].any(1, keepdims=True)
-        return np.concatenate([hot[:, ~alone], rare], axis=1)
+        counts = self.tails[j]
+        one, two = (hot[:, counts == k].any(1, keepdims=True) for k in (1, 2))
+        # A new row with the text of one training row is one of two, and there is no third kind.
+        alone, paired = np.where(new, codes == -1, one), np.where(new, one | two, two)
+        return np.concatenate([hot[:, counts > 2], paired, alone], axis=1)
 
     def _log_counts(self, table, j):
         """Logarithms of how often each known text is there, the last of a new one: (texts + 1,)."""
@@ -204,12 +216,14 @@ class Preparation:
         return np.log([*np.where(counts > 1, counts, 0.5), 0.5])
 
     def _logs_of_new(self, j):
-        """The same for a new row, which is one more of those with its text.
+        """The same for a new row; of a column with a tail it is one more of those with its text.
 
-        Where that is hardly another number it stays the same: a row's code is one of few values
-        then, as in the training table.
+        Where that is hardly another number, and in other columns, it stays the same: a row's code
+        is one of few values then, as in the training table.
         """
-        counts = np.maximum(np.rint(np.exp(self.logs[j][:-1])), 1)
+        if j not in self.tails:
+            return self.logs[j]
+        counts = self.tails[j]
         return np.log([*np.where(counts < COUNTED, counts + 1, counts), 0.5])
 
     def notes(self):
@@ -301,12 +315,17 @@ class Preparation:
             InputError: a missing value where they are refused, infinity, another type than numbers.
         """
         X = self._encoded(table)
+        # A filled gap is no row more that holds the text, in training as later.
+        beside = {j: new & ~np.isnan(X[:, j, None]) for j in self.tails}
         if self.fill is not None and self.logs and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)  # a text before it becomes a frequency
         for j in self.logs:
-            logs = self._logs_of_new(j) if new else self.logs[j]
             known = ~np.isnan(X[:, j])
-            X[known, j] = logs[X[known, j].astype(int)]  # -1, a new text, is the last
+            codes = X[known, j].astype(int)  # -1, a new text, is the last
+            logs = self.logs[j][codes]
+            if j in self.tails:
+                logs = np.where(beside[j][known, 0], self._logs_of_new(j)[codes], logs)
+            X[known, j] = logs
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)
@@ -316,7 +335,7 @@ class Preparation:
         parts = []
         for j in range(self.d):
             column = X[:, j, None]
-            parts.append(self._onehot(column, j, new) if j in onehot else column)
+            parts.append(self._onehot(column, j, beside.get(j)) if j in onehot else column)
             if j in self.gaps:
                 parts.append(np.isnan(table.X[:, j, None]))
         return np.concatenate(parts, axis=1, dtype=X.dtype)
@@ -345,9 +364,12 @@ class Preparation:
         return int(np.searchsorted(self.groups, j))
 
     def unknown(self, table):
-        """(n, d) True where a text column holds a text that no training row held."""
+        """(n, d) True where a column holds a text that no training row held.
+
+        Not of columns with a tail: there, that is as it was in training.
+        """
         out = np.zeros((len(table), self.d), dtype=bool)
-        texts = list(self.texts)
+        texts = [j for j in self.texts if j not in self.tails]
         if texts:
             out[:, texts] = self._encoded(table)[:, texts] == -1
         return out
@@ -368,8 +390,8 @@ class Preparation:
             for j, logs in self.logs.items()
         )
         texts = texts and all(
-            j in self.texts and alone.shape == (len(self.texts[j]),) and alone.dtype == bool
-            for j, alone in dict(self.alone).items()
+            j in self.texts and counts.shape == (len(self.texts[j]),) and counts.dtype.kind == "i"
+            for j, counts in dict(self.tails).items()
         )
         if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
@@ -394,7 +416,7 @@ class Preparation:
             "d": self.d,
             "texts": {str(j): texts for j, texts in self.texts.items()},
             "logs": {str(j): logs for j, logs in self.logs.items()},
-            "alone": {str(j): alone for j, alone in dict(self.alone).items()},
+            "tails": {str(j): counts for j, counts in dict(self.tails).items()},
             "fill": self.fill,
             "names": self.names,
             "groups": self.groups,
@@ -415,7 +437,7 @@ class Preparation:
         self.gaps = saved.get("gaps", [])
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
-        self.alone = {int(j): alone for j, alone in saved.get("alone", {}).items()}
+        self.tails = {int(j): counts for j, counts in saved.get("tails", {}).items()}
         return self
 
 

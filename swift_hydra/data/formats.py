@@ -22,7 +22,7 @@ from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, made_up_names, text_columns
-from swift_hydra.settings import InputError, lacks_memory
+from swift_hydra.settings import InputError, lacks_memory, tell
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
 MOST_COLUMNS = 100_000
@@ -167,6 +167,11 @@ def _csv_rows(path, reading, is_header, least=None):
                     refuse(at, other)
                     yield at, other[:width]
                 empty.clear()
+            if empty and least is not None:  # somebody may wait for their scores
+                tell(
+                    f"{path}: {len(empty)} lines without any cell end the table, from line "
+                    f"{empty[0][0]} on: they are no rows"
+                )
 
         def refuse(line, row):
             if again(row[:width]):

@@ -40,7 +40,7 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
         known: a :class:`Known` of the training table, or None.
         gaps: texts in lower case that stand for a gap.
     """
-    below = [row for row in below if len(row) == len(first)]
+    below = [row for row in below if len(row) == len(first) and any(map(str.strip, row))]
     known_gaps = [_without(row, gaps) for row in (first, *below)]
     if known is None:
         return _names_columns(known_gaps[0], known_gaps[1:], path)
@@ -124,13 +124,10 @@ def _names_columns(first, below, path):
     values = [j for j in texts if _is_of_kind(first[j], columns[j])]
     names = [j for j in texts if j not in again and j not in values]
     if not numbers:
-        is_header = not values and 2 * len(names) >= len(texts)
-        if is_header and again:
-            word = first[again[0]].strip()[:40]
-            tell(
-                f"{path}: the first line is taken as names, though {word!r} comes again below: if "
-                "it is a row give --header no",
-            )
+        is_header = 2 * len(names) >= len(texts)
+        # Nobody calls a column of days by one of them.
+        is_header = is_header and not any(_kind(first[j].strip()) == "day" for j in values)
+        _say_if_mixed(is_header, [first[j].strip() for j in (*again, *values)], names, path)
         return is_header
     if len(names) == len(texts) and _runs(first, top, columns, names):
         tell(
@@ -173,8 +170,9 @@ def _without_copies(first, below):
 def _runs(first, top, columns, names):
     """Are the numbers of the first row, beside texts ``names``, rather names than values?
 
-    Two of three hold: they go all up or all down; none is like a value of its column; a text stands
-    above few others that come again and again.
+    Two of three hold: they go all up or all down; none is like a value of its column (and, where
+    they do not, all are whole above fractions); a text stands above few others that come again and
+    again.
     """
     at = [j for j, cell in enumerate(first) if is_number(cell)]
     if len(at) < PANDAS_ROWS:
@@ -184,13 +182,33 @@ def _runs(first, top, columns, names):
     above_few = any(len(set(columns[j])) <= max(len(columns[j]) / 5, 2) for j in names)
     if not (one_way or above_few):
         return False
-    return (one_way and above_few) or not any(_is_within(top[j], columns[j]) for j in at)
+    if one_way and above_few:
+        return True
+    unlike = one_way or all(top[j] % 1 == 0 and _mostly_fractions(columns[j]) for j in at)
+    return unlike and not any(_is_within(top[j], columns[j]) for j in at)
+
+
+def _mostly_fractions(column):
+    values = [value for cell in column if (value := numeric(cell)) is not None]
+    return 2 * sum(value % 1 > 0 for value in values) > len(values)
 
 
 def _is_within(value, column):
     """Is a number between the smallest and the largest of its column, or the column without any?"""
     values = [other for cell in column if (other := numeric(cell)) is not None]
     return not values or min(values) <= value <= max(values)
+
+
+def _say_if_mixed(is_header, values, names, path):
+    """Warn where a first line of texts holds cells like values and cells like names."""
+    if not values or not names:
+        return
+    taken, other = ("names", "a row") if is_header else ("a row", "names")
+    flag = "no" if is_header else "yes"
+    tell(
+        f"{path}: the first line is taken as {taken}, though {values[0][:40]!r} in it is like the "
+        f"cells below and other cells are not: if it is {other} give --header {flag}"
+    )
 
 
 def _kind(cell):

@@ -13,7 +13,7 @@ from swift_hydra.data.columns import Preparation
 from swift_hydra.data.frames import object_array
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
-from swift_hydra.data.suspicious import notes
+from swift_hydra.data.suspicious import notes, tell_tales
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
 from swift_hydra.settings import InputError, tell
 
@@ -268,6 +268,9 @@ class TrainingRows:
                 read = read_labels(y, "y", 0, settings.anomaly_label, settings.majority_anomalies)
                 y = read._replace(classes=_as_given(y, read))
                 _say_order(y.classes)
+            if len(X) == len(y.y):
+                for note in tell_tales(table, y.y):
+                    tell(f"X: {note}")
         y, classes = y
         if len(X) != len(y):
             raise InputError(f"X has {len(X)} rows and y has {len(y)}: give one label per row")

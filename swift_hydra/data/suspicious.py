@@ -60,7 +60,8 @@ def notes(table, asked=False):
     empty = np.flatnonzero(np.isnan(X).all(axis=1)) if X.dtype.kind == "f" else ()
     if len(empty):
         at = place(int(empty[0]), table.lines)
-        said.append(f"{len(empty)} rows hold no value at all, first in {at}: leave them out")
+        what = "a row holds" if len(empty) == 1 else f"{len(empty)} rows hold"
+        said.append(f"{what} no value at all, first in {at}: leave it out")
     return said
 
 
@@ -78,7 +79,10 @@ def tell_tales(table, y):
     for j, name in enumerate(table.names()):
         values, place_of, counts = np.unique(table.X[:, j], return_inverse=True, return_counts=True)
         n_known = np.bincount(place_of, known, len(values))
-        if len(values) <= FEW_VALUES and ((n_known == 0) | (n_known == counts)).all():
+        if (
+            len(values) <= min(FEW_VALUES, len(y) // 10)
+            and ((n_known == 0) | (n_known == counts)).all()
+        ):
             found.append(repr(name))
     if found:
         yield (

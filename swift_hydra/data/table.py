@@ -35,7 +35,7 @@ SHOWN = 100  # characters of each
 BOOLS = {"true": 1.0, "false": 0.0}
 # What spreadsheets and databases write where nothing is known, and nobody else says anything with.
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
-LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d+[eE]\d+)\s*")  # 007, 12E4
+LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 
 
 def made_up_names(d):

@@ -16,7 +16,7 @@ from swift_hydra.data.table import place
 DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
 UNIT = re.compile(
     r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
-    rf"{DIGITS_OF_ONE}\s*((?:[^\d\s.,]\S{{0,14}}(?: [^\d\s]{{1,9}})?)?)"
+    rf"{DIGITS_OF_ONE}\s*((?:[^\d\s.,](?:[^\d\s]|(?<=m)[23]){{0,14}}(?: [^\d\s]{{1,9}})?)?)"
 )
 SPAN = re.compile(
     r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}|-?\d+ days?(?: [+-]?\d+:[\d:.]+)?"
@@ -29,7 +29,7 @@ MONTH = rf"(?:{'|'.join(MONTHS)})"
 # 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with a time or without.
 DAY = re.compile(
     r"(?:(?:\d{4}([./-])\d{1,2}\1\d{1,2}|\d{1,2}([./-])\d{1,2}\2(?:\d{4}|\d{2}))"
-    rf"|\d{{1,2}}[ ./-]*{MONTH}[ ,./-]+\d{{2,4}}"
+    rf"|\d{{1,2}}[ ./-]*{MONTH}[ ,./-]*\d{{2,4}}"
     rf"|{MONTH}\.? \d{{1,2}},? \d{{4}})(?:[ T:,]+\d{{1,2}}:\d{{2}}.*)?",
     re.IGNORECASE,
 )

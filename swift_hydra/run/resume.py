@@ -15,7 +15,6 @@ import numpy as np
 
 from swift_hydra.data.rows import Columns
 from swift_hydra.files import KIND, content_of, load_checkpoint, remove, write_torch
-from swift_hydra.run.folder import RANKING
 from swift_hydra.run.page import page
 from swift_hydra.run.report import measures
 from swift_hydra.settings import InputError
@@ -214,19 +213,24 @@ def finished_run(folder, prints, settings, ranks=False):
     return Finished(y, score, log, report, checkpoint)
 
 
-def check_ranking(path, detector):
+def check_ranking(path, own):
     """Refuse a scores.csv that does not rank the training rows of its run's detector.
+
+    Args:
+        path: the file.
+        own: bytes that the detector would write now; rounding may differ.
 
     Raises:
         InputError: naming it.
     """
     try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
-        rows = np.array([line.split(",")[:2] for line in lines], dtype=np.float64)
-        numbers = np.arange(len(detector.fresh_scores_))
-        own = np.column_stack([numbers, detector.fresh_scores_])
-        same = first == RANKING and np.allclose(rows, own, rtol=1e-6)
-    except ValueError:  # another text, or more or fewer rows
+        lines = [
+            content.splitlines() for content in (path.read_text(encoding="utf-8"), own.decode())
+        ]
+        there, wanted = (np.loadtxt(each[1:], delimiter=",", ndmin=2) for each in lines)
+        same = lines[0][0] == lines[1][0] and there.shape == wanted.shape
+        same = same and np.allclose(there, wanted, rtol=1e-6)
+    except (ValueError, IndexError):  # another text
         same = False
     if not same:
         raise InputError(f"{path}: is not the ranking that the run wrote: take it away, or {ANEW}")

@@ -9,6 +9,7 @@ from helpers import ROWS, label, write_rows
 
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import How, stream_table
+from swift_hydra.data.header import has_header
 from swift_hydra.data.reading import Reading
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
@@ -75,6 +76,53 @@ def test_two_numbers_that_count_the_columns_are_worth_a_word(tmp_path, first, sa
     assert said == any("counts the columns (0 to 1)" in str(w.message) for w in told)
 
 
+@pytest.mark.parametrize(
+    ("first", "row", "is_header"),
+    [
+        ("patient,ward,dose,5 mg,outcome", "p{i},w{j},d1,{i} mg,ok", True),
+        ("name,city,1h,24h,status", "n{i},c{j},{i}h,{i}h,ok", True),
+        ("true,pred,y", "False,True,no", True),
+        ("2025-01-01,k8d0e,no", "2025-01-{d},k{i}f,no", False),
+    ],
+)
+def test_names_and_values_side_by_side_are_worth_a_word(first, row, is_header):
+    below = [row.format(i=i, j=i % 4, d=10 + i % 18).split(",") for i in range(40)]
+    with pytest.warns(UserWarning, match="the first line is taken as"):
+        assert has_header(first.split(","), below, "t.csv") == is_header
+
+
+def test_counters_that_rise_beside_a_text_are_a_row():
+    below = [["B" + str(i), str(i), f"{i}.5", str(1000 + i)] for i in range(1, 40)]
+    below = [[*row, "ok"] for row in below]
+    assert not has_header(["Adams", "1", "0.5", "1000", "ok"], below, "t.csv")
+
+
+def test_lines_of_nothing_say_nothing_of_the_first_line():
+    below = [["2025-01-02", "$0.35", "no"]] * 59 + [["", "", ""]] * 80
+    assert not has_header(["2025-01-01", "$0.25", "no"], below, "t.csv")
+
+
+def test_lines_of_nothing_below_rows_to_score_are_said(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,1\n,\n , \n")
+    with pytest.warns(UserWarning, match="2 lines without any cell end the table, from line 3 on"):
+        pieces = [*stream_table(path, ["a", "b"], 2)]
+    assert [len(table) for table, _ in pieces] == [1]
+
+
+def test_columns_of_many_values_tell_no_label(tmp_path):
+    rng = np.random.default_rng(0)
+    path = write_rows(
+        tmp_path / "t.csv",
+        "a,b,y",
+        lambda i: f"{rng.normal():.3f},{rng.normal():.3f},{i % 2}",
+        range(16),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset(str(path))
+
+
 @pytest.mark.parametrize("impute", ["refuse", "median"])
 def test_lines_of_nothing_below_a_table_are_no_rows(tmp_path, impute):
     path = write_rows(tmp_path / "t.csv", "a,b,y", lambda i: f"{i % 7}.5,{i % 5},{label(i)}")
@@ -114,7 +162,7 @@ def test_a_column_that_tells_the_label_is_said(tmp_path, tells):
 
 
 @pytest.mark.parametrize(
-    "cell, shown", [("0{:03d}", "'0000'"), ("{}E4", "'0E4'"), ("{}.5", None), ("{:02d}", None)]
+    "cell, shown", [("0{:03d}", "'0000'"), ("1{}E4", "'10E4'"), ("{}.5", None), ("{:02d}", None)]
 )
 def test_a_number_that_looks_like_a_code_is_said(tmp_path, cell, shown):
     path = write_rows(
@@ -135,6 +183,9 @@ def test_a_number_that_looks_like_a_code_is_said(tmp_path, cell, shown):
         ("{} µg/m3", "a unit"),
         ("{} days 01:00:00", "a unit"),
         ("1.{}.3", None),
+        ("2008-Q{}", None),
+        ("{:02d}-2019", None),
+        ("{:02d}JAN2026", "dates are taken"),
         ("{} Main 12", None),
         ("{:02d}.03.2026", "dates are taken"),
         ("{} March 2026", "dates are taken"),

@@ -41,32 +41,67 @@ def column(texts):
     return as_table(np.array(texts, dtype=object)[:, None], True)
 
 
+def with_tail(texts):
+    return texts + [f"t{i}" for i in range(len(texts) // 10 + 2)]
+
+
 @pytest.mark.parametrize("others", [0, 1, 5, COUNTED - 1, COUNTED, 40])
 def test_a_code_says_how_many_other_rows_hold_the_text(others):
     """A training row among so many others, and a new row among the same."""
-    training = ["a"] * (others + 1) + ["b"] * others + ["c"] * 90
+    training = with_tail(["a"] * (others + 1) + ["b"] * others + ["c"] * 90)
     preparation = Preparation(categorical="frequency")
-    codes = np.exp(preparation.fit_transform(column(training))[:, 0])
-    later = np.exp(preparation.transform(column(["b"]), new=True)[:, 0])
-    if others < COUNTED:
-        assert later[0] == pytest.approx(codes[0])
-    else:
-        assert later[0] == pytest.approx(codes[others + 1])
+    codes = preparation.fit_transform(column(training))[:, 0]
+    later = preparation.transform(column(["b"]), new=True)[0, 0]
+    assert later == pytest.approx(codes[0 if others < COUNTED else others + 1])
 
 
-def test_texts_of_one_row_share_a_column_where_they_are_many():
-    texts = ["a"] * 30 + ["b"] * 20 + [f"t{i}" for i in range(10)]
+@pytest.mark.parametrize("categorical", ["onehot", "frequency"])
+def test_without_a_tail_a_new_rows_code_is_one_of_the_trainings(categorical):
+    """Or no new row would be a copy of one, which thresholds of tables of codes rest on."""
+    table = column(["a"] * 9 + ["b"] * 5 + ["c"] * 12)
+    preparation = Preparation(categorical=categorical)
+    codes = preparation.fit_transform(table)
+    assert np.array_equal(preparation.transform(table, new=True), codes)
+
+
+@pytest.mark.parametrize("categorical", ["onehot", "frequency"])
+@pytest.mark.parametrize("impute", ["median", "indicator"])
+def test_a_filled_gap_is_the_same_in_training_and_later(impute, categorical):
+    table = column(with_tail(["a"] * 5 + ["b"] * 3) + [None] * 3)
+    preparation = Preparation(impute, categorical)
+    codes = preparation.fit_transform(table)
+    later = preparation.transform(column(["a", None]), new=True)
+    assert np.array_equal(later[1], codes[-1])
+
+
+@pytest.mark.parametrize("categorical", ["onehot", "frequency"])
+def test_older_files_code_new_rows_as_they_did(categorical):
+    table = column(with_tail(["a"] * 5 + ["b"] * 3))
+    preparation = Preparation(categorical=categorical).fit(table)
+    assert preparation.tails
+    saved = preparation.snapshot()
+    del saved["tails"]
+    old = Preparation.from_snapshot(saved)
+    assert np.array_equal(old.transform(table, new=True), old.transform(table))
+
+
+def test_texts_of_one_row_or_two_share_a_column_where_they_are_many():
+    texts = ["a"] * 30 + ["b"] * 20 + ["p", "p"] + [f"t{i}" for i in range(10)]
     preparation = Preparation(categorical="onehot")
     X = preparation.fit_transform(column(texts))
-    assert preparation.names == ["x0=a", "x0=b", "x0=(rare)"]
-    assert np.array_equal(X.sum(0), [30, 20, 10])
-    later = preparation.transform(column(["a", "t3", "unheard of"]), new=True)
-    assert np.array_equal(later, [[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+    assert preparation.names == ["x0=a", "x0=b", "x0=(two rows)", "x0=(one row)"]
+    assert np.array_equal(X.sum(0), [30, 20, 2, 10])
+    later = preparation.transform(column(["a", "p", "t3", "unheard of"]), new=True)
+    assert np.array_equal(later, [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     again = Preparation.from_snapshot(preparation.snapshot())
-    assert np.array_equal(again.transform(column(["t3", "new"]), new=True), later[1:])
+    assert np.array_equal(again.transform(column(["t3", "new"]), new=True), later[2:])
+    assert not preparation.unknown(column(["new"])).any()
+    named = Preparation(categorical="onehot").fit(column([*texts, "(one row)"]))
+    assert len(set(named.names)) == len(named.names)
 
 
 def test_a_single_rare_text_keeps_its_column():
     preparation = Preparation(categorical="onehot").fit(column(["a"] * 30 + ["b"] * 20 + ["c"]))
     assert preparation.names == ["x0=a", "x0=b", "x0=c"]
     assert not preparation.transform(column(["new"]), new=True).any()
+    assert preparation.unknown(column(["new"])).all()

@@ -48,7 +48,7 @@ def test_a_figure_that_is_missing_is_drawn_again(table, tmp_path, capsys):
     assert capsys.readouterr().out == 2 * said
 
 
-@pytest.mark.parametrize("change", ["words", "sorted", "cut", "scores"])
+@pytest.mark.parametrize("change", ["words", "sorted", "cut", "scores", "flags"])
 def test_another_ranking_than_the_runs_own_is_refused(tmp_path, capsys, change):
     path = tmp_path / "u.csv"
     np.savetxt(path, X, delimiter=",", header="a,b,c", comments="")
@@ -59,7 +59,14 @@ def test_another_ranking_than_the_runs_own_is_refused(tmp_path, capsys, change):
     assert capsys.readouterr().out.splitlines()[-1] == str(ranking)
     first, *lines = ranking.read_text().splitlines()
     moved = [line.replace(",", ",1", 1) for line in lines]
-    others = {"words": ["garbage"], "sorted": lines[::-1], "cut": lines[:-1], "scores": moved}
+    turned = [f"{line[:-1]}{1 - int(line[-1])}" for line in lines]
+    others = {
+        "words": ["garbage"],
+        "sorted": lines[::-1],
+        "cut": lines[:-1],
+        "scores": moved,
+        "flags": turned,
+    }
     ranking.write_text("\n".join([first, *others[change]]) + "\n")
     before = ranking.read_bytes()
     error = refusal(capsys, lambda: main([*given, "--resume"]))

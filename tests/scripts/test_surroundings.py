@@ -402,6 +402,20 @@ def test_a_threshold_that_a_warning_stops_is_the_one_before(tmp_path):
     assert SwiftHydra.load(tmp_path / "m.pt").threshold_ == before[0]
 
 
+def test_a_share_to_verify_that_a_warning_stops_is_the_one_before():
+    model = SwiftHydra(fast=True, **SHORT_FIT).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.set_false_alarms(1e-9)
+    before = model.verify, model.settings_["verify"], model.fresh_scores_.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="cannot tell so rare an alarm"):
+            model.set_verify(0.5)
+    assert (model.verify, model.settings_["verify"]) == before[:2]
+    assert np.array_equal(model.fresh_scores_, before[2])
+
+
 def test_warnings_name_the_line_that_asked(tmp_path):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -382,8 +382,8 @@ class TableDetector(BaseEstimator):
             scores = np.array([np.nan])
         if scores.ndim != 1:
             raise InputError(
-                f"scores: an array of shape {scores.shape}: give a list of scores, as "
-                "decision_function returns them"
+                f"scores: an array of shape {scores.shape}, not a list: give those of "
+                "decision_function"
             )
         if not np.isfinite(scores).all():
             raise InputError("scores: not all are finite numbers: give those of decision_function")

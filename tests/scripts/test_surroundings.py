@@ -429,7 +429,7 @@ def test_warnings_name_the_line_that_asked(tmp_path):
 
 def test_a_score_alone_and_shares_are_refused_with_what_is_meant():
     model = SwiftHydra(**SHORT_FIT).fit(X, y)
-    with pytest.raises(InputError, match=r"an array of shape \(\): give a list of scores"):
+    with pytest.raises(InputError, match=r"an array of shape \(\), not a list: give those"):
         model.p_values_of(1.0)
     for share in (None, True, 1, -0.1, "x"):
         with pytest.raises(InputError, match=r"a number from 0 to 0\.99, or 'auto'"):
@@ -437,6 +437,6 @@ def test_a_score_alone_and_shares_are_refused_with_what_is_meant():
 
 
 def test_networks_that_nobody_asks_are_not_trained():
-    for generator in ("none", "smote", "rl"):
+    for generator in ("none", "rl"):
         model = SwiftHydra(**SHORT_FIT | {"generator": generator}).fit(X, y)
         assert ("pretrain" in model.seconds_) == (generator == "rl")

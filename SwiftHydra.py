@@ -40,7 +40,7 @@ from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.detection.pvalue import weight_of_unlike
 from swift_hydra.distillation.student import Student
-from swift_hydra.estimator import TableDetector
+from swift_hydra.estimator import TableDetector, all_or_nothing
 from swift_hydra.exported import SUFFIX, Exported, require_onnx, write_onnx
 from swift_hydra.flags import (
     RunOptions,
@@ -262,17 +262,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         if isinstance(X, TrainingRows) and y is not None:
             raise InputError("y: rows of one table have their labels already: leave it out")
         self.check_settings()
-        before = vars(self).copy()
-        try:
+        with all_or_nothing(self):  # what was fitted before goes on to score
             rows = X if isinstance(X, TrainingRows) else TrainingRows.read(X, y, self)
             self.label_name_ = name_of_labels(y, rows.columns.own_names or ())
             with own_modes():
                 self._fit(rows, pretrained, journal or Journal(self.progress))
             return self._set_threshold()
-        except BaseException:  # what was fitted before goes on to score
-            vars(self).clear()
-            vars(self).update(before)
-            raise
 
     def _fit(self, rows, pretrained, journal):
         """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
@@ -297,7 +292,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             )
         wanted, self.effective_rank_ = choose_n_experts(known.Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
-        if int(self.k) > max(2, self.n_experts_):
+        if int(self.k) > max(SwiftHydra.k, self.n_experts_):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
         fitted = PRESETS[self.preset].fit(

@@ -50,6 +50,18 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
+def all_or_nothing(estimator):
+    """Around what changes an estimator: where it is cut off, all is as it was before."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+@contextlib.contextmanager
 def settled():
     """Around what reads new rows: how columns are read was settled in the fit, errors say so."""
     try:
@@ -442,18 +454,13 @@ class TableDetector(BaseEstimator):
                     f"verify={share:g}: there is no student whose scores could be verified: fit "
                     "with fast=True"
                 )
-        before = vars(self).copy()
-        try:
+        with all_or_nothing(self):
             self.verify = share
             self._ready()
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
         return self
 
     def _set_threshold(self, **settings):
-        """With new settings; all or, where the warning is made an error, nothing of it."""
+        """With new settings, none of which stays where the warning is made an error."""
         now = self.settings_ | plain(settings)
         if now["false_alarms"] is not None:
             threshold = threshold_of_false_alarms(

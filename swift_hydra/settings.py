@@ -25,8 +25,6 @@ DEBUG = "--debug"
 GIVEN = object()  # any value but the default
 # What torch says, on a CPU and on a GPU, and a C++ library.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
-
-
 # Modules whose lines nobody who is warned has written.
 INNER = ("swift_hydra", "contextlib")
 

@@ -291,7 +291,9 @@ def sections(records):
         rungs = ladder(records, "unseen", "paper/rl", methods, TWO_SEEDS, "")
         tables[name] = _rows_alone(rungs)
     tables["speed"] = speed_page(SPEED)[:-1]
-    tables |= _side_by_side(latest, lines)
+    without, beside = _side_by_side(latest)
+    lines += without
+    tables |= beside
     for protocol in AT_PAR:
         methods = [SWIFT_HYDRA, *GROUPS["weak-peers"], *GROUPS["tuned"]]
         against = headline(Scores(latest, protocol, TWO_SEEDS, methods))
@@ -310,17 +312,17 @@ def sections(records):
     return lines, tables
 
 
-def _side_by_side(records, lines):
-    """{marker: lines} of the tables with a column for each protocol; more ``lines`` are added."""
+def _side_by_side(records):
+    """Of the tables with a column per protocol: lines of those without copies, {marker: lines}."""
     methods = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     methods = list(dict.fromkeys(methods))
-    tables = {}
+    lines, tables = [], {}
     for name, protocols in (("labels", BY_LABELS), ("angles", ANGLES)):
         columns = columns_of(records, methods, protocols)
         tables[name] = means_table(records, methods, columns)
         tables[f"{name}-leads"] = leads_table(columns)
         lines += tables_without_copies(columns)
-    return tables
+    return lines, tables
 
 
 def _rows_alone(lines):

@@ -74,7 +74,7 @@ class AdditiveExpert(KernelExpert):
 
         Returns:
             The centres of every column, ascending (d, m); and at each of them and before the first
-            the sum over those up to there (m + 1, d), and at each and after the last over those
+            the sum over those up to there (d, m + 1), and at each and after the last over those
             from there on: coefficients times exp(-distance / width).
         """
         order = np.argsort(self.centres, axis=0, kind="stable")
@@ -86,21 +86,20 @@ class AdditiveExpert(KernelExpert):
         for i, (step, back) in enumerate(zip(near, near[::-1], strict=True), start=1):
             below[i + 1] = alpha[i] + step * below[i]
             above[-2 - i] = alpha[-1 - i] + back * above[-1 - i]
-        return np.ascontiguousarray(points.T), below, above
+        return [np.ascontiguousarray(part.T) for part in (points, below, above)]
 
     def score(self, X):
         """(n,) scores of rows (n, d), about -1 for normals and 1 for anomalies."""
         X = np.asarray(X, dtype=np.float64)
         if self.sums is None:
             self.sums = self._sums()
-        columns, *sides = self.sums
         scores = np.zeros(len(X))
-        for x, points, below, above in zip(X.T, columns, *(side.T for side in sides), strict=True):
+        for x, points, below, above in zip(X.T, *self.sums, strict=True):
             after = np.searchsorted(points, x, side="right")
             down = (x - points[np.maximum(after - 1, 0)]) / WIDTH
             up = (points[np.minimum(after, len(points) - 1)] - x) / WIDTH
             scores += below[after] * np.exp(-np.abs(down)) + above[after] * np.exp(-np.abs(up))
-        return scores / len(columns)
+        return scores / X.shape[1]
 
     def snapshot(self):
         """The fit as arrays and plain values."""

@@ -117,10 +117,12 @@ class Preparation:
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
         self.texts = {j: self._known_texts(table, j) for j in table.texts}
+        counts = self._counts(table) if self.categorical in ("onehot", "frequency") else {}
+        most = max(1, MOST_ALONE * len(table))
+        self.tails = {j: of_text for j, of_text in counts.items() if (of_text == 1).sum() > most}
         self.logs = {}
         if self.categorical == "frequency":
-            self.logs = {j: self._log_counts(table, j) for j in table.texts}
-        self.tails = dict(self._with_tails(table))
+            self.logs = {j: _log_counts(of_text) for j, of_text in counts.items()}
         self.fill = None
         # What is no real number is refused by transform.
         self.gaps = []
@@ -170,17 +172,11 @@ class Preparation:
             )
         return texts
 
-    def _counts(self, table, j):
-        """How many rows hold each known text: (texts,)."""
-        codes = self._encoded(table)[:, j]
-        return np.bincount(codes[codes >= 0].astype(int), minlength=len(self.texts[j]))
-
-    def _with_tails(self, table):
-        """Pairs (column, (texts,) counts) of columns in many of whose rows the text is alone."""
-        for j in self.texts if self.categorical != "ordinal" else ():
-            counts = self._counts(table, j)
-            if (counts == 1).sum() > max(1, MOST_ALONE * len(table)):
-                yield j, counts
+    def _counts(self, table):
+        """{text column: (texts,) how many rows hold each known text}."""
+        X = self._encoded(table)
+        codes = {j: X[X[:, j] >= 0, j].astype(int) for j in self.texts}
+        return {j: np.bincount(of, minlength=len(self.texts[j])) for j, of in codes.items()}
 
     def _onehot_names(self, name, j):
         """Names of the columns of 0 and 1 that stand for the texts of column j."""
@@ -210,13 +206,8 @@ class Preparation:
         alone, paired = np.where(new, codes == -1, one), np.where(new, one | two, two)
         return np.concatenate([hot[:, counts > 2], paired, alone], axis=1)
 
-    def _log_counts(self, table, j):
-        """Logarithms of how often each known text is there, the last of a new one: (texts + 1,)."""
-        counts = self._counts(table, j)
-        return np.log([*np.where(counts > 1, counts, 0.5), 0.5])
-
     def _logs_of_new(self, j):
-        """The same for a new row; of a column with a tail it is one more of those with its text.
+        """Codes of a new row; of a column with a tail it is one more of those with its text.
 
         Where that is hardly another number, and in other columns, it stays the same: a row's code
         is one of few values then, as in the training table.
@@ -439,6 +430,11 @@ class Preparation:
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         self.tails = {int(j): counts for j, counts in saved.get("tails", {}).items()}
         return self
+
+
+def _log_counts(counts):
+    """Logarithms of how often each text is there (texts,), the last of a new one: (texts + 1,)."""
+    return np.log([*np.where(counts > 1, counts, 0.5), 0.5])
 
 
 def _medians(X, median):

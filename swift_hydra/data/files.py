@@ -24,7 +24,7 @@ from swift_hydra.settings import InputError, changed, tell
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
-CODES = "if it is a code write it as a text (c007), or leave it out (--drop-columns)"
+LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 SAID = 3  # names in another case that a message says
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
@@ -87,6 +87,25 @@ def _refuse_unparted(names, path):
             f"{path}: nothing parts the cells of its first line, {names[0][:40]!r}: part them with "
             "commas, semicolons, tabs or |, without quotes around a whole line"
         )
+
+
+def _say_of_codes(columns, names, texts, path):
+    """Warn of the first column of numbers with a cell that looks like a code.
+
+    Args:
+        columns: lists of cells.
+        names: theirs.
+        texts: numbers of those that are taken as texts.
+        path: the file.
+    """
+    for j, cells in enumerate(columns):
+        code = next(filter(None, map(LIKE_A_CODE.fullmatch, cells if j not in texts else ())), None)
+        if code is not None:
+            tell(
+                f"{path.name}: column {names[j]!r}: {code[0].strip()!r} is taken as a number: if "
+                "it is a code write it as a text (c007), or leave it out (--drop-columns)"
+            )
+            return
 
 
 def _say_of_columns(file, unlabelled, out):
@@ -162,14 +181,15 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     labels = [np.empty(0)]
     lines = []
     for n, given, numbers in file.pieces([*keep, label], PIECE_ROWS):
-        blocks.append(parse(n, file.cells(given[:-1], keep), numbers))
+        cells = file.cells(given[:-1], keep)
+        if not lines and not isinstance(file, ParquetFile):
+            _say_of_codes(cells, columns, found, path)
+        blocks.append(parse(n, cells, numbers))
         last = file.labels(given[-1], label)
         if not isinstance(last, np.ndarray):
             last = np.array([_label_text(cell, file.decimal) for cell in last], dtype=object)
         labels.append(last)
         lines.append(numbers)
-    for j, cell in [*(parse.codes or {}).items()][:1]:
-        tell(f"{path.name}: column {columns[j]!r}: {cell!r} is taken as a number: {CODES}")
     lines = None if isinstance(file, ParquetFile) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
     X = np.concatenate(blocks)

@@ -158,30 +158,39 @@ def _csv_rows(path, reading, is_header, least=None):
         again = _again(names or ())
 
         def rows():
-            empty = []  # below a table they are nothing, as a blank line is; spreadsheets have them
-            for line, row in itertools.chain(start[header:], table):
-                if width > 1 and not any(map(str.strip, row)):
-                    empty.append((line, row))
-                    continue
-                for at, other in (*empty, (line, row)):
-                    refuse(at, other)
-                    yield at, other[:width]
-                empty.clear()
-            if empty and least is not None:  # somebody may wait for their scores
-                tell(
-                    f"{path}: {len(empty)} lines without any cell end the table, from line "
-                    f"{empty[0][0]} on: they are no rows"
-                )
-
-        def refuse(line, row):
-            if again(row[:width]):
-                raise InputError(
-                    f"{path}: line {line} is the line of names again, as where files were "
-                    "joined: take it out (if both are rows give --header no)"
-                )
-            _refuse_row(line, row, len(first), width, path)
+            given = itertools.chain(start[header:], table)
+            if width > 1:
+                given = _up_to_the_last_cell(given, path, least is not None)
+            for line, row in given:
+                if again(row[:width]):
+                    raise InputError(
+                        f"{path}: line {line} is the line of names again, as where files were "
+                        "joined: take it out (if both are rows give --header no)"
+                    )
+                _refuse_row(line, row, len(first), width, path)
+                yield line, row[:width]
 
         yield names, width, separator, rows()
+
+
+def _up_to_the_last_cell(rows, path, say):
+    """The rows (line number, cells) without those of nothing at their end, as spreadsheets write.
+
+    They are no rows, as a blank line is none; ``say``: somebody may wait for their scores.
+    """
+    empty = []
+    for line, row in rows:
+        if not any(map(str.strip, row)):
+            empty.append((line, row))
+            continue
+        yield from empty
+        empty.clear()
+        yield line, row
+    if empty and say:
+        tell(
+            f"{path}: {len(empty)} lines without any cell end the table, from line {empty[0][0]} "
+            "on: they are no rows"
+        )
 
 
 def _refuse_row(line, row, n_cells, width, path):

@@ -120,14 +120,14 @@ def _names_columns(first, below, path):
     if not texts:
         return False
     # A text that comes again below is a value, and so is one of its column's own kind.
-    again = [j for j in texts if first[j].strip() in columns[j]]
-    values = [j for j in texts if _is_of_kind(first[j], columns[j])]
-    names = [j for j in texts if j not in again and j not in values]
+    below_too = [j for j in texts if first[j].strip() in columns[j]]
+    of_kind = [j for j in texts if _is_of_kind(first[j], columns[j])]
+    names = [j for j in texts if j not in below_too and j not in of_kind]
     if not numbers:
         is_header = 2 * len(names) >= len(texts)
         # Nobody calls a column of days by one of them.
-        is_header = is_header and not any(_kind(first[j].strip()) == "day" for j in values)
-        _say_if_mixed(is_header, [first[j].strip() for j in (*again, *values)], names, path)
+        is_header = is_header and not any(_kind(first[j].strip()) == "day" for j in of_kind)
+        _say_if_mixed(is_header, [first[j].strip() for j in (*below_too, *of_kind)], names, path)
         return is_header
     if len(names) == len(texts) and _runs(first, top, columns, names):
         tell(
@@ -188,14 +188,18 @@ def _runs(first, top, columns, names):
     return unlike and not any(_is_within(top[j], columns[j]) for j in at)
 
 
+def _numbers_of(column):
+    return [value for cell in column if (value := numeric(cell)) is not None]
+
+
 def _mostly_fractions(column):
-    values = [value for cell in column if (value := numeric(cell)) is not None]
+    values = _numbers_of(column)
     return 2 * sum(value % 1 > 0 for value in values) > len(values)
 
 
 def _is_within(value, column):
     """Is a number between the smallest and the largest of its column, or the column without any?"""
-    values = [other for cell in column if (other := numeric(cell)) is not None]
+    values = _numbers_of(column)
     return not values or min(values) <= value <= max(values)
 
 

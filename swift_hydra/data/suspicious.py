@@ -75,14 +75,15 @@ def tell_tales(table, y):
     known = y == 1
     if min(known.sum(), (~known).sum()) < FEWEST_OF_EACH:
         return
+    most = min(FEW_VALUES, len(y) // 10)
     found = []
     for j, name in enumerate(table.names()):
-        values, place_of, counts = np.unique(table.X[:, j], return_inverse=True, return_counts=True)
+        column = table.X[:, j]
+        if len(np.unique(column[:LOOKED_AT])) > most:  # a long column is sorted if it may matter
+            continue
+        values, place_of, counts = np.unique(column, return_inverse=True, return_counts=True)
         n_known = np.bincount(place_of, known, len(values))
-        if (
-            len(values) <= min(FEW_VALUES, len(y) // 10)
-            and ((n_known == 0) | (n_known == counts)).all()
-        ):
+        if len(values) <= most and ((n_known == 0) | (n_known == counts)).all():
             found.append(repr(name))
     if found:
         yield (

@@ -10,7 +10,6 @@ Shapes: n rows, d columns.
 import contextlib
 import dataclasses
 import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,6 @@ SHOWN = 100  # characters of each
 BOOLS = {"true": 1.0, "false": 0.0}
 # What spreadsheets and databases write where nothing is known, and nobody else says anything with.
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
-LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 
 
 def made_up_names(d):
@@ -345,8 +343,6 @@ class CellParser:
 
     Attributes:
         problems: what is wrong with the cells so far, a text for every column.
-        codes: {column number: a cell} that looks like a code and is a number, in the first piece of
-            a training file of text.
     """
 
     def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
@@ -360,7 +356,6 @@ class CellParser:
         self.dates = dates
         self.words = words
         self.problems = {}
-        self.codes = None
         self._numbers = {}  # of a column: its first cell with a number that is no date
         self._dates = {}
         self._bools = {}  # of a column: its first cell with true or false
@@ -378,10 +373,6 @@ class CellParser:
             (n, d) float64; 0 in place of a cell that is no number, which ``problems`` names.
         """
         out = np.empty((n, len(self.names)))
-        if self.codes is None:
-            self.codes = {}
-            if self.dated is None and isinstance(lines, list):
-                self.codes = self._codes(columns)
         for j, cells in enumerate(columns):
             if j in self.vocabulary:
                 out[:, j] = [self._position(j, cell) for cell in cells]
@@ -402,16 +393,6 @@ class CellParser:
                     self._more[j] = float(values[more[0]])
         self._find_mixtures()
         return out
-
-    def _codes(self, columns):
-        """{column number: its first cell like 007 or 12E4} of columns of numbers."""
-        found = {}
-        for j, cells in enumerate(columns):
-            if j not in self.vocabulary and not isinstance(cells, np.ndarray):
-                code = next(filter(None, map(LIKE_A_CODE.fullmatch, cells)), None)
-                if code is not None:
-                    found[j] = code[0].strip()
-        return found
 
     def _find_mixtures(self):
         """Dates and numbers in one column: 20260104 beside 2026-01-04 is not days since 1970.

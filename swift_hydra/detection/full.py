@@ -51,8 +51,8 @@ MIXTURE_COLUMNS += ("ratio1", "ratio3", "ratio5")
 ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
 DISTANCE = ("knn5",)
 KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
-# Norm, and what they see: normal scores of the ranks, values and evidence, or the values along the
-# directions of the rows, each by its own spread.
+# Norm (or a sum over columns), and what they see: normal scores of the ranks, values and evidence,
+# or the values along the directions of the rows, each by its own spread.
 KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directions"))
 KERNELS += (("additive", "ranks"),)
 # Left-out AUC-ROC of the mixture and of the kernels before any anomaly is known: along directions

@@ -28,6 +28,14 @@ KINDS = {
 }
 
 
+def notes_of(path, rows=60, **settings):
+    """What is said of a file that is read."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert len(load_dataset(str(path), **settings).y) == rows
+    return [str(warning.message) for warning in told]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,10 +78,7 @@ def test_numbers_outside_of_their_columns_above_few_texts_are_names(tmp_path):
 @pytest.mark.parametrize("first, said", [("0,1", True), ("1,0", False)])
 def test_two_numbers_that_count_the_columns_are_worth_a_word(tmp_path, first, said):
     path = write_rows(tmp_path / "t.csv", first, lambda i: f"{5 + i % 9},{label(i)}")
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        assert len(load_dataset(str(path)).y) == 61
-    assert said == any("counts the columns (0 to 1)" in str(w.message) for w in told)
+    assert said == any("counts the columns (0 to 1)" in note for note in notes_of(path, rows=61))
 
 
 @pytest.mark.parametrize(
@@ -151,11 +156,7 @@ def test_a_column_that_tells_the_label_is_said(tmp_path, tells):
         return f"{i % 7}.5,{kind},{label(i)}"
 
     path = write_rows(tmp_path / "t.csv", "a,attack_cat,label", row)
-    settings = ColumnSettings(categorical="onehot")
-    with pytest.MonkeyPatch.context() as patch:
-        said = []
-        patch.setattr("swift_hydra.dataloader.tell", said.append)
-        load_dataset(str(path), settings=settings)
+    said = notes_of(path, settings=ColumnSettings(categorical="onehot"))
     assert [bool(re.search("'attack_cat' says of every row", note)) for note in said] == [
         True
     ] * tells
@@ -168,11 +169,7 @@ def test_a_number_that_looks_like_a_code_is_said(tmp_path, cell, shown):
     path = write_rows(
         tmp_path / "t.csv", "zip,b,y", lambda i: f"{cell.format(i % 12)},{i % 5}.5,{label(i)}"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        said = []
-        patch.setattr("swift_hydra.data.files.tell", said.append)
-        load_dataset(str(path))
-    told = [note for note in said if "if it is a code" in note]
+    told = [note for note in notes_of(path) if "if it is a code" in note]
     assert len(told) == (shown is not None) and all(f"'zip': {shown}" in note for note in told)
 
 
@@ -196,10 +193,7 @@ def test_texts_that_are_numbers_or_dates_get_the_right_word(tmp_path, cell, word
     path = write_rows(
         tmp_path / "t.csv", "a,b,y", lambda i: f"{cell.format(1 + i % 28)},{i % 5}.5,{label(i)}"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        said = []
-        patch.setattr("swift_hydra.dataloader.tell", said.append)
-        load_dataset(str(path), settings=TEXTS)
+    said = notes_of(path, settings=TEXTS)
     told = [note for note in said if "'a'" in note and ("unit" in note or "dates" in note)]
     assert len(told) == (word is not None) and all(word in note for note in told), said
 

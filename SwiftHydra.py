@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from swift_hydra import runner
+from swift_hydra.cleaning.suspects import in_doubt
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import name_of_labels
 from swift_hydra.data.rows import TrainingRows
@@ -59,7 +60,7 @@ from swift_hydra.generation.controls import (
 from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.refresh import detector_loss, refresh
 from swift_hydra.generation.reward import Coverage
-from swift_hydra.geometry import effective_rank
+from swift_hydra.geometry import effective_rank, twins
 from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import choose_n_experts
 from swift_hydra.modes import own_modes
@@ -145,6 +146,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         detector_steps: training steps of the pretrained detector.
         beta: weight of the C-VAE's KL term.
         mixture_steps: training steps of the final mixture.
+        max_samples: training rows that stand for a larger table in all that learns; the others are
+            fresh rows to the detector. At most half of them are known anomalies.
         max_normals: normals that stand for a larger table in the neighbour search.
         max_centres: rows that carry a coefficient in each kernel expert, at most half of them
             anomalies.
@@ -175,7 +178,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         expected_scores_: (n,) ascending, as fresh rows of the table would score: what
             ``threshold_`` is made of (docs/tables.md, "Copies").
         normal_scores_: those without the known anomalies, what p-values compare with.
-        kept_: (n,) False for the training rows that were set aside as probable anomalies (M13).
+        kept_: (n,) False for the training rows that were not learned from: set aside as probable
+            anomalies (M13), or not drawn.
+        sampled_: (n,) False for the rows of a larger table that were not drawn (``max_samples``).
         estimated_contamination_: estimated share of anomalies among the training rows, known ones
             included.
         student_: the small mixture of ``fast``, or None.
@@ -299,12 +304,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             Z, labels, generated.rows, self._settings_to_fit(rows, known), journal
         )
         self.detector_ = fitted.detector
-        self._keep_scores(rows, known, fitted)
+        fresh = self._keep_scores(rows, known, fitted)
         self.columns_ = rows.columns
         self.student_ = None
         if self.fast:
             with journal.stage("student"):
-                self._train_student(rows, generated.rows.numpy(), journal)
+                self._train_student(rows, fresh, generated.rows.numpy(), journal)
         self._set_scores()
         self._name_features()
         self.n_features_in_ = rows.columns.n_features
@@ -332,16 +337,29 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             )
 
     def _keep_scores(self, rows, known, fitted):
-        """Scores of all training rows; those that were set aside are fresh to the detector."""
-        self.kept_ = known.kept
-        aside = fitted.detector.score(rows.Z[~known.kept])
-        self.basis_ = Basis.of(known.kept, fitted, aside)
-        n_anomalies = known.n_known + known.share * known.n_doubtful
-        self.estimated_contamination_ = n_anomalies / len(rows.y)
+        """Scores of all training rows; those that were not learned from are fresh to the detector.
 
-    def _train_student(self, rows, generated, journal):
-        """The student, and how its scores of the training rows differ from the detector's."""
-        scores = self.detector_.score(rows.Z)
+        Returns the scores (m,) of the latter.
+        """
+        self.kept_ = known.kept
+        self.sampled_ = known.sampled
+        aside = ~known.kept
+        fresh = fitted.detector.score(rows.Z[aside])
+        twin = None if known.sampled.all() else twins(rows.Z, known.kept)
+        self.basis_ = Basis.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
+        n_doubtful = in_doubt(rows.y, self.trust_normals).sum()
+        n_anomalies = (rows.y == 1).sum() + known.share * n_doubtful
+        self.estimated_contamination_ = float(n_anomalies / len(rows.y))
+        return fresh
+
+    def _train_student(self, rows, fresh, generated, journal):
+        """The student, and how its scores of the training rows differ from the detector's.
+
+        ``fresh`` are the detector's scores of the rows that it did not learn from.
+        """
+        scores = np.empty(len(rows.y))
+        scores[self.kept_] = self.detector_.score(rows.Z[self.kept_])
+        scores[~self.kept_] = fresh
         given = (rows, self.kept_, scores, self.basis_.left_out, self.detector_.score, generated)
         self.student_ = Student.fit(*given, self, journal)
         if not self.student_stands_in:

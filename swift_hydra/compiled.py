@@ -222,25 +222,34 @@ if available():
         return count
 
     @inlined
-    def _exactly(square, index, at, row, reference):
-        """The k nearest of the candidates ``at``, by exact squared distance and number."""
-        k = len(square)
+    def _exactly(square, index, at, exact, row, reference):
+        """The k nearest of the candidates ``at`` (c,), by exact squared distance and number.
+
+        ``exact`` (c,) is written to. Sorted after Shell: a hundred neighbours take a third of the
+        time that one insertion after the other does, and few as much.
+        """
         for number, c in enumerate(at):
-            exact = 0.0
+            exact[number] = 0.0
             for j in range(len(row)):
-                exact += (row[j] - reference[c, j]) ** 2
-            p = min(number, k)
-            # Of equally near ones the first: the candidates come lane by lane.
-            while p > 0 and (
-                square[p - 1] > exact or (square[p - 1] == exact and index[p - 1] > c)
-            ):
-                if p < k:
-                    square[p] = square[p - 1]
-                    index[p] = index[p - 1]
-                p -= 1
-            if p < k:
-                square[p] = exact
-                index[p] = c
+                exact[number] += (row[j] - reference[c, j]) ** 2
+        gap = 1
+        while gap < len(at) // 3:
+            gap = 3 * gap + 1
+        while gap > 0:
+            for i in range(gap, len(at)):
+                near, c, p = exact[i], at[i], i
+                # Of equally near ones the first: the candidates come lane by lane.
+                while p >= gap and (
+                    exact[p - gap] > near or (exact[p - gap] == near and at[p - gap] > c)
+                ):
+                    exact[p] = exact[p - gap]
+                    at[p] = at[p - gap]
+                    p -= gap
+                exact[p] = near
+                at[p] = c
+            gap //= 3
+        square[:] = exact[: len(square)]
+        index[:] = at[: len(index)]
 
     @compiled
     def nearest(square, low, high, index, bound, near, rows, reference):
@@ -253,12 +262,13 @@ if available():
         """
         values, least = near
         at = np.empty(4 * (square.shape[1] + MORE), np.int64)
+        exact = np.empty(len(at))
         for i in range(low, high):
             count = _up_to(values[i], least[i], bound[i], at)
             if count > len(at):  # many are level
                 bound[i] = -np.inf
                 continue
-            _exactly(square[i], index[i], at[:count], rows[i], reference)
+            _exactly(square[i], index[i], at[:count], exact[:count], rows[i], reference)
 
 
 def _fours(X):

@@ -7,8 +7,6 @@ cancels, and a row's distances are the same to the bit whichever rows are asked 
 Shapes: n rows, d features, m distinct reference rows.
 """
 
-import hashlib
-
 import numpy as np
 import scipy.linalg
 
@@ -84,11 +82,40 @@ def copies(Z, step=None):
     return np.unique(leader, return_inverse=True)[1][group]
 
 
+def twins(Z, kept):
+    """Which of the kept rows of Z (n, d) each of the others equals, -1 where none: (m,).
+
+    Args:
+        Z: (n, d) rows.
+        kept: (n,) bool; the others are m.
+    """
+    group = copies(Z)
+    of_group = np.full(len(Z), -1)
+    of_group[group[kept]] = np.arange(kept.sum())
+    return of_group[group[~kept]]
+
+
 def _equal(blocks):
-    """Which of the rows in blocks (.., d) are the same numbers: (n,) group numbers from 0."""
-    number = {}
-    digests = (hashlib.blake2b(row).digest() for rows in blocks for row in rows)
-    return np.array([number.setdefault(digest, len(number)) for digest in digests], dtype=np.int64)
+    """Which of the rows in blocks (.., d) are the same numbers: (n,) group numbers from 0.
+
+    Rows of whole numbers are told apart by two random sums of them, 128 bits: two that differ are
+    taken for one by a chance of 2^-80.
+    """
+    sums = []
+    for rows in blocks:
+        numbers = rows.astype(np.int64).view(np.uint64)  # what overflows is cut off, as it may be
+        factors = np.random.default_rng(0).integers(2**64, size=(rows.shape[1], 2), dtype=np.uint64)
+        sums.append(numbers @ factors)
+    sums = np.concatenate(sums)  # (n, 2)
+    order = np.lexsort(sums.T)
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (sums[order[1:]] != sums[order[:-1]]).any(1)
+    # Numbered in the order in which they come: sorting keeps it within a group.
+    place = np.empty(int(new.sum()), dtype=np.int64)
+    place[np.argsort(order[new])] = np.arange(len(place))
+    group = np.empty(len(order), dtype=np.int64)
+    group[order] = place[np.cumsum(new) - 1]
+    return group
 
 
 def _leaders(rows, step):

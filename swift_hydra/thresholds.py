@@ -59,13 +59,16 @@ class Basis(NamedTuple):
     doubt: np.ndarray | None = None  # (n,) its doubt
 
     @classmethod
-    def of(cls, kept, fitted, aside):
+    def of(cls, kept, fitted, aside, normal, twin=None):
         """Of n training rows, of which ``kept`` (n,) bool were learned from.
 
         Args:
             kept: (n,) bool.
             fitted: what a detector's ``fit`` returned, with scores of the kept rows.
-            aside: scores of the others.
+            aside: (m,) scores of the others.
+            normal: (m,) bool, which of the others are no known anomalies.
+            twin: (m,) which kept row one of the others is a copy of, -1 of those that are none;
+                None: none is. A copy's own score would know its label.
         """
         left_out = np.empty(len(kept))
         left_out[kept] = fitted.scores
@@ -73,10 +76,14 @@ class Basis(NamedTuple):
         fresh[kept] = fitted.fresh
         sample = fitted.sample._replace(row=np.flatnonzero(kept)[fitted.sample.row])
         if len(aside):
-            left_out[~kept] = fresh[~kept] = aside
-            # They belong to what p-values compare with: they may well be normal, and alarms shall
-            # be no more frequent than was said.
-            more = FreshScores.plain(aside, np.ones(len(aside)))
+            left_out[~kept], fresh[~kept] = aside, aside
+            if twin is not None:
+                copied = np.flatnonzero(~kept)[twin >= 0]
+                left_out[copied] = fitted.scores[twin[twin >= 0]]
+                fresh[copied] = fitted.fresh[twin[twin >= 0]]
+            # Those set aside belong to what p-values compare with: they may well be normal, and
+            # alarms shall be no more frequent than was said.
+            more = FreshScores.plain(fresh[~kept], normal)
             more = more._replace(row=np.flatnonzero(~kept))
             sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
         return cls(left_out, fresh, *sample)

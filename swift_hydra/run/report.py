@@ -96,7 +96,8 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         "n_experts": detector.n_experts_,
         "effective_rank": round(detector.effective_rank_, 2),
         "n_synthetic": len(detector.synthetic_),
-        "n_set_aside": int((~detector.kept_).sum()),
+        "n_set_aside": int((detector.sampled_ & ~detector.kept_).sum()),
+        "n_sampled": int(detector.sampled_.sum()),
         "estimated_contamination": round(detector.estimated_contamination_, 4),
         "weight_of_unlike": _weight_of_unlike(detector),
         "student": _of_student(detector),
@@ -165,10 +166,16 @@ def say_what_was_done(folder, detector, options, say):
     """The lines of a finished run before its result: figures, rows set aside, times, the place."""
     if options.plot and (folder.path / "report.html").exists():
         say(f"figures: {folder.path / 'report.html'}")
-    n_aside = int((~detector.kept_).sum())
+    n_sampled = int(detector.sampled_.sum())
+    if n_sampled < len(detector.sampled_):
+        say(
+            f"{n_sampled} rows, drawn from {len(detector.sampled_)}, stand for the training rows: "
+            "--max-samples"
+        )
+    n_aside = int((detector.sampled_ & ~detector.kept_).sum())
     if n_aside and not detector.trust_normals:
         say(
-            f"{n_aside} of {len(detector.kept_)} training rows were not learned from, they look "
+            f"{n_aside} of {n_sampled} training rows were not learned from, they look "
             "like anomalies: --trust-normals takes rows labelled 0 for normal"
         )
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())

@@ -10,8 +10,8 @@
 
 A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``, such as
 ``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``, or a group of methods: ours, peers,
-weak-peers (few known anomalies), one-class-peers (none), tuned, foundation, ladder, ablations.
-``script`` runs ``python SwiftHydra.py`` in a process of its own, on whole tables with
+weak-peers (few known anomalies), one-class-peers (none), tuned, tabular, foundation, ladder,
+ablations. ``script`` runs ``python SwiftHydra.py`` in a process of its own, on whole tables with
 ``--max-rows 0``. A cell is done when its record is there: an interrupted sweep goes on where it
 was, a failed cell is recorded with its reason and does not stop the others (``--retry-failed``
 tries again). A record is of one content of its set's file: another is refused, or computed again

@@ -5,7 +5,7 @@ A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``
 this process, but ``python SwiftHydra.py``.
 """
 
-from swift_hydra.bench.peers import FOUNDATION, PEERS, TUNED, Peer
+from swift_hydra.bench.peers import FOUNDATION, NOT_IN_BENCH, PEERS, TABULAR, TUNED, Peer
 from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import PRESETS, SwiftHydra
@@ -48,12 +48,13 @@ GROUPS = {
     "ours": OURS,
     "peers": RECORDED,
     "weak-peers": (
-        *(name for name in LABEL_LEARNERS if name not in (*FOUNDATION, *TUNED)),
+        *(name for name in LABEL_LEARNERS if name not in (*NOT_IN_BENCH, *TUNED)),
         "kNN",
         "IsolationForest",
     ),
     "one-class-peers": tuple(name for name in PEERS if name not in LABEL_LEARNERS),
     "tuned": TUNED,
+    "tabular": TABULAR,
     "foundation": FOUNDATION,
     "ladder": tuple(
         f"{preset}/{generator}" for preset in ("paper", "full") for generator in GENERATORS

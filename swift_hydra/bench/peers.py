@@ -12,6 +12,7 @@ Every package is imported when its peer is used: ``pip install ".[bench]"``.
 """
 
 import contextlib
+import logging
 import os
 import random
 from functools import partial
@@ -178,6 +179,31 @@ def _tabpfn(seed):
     return TabPFNClassifier(random_state=seed, device="cpu", ignore_pretraining_limits=True)
 
 
+def _without_lightnings_lines():
+    """Lightning says of every fit which processors it did not find."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _realmlp(seed):
+    """RealMLP (Holzmueller, Grinsztajn and Steinwart, NeurIPS 2024), its authors' package.
+
+    Its settings are those that they tuned on 118 tables; a fifth of the rows chooses the epoch.
+    """
+    from pytabkit import RealMLP_TD_Classifier
+
+    _without_lightnings_lines()
+    return RealMLP_TD_Classifier(device="cpu", random_state=seed, n_threads=1, verbosity=0)
+
+
+def _tabm(seed):
+    """TabM (Gorishniy, Kotelnikov and Babenko, ICLR 2025), 32 networks that share weights."""
+    from pytabkit import TabM_D_Classifier
+
+    _without_lightnings_lines()
+    return TabM_D_Classifier(device="cpu", random_state=seed, n_threads=1, verbosity=0)
+
+
 class NormalNeighbours:
     """Mean distance to the five nearest training normals.
 
@@ -257,6 +283,8 @@ PEERS = {
     "WSAD-DT": (_wsad_dt, "unit", "labels"),
     "CatBoost-tuned": (_tuned_catboost, "rows", "labels"),
     "LightGBM-tuned": (_tuned_lightgbm, "rows", "labels"),
+    "RealMLP": (_realmlp, "rows", "labels"),
+    "TabM": (_tabm, "rows", "labels"),
     "TabICL": (_tabicl, "rows", "labels"),
     "TabPFN": (_tabpfn, "rows", "labels"),
     "kNN": (lambda seed: NormalNeighbours(), "scaled", "normals"),
@@ -274,6 +302,8 @@ PEERS = {
 }
 # These need weights that no package carries: not part of the default group.
 FOUNDATION = ("TabICL", "TabPFN")
+TABULAR = ("RealMLP", "TabM")  # networks for tables of any kind
+NOT_IN_BENCH = (*FOUNDATION, *TABULAR)  # their packages are none of the extra "bench"
 TUNED = ("CatBoost-tuned", "LightGBM-tuned")
 SKLEARN_SIGN = ("LOF", "IsolationForest")  # scikit-learn's outlier detectors score normals higher
 
@@ -345,7 +375,7 @@ class Peer:
         except ImportError as error:
             raise InputError(
                 f"{self.name} needs the package {error.name}: pip install '.[bench]'"
-                + (f", and pip install {error.name}" if self.name in FOUNDATION else "")
+                + (f", and pip install {error.name}" if self.name in NOT_IN_BENCH else "")
             ) from None
         except Exception as error:
             if self.name not in FOUNDATION:

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.bench import deep_peers, tuned_peers
 from swift_hydra.bench.methods import GROUPS
-from swift_hydra.bench.peers import FOUNDATION, PEERS, TUNED, Peer
+from swift_hydra.bench.peers import FOUNDATION, NOT_IN_BENCH, PEERS, TABULAR, TUNED, Peer
 from swift_hydra.settings import InputError
 
 MODULES = {
@@ -20,6 +20,8 @@ MODULES = {
     "LightGBM": ("lightgbm",),
     "LightGBM-tuned": ("lightgbm",),
     "XGBOD": ("pyod", "xgboost"),
+    "RealMLP": ("pytabkit",),
+    "TabM": ("pytabkit",),
     "WSAD-DT": ("wsad_dt",),
     **{
         name: ("pyod",) for name in ("ECOD", "LUNAR", "KDE", "PCA", "OCSVM", "GMM", "HBOS", "CBLOF")
@@ -47,7 +49,7 @@ def need(name):
     for module in MODULES.get(name, ()):
         pytest.importorskip(
             module,
-            reason=f"{module} is not installed: pip install '.[bench]'",
+            reason=f"{module} is not installed: pip install '.[bench]' (or {module})",
             exc_type=ImportError,
         )
 
@@ -145,9 +147,9 @@ def test_draws_are_settings_of_their_classifiers():
 
 def test_groups_of_peers_say_what_they_learn_from():
     assert {"XGBOD", "DeepSAD", "kNN", "IsolationForest"} <= set(GROUPS["weak-peers"])
-    assert not {*FOUNDATION, *TUNED} & set(GROUPS["weak-peers"])
+    assert not {*NOT_IN_BENCH, *TUNED} & set(GROUPS["weak-peers"])
     assert {PEERS[name][2] for name in GROUPS["one-class-peers"]} == {"normals"}
-    assert GROUPS["tuned"] == TUNED
+    assert (GROUPS["tuned"], GROUPS["tabular"]) == (TUNED, TABULAR)
     assert len(GROUPS["peers"]) == 14  # what was recorded
 
 

@@ -31,6 +31,7 @@ from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.methods import ABLATIONS, GROUPS, OURS
 from swift_hydra.bench.places import (
     DIRTY,
+    KEEL,
     LABELS,
     PAGES,
     POLICY,
@@ -317,9 +318,14 @@ def _side_by_side(records):
     methods = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     methods = list(dict.fromkeys(methods))
     lines, tables = [], {}
-    for name, protocols in (("labels", BY_LABELS), ("angles", ANGLES)):
-        columns = columns_of(records, methods, protocols)
-        tables[name] = means_table(records, methods, columns)
+    elsewhere = load_records(KEEL)
+    for name, found, protocols in (
+        ("labels", records, BY_LABELS),
+        ("angles", records, ANGLES),
+        ("keel", elsewhere, (*HEADLINES, *AT_PAR, "weak-0", "one-class")),
+    ):
+        columns = columns_of(found, methods, protocols)
+        tables[name] = means_table(found, methods, columns)
         tables[f"{name}-leads"] = leads_table(columns)
         lines += tables_without_copies(columns)
     return lines, tables

@@ -14,6 +14,7 @@ RECORDS = RESULTS / "records"
 LABELS = RESULTS / "labels"  # newer than RECORDS
 DIRTY = RESULTS / "dirty"
 POLICY = RESULTS / "policy"
+KEEL = RESULTS / "keel"  # of the sets of ADBenchDatasets/build_keel.py
 PUBLISHED = RESULTS / "published.csv"  # figures of other papers, see published.py
 SPEED = RESULTS / "speed"
 FROZEN_RECORDS = RESULTS / "frozen"  # and the page made from them

@@ -4,6 +4,7 @@ What a file leaves no doubt about is found out; what can be read in two ways is 
 flag that decides it.
 """
 
+import codecs
 import functools
 import gzip
 import math
@@ -47,7 +48,23 @@ BINARY = {
     b"\xd0\xcf\x11\xe0": ("an old Excel file", "save it as CSV UTF-8"),
     b"\x93NUMPY": ("numpy's .npy", "save X and y with numpy.savez"),
     b"ARROW1\0\0": ("Arrow's (.arrow, .feather)", "write it as Parquet"),
+    b"\xfd7zXZ\0": ("packed by xz", "unpack it with unxz"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it with unzstd"),
+    b"SQLite format 3\0": ("an SQLite database", "write its table as CSV"),
+    b"\x89HDF\r\n": ("HDF5", "write its table as CSV or Parquet"),
+    b"%PDF-": ("a PDF", "save its table as CSV UTF-8"),
     **{b"BZh%d1AY&SY" % k: ("packed by bzip2", "unpack it with bunzip2") for k in range(1, 10)},
+}
+# Texts that are no rows of cells: a page in place of what was to be fetched, a list of records.
+MARKUP = {
+    re.compile(rb'\s*(?:\[\s*)?\{\s*"[^"]*"\s*:'): (
+        "JSON",
+        "write it as a table, such as with pandas.read_json(...).to_csv",
+    ),
+    re.compile(rb"\s*<(?:!doctype|html|\?xml|table|head|body)\b", re.IGNORECASE): (
+        "HTML or XML",
+        "save its table as CSV, or fetch the file again",
+    ),
 }
 PIECE = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # what is composed together
 LONGEST_PIECE = 1000
@@ -179,7 +196,8 @@ def _encoding_of(start, path):
     """The encoding that the first bytes of a text file tell.
 
     Raises:
-        InputError: for bytes of zero, as in UTF-16 and UTF-32 without a mark.
+        InputError: for bytes of zero, as in UTF-16 and UTF-32 without a mark, and for what is no
+            table of text by its first bytes.
     """
     for mark, name in MARKED:
         if start.startswith(mark):
@@ -187,11 +205,26 @@ def _encoding_of(start, path):
     for magic, (what, remedy) in BINARY.items():
         if start.startswith(magic):
             raise InputError(f"{path}: is {what} by its first bytes, no text: {remedy}")
+    for pattern, (what, remedy) in MARKUP.items():
+        if pattern.match(start.removeprefix(codecs.BOM_UTF8)):
+            raise InputError(f"{path}: is {what} by its first line, no rows of cells: {remedy}")
     if 5 * start.count(b"\0") >= len(start) > 0:  # of every second byte, most are
-        big = start[:1] == b"\0"
-        name = ("utf-32" if b"\0\0" in start else "utf-16") + ("-be" if big else "-le")
+        order = "be" if start[::2].count(b"\0") > start[1::2].count(b"\0") else "le"
+        names = (f"utf-{width}-{order}" for width in (32, 16))
+        name = next((name for name in names if _is_text(start, name)), None)
+        if name is None:
+            raise InputError(f"{path}: is no text by its first bytes: save it as CSV UTF-8")
         raise InputError(f"{path} is no UTF-8 text, perhaps {name}: give --encoding {name}")
     return "utf-8-sig"
+
+
+def _is_text(start, encoding):
+    """Are bytes, the last character of which may be cut, characters of a text in an encoding?"""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def composed(text):

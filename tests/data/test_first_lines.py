@@ -223,3 +223,33 @@ def test_lines_that_nothing_parts_are_refused_as_such(tmp_path, line):
     path = write_rows(tmp_path / "t.csv", first, lambda i: line.format(i % 7, label(i)))
     with pytest.raises(InputError, match="nothing parts the cells of its first line"):
         load_dataset(str(path))
+
+
+# What is named .csv and is no table of text, and the words that say so.
+NO_TABLES = {
+    "records": (b'\n {"a": 1, "y": 0}\n{"a": 2, "y": 1}\n', "is JSON by its first line"),
+    "list of records": (b'[{"a": 1, "y": 0}, {"a": 2, "y": 1}]', "is JSON by its first line"),
+    "page": (b"\xef\xbb\xbf<!DOCTYPE html>\n<p>a, b</p>\n", "is HTML or XML by its first line"),
+    "SPSS": (b"$FL2@(#) SPSS DATA FILE" + bytes(50), "is no text by its first bytes: save it"),
+    "SAS": (bytes(12) + b"\xc2\xea\x81\x60" + bytes(50), "is no text by its first bytes: save"),
+    "padding": (b"a,y\n1,0\n" + bytes(200), "is no text by its first bytes: save it"),
+    "database": (b"SQLite format 3\0\x10\0\1\1", "is an SQLite database by its first bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TABLES)
+def test_files_of_another_kind_are_refused_as_such(tmp_path, kind):
+    content, message = NO_TABLES[kind]
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_dataset(str(tmp_path / "t.csv"), "none", categorical="onehot")
+    assert "--encoding" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_texts_of_wide_characters_are_refused_with_their_encoding(tmp_path, encoding):
+    text = "größe,y\n" + "1,0\n" * 100  # the last character of what is looked at may be cut
+    for start in ("", "aĀ", "\U0001f600"):
+        (tmp_path / "t.csv").write_bytes((start + text).encode(encoding))
+        with pytest.raises(InputError, match=f"give --encoding {encoding}"):
+            load_dataset(str(tmp_path / "t.csv"))

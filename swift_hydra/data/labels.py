@@ -170,11 +170,14 @@ def _refuse_name(cells, source, lines):
 
 
 def _float(cell):
-    """A label's number; ``1_0`` is none, as in the other columns, nor what float64 would merge."""
+    """A label's number; ``1_0`` is none, as in the other columns, nor what float64 would merge.
+
+    Nor is ``nan``: where it is no gap (``--missing ''``) it is a word.
+    """
     if isinstance(cell, str) and "_" in cell:
         raise ValueError(cell)
     value = float(cell)
-    if abs(value) > EXACT and math.isfinite(value):
+    if value != value or (abs(value) > EXACT and math.isfinite(value)):
         raise ValueError(cell)
     return value
 

@@ -192,6 +192,18 @@ def test_labels_with_decimal_commas(tmp_path):
     assert load(path, anomaly_label="1").y.tolist() == list(map(label, ROWS))
 
 
+def test_a_label_nan_is_a_word_where_it_is_no_gap(tmp_path):
+    words = Reading(missing="")
+    path = write(
+        tmp_path / "t.csv", "a,y", lambda i: f"{i % 7},{'nan' if i % 9 == 4 else label(i)}"
+    )
+    with pytest.raises(InputError, match="the labels are '0', '1', 'nan': say which"):
+        load(path, reading=words)
+    assert load(path, anomaly_label="nan", reading=words).y.tolist() == [i % 9 == 4 for i in ROWS]
+    ones = [i % 9 != 4 and label(i) for i in ROWS]
+    assert load(path, anomaly_label="1", reading=words).y.tolist() == ones
+
+
 @pytest.mark.parametrize("gap", ["\\N", "#DIV/0!", "1.#QNAN", "-"])
 def test_what_others_write_for_a_gap_has_a_remedy(tmp_path, gap):
     path = write(tmp_path / "t.csv", "a,label", lambda i: f"{i if i % 5 else gap},{label(i)}")

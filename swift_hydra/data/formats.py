@@ -514,7 +514,9 @@ class ParquetFile(CsvFile):
         try:
             return self._cells(column, j)
         except InputError as error:  # said with what is wrong with other columns
-            self.problems.setdefault(j, str(error).removeprefix(f"{self.path}: "))
+            told = str(error).removeprefix(f"{self.path}: ")
+            how = " (--drop-columns)" if told.endswith("leave it out") else ""
+            self.problems.setdefault(j, told + how)
             return np.zeros(len(column))
 
     def _cells(self, column, j):

@@ -31,6 +31,7 @@ from swift_hydra.settings import InputError
 HASHED_ROWS = 65_536  # in float64 at once
 LISTED = 10  # columns or values listed in a message
 SHOWN = 100  # characters of each
+HOLDS_TEXT = "holds text, first"
 BOOLS = {"true": 1.0, "false": 0.0}
 # What spreadsheets and databases write where nothing is known, and nobody else says anything with.
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
@@ -424,7 +425,7 @@ class CellParser:
             self.problems.setdefault(
                 j,
                 f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, in training it "
-                "held numbers",
+                "held numbers: write numbers",
             )
 
     def dated_columns(self):
@@ -459,7 +460,7 @@ class CellParser:
             first = isinstance(lines, list) and lines[i] == 1
             header = " (the columns' names? give --header yes)" if first else ""
             self.problems[j] = (
-                f"column {self.names[j]!r} holds text, first {shown!r} in "
+                f"column {self.names[j]!r} {HOLDS_TEXT} {shown!r} in "
                 f"{place(i, lines)}{self._hint(j, cell, shown, lines is not None)}{header}"
             )
         return 0.0
@@ -490,13 +491,16 @@ class CellParser:
 
     @staticmethod
     def refuse(source, problems):
-        """Raise these problems, if any."""
+        """Raise these problems, if any; those of texts last, which have one remedy together."""
         if problems:
+            told = sorted(problems, key=lambda problem: HOLDS_TEXT in problem)[:LISTED]
             more = f"; ... ({len(problems)} in all)" if len(problems) > LISTED else ""
-            raise InputError(
-                f"{source}: {'; '.join(problems[:LISTED])}{more}: give --categorical onehot or "
-                "ordinal, leave it out with --drop-columns, or mend it"
+            remedy = (
+                ": give --categorical onehot or ordinal, leave it out with --drop-columns, or mend "
+                "it"
             )
+            remedy = remedy if HOLDS_TEXT in told[-1] else ""
+            raise InputError(f"{source}: {'; '.join(told)}{more}{remedy}")
 
     def texts(self):
         """{column number: list of texts} so far."""

@@ -377,6 +377,19 @@ def test_parquet_without_any_value(tmp_path):
             load_dataset(tmp_path / "t.parquet", impute="median")
 
 
+@pytest.mark.parametrize("also_text", [False, True])
+@pytest.mark.parametrize("values", [[[1], [2]], [datetime.time(7), datetime.time(8)]])
+def test_values_of_no_use_in_parquet_have_their_own_remedy_alone(tmp_path, values, also_text):
+    """No --categorical makes texts of them."""
+    columns = {"b": ["x", "z"] * 10} if also_text else {}
+    frame = pandas.DataFrame(columns | {"a": values * 10, "y": [0, 1] * 10})
+    with pytest.raises(InputError) as error:
+        load_dataset(written(frame, tmp_path, "parquet"))
+    told, _, texts = str(error.value).partition("; column 'b'")
+    assert told.endswith("turn them into numbers or texts, or leave it out (--drop-columns)")
+    assert ("give --categorical" in texts) == also_text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("word", ["NA", "None", "nan", "NULL", "n/a", "?"])
 def test_words_for_gaps_are_texts_in_frames_columns_of_texts(kind, word):

@@ -82,10 +82,11 @@ def _place_of_labels(file, label_column, dropped):
 
 def _refuse_unparted(names, path):
     """Refuse a single column whose name holds what may part cells."""
-    if len(names) == 1 and re.search(r"[,;:|^\t]", names[0]):
+    if len(names) == 1 and re.search(r"[^\w .()[\]?-]| {2}", names[0]):
         raise InputError(
             f"{path}: nothing parts the cells of its first line, {names[0][:40]!r}: part them with "
-            "commas, semicolons, tabs or |, without quotes around a whole line"
+            "commas, semicolons, tabs or |, without quotes around a whole line, or write what "
+            "parts them into a line above, as in sep=~"
         )
 
 
@@ -164,7 +165,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     unlabelled = label_column == NO_LABEL
     file = open_table(path, reading or Reading(), dates)
     names = file.names()
-    if not unlabelled:
+    if not (unlabelled or isinstance(file, ParquetFile)):
         _refuse_unparted(names, path)
     out = {file.column(name, "drop_columns:") for name in drop}
     label = _place_of_labels(file, label_column, out)

@@ -13,6 +13,8 @@ SEPARATORS = ",;\t|"
 ONE_COLUMN = "\t"  # what parts the cells where nothing does
 PAIR = re.compile(r"[+-]?\d+,\d+")  # two whole numbers, or one with a decimal comma
 PEEKED_LINES = 20  # lines that say what parts the cells
+# What InfluxDB writes above the names, with as many cells.
+ANNOTATION = re.compile(r"#(?:(?:datatype|default),|group(?:,(?:true|false))+\s*$)")
 SEP = re.compile(r'"?sep=([^\r\n"])"?\s*', re.IGNORECASE)
 
 
@@ -46,6 +48,8 @@ def _comment(line, following=""):
     """Is a line with # a comment? Not where the next one has as many cells: then it names them."""
     if not line.startswith("#"):
         return False
+    if ANNOTATION.match(line):
+        return True
     separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", line).count)
     rows = [_split([each], separator) for each in (line, following)]
     if rows[0] is None or rows[1] is None or len(rows[0][0]) != len(rows[1][0]):
@@ -133,7 +137,8 @@ def _refuse_short_header(lines, path):
                 )
             raise InputError(
                 f"{path}: the first line has {len(names[0])} cells, the others {len(rows[0])}: "
-                "name the first column too (of R's write.table: col.names=NA)"
+                "name the first column too (of R's write.table: col.names=NA), or, if a cell "
+                f"holds {mark!r}, write it in quotes (and a quote within them twice)"
             )
 
 

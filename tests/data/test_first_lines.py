@@ -217,12 +217,47 @@ def test_labels_that_nobody_chose_are_refused_with_the_flag_that_chooses(tmp_pat
     assert "--label-column" not in str(error.value)
 
 
-@pytest.mark.parametrize("line", ['"{0},{0},{1}"', "{0}:{0}:{1}", "{0}^{0}^{1}"])
+@pytest.mark.parametrize(
+    "line",
+    ['"{0},{0},{1}"', "{0}:{0}:{1}", "{0}^{0}^{1}", "{0}~{0}~{1}", "{0}\x01{0}\x01{1}"],
+)
 def test_lines_that_nothing_parts_are_refused_as_such(tmp_path, line):
     first = line.format("a", "y")
     path = write_rows(tmp_path / "t.csv", first, lambda i: line.format(i % 7, label(i)))
     with pytest.raises(InputError, match="nothing parts the cells of its first line"):
         load_dataset(str(path))
+    if '"' not in line:
+        path.write_text(f"sep={line[3]}\n{path.read_text()}")
+        assert len(load_dataset(str(path)).columns) == 2
+    first = "temp in    temp out    y"  # spaces do, but not in the names
+    path = write_rows(tmp_path / "t.csv", first, lambda i: f"{i % 7}    {i}    {label(i)}")
+    with pytest.raises(InputError, match="nothing parts the cells of its first line"):
+        load_dataset(str(path))
+
+
+@pytest.mark.parametrize("cell", ["x, {}", "'x, {}'", r'"say \"x, {}\""', r"x\, {}"])
+def test_cells_with_what_parts_them_are_not_taken_for_names_of_rows_alone(tmp_path, cell):
+    path = write_rows(
+        tmp_path / "t.csv", "a,note,y", lambda i: f"{i / 7:.3f},{cell.format(i % 3)},{label(i)}"
+    )
+    with pytest.raises(InputError, match=r"or, if a cell holds ',', write it in quotes \(and a"):
+        load_dataset(str(path))
+
+
+def test_annotations_of_influx_are_no_names(tmp_path):
+    annotations = [
+        "#group,false,false,true,false",
+        "#datatype,string,long,double,long",
+        "#default,_result,,,",
+    ]
+    rows = [f",,0,{i / 7:.3f},{label(i)}" for i in ROWS]
+    for order in (annotations, [annotations[1], annotations[0], annotations[2]]):
+        lines = [*order, ",result,table,_value,y", *rows]
+        (tmp_path / "t.csv").write_text("\r\n".join(lines) + "\r\n")
+        data = load_dataset(str(tmp_path / "t.csv"), drop_columns="result")
+        assert data.columns == ("table", "_value") and data.y.tolist() == list(map(label, ROWS))
+    table = write_rows(tmp_path / "t.csv", "#group,b,y", lambda i: f"{i % 3},{i},{label(i)}")
+    assert load_dataset(str(table)).columns == ("#group", "b")
 
 
 # What is named .csv and is no table of text, and the words that say so.

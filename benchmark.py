@@ -270,7 +270,7 @@ def _dataset_paths(datasets):
     folder = Path(datasets)
     if not folder.is_dir():
         return [resolve_dataset(name) for name in listed_names(datasets)]
-    paths = sorted(folder.glob("*.npz"))
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".npz")
     if not paths:
         raise InputError(
             f"{folder}: holds no .npz file: give another folder or names with --datasets"

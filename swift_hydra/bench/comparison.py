@@ -239,15 +239,16 @@ def without_scores(records):
         if reason is not None and UNDEFINED in reason:
             undefined[record["protocol"]].add(record["dataset"])
         elif reason is not None:
-            failed[record["protocol"], record["method"]].append(f"{record['dataset']}: {reason}")
+            failed[record["protocol"], record["method"]].append((record["dataset"], reason))
     lines = []
     for protocol, names in sorted(undefined.items()):
         listed = printable(", ".join(sorted(names)))
         lines += [f"*{protocol}* is undefined on, and has no scores of: {listed}.", ""]
     if failed:
-        lines += [row_of("protocol", "method", "failed cells", "the first"), rule_of(3)]
-        for (protocol, method), reasons in sorted(failed.items()):
-            first = reasons[0].replace("|", "/")
-            lines.append(row_of(protocol, title_of(method), len(reasons), first))
+        lines += [row_of("protocol", "method", "failed cells", "the first", "all sets"), rule_of(4)]
+        for (protocol, method), cells in sorted(failed.items()):
+            sets = ", ".join(sorted({name for name, _ in cells}))
+            first = ": ".join(cells[0]).replace("|", "/")
+            lines.append(row_of(protocol, title_of(method), len(cells), first, sets))
         lines.append("")
     return lines

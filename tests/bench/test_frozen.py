@@ -150,6 +150,20 @@ def test_any_name_of_a_set_stands_on_the_page(tmp_path):
         assert f"| {shown} | `0` |" in text
 
 
+def test_a_file_is_left_out_for_no_suffix_and_every_failed_set_is_named(sets, tmp_path):
+    """Such a set stands in the list of the page, and in no mean."""
+    (sets / "two.npz").rename(sets / "two.NPZ")
+    config = benchmark.BenchmarkConfig(datasets=str(sets), records=str(tmp_path))
+    names = {cell.dataset for cell in benchmark.list_cells(config)}
+    assert names == {"one", "one-kind", "two"}
+    for name in ("one", "a|b", "two"):
+        for seed in TINY.seeds:
+            write_record(tmp_path, record("kNN", name, seed, failed="InputError: a gap"))
+    write_page(tmp_path, TINY, dict.fromkeys(("one", "a|b", "two"), "0"))
+    text = (tmp_path / "frozen.md").read_text()
+    assert ": InputError: a gap | a\\|b, one, two |" in text
+
+
 def test_the_command_refuses_what_would_change_it_and_prints_one_sum(sets, tmp_path, capsys):
     words = ["--frozen", str(sets), "--records", str(tmp_path / "records")]
     changed = [*words, "--methods", "ours", "--seeds=0", "--protocols", "seen"]

@@ -560,3 +560,11 @@ def test_the_mark_is_found_out_from_the_whole_file(tmp_path, monkeypatch, later)
                 read_table(path)
         else:
             assert read_table(path).table.X[0, 0] == 12.5
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_ctrl_z_behind_the_last_line_is_no_row(tmp_path, end):
+    """Programs of DOS and many instruments end their files with it."""
+    for names, row in (("a,b", "1,2"), ("a", "1")):
+        table = train(tmp_path / "t.csv", end.join([names, row, row, "\x1a"]), "none")
+        assert len(table) == 2 and not table.texts

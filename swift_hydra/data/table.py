@@ -35,6 +35,8 @@ HOLDS_TEXT = "holds text, first"
 BOOLS = {"true": 1.0, "false": 0.0}
 # What spreadsheets and databases write where nothing is known, and nobody else says anything with.
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
+GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
+GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
 
 
 def made_up_names(d):

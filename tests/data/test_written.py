@@ -204,7 +204,7 @@ def test_a_label_nan_is_a_word_where_it_is_no_gap(tmp_path):
     assert load(path, anomaly_label="1", reading=words).y.tolist() == ones
 
 
-@pytest.mark.parametrize("gap", ["\\N", "#DIV/0!", "1.#QNAN", "-"])
+@pytest.mark.parametrize("gap", ["\\N", "#DIV/0!", "1.#QNAN", "-", "#NULL!", "(null)", "n.d.", "–"])
 def test_what_others_write_for_a_gap_has_a_remedy(tmp_path, gap):
     path = write(tmp_path / "t.csv", "a,label", lambda i: f"{i if i % 5 else gap},{label(i)}")
     with pytest.raises(InputError, match=re.escape(f"--missing='{gap}'")):

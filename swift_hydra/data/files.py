@@ -80,12 +80,16 @@ def _place_of_labels(file, label_column, dropped):
     return label
 
 
-def _refuse_unparted(names, path):
-    """Refuse a single column whose name holds what may part cells."""
-    if len(names) == 1 and re.search(r"[^\w .()[\]?-]| {2}", names[0]):
+def _refuse_unparted(file):
+    """Refuse a single column whose name holds what may part cells, as all lines below do."""
+    name = file.names()[0]
+    if isinstance(file, ParquetFile) or file.width > 1:
+        return
+    if re.search(r"[^\w .()[\]?-]| {2}", name):
+        next(file.pieces([0], 1), None)  # cells below would make it a title, which is refused there
         raise InputError(
-            f"{path}: nothing parts the cells of its first line, {names[0][:40]!r}: part them with "
-            "commas, semicolons, tabs or |, without quotes around a whole line, or write what "
+            f"{file.path}: nothing parts the cells of its first line, {name[:40]!r}: part them "
+            "with commas, semicolons, tabs or |, without quotes around a whole line, or write what "
             "parts them into a line above, as in sep=~"
         )
 
@@ -165,8 +169,8 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     unlabelled = label_column == NO_LABEL
     file = open_table(path, reading or Reading(), dates)
     names = file.names()
-    if not (unlabelled or isinstance(file, ParquetFile)):
-        _refuse_unparted(names, path)
+    if not unlabelled:
+        _refuse_unparted(file)
     out = {file.column(name, "drop_columns:") for name in drop}
     label = _place_of_labels(file, label_column, out)
     if not unlabelled:

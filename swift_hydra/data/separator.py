@@ -39,6 +39,7 @@ def read_preamble(lines, path, decimal=None):
             separator = told[1]
         elif ahead[0].strip() and not _comment(*ahead):
             break
+        _say_of_names(*ahead, path=path)
         lines.skip()
         passed += 1
     return separator or find_separator(lines.peek(PEEKED_LINES), path, decimal), passed
@@ -56,6 +57,21 @@ def _comment(line, following=""):
         return True
     # Words above words: either may be the names. Nobody begins a name with a space.
     return line.startswith("# ") and not any(map(is_number, rows[1][0]))
+
+
+def _say_of_names(line, following="", *, path):
+    """Warn of a comment with a word for every number below: numpy.savetxt writes names like that.
+
+    Without them columns are taken in their order, whatever theirs is in training.
+    """
+    words, cells = line[1:].split(), following.split()
+    if line[0] != "#" or len(words) != len(cells) or len(cells) < 2 or any(map(is_number, words)):
+        return
+    if all(map(is_number, cells)):
+        tell(
+            f"{path}: {line.strip()[:60]!r} is taken as a comment: if it names the columns take "
+            "the # out of it"
+        )
 
 
 def find_separator(lines, path, decimal=None):

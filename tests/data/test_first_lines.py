@@ -244,6 +244,27 @@ def test_cells_with_what_parts_them_are_not_taken_for_names_of_rows_alone(tmp_pa
         load_dataset(str(path))
 
 
+@pytest.mark.parametrize("title", ["// made by X", "Report (1/2)", '"Report, 2026"', "; made by X"])
+def test_a_title_is_no_line_that_nothing_parts(tmp_path, title):
+    lines = [title, "a,y", *(f"{i},{label(i)}" for i in ROWS)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="line 2 has 2 cells, the first line has 1: is that a t"):
+        load_dataset(str(tmp_path / "t.csv"))
+
+
+def test_names_in_a_comment_are_not_lost_in_silence(tmp_path):
+    path = tmp_path / "t.txt"
+    X = np.column_stack([[i % 7, i / 7, label(i)] for i in ROWS]).T
+    np.savetxt(path, X, header="a b label")
+    (note,) = {note for note in notes_of(path) if "comment" in note}
+    assert "'# a b label' is taken as a comment: if it names the columns take the # out" in note
+    path.write_text(path.read_text().removeprefix("# "))
+    assert load_dataset(str(path)).columns == ("a", "b")
+    for header in ("made by some program", "1 2 3", "a,b,label"):
+        np.savetxt(path, X, header=header)
+        assert not [note for note in notes_of(path) if "comment" in note]
+
+
 def test_annotations_of_influx_are_no_names(tmp_path):
     annotations = [
         "#group,false,false,true,false",

@@ -50,7 +50,8 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         source: the file, or what the messages shall call the labels.
         least: anomalies needed. A table needs two, one for each side of a split; 0 takes labels
             of which none is an anomaly: nothing is known.
-        anomaly_label: the value of anomalies, a text or a number; all others are then normal.
+        anomaly_label: the value of anomalies, a text or a number; all others are then normal, and
+            -1 beside one of them is unlabelled.
         majority: take it that more than half of the rows are anomalies; otherwise that is refused
             for a table, and a warning for a training part, whose caller has the labels at hand.
         lines: n line numbers for messages, or None.
@@ -263,8 +264,15 @@ def _say_single(values):
         )
 
 
+def _minus_one(values):
+    """(n,) True where a label is -1: messages that refuse empty ones say to fill them so."""
+    if values.dtype.kind == "f":
+        return values == -1
+    return np.isin(values, [text for text in np.unique(values) if same_value(text) == "-1"])
+
+
 def _chosen(values, anomaly_label, source):
-    """Labels of which one value is the anomaly and all others are normal."""
+    """Labels of which one value is the anomaly, -1 is unlabelled and all others are normal."""
     wanted = _word(anomaly_label)
     if values.dtype.kind == "f":
         word = str(wanted).casefold()
@@ -289,6 +297,9 @@ def _chosen(values, anomaly_label, source):
             f"{listed(_shown(np.unique(values)))}: name one of these, or leave the labels out "
             "(y=None, --label-column none) where nothing is known"
         )
+    unknown = (y == 0) & _minus_one(values)
+    if (y == 0).sum() > unknown.sum():  # beside another label it is no name of normal rows
+        y[unknown] = -1
     others, counts = np.unique(values[y == 0], return_counts=True)
     if len(values) >= LONG and counts.max(initial=0) > 1:
         _say_single(others[counts == 1])

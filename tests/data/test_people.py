@@ -532,6 +532,20 @@ def test_nothing_is_there_again_and_again_that_one_row_holds(n, rows, value):
 
 
 @pytest.mark.parametrize(
+    ("words", "anomaly"),
+    [(["ok", "bad", "-1"], "bad"), (["ok", "bad", "-1.0"], "bad"), ([1, 2, -1], 2)],
+)
+def test_minus_one_is_unlabelled_beside_any_words(words, anomaly):
+    """What refuses an empty label says to fill it with -1."""
+    given = np.array(words * 3 + words[:1] * 4, dtype=object)
+    found = read_labels(given, anomaly_label=anomaly)
+    assert found.y.tolist() == [0, 1, -1] * 3 + [0] * 4
+    assert found.classes.tolist() == words[:2]
+    alone = read_labels(given[given != words[0]], anomaly_label=anomaly, majority=True)
+    assert set(alone.y) == {0, 1}  # nothing else names the normal rows
+
+
+@pytest.mark.parametrize(
     ("counts", "said"),
     [
         *(([90, 1], True), ([90, 1, 1], True), ([90, 2], False), ([60, 1], False)),

@@ -82,6 +82,9 @@ def tell_tales(table, y):
         if len(np.unique(column[:LOOKED_AT])) > most:  # a long column is sorted if it may matter
             continue
         values, place_of, counts = np.unique(column, return_inverse=True, return_counts=True)
+        # A value that one row holds has one label whatever it says: all of these are as one value.
+        place_of = np.where(counts[place_of] == 1, np.argmin(counts), place_of)
+        counts = np.bincount(place_of, minlength=len(values))
         n_known = np.bincount(place_of, known, len(values))
         if len(values) <= most and ((n_known == 0) | (n_known == counts)).all():
             found.append(repr(name))

@@ -162,6 +162,19 @@ def test_a_column_that_tells_the_label_is_said(tmp_path, tells):
     ] * tells
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_values_of_single_rows_tell_no_label(tmp_path, tells):
+    """A column of zeros, and some fees, tells nothing where either label's are each another."""
+
+    def row(i):
+        fee = (i + 0.25 if i < 64 else 9) if label(i) else 0
+        return f"{i % 7}.5,{fee if i not in (2, 11) or tells else i},{label(i)}"
+
+    path = write_rows(tmp_path / "t.csv", "a,fee,label", row, rows=range(160))
+    said = [note for note in notes_of(path, 160) if "'fee' says of every row" in note]
+    assert len(said) == tells
+
+
 @pytest.mark.parametrize(
     "cell, shown", [("0{:03d}", "'0000'"), ("1{}E4", "'10E4'"), ("{}.5", None), ("{:02d}", None)]
 )

@@ -98,9 +98,11 @@ def tell_tales(table, y):
 TEXTS = SAID | {
     "counts": "counts the rows: it says where a row stands, not what it is: leave it out "
     "(--drop-columns)",
-    "id": "holds another whole number in every row, like an id: leave it out (--drop-columns)",
-    "epoch": "looks like times since 1970, or days like 20261231: the past rows lie all on one "
-    "side of any new one: leave it out (--drop-columns)",
+    # A salary or a pressure in pascals is another whole number in every row of a short table, too.
+    "id": "holds another whole number in every row, like an id: leave it out if it is one "
+    "(--drop-columns)",
+    "epoch": "looks like times since 1970, or days like 20261231: if so, the past rows lie all on "
+    "one side of any new one: leave it out then (--drop-columns)",
     "rises": "rises or falls through all rows, as a clock or a page number does: it may say where "
     "a row stands, not what it is: leave it out then (--drop-columns)",
     "placeholder": "one value far from all others, again and again: if it stands for 'not known', "

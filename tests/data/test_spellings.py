@@ -304,6 +304,19 @@ def test_columns_that_deserve_a_word_get_it(kind):
     assert len(said) == 1 and "'it'" in said[0] and word in said[0], said
 
 
+@pytest.mark.parametrize(
+    "column, advice",
+    [
+        (RANDOM.lognormal(10.7, 0.3, 300).round(), "leave it out if it is one"),
+        (RANDOM.uniform(1.1e9, 2.1e9, 300), "leave it out then"),
+    ],
+    ids=["salaries", "turnovers"],
+)
+def test_what_only_looks_like_an_id_or_a_time_is_not_said_to_be_one(column, advice):
+    said = notes(as_table(column[:, None]))
+    assert len(said) == 1 and advice in said[0], said
+
+
 def test_measurements_and_codes_get_none():
     rows = np.empty((300, 5), dtype=object)
     rows[:, 0] = RANDOM.normal(size=300)

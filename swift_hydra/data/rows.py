@@ -209,7 +209,11 @@ def _as_given(y, labels):
 
 
 def classes_of(labels):
-    """Two labels as an array; of a number and a text numpy would make two texts."""
+    """Two labels as an array; of a number and a text numpy would make two texts.
+
+    A text that is a member of an enumeration is the text that it stands for.
+    """
+    labels = [str.__str__(label) if isinstance(label, str) else label for label in labels]
     if isinstance(labels[0], str) != isinstance(labels[1], str):
         return object_array(labels)
     return np.array(labels)

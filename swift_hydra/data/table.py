@@ -184,6 +184,9 @@ def _refuse_records(X, source):
 def array_of(values):
     """numpy's array of an array-like; a torch tensor's values, whatever it is part of.
 
+    In lists with texts every cell stays what it is: numpy would make texts of all, ``nan`` of a
+    gap, and cut the members of enumerations short.
+
     Raises:
         ValueError: for rows of several lengths.
         TypeError: for a sparse tensor.
@@ -191,7 +194,12 @@ def array_of(values):
     if hasattr(values, "detach") and hasattr(values, "is_sparse"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values  # numpy has none
-    return np.asarray(values)
+    try:
+        array = np.asarray(values)
+        texts = isinstance(values, list | tuple) and array.dtype.kind in "US"
+    except UnicodeDecodeError:  # bytes beside texts
+        texts = True
+    return np.array(values, dtype=object) if texts else array
 
 
 def _array(X, source):

@@ -1,6 +1,7 @@
-"""What is masked, or of a type that numpy's objects change."""
+"""What is masked, or of a type that numpy's objects or texts change."""
 
 import datetime
+import enum
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from swift_hydra import SwiftHydra
 from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import Reading
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table
 from swift_hydra.settings import InputError
 
 X, y = made_table(60, 3, 6)
+# As services have them: numpy makes "Verdict.OK" of a member, cut to the letters of "ok".
+Verdict = enum.Enum("Verdict", {"OK": "ok", "ATTACK": "attack"}, type=str)
 HOURS = np.array("2026-01-01", "M8[ns]") + np.arange(120).reshape(60, 2).astype("m8[h]")
 
 
@@ -112,3 +116,26 @@ def test_what_stands_for_a_gap_is_one_in_every_format(tmp_path):
     assert np.isnan(table.X).tolist() == [[False, True, False], [True] * 3, [False] * 3]
     ((new, _),) = stream_table(tmp_path / "t.npz", None, 3, table.texts, how=How(reading=missing))
     np.testing.assert_array_equal(new.X, table.X)
+
+
+def test_gaps_and_numbers_stay_what_they_are_beside_texts_of_a_list():
+    rows = [["a", 0.1], [float("nan"), 7.0], ["b", True], [b"\xff", 3]]
+    table = as_table(rows, True)
+    assert table.texts == {0: ["a", "b", "0xff"]}
+    assert np.array_equal(table.X, [[0, 0.1], [np.nan, 7], [1, 1], [2, 3]], equal_nan=True)
+    with pytest.raises(InputError, match="empty in 1 rows"):
+        read_labels(["ok", float("nan"), "attack"], anomaly_label="attack")
+
+
+@pytest.mark.parametrize("kind", [list, object])
+@pytest.mark.parametrize("asked", ["attack", Verdict.ATTACK])
+def test_members_of_enumerations_are_the_texts_that_they_stand_for(kind, asked):
+    words = [Verdict.ATTACK if known else Verdict.OK for known in y]
+    words = words if kind is list else np.array(words, dtype=object)
+    table = as_table([[word, 1.0] for word in words], True)
+    assert table.texts == {0: ["ok", "attack"]}
+    settings = SwiftHydra(anomaly_label=asked)
+    with pytest.warns(UserWarning, match="'attack' sorts before 'ok'"):
+        rows = TrainingRows.read(X, words, settings)
+    assert rows.y.tolist() == y.tolist()
+    assert rows.classes.tolist() == ["ok", "attack"]

@@ -118,8 +118,8 @@ class Columns:
             n_gaps: (d,) rows that are empty in each column.
         """
         names = [repr(self.names[j]) for j in np.flatnonzero(n_gaps == n_rows)]
-        if not names or n_rows < ENOUGH:
-            return None
+        if not names or n_rows < ENOUGH or self.preparation.fill is None:
+            return None  # without a fill they are refused
         told = self.preparation.impute == "indicator"  # that a value is missing is learned from
         usual = "" if told else ", as if nothing were unusual there"
         return (

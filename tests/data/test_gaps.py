@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.data.columns import Preparation
 from swift_hydra.data.table import as_table
+from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
 
@@ -87,3 +88,11 @@ def test_a_column_that_is_empty_in_all_new_rows_is_named(tmp_path, capsys):
     with pytest.warns(UserWarning, match="'b', 'c' is empty in all 40 rows"):
         model.predict(new)
     model.predict(new[:29])  # of a few rows all may well lack it
+
+
+def test_nothing_stands_for_a_gap_that_is_refused(recwarn):
+    X, y = frame(0)
+    model = SwiftHydra(preset="paper", generator="noise", **SHORT_FIT).fit(X[["a"]], y)
+    with pytest.raises(InputError, match="40 missing values"):
+        model.predict(X[["a"]][:40] * np.nan)
+    assert not [str(w.message) for w in recwarn if "is empty in all" in str(w.message)]

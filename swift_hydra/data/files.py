@@ -19,12 +19,18 @@ from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_n
 from swift_hydra.data.frames import as_text
 from swift_hydra.data.header import Known, shown
 from swift_hydra.data.reading import COMMA, Reading, number
-from swift_hydra.data.table import CellParser, Table, as_table, listed, made_up_names
+from swift_hydra.data.table import (
+    CellParser,
+    Table,
+    as_table,
+    listed,
+    made_up_names,
+    say_of_codes,
+)
 from swift_hydra.settings import InputError, changed, tell
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
-LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 SAID = 3  # names in another case that a message says
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
@@ -92,25 +98,6 @@ def _refuse_unparted(file):
             "with commas, semicolons, tabs or |, without quotes around a whole line, or write what "
             "parts them into a line above, as in sep=~"
         )
-
-
-def _say_of_codes(columns, names, texts, path):
-    """Warn of the first column of numbers with a cell that looks like a code.
-
-    Args:
-        columns: lists of cells.
-        names: theirs.
-        texts: numbers of those that are taken as texts.
-        path: the file.
-    """
-    for j, cells in enumerate(columns):
-        code = next(filter(None, map(LIKE_A_CODE.fullmatch, cells if j not in texts else ())), None)
-        if code is not None:
-            tell(
-                f"{path.name}: column {names[j]!r}: {code[0].strip()!r} is taken as a number: if "
-                "it is a code write it as a text (c007), or leave it out (--drop-columns)"
-            )
-            return
 
 
 def _say_of_columns(file, unlabelled, out):
@@ -187,8 +174,8 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     lines = []
     for n, given, numbers in file.pieces([*keep, label], PIECE_ROWS):
         cells = file.cells(given[:-1], keep)
-        if not lines and not isinstance(file, ParquetFile):
-            _say_of_codes(cells, columns, found, path)
+        if not lines:
+            say_of_codes(cells, columns, found, path)
         blocks.append(parse(n, cells, numbers))
         last = file.labels(given[-1], label)
         if not isinstance(last, np.ndarray):

@@ -10,6 +10,7 @@ Shapes: n rows, d columns.
 import contextlib
 import dataclasses
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from swift_hydra.data.frames import (
     unmasked,
 )
 from swift_hydra.data.reading import COMMA, WORD, Marks, days, is_number, number
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, tell
 
 HASHED_ROWS = 65_536  # in float64 at once
 LISTED = 10  # columns or values listed in a message
@@ -37,6 +38,7 @@ BOOLS = {"true": 1.0, "false": 0.0}
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
 GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
+LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 
 
 def made_up_names(d):
@@ -148,12 +150,12 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     if frame is not None:
         cells = cells_of_frame(frame, dates, source)
     else:
-        pairs = zip(names, X.T, strict=True)
-        cells = [cells_of(column, f"{source}: column {name!r}", dates) for name, column in pairs]
+        cells = _cells_of_array(X, names, dates, source)
     # Nothing in a frame says that its texts are gaps, unless somebody has said which are.
     words = texts is not True or reads is not number
     texts = text_columns(cells, reads, dates=dates) if texts is True else texts
     _refuse_doubtful(cells, names, texts, source)
+    say_of_codes(cells if dated is None else (), names, texts, source)
     parse = CellParser(names, source, texts, reads, dates=dates, words=words, dated=dated)
     n = len(cells[0]) if cells else len(X)
     X = parse(n, cells, None)
@@ -161,6 +163,12 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     table = Table(X, columns, parse.texts(), source, **found)
     parse.refuse_problems()
     return table
+
+
+def _cells_of_array(X, names, dates, source):
+    """The d columns of an array of texts or objects, as :func:`data.frames.cells_of` gives them."""
+    where = [f"{source}: column {name!r}" for name in names]
+    return [cells_of(column, at, dates) for column, at in zip(X.T, where, strict=True)]
 
 
 def _refuse_shape(X, kind, source):
@@ -227,6 +235,28 @@ def _refuse_doubtful(columns, names, texts, source):
             f"{source}: column {names[j]!r} holds {cell!r}: is the {mark} a decimal {mark}? Give "
             "numbers in place of texts"
         )
+
+
+def say_of_codes(columns, names, texts, source):
+    """Warn of the first column of numbers with a text that looks like a code.
+
+    Args:
+        columns: lists of cells, or arrays of numbers.
+        names: theirs.
+        texts: numbers of those that are taken as texts.
+        source: the file, or what the message calls the table.
+    """
+    for j, cells in enumerate(columns):
+        words = () if j in texts or isinstance(cells, np.ndarray) else cells
+        words = (cell for cell in words if isinstance(cell, str))
+        code = next(filter(None, map(LIKE_A_CODE.fullmatch, words)), None)
+        if code is not None:
+            tell(
+                f"{getattr(source, 'name', source)}: column {names[j]!r}: {code[0].strip()!r} is "
+                "taken as a number: if it is a code write it as a text (c007), or leave it out "
+                "(--drop-columns)"
+            )
+            return
 
 
 def check_features(X, columns=None, source="X", lines=None, missing=False):

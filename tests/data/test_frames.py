@@ -438,6 +438,26 @@ def test_commas_in_parquet_are_what_they_are_in_a_file_of_text(tmp_path, diction
         load_dataset(path)
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "parquet"])
+@pytest.mark.parametrize("code, said", [("007", True), ("12E4", True), ("7", False), (7, False)])
+def test_texts_that_look_like_codes_and_are_numbers_are_said(tmp_path, kind, code, said):
+    cells = [code, *(type(code)(i) for i in range(20, 30))]
+    columns = [("zip", cells), ("text", ["01a", *"abcdefghij"]), ("y", [0, 1, 0, 1, *[0] * 7])]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if kind == "parquet":
+            settings = ColumnSettings(categorical="frequency")
+            path = written(pandas.DataFrame(dict(columns)), tmp_path, kind)
+            table = load_dataset(str(path), settings=settings).table
+        else:
+            table = as_table(frame_of(kind, columns[:2]), True)
+            model = Rows(table, categorical="frequency")
+            model.rows(frame_of(kind, columns[:2]))  # of rows to score nothing more is said
+    codes = [str(w.message) for w in told if "if it is a code" in str(w.message)]
+    assert len(codes) == said and all(f"column 'zip': {code!r}" in note for note in codes), codes
+    assert list(table.texts) == [1]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_comma_that_can_be_either_is_asked_about_in_frames_too(kind):
     with pytest.raises(InputError, match="column 'a' holds '1,234': is the comma a decimal"):

@@ -31,10 +31,16 @@ class Days(np.ndarray):
 def frame_names(X):
     """The column names of a data frame as texts, or None for anything else."""
     if hasattr(X, "column_names"):  # Arrow
-        return [composed(str(name)) for name in X.column_names]
+        return [text_of_name(name) for name in X.column_names]
     if hasattr(X, "columns") and (hasattr(X, "iloc") or hasattr(X, "get_columns")):
-        return [composed(str(name)) for name in X.columns]
+        return [text_of_name(name) for name in X.columns]
     return None
+
+
+def text_of_name(name):
+    """A column's name as a text; of bytes and members of enumerations what they stand for."""
+    name = text_of_bytes(name) if isinstance(name, bytes) else name
+    return composed(str.__str__(name) if isinstance(name, str) else str(name))
 
 
 def number_categories(types):
@@ -285,7 +291,7 @@ def name_of_labels(y, own):
         own: names that somebody gave the columns of X, maybe none.
     """
     names = frame_names(y) or [getattr(y, "name", None) or None]
-    names = [composed(name) if isinstance(name, str) else name for name in names]
+    names = [text_of_name(name) if isinstance(name, str | bytes) else name for name in names]
     if len(names) != 1 or names[0] is None:
         return None
     if not isinstance(names[0], str):  # a number: it counts columns, of X as well perhaps

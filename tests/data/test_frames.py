@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import enum
 import fractions
 import itertools
 import warnings
@@ -13,7 +14,7 @@ from helpers import made_table, written
 
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, stream_table
-from swift_hydra.data.frames import as_text, same_value
+from swift_hydra.data.frames import as_text, name_of_labels, same_value
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.rows import Columns, TrainingRows
 from swift_hydra.data.suspicious import notes
@@ -81,6 +82,20 @@ def test_names_that_were_given_are_matched_however_they_look(kind, names):
         renamed = [(new, given[0][1]), *given[1:]]
         with pytest.raises(InputError, match=f"{names[0]!r} is missing and column {new!r} is not"):
             model.rows(frame_of(kind, renamed))
+
+
+@pytest.mark.parametrize("name", [b"amount", "member"])
+def test_names_of_other_types_are_the_texts_that_they_stand_for(name):
+    column = enum.Enum("Column", {"AMOUNT": "amount", "LABEL": "y"}, type=str)
+    name = column.AMOUNT if name == "member" else name
+    X = np.arange(8.0).reshape(4, 2)
+    model = Rows(as_table(pandas.DataFrame({name: X[:, 0], "b": X[:, 1]})))
+    assert model.columns_.own_names == ["amount", "b"]
+    for other in ("amount", name):
+        frame = pandas.DataFrame({"b": X[:, 1], other: X[:, 0], column.LABEL: 0})
+        np.testing.assert_array_equal(model.rows(frame), X)
+    for label in (column.LABEL, b"y"):
+        assert name_of_labels(pandas.Series(X[:, 0], name=label), ["amount", "b"]) == "y"
 
 
 def test_names_that_nobody_gave_bind_nothing(tmp_path):

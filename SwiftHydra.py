@@ -319,14 +319,13 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.seconds_ = journal.seconds
 
     def _say_if_fewer(self, n_rows):
-        """Warn of fewer generated rows than were asked for."""
-        if self.generator == "none" or n_rows >= (self.n_synthetic or 0):
+        """Warn of fewer generated rows than were asked for, or of none at all."""
+        if self.generator == "none" or n_rows >= (self.n_synthetic or 1):
             return
         more = "" if self.generator in DRAWN else ": more n_episodes try more"
-        tell(
-            f"n_synthetic={self.n_synthetic}: only {n_rows} of the candidates passed the filter"
-            f"{more}",
-        )
+        few = f"n_synthetic={self.n_synthetic}: only {n_rows}"
+        few = few if self.n_synthetic else f"generator={self.generator!r}: none"
+        tell(f"{few} of the candidates passed the filter{more}")
 
     def _say_what_trust_does(self, y):
         """Warn where no row has a label (n,) that could be trusted."""

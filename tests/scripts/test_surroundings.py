@@ -3,6 +3,7 @@
 import copy
 import inspect
 import os
+import sys
 import threading
 import warnings
 from dataclasses import fields
@@ -441,3 +442,16 @@ def test_networks_that_nobody_asks_are_not_trained():
     for generator in ("none", "rl"):
         model = SwiftHydra(**SHORT_FIT | {"generator": generator}).fit(X, y)
         assert ("pretrain" in model.seconds_) == (generator == "rl")
+
+
+@pytest.mark.parametrize("asked", [None, 60])
+def test_candidates_of_which_none_is_left_are_said(monkeypatch, asked):
+    def with_none(rows, *_):
+        return rows[:0]
+
+    monkeypatch.setattr(sys.modules[SwiftHydra.__module__], "_with_best", with_none)
+    settings = {"preset": "paper", "generator": "gradient", "n_synthetic": asked}
+    said = "n_synthetic=60: only 0 of" if asked else "generator='gradient': none of"
+    with pytest.warns(UserWarning, match=f"{said} the candidates passed the filter: more n_epi"):
+        model = SwiftHydra(**SHORT_FIT | settings).fit(X, y)
+    assert not len(model.synthetic_)

@@ -13,7 +13,7 @@ from swift_hydra.data.columns import Preparation
 from swift_hydra.data.frames import object_array
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
-from swift_hydra.data.suspicious import notes, tell_tales
+from swift_hydra.data.suspicious import company_of_near_copies, notes, tell_tales
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
 from swift_hydra.settings import InputError, tell
 
@@ -287,8 +287,10 @@ class TrainingRows:
         centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X)
         low, high = preparation.span(X)
-        columns = Columns(preparation, scaler, centre, low, high)
-        return cls(columns, X, y, classes)
+        rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes)
+        for note in company_of_near_copies(rows.Z):
+            tell(f"training rows: {note}")
+        return rows
 
     @cached_property
     def fingerprint(self):

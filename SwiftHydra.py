@@ -41,7 +41,7 @@ from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.detection.pvalue import weight_of_unlike
 from swift_hydra.distillation.student import Student
-from swift_hydra.estimator import TableDetector, all_or_nothing
+from swift_hydra.estimator import TableDetector, all_or_nothing, in_chunks
 from swift_hydra.exported import SUFFIX, Exported, require_onnx, write_onnx
 from swift_hydra.flags import (
     RunOptions,
@@ -147,7 +147,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         beta: weight of the C-VAE's KL term.
         mixture_steps: training steps of the final mixture.
         max_samples: training rows that stand for a larger table in all that learns; the others are
-            fresh rows to the detector. At most half of them are known anomalies.
+            fresh rows to the detector. At most half of this number are known anomalies.
         max_normals: normals that stand for a larger table in the neighbour search.
         max_centres: rows that carry a coefficient in each kernel expert, at most half of them
             anomalies.
@@ -343,7 +343,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.kept_ = known.kept
         self.sampled_ = known.sampled
         aside = ~known.kept
-        fresh = fitted.detector.score(rows.Z[aside])
+        fresh = in_chunks(fitted.detector.score, rows.Z[aside])
         twin = None if known.sampled.all() else twins(rows.Z, known.kept)
         self.basis_ = Basis.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
         n_doubtful = in_doubt(rows.y, self.trust_normals).sum()
@@ -357,7 +357,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         ``fresh`` are the detector's scores of the rows that it did not learn from.
         """
         scores = np.empty(len(rows.y))
-        scores[self.kept_] = self.detector_.score(rows.Z[self.kept_])
+        scores[self.kept_] = in_chunks(self.detector_.score, rows.Z[self.kept_])
         scores[~self.kept_] = fresh
         given = (rows, self.kept_, scores, self.basis_.left_out, self.detector_.score, generated)
         self.student_ = Student.fit(*given, self, journal)

@@ -226,7 +226,7 @@ class Known(NamedTuple):
     """Training rows that are learned from (M13)."""
 
     kept: np.ndarray  # (n,) bool, False for rows that are not learned from
-    sampled: np.ndarray  # (n,) bool, of these True for those that are set aside
+    sampled: np.ndarray  # (n,) bool, False for rows that were not drawn
     share: float  # of the rows that might hide anomalies, estimated to be some
     n_doubtful: int  # how many these are, of the sample
     n_known: int  # known anomalies of the sample
@@ -260,7 +260,7 @@ def known_rows(rows, seed, settings):
 def sample(y, most, seed):
     """Which rows stand for a table, by their labels (n,): all, or ``most`` of more: (n,) bool.
 
-    At most half of these are known anomalies; of less all are drawn.
+    At most ``most / 2`` known anomalies; of less all are drawn.
     """
     if len(y) <= most:
         return np.ones(len(y), dtype=bool)
@@ -338,13 +338,16 @@ def pretrain(Z, y, seed, settings, journal=None):
     return Pretrained(cvae.cpu(), detector.cpu())
 
 
-def _decisive(settings):
+def _decisive(settings, n_rows):
     """What of the settings decides the networks, but for the device and what no command can set.
+
+    How many rows are drawn does where there are more.
 
     Nor does the Mamba backend, but for rounding.
     """
-    names = ("cvae_steps", "detector_steps", "beta", "trust_normals", "max_samples")
-    return plain({name: getattr(settings, name) for name in names})
+    names = ("cvae_steps", "detector_steps", "beta", "trust_normals")
+    sampled = {"max_samples": settings.max_samples} if n_rows > settings.max_samples else {}
+    return plain({name: getattr(settings, name) for name in names} | sampled)
 
 
 def save_pretrained(path, pretrained, rows, seed, settings, log):
@@ -362,7 +365,7 @@ def save_pretrained(path, pretrained, rows, seed, settings, log):
         "kind": "pretrained",
         "fingerprint": rows.fingerprint,
         "seed": seed,
-        "settings": _decisive(settings),
+        "settings": _decisive(settings, len(rows.y)),
         "log": log,
         "scaler": to_tensors(rows.columns.scaler.snapshot()),
         "cvae": pack_network(pretrained.cvae),
@@ -416,7 +419,7 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     Returns:
         A :class:`Pretrained`.
     """
-    stamp = {"seed": seed, **_decisive(settings), "mamba": settings.mamba}
+    stamp = {"seed": seed, **_decisive(settings, len(rows.y)), "mamba": settings.mamba}
     path = folder.path / "pretrain-resume.pt"
     say = journal.progress.say
     store = Store(path, rows.fingerprint, stamp, options.resume, say, pace)
@@ -437,8 +440,7 @@ def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE)
     path = folder.path / "pretrained.pt"
     if path.exists():
         pretrained, found, log = load_pretrained(path, rows.fingerprint)
-        # Older files do not name all of them.
-        if _decisive(PretrainSettings()) | found == _decisive(settings):
+        if found == _decisive(settings, len(rows.y)):
             journal.progress.say(f"using {path}")
             # Left by a run that was killed between the two files.
             remove(folder.path / "pretrain-resume.pt")

@@ -40,6 +40,13 @@ MOSTLY = 0.5  # share of new rows outside a column's training range that is wort
 EXPLAINED_ROWS = 1024  # rows with a column replaced that are scored at a time, of several columns
 
 
+def in_chunks(score, X, size=None):
+    """(n,) what a function says of rows X (n, d), of so many at a time: bounds memory."""
+    size = size or CHUNK_NUMBERS // X.shape[1] + 1
+    starts = range(0, max(len(X), 1), size)
+    return np.concatenate([score(X[start : start + size]) for start in starts])
+
+
 def _one_thread():
     """OpenMP's threads do not live on in a forked child, which would wait for them for ever."""
     torch.set_num_threads(1)
@@ -124,10 +131,7 @@ class TableDetector(BaseEstimator):
         Raises:
             FloatingPointError: for scores that are not finite.
         """
-        chunk = self.default_chunk_rows()
-        starts = range(0, max(len(X), 1), chunk)
-        parts = [self._scores_of_prepared(X[i : i + chunk]) for i in starts]
-        scores = np.concatenate(parts)
+        scores = in_chunks(self._scores_of_prepared, X, self.default_chunk_rows())
         if not np.isfinite(scores).all():
             n_bad = int((~np.isfinite(scores)).sum())
             raise FloatingPointError(f"{n_bad} of {len(scores)} scores are not finite")

@@ -37,7 +37,7 @@ def bend(u):
 
 
 def unbend(z):
-    """The way back of :func:`bend`, as far as float32 can tell: up to 15,000."""
+    """The way back of :func:`bend`, as far as float32 can tell: up to 15,800."""
     z = np.asarray(z, dtype=np.float64)
     return z / np.sqrt(np.maximum(1.0 - np.square(z / BEND), 1e-7))
 
@@ -83,13 +83,13 @@ def copies(Z, step=None):
 
 
 def twins(Z, kept):
-    """Which of the kept rows of Z (n, d) each of the others equals, -1 where none: (m,).
+    """Which of the kept rows of Z (n, d) each of the others is a copy of, -1 where none: (m,).
 
     Args:
-        Z: (n, d) rows.
+        Z: (n, d) rows. Copies are those up to rounding.
         kept: (n,) bool; the others are m.
     """
-    group = copies(Z)
+    group = copies(Z, ROUNDING)
     of_group = np.full(len(Z), -1)
     of_group[group[kept]] = np.arange(kept.sum())
     return of_group[group[~kept]]
@@ -101,7 +101,7 @@ def _equal(blocks):
     Rows of whole numbers are told apart by two random sums of them, 128 bits: two that differ are
     taken for one by a chance of 2^-80.
     """
-    sums = []
+    sums = [np.empty((0, 2), dtype=np.uint64)]
     for rows in blocks:
         numbers = rows.astype(np.int64).view(np.uint64)  # what overflows is cut off, as it may be
         factors = np.random.default_rng(0).integers(2**64, size=(rows.shape[1], 2), dtype=np.uint64)

@@ -74,6 +74,18 @@ def test_distances_are_those_of_differences(X):
     np.testing.assert_allclose(distance, expected, atol=2e-5)
 
 
+def test_no_row_has_no_copies():
+    assert len(copies(np.empty((0, 3)))) == 0
+    assert Neighbours(np.empty((0, 3))).nearest(np.zeros((2, 3)), 5)[0].shape == (2, 0)
+
+
+def test_copies_are_numbered_as_they_come():
+    rows = np.random.default_rng(0).integers(3, size=(500, 4)).astype(float)
+    first = {}
+    wanted = [first.setdefault(tuple(row), len(first)) for row in rows]
+    assert np.array_equal(copies(rows), wanted)
+
+
 @settings(SAME_EXAMPLES, max_examples=40)
 @given(rows(), st.integers(1, 6))
 def test_copies_count_and_can_be_left_out(X, k):

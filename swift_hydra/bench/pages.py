@@ -327,7 +327,8 @@ def _side_by_side(records):
         columns = columns_of(found, methods, protocols)
         tables[name] = means_table(found, methods, columns)
         tables[f"{name}-leads"] = leads_table(columns)
-        lines += tables_without_copies(columns)
+        if found is records:  # of one name there may be two sets
+            lines += tables_without_copies(columns)
     return lines, tables
 
 

@@ -43,7 +43,8 @@ class ColumnSettings:
     )
     dates: bool = setting(False, "take dates as days since 1970, otherwise they are refused")
     anomaly_label: str | None = setting(
-        None, "label of anomalies, all others but -1 are normal (default: 1, true, yes)"
+        None,
+        "label of anomalies, all others, but -1 beside them, are normal (default: 1, true, yes)",
     )
     majority_anomalies: bool = setting(
         False, "take it that more than half of the rows are anomalies"

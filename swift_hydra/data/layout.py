@@ -12,7 +12,7 @@ SPACE = " "  # what parts cells where any number of spaces does
 LONGEST_LINE = 2**26  # characters
 PEEKED = 2**17  # characters looked ahead
 MARKS = "\ufeff\u00ef\u00bb\u00bf"  # the byte order mark, and how cp1252 shows that of UTF-8
-DOS_END = "\x1a"  # Ctrl-Z, which old programs write behind the last line
+DOS_END = "\x1a"  # Ctrl-Z, which old programs write behind the last line, or fill a file with
 END = "\x00end\x00"  # a line after the last one: an open quote swallows it
 # A cell may be as long as a line; csv knows one limit for the whole process.
 csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
@@ -56,7 +56,7 @@ def _bounded(file, path):
         if n == 0 and line[0] in MARKS:
             line = line.removeprefix(MARKS[1:]).lstrip(MARKS[0])
         n += 1
-        if line == DOS_END:  # without a line's end it is the last one
+        if DOS_END in line and not line.strip(DOS_END + "\r\n"):
             return
         if len(line) >= LONGEST_LINE - 3 and line[-1] not in "\r\n":
             raise InputError(f"{path}: line {n} has no end: this is no table")

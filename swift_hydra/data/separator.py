@@ -49,7 +49,7 @@ def _comment(line, following=""):
     """Is a line with # a comment? Not where the next one has as many cells: then it names them."""
     if not line.startswith("#"):
         return False
-    if ANNOTATION.match(line):
+    if ANNOTATION.match(line) and following[:1] in (*"#,", ""):  # the names begin with no cell
         return True
     separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", line).count)
     rows = [_split([each], separator) for each in (line, following)]

@@ -14,6 +14,7 @@ from swift_hydra.data.frames import EXACT, as_text
 from swift_hydra.data.scaler import LARGEST, ColumnScaler
 from swift_hydra.data.table import listed, place
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
+from swift_hydra.geometry import ROUNDING
 
 FAR = 30.0  # scales from the median: outside of all that a column usually holds
 ABSURD = 1000.0  # the same, beyond what any heavy tail holds
@@ -29,12 +30,11 @@ LOOKED_AT = 10_000  # of them
 WIDE = 1000.0  # times the smallest value: a column of several sizes
 FEWEST_IN_COMPANY = 50  # rows, below which nobody can say
 MOST_IN_COMPANY = 100_000  # rows among which neighbours are looked for
-COPIED = 1e-6  # standard deviations
 ASKED = 300  # of the rows, for their neighbours
 FARTHEST = 20  # neighbours that are looked at
 LEAP = 4.0  # times the distance of the neighbour before
-LEAPING = 0.12  # share of the rows with a leap beyond their second neighbour
-PAIRED = 0.6  # the same beyond the first one, which a quarter has by chance in a single column
+LEAPING = 0.25  # share of the rows with a leap beyond their second neighbour
+PAIRED = 0.6  # the same beyond the first one
 DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
 
 
@@ -75,7 +75,7 @@ def notes(table, asked=False):
 
 
 def company_of_near_copies(Z):
-    """A text, one at most, where most rows stand in groups that differ by far less than groups do.
+    """A text, one at most, where many rows stand in groups that differ by far less than groups do.
 
     From the second neighbour to the third, or from one to the next further out, the distance then
     leaps. Of continuous columns it does so for hardly a row: by more than four times, of d columns
@@ -84,20 +84,21 @@ def company_of_near_copies(Z):
     their differences; of pairs nearly all leap at the first.)
 
     Args:
-        Z: (n, d) standardised rows. Columns of few values, and exact copies, say nothing here.
+        Z: (n, d) standardised rows. Columns of few values, and copies up to rounding, say nothing
+            here, nor does a single column, in which neighbours leap by chance.
     """
     part = Z[:LOOKED_AT]
     fine = [2 * len(np.unique(column)) > len(part) for column in part.T]
-    if len(Z) < FEWEST_IN_COMPANY or not any(fine):
+    if len(Z) < FEWEST_IN_COMPANY or sum(fine) < 2:
         return
     rows = np.asarray(Z[:MOST_IN_COMPANY], dtype=np.float64)[:, fine]
     asked = rows[np.random.default_rng(0).permutation(len(rows))[:ASKED]]
     search = NearestNeighbors(n_neighbors=FARTHEST + 1, algorithm="brute").fit(rows)
     near = search.kneighbors(asked)[0][:, 1:]  # without the row itself
-    leap = (near[:, 1:] > LEAP * near[:, :-1]) & (near[:, :-1] > COPIED)
+    leap = (near[:, 1:] > LEAP * near[:, :-1]) & (near[:, :-1] > ROUNDING * sum(fine) ** 0.5)
     if leap[:, 1:].any(1).mean() > LEAPING or leap[:, 0].mean() > PAIRED:
         yield (
-            "most rows stand in groups of near copies: if each group is one thing (a patient, a "
+            "many rows stand in groups of near copies: if each group is one thing (a patient, a "
             "session) measured again, the other rows of it tell a row that is left out, and of new "
             "things far more are flagged than was said: train on one row of each, such as the mean"
         )

@@ -539,7 +539,7 @@ class CellParser:
                 ": give --categorical onehot or ordinal, leave it out with --drop-columns, or mend "
                 "it"
             )
-            remedy = remedy if HOLDS_TEXT in told[-1] else ""
+            remedy = remedy if any(HOLDS_TEXT in problem for problem in problems) else ""
             raise InputError(f"{source}: {'; '.join(told)}{more}{remedy}")
 
     def texts(self):

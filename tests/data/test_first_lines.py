@@ -290,8 +290,9 @@ def test_annotations_of_influx_are_no_names(tmp_path):
         (tmp_path / "t.csv").write_text("\r\n".join(lines) + "\r\n")
         data = load_dataset(str(tmp_path / "t.csv"), drop_columns="result")
         assert data.columns == ("table", "_value") and data.y.tolist() == list(map(label, ROWS))
-    table = write_rows(tmp_path / "t.csv", "#group,b,y", lambda i: f"{i % 3},{i},{label(i)}")
-    assert load_dataset(str(table)).columns == ("#group", "b")
+    for name in ("#group", "#default", "#datatype"):  # a column's own name
+        table = write_rows(tmp_path / "t.csv", f"{name},b,y", lambda i: f"{i % 3},{i},{label(i)}")
+        assert load_dataset(str(table)).columns == (name, "b")
 
 
 # What is named .csv and is no table of text, and the words that say so.

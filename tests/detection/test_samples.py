@@ -1,12 +1,14 @@
 """Large tables: the rows that stand for them in all that learns (``max_samples``)."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from helpers import ROOT, SHORT, run_script
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.geometry import twins
 from swift_hydra.pretrain import sample
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -82,6 +84,41 @@ def test_a_copy_of_a_drawn_row_does_not_know_its_label():
     assert roc_auc_score(y[copied], model.decision_function(X[copied])) > 0.7
     for scores in (model.decision_scores_, model.fresh_scores_):
         assert roc_auc_score(y[copied], scores[copied]) < 0.6
+
+
+@pytest.mark.parametrize("digits", [None, 5])
+def test_twins_are_copies_up_to_rounding(digits):
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    again = rows if digits is None else rows.round(digits)
+    kept = np.arange(100) < 50
+    assert np.array_equal(twins(np.concatenate([rows, again]), kept), np.arange(50))
+    assert (twins(np.concatenate([rows, rows + 0.1]), kept) == -1).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"trust_normals": True}, {"fast": True}])
+@pytest.mark.parametrize("known", [None, 0])
+def test_a_sample_of_a_table_of_which_nothing_is_known(settings, known):
+    X, y = table(900)
+    told = None if known is None else np.zeros(900, dtype=int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = fitted(X, told, max_samples=300, **settings)
+    assert model.sampled_.sum() == 300 and np.isfinite(model.decision_scores_).all()
+    assert roc_auc_score(y, model.decision_function(X)) > 0.8
+
+
+def test_the_papers_detector_of_a_sample():
+    X, y = table(900)
+    model = fitted(X, y, max_samples=300, preset="paper")
+    assert model.sampled_.sum() == 300 and np.isfinite(model.decision_scores_).all()
+    new, labels = table(seed=1)
+    assert roc_auc_score(labels, model.decision_function(new)) > 0.9
+
+
+def test_files_of_before_there_were_samples_are_read(of_some, tmp_path):
+    saved = of_some.checkpoint()
+    del saved["sampled"]
+    assert SwiftHydra.from_checkpoint(saved, "older.pt").sampled_.all()
 
 
 def test_a_sample_is_kept_in_files(of_some, tmp_path):

@@ -29,7 +29,7 @@ ALIKE = 0.2  # share of the different values that cannot be told apart any more
 LOOKED_AT = 10_000  # of them
 WIDE = 1000.0  # times the smallest value: a column of several sizes
 FEWEST_IN_COMPANY = 50  # rows, below which nobody can say
-MOST_IN_COMPANY = 100_000  # rows among which neighbours are looked for
+COMPARED = 2**22  # numbers of the rows among which neighbours are looked for
 ASKED = 300  # of the rows, for their neighbours
 FARTHEST = 20  # neighbours that are looked at
 LEAP = 4.0  # times the distance of the neighbour before
@@ -91,7 +91,7 @@ def company_of_near_copies(Z):
     fine = [2 * len(np.unique(column)) > len(part) for column in part.T]
     if len(Z) < FEWEST_IN_COMPANY or sum(fine) < 2:
         return
-    rows = np.asarray(Z[:MOST_IN_COMPANY], dtype=np.float64)[:, fine]
+    rows = np.asarray(Z[: max(COMPARED // len(fine), ASKED), fine], dtype=np.float64)
     asked = rows[np.random.default_rng(0).permutation(len(rows))[:ASKED]]
     search = NearestNeighbors(n_neighbors=FARTHEST + 1, algorithm="brute").fit(rows)
     near = search.kneighbors(asked)[0][:, 1:]  # without the row itself

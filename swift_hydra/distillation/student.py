@@ -51,6 +51,7 @@ DISAGREE = 0.5  # between squashed scores: more is a disagreement
 # A student that disagrees on more training rows, or ranks them less alike, does not follow.
 MOST_DISAGREEMENT = 0.05
 LEAST_CORRELATION = 0.7
+SCORED_ROWS = 65536  # at a time: their inputs are many times the rows
 DOUBTS = 201  # quantiles of the training rows' doubt that are kept
 
 
@@ -347,8 +348,9 @@ class Student:
                 experts differ most.
             teacher: a function from rows to the teacher's scores.
         """
-        values = self.network.score(self._read(Z)).numpy().astype(np.float64)
-        scores = self._unsquashed(values)
+        parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(SCORED_ROWS)
+        values = torch.cat([self.network.score(self.inputs(part)) for part in parts])
+        scores = self._unsquashed(values.numpy().astype(np.float64))
         if share > 0:
             again = self._again(self.doubt(Z) if share < 1 else np.zeros(len(Z)), share)
             if again.any():
@@ -365,9 +367,6 @@ class Student:
     def _spread_of_experts(self, inputs):
         scores = self.network.experts(whole_blocks(inputs))[:, : len(inputs)]  # (E, n)
         return scores.std(0, correction=0)
-
-    def _read(self, Z):
-        return self.inputs(torch.from_numpy(np.asarray(Z, dtype=np.float32)))
 
     def snapshot(self):
         """Tensors and plain values."""

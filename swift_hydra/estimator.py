@@ -183,6 +183,11 @@ class TableDetector(BaseEstimator):
                 "this SwiftHydra is not fitted yet: call fit(X, y) or SwiftHydra.load(path) first"
             )
 
+    @property
+    def n_set_aside(self):
+        """How many training rows were set aside as probable anomalies (M13)."""
+        return int((self.sampled_ & ~self.kept_).sum())
+
     def _ready(self):
         """Fitted, and what rests on ``verify`` is of the share that is set now."""
         self._check_fitted()

@@ -299,7 +299,7 @@ def _scores(cell, make):
     if hasattr(model, "p_values_of"):
         p = model.p_values_of(score[y_test == 0])
         content |= {
-            "n_set_aside": int((model.sampled_ & ~model.kept_).sum()),
+            "n_set_aside": model.n_set_aside,
             "estimated_contamination": round(model.estimated_contamination_, 4),
             # Of the test's normal rows, the share with a p-value up to .01 and .05.
             "false_alarms": [round(float((p <= stated).mean()), 4) for stated in (0.01, 0.05)],

@@ -96,7 +96,7 @@ def report_of_end(detector, rows, score, device, backend, seconds):
         "n_experts": detector.n_experts_,
         "effective_rank": round(detector.effective_rank_, 2),
         "n_synthetic": len(detector.synthetic_),
-        "n_set_aside": int((detector.sampled_ & ~detector.kept_).sum()),
+        "n_set_aside": detector.n_set_aside,
         "n_sampled": int(detector.sampled_.sum()),
         "estimated_contamination": round(detector.estimated_contamination_, 4),
         "weight_of_unlike": _weight_of_unlike(detector),
@@ -172,7 +172,7 @@ def say_what_was_done(folder, detector, options, say):
             f"{n_sampled} rows, drawn from {len(detector.sampled_)}, stand for the training rows: "
             "--max-samples"
         )
-    n_aside = int((detector.sampled_ & ~detector.kept_).sum())
+    n_aside = detector.n_set_aside
     if n_aside and not detector.trust_normals:
         say(
             f"{n_aside} of {n_sampled} training rows were not learned from, they look "

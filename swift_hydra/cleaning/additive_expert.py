@@ -19,6 +19,7 @@ from swift_hydra.cleaning.kernel_expert import KernelExpert
 
 WIDTH = 2.0  # of a column's kernel, in normal scores
 FEW_VALUES = 32  # of a column: whose rows are products of them
+OF_A_FIT = ("kernel", "sums")  # attributes that are found anew
 
 
 def _of_values(column):
@@ -43,6 +44,14 @@ class AdditiveExpert(KernelExpert):
     def __init__(self, norm="additive", sees=None):
         super().__init__(norm, sees)
         self.sums = None  # of :meth:`_sums`, once rows are scored
+        self.kernel = None  # of the centres, during a fit
+
+    def fit(self, *given):
+        """As that of :class:`KernelExpert`."""
+        try:
+            return super().fit(*given)
+        finally:
+            self.kernel = None
 
     def ridges(self, few):
         """Larger ones than a product's: one column's rows are all near each other."""
@@ -51,6 +60,18 @@ class AdditiveExpert(KernelExpert):
     def _own_kernel(self):
         """Kernel of the centres (m, m)."""
         self.width, self.sums = WIDTH, None
+        if self.kernel is None:
+            self.kernel = self._sum_of_columns()
+        return self.kernel.copy()  # what solves writes into it
+
+    def _part_of(self, centres, kept):
+        """Without scales the kernel of some centres is a part of that of all."""
+        part = super()._part_of(centres, kept)
+        same = np.array_equal(centres, self.centres[kept])
+        part.kernel = self.kernel[np.ix_(kept, kept)] if same else None
+        return part
+
+    def _sum_of_columns(self):
         m, d = self.centres.shape
         total = torch.zeros(m, m)
         factors = []
@@ -103,4 +124,4 @@ class AdditiveExpert(KernelExpert):
 
     def snapshot(self):
         """The fit as arrays and plain values."""
-        return {name: value for name, value in vars(self).items() if name != "sums"}
+        return {name: value for name, value in vars(self).items() if name not in OF_A_FIT}

@@ -171,12 +171,17 @@ class KernelExpert:
         for fold in told:
             X = views(fold)
             kept = folds[rows] != fold
-            part = copy.copy(self)
-            part.centres = X[rows[kept]].astype(np.float64)
+            part = self._part_of(X[rows[kept]].astype(np.float64), kept)
             if learn is not None:
                 learn(part, target[kept])
             part._solve(target[kept], self.ridge)
             part._score_into(scores, X, np.flatnonzero(folds == fold))
+
+    def _part_of(self, centres, kept):
+        """A copy of itself with the centres that are ``kept`` (m,) bool, as they look there."""
+        part = copy.copy(self)
+        part.centres = centres
+        return part
 
     def _score_into(self, scores, X, rows):
         """Write the scores of numbered rows of X into ``scores``, part by part."""
@@ -229,7 +234,11 @@ class KernelExpert:
         weight = _balanced(target)
         best = None
         together = _members(groups)
-        for ridge in self.ridges(np.count_nonzero(target > 0) < FEW_KNOWN):
+        small, middle, large = self.ridges(np.count_nonzero(target > 0) < FEW_KNOWN)
+        for ridge in (middle, large, small):
+            # Where the large one is better than the middle, the small one is worse than both.
+            if ridge == small and best[1] == large:
+                break
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
             # C^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of C^-1.

@@ -108,11 +108,13 @@ class Coverage:
 
         That is log det K - log det K without the row, scaled.
         """
-        rows = torch.cat([x, self.data])
+        rows = torch.cat([self.data, x])
         K = self.kernel(rows, rows)
-        # K^-1 = M^T M for M the inverse of the Cholesky factor: a third of the work of K^-1.
-        factor, _ = dtrtri(self._factor(K).numpy(), lower=1)
-        precision = torch.from_numpy(np.square(factor[:, : len(x)]).sum(0))
+        # K^-1 = M^T M for M the inverse of the Cholesky factor. The last rows of K^-1 are made of
+        # the last block of M alone, which is the inverse of the factor's.
+        factor = self._factor(K)[len(self.data) :, len(self.data) :]
+        inverse, _ = dtrtri(factor.numpy(), lower=1)
+        precision = torch.from_numpy(np.square(inverse).sum(0))
         return self.scale(1.0 / precision).to(x.dtype)
 
     def _factor(self, K):

@@ -181,6 +181,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         kept_: (n,) False for the training rows that were not learned from: set aside as probable
             anomalies (M13), or not drawn.
         sampled_: (n,) False for the rows of a larger table that were not drawn (``max_samples``).
+        n_groups_: groups of the training rows, where ``fit`` was told of some, else None.
         estimated_contamination_: estimated share of anomalies among the training rows, known ones
             included.
         student_: the small mixture of ``fast``, or None.
@@ -246,12 +247,24 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     mixture_settings: dict | None = setting(None, "of the experts", flag=False)
     progress: Callable | None = setting(None, "called with stage, step, n_steps", flag=False)
 
-    def fit(self, X=None, y=None, *, X_train=None, y_train=None, pretrained=None, journal=None):
+    def fit(
+        self,
+        X=None,
+        y=None,
+        groups=None,
+        *,
+        X_train=None,
+        y_train=None,
+        pretrained=None,
+        journal=None,
+    ):
         """Train on rows, with known anomalies or without.
 
         Args:
             X: (n, d) array-like, data frame or Table, or :class:`data.rows.TrainingRows` without y.
             y: (n,) labels of -1, 0 and 1; None where nothing is known.
+            groups: (n,) names or numbers of what the rows were measured of (patients, machines),
+                where several are of one: they are left out together; None: each row is of its own.
             X_train: ADBench's name for X.
             y_train: ADBench's name for y.
             pretrained: from pretrain.py, on the same rows with the same seed; None pretrains.
@@ -264,11 +277,13 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             raise InputError("X and X_train, y and y_train are two names of one: give one of each")
         X = X_train if X is None else X
         y = y_train if y is None else y
-        if isinstance(X, TrainingRows) and y is not None:
-            raise InputError("y: rows of one table have their labels already: leave it out")
+        if isinstance(X, TrainingRows) and not (y is None and groups is None):
+            raise InputError(
+                "y, groups: rows of one table have their labels and groups already: leave them out"
+            )
         self.check_settings()
         with all_or_nothing(self):  # what was fitted before goes on to score
-            rows = X if isinstance(X, TrainingRows) else TrainingRows.read(X, y, self)
+            rows = X if isinstance(X, TrainingRows) else TrainingRows.read(X, y, self, groups)
             self.label_name_ = name_of_labels(y, rows.columns.own_names or ())
             with own_modes():
                 self._fit(rows, pretrained, journal or Journal(self.progress))
@@ -301,7 +316,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
         fitted = PRESETS[self.preset].fit(
-            Z, labels, generated.rows, self._settings_to_fit(rows, known), journal
+            Z, labels, generated.rows, self._settings_to_fit(rows, known), journal, known.things
         )
         self.detector_ = fitted.detector
         fresh = self._keep_scores(rows, known, fitted)
@@ -346,6 +361,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         fresh = in_chunks(fitted.detector.score, rows.Z[aside])
         twin = None if known.sampled.all() else twins(rows.Z, known.kept)
         self.basis_ = Basis.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
+        self.n_groups_ = None
+        if rows.things is not None:
+            self.n_groups_ = int(rows.things.max()) + 1
+            self.basis_ = self.basis_.of_things(rows.things, rows.y == 1)
         n_doubtful = in_doubt(rows.y, self.trust_normals).sum()
         n_anomalies = (rows.y == 1).sum() + known.share * n_doubtful
         self.estimated_contamination_ = float(n_anomalies / len(rows.y))

@@ -35,6 +35,7 @@ from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
 from swift_hydra.data.suspicious import notes, tell_tales
 from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
+from swift_hydra.data.things import split_of_things
 from swift_hydra.settings import (
     GIVEN,
     AnyText,
@@ -69,6 +70,9 @@ class FileOptions(Reading):
         None, "label column of a .csv or .parquet (default: the last); none: there are no labels"
     )
     drop_columns: AnyText | None = setting(None, "columns to leave out, separated by commas")
+    group_column: str | None = setting(
+        None, "column that says of what a row was measured (patient, machine): kept together"
+    )
 
 
 @dataclass
@@ -167,7 +171,9 @@ class Rows(NamedTuple):
     def __str__(self):
         if self.split is None:
             return f"{len(self.train.y)} training rows, of which nothing is known"
-        known = f"{len(self.train.y)} training rows with {len(self.split.known)} known anomalies"
+        things = "" if self.train.things is None else f" of {len(set(self.train.things))} groups"
+        n_known = len(self.split.known)
+        known = f"{len(self.train.y)} training rows{things} with {n_known} known anomalies"
         n_wrong = int((self.data.y[self.split.known] != 1).sum())
         if n_wrong:
             known += f" ({n_wrong} of them normal rows)"
@@ -197,6 +203,7 @@ def load_rows(options, settings=None, least=2):
         drop_columns=options.drop_columns,
         settings=settings,
         reading=options,
+        group_column=options.group_column,
     )
     if options.label_column == NO_LABEL:
         return _all_rows(data, options, settings)
@@ -208,23 +215,29 @@ def load_rows(options, settings=None, least=2):
                 f"{name}={value!r} is for the protocol {protocol!r}, not {options.protocol!r}: "
                 f"give --protocol {protocol}, or leave it out"
             )
-    split = make_split(
-        data.X if options.protocol == "unseen" else None,
-        data.y,
-        options.protocol,
-        options.seed,
-        options.n_labelled,
-        options.max_rows,
-        least=least,
-        labelled=options.labelled,
-    )
-    data = _changed(data, split)
+    data, split = _split_of(data, options, least)
     y = np.minimum(data.y, 0)  # what is not told is taken as normal, and -1 stays unlabelled
     y[split.known] = 1
     labels = Labels(y[split.train], data.labels.classes)
     train = TrainingRows.read(data.table.take(split.train), labels, settings)
     test = data.table.take(split.test)
     return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
+
+
+def _split_of(data, options, least):
+    """The data set as its protocol leaves it, and its :class:`data.splits.Split`."""
+
+    def draw(X, y, max_rows):
+        given = (options.protocol, options.seed, options.n_labelled, max_rows)
+        return make_split(X, y, *given, least=least, labelled=options.labelled)
+
+    given = (data.X if options.protocol == "unseen" else None, data.y)
+    if data.table.things is None:
+        split = draw(*given, options.max_rows)
+    else:
+        of_things = (data.table.things, draw, options.protocol, options.max_rows)
+        split = split_of_things(*given, *of_things)
+    return _changed(data, split), split
 
 
 def _changed(data, split):
@@ -273,6 +286,7 @@ def load_dataset(
     drop_columns=None,
     settings=None,
     reading=None,
+    group_column=None,
 ):
     """Read and check a table.
 
@@ -288,6 +302,7 @@ def load_dataset(
             or a line break itself is quoted, ``"a, b",c``.
         settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
         reading: a :class:`data.reading.Reading` of a text file, or None.
+        group_column: column (or array of an .npz) that says what a row was measured of.
 
     Returns:
         A :class:`Dataset`.
@@ -302,9 +317,8 @@ def load_dataset(
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
     drop = _names_of(drop_columns) if drop_columns else []
-    texts = settings.categorical != "refuse"
-    table, y, label, problems = read_table(path, label_column, drop, texts, reading, settings.dates)
-    lines = table.lines
+    given = (path, label_column, drop, settings.categorical != "refuse", reading, settings.dates)
+    table, y, label, problems = read_table(*given, group_column)
     if y.ndim and len(table) != len(y):
         raise InputError(
             f"{path}: X has {len(table)} rows and y has {len(y)} labels: they must be of one length"
@@ -314,16 +328,15 @@ def load_dataset(
     checks = [
         lambda: CellParser.refuse(path, problems),
         lambda: preparation.fit_transform(table),
-        lambda: _labels_of(path, y, label, settings, lines, reading, label_column is None),
+        lambda: _labels_of(path, y, label, settings, table.lines, reading, label_column is None),
     ]
     _, X, labels = _all_or_every_problem(checks, path)
-    said = [*notes(table, asked=reading.missing is not None), *preparation.notes()]
+    said = (*notes(table, asked=reading.missing is not None), *preparation.notes())
     for note in (*said, *tell_tales(table, labels.y)):
         tell(f"{path.name}: {note}")
     if not table.texts and np.isfinite(table.X).all():
         table = replace(table, X=X)  # one copy where one will do
-    named = bool(table.columns) and table.named
-    table = replace(table, columns=table.names(), named=named)
+    table = replace(table, columns=table.names(), named=bool(table.columns) and table.named)
     return Dataset(stem_of(path), table, labels, label, path, settings)
 
 
@@ -430,6 +443,7 @@ def main(argv=None):
         drop_columns=file.drop_columns,
         settings=settings,
         reading=file,
+        group_column=file.group_column,
     )
     X = data.X
     table = data.table.X
@@ -440,6 +454,8 @@ def main(argv=None):
     told = f"column {data.label!r}, {data.labels}" if data.label != NO_LABEL else "no label column"
     print(printable(f"label             {told}"))
     print(f"rows              {facts['rows']}")
+    if data.table.things is not None:
+        print(f"groups            {data.table.things.max() + 1}")
     print(f"features          {facts['features']}")
     print(f"anomalies         {facts['anomalies']} ({percent:.2f} %)")
     print(f"duplicate rows    {facts['duplicates']} (a random split can put copies on both sides)")

@@ -232,6 +232,7 @@ class Known(NamedTuple):
     n_known: int  # known anomalies of the sample
     Z: torch.Tensor  # (n', d) the kept rows, standardised
     y: torch.Tensor  # (n',) int64, 1 for the known anomalies; maybe none
+    things: np.ndarray | None  # (n',) numbers from 0 of what they were measured of
 
 
 def known_rows(rows, seed, settings):
@@ -247,29 +248,62 @@ def known_rows(rows, seed, settings):
         settings: a :class:`PretrainSettings`.
     """
     options = settings.cleaning_settings or {}
-    sampled = sample(rows.y, settings.max_samples, seed)
+    sampled = sample(rows.y, settings.max_samples, seed, rows.things)
     labels = rows.y[sampled]
-    of_sample, share = set_aside(rows.Z[sampled], labels, seed, settings.trust_normals, **options)
+    trusted = settings.trust_normals
+    given = (rows.Z[sampled], labels, seed, trusted)
+    of_sample, share = set_aside(*given, **options, things=_numbered(rows.things, sampled))
     kept = sampled.copy()
     kept[sampled] = of_sample
     y = (rows.y[kept] == 1).astype(np.int64)
-    counts = (int(in_doubt(labels, settings.trust_normals).sum()), int((labels == 1).sum()))
-    return Known(kept, sampled, share, *counts, torch.from_numpy(rows.Z[kept]), torch.from_numpy(y))
+    counts = (int(in_doubt(labels, trusted).sum()), int((labels == 1).sum()))
+    learned = (torch.from_numpy(rows.Z[kept]), torch.from_numpy(y), _numbered(rows.things, kept))
+    return Known(kept, sampled, share, *counts, *learned)
 
 
-def sample(y, most, seed):
+def _numbered(things, rows):
+    """Things (n,) of some rows, numbered from 0; None stays None."""
+    return None if things is None else np.unique(things[rows], return_inverse=True)[1]
+
+
+def sample(y, most, seed, things=None):
     """Which rows stand for a table, by their labels (n,): all, or ``most`` of more: (n,) bool.
 
-    At most ``most / 2`` known anomalies; of less all are drawn.
+    At most ``most / 2`` of things with known anomalies; of less all are drawn. A thing's rows
+    (``things``: (n,) numbers from 0; None: each row is of its own) are drawn together.
+
+    Raises:
+        InputError: where no thing, of those with known anomalies or of the others, is small enough.
     """
     if len(y) <= most:
         return np.ones(len(y), dtype=bool)
     rng = stage_rng(seed, "sample")
-    anomalies = rng.permutation(np.flatnonzero(y == 1))[: most // 2]
-    others = rng.permutation(np.flatnonzero(y != 1))[: most - len(anomalies)]
-    drawn = np.zeros(len(y), dtype=bool)
-    drawn[np.concatenate([anomalies, others])] = True
-    return drawn
+    things = np.arange(len(y)) if things is None else things
+    size = np.bincount(things)
+    known = np.bincount(things, y == 1) > 0
+    drawn = np.zeros(len(size), dtype=bool)
+    for which, room in ((known, most // 2), (~known, most)):
+        order = rng.permutation(np.flatnonzero(which))
+        fit = _that_fit(order, size, room - size[drawn].sum())
+        if len(order) and not len(fit):
+            raise InputError(
+                f"max_samples={most}: rows of one group are drawn together, and no group is as "
+                "small as that: raise it (--max-samples), or give fewer rows of each group"
+            )
+        drawn[fit] = True
+    return drawn[things]
+
+
+def _that_fit(order, size, room):
+    """Those of ``order`` (m,), one after the other, for whose rows there is room still."""
+    if (size == 1).all():
+        return order[:room]
+    fit = []
+    for thing in order:
+        if size[thing] <= room:
+            room -= size[thing]
+            fit.append(thing)
+    return np.array(fit, dtype=np.int64)
 
 
 def stand_ins(Z, seed):

@@ -88,9 +88,9 @@ class TableDetector(BaseEstimator):
     ``fit`` leaves ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (scores standardised
     rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_``, the same as
     fresh copies would have them, ``expected_scores_`` of fresh rows, ``normal_scores_`` of those
-    without a known anomaly, ``kept_``, ``sampled_``, ``estimated_contamination_``, ``synthetic_``,
-    ``classes_``, ``n_features_in_``, ``n_experts_``, ``effective_rank_`` and ``settings_``, the
-    parameters as they were, their numbers Python's own.
+    without a known anomaly, ``kept_``, ``sampled_``, ``n_groups_``, ``estimated_contamination_``,
+    ``synthetic_``, ``classes_``, ``n_features_in_``, ``n_experts_``, ``effective_rank_`` and
+    ``settings_``, the parameters as they were, their numbers Python's own.
     """
 
     def __sklearn_tags__(self):
@@ -512,6 +512,7 @@ class TableDetector(BaseEstimator):
             "expected_scores": tensor_of(self.expected_scores_),
             "normal_scores": tensor_of(self.normal_scores_),
             "kept": tensor_of(self.kept_),
+            "n_groups": self.n_groups_,
             "sampled": tensor_of(self.sampled_),
             "estimated_contamination": self.estimated_contamination_,
             "basis": self._basis_to_save(),
@@ -578,6 +579,7 @@ class TableDetector(BaseEstimator):
             self.kept_ = saved["kept"].numpy()
             older = torch.ones(len(self.kept_), dtype=torch.bool)
             self.sampled_ = saved.get("sampled", older).numpy()
+            self.n_groups_ = saved.get("n_groups")  # older files have none
             self.estimated_contamination_ = saved["estimated_contamination"]
             self.detector_ = self.detector_from(to_arrays(saved["detector"]))
             self.student_ = None
@@ -610,12 +612,13 @@ class TableDetector(BaseEstimator):
         rows = self.synthetic_
         scores = self.decision_scores_
         d = len(columns.centre)
+        n_expected = self.n_groups_ or len(scores)
         wanted = {
             "classes": (self.classes_ != "", (2,)),  # numbers or texts
             "synthetic": (rows, (*rows.shape[:1], d)),
             "decision_scores": (scores, scores.shape[:1]),
             "fresh_scores": (self.fresh_scores_, scores.shape[:1]),
-            "expected_scores": (self.expected_scores_, scores.shape[:1]),
+            "expected_scores": (self.expected_scores_, (n_expected,)),
             "kept": (self.kept_, scores.shape[:1]),
             "sampled": (self.sampled_, scores.shape[:1]),
             "normal_scores": (self.normal_scores_, self.normal_scores_.shape[:1]),

@@ -243,7 +243,7 @@ class Neighbours:
         group = self.group if used is None else self.group[used]
         return np.bincount(group, minlength=len(self.distinct))
 
-    def mean_distance(self, X, k, others=False, nothing=np.nan, coded=None):
+    def mean_distance(self, X, k, others=False, nothing=np.nan, coded=None, groups=None):
         """Mean distance to the k nearest reference rows, (n,).
 
         Args:
@@ -253,32 +253,55 @@ class Neighbours:
             nothing: where all reference rows that are near are such copies.
             coded: (r,) bool, reference rows of which only one copy is left out, see
                 :class:`cleaning.leave_out.LeaveOut`; None: of all rows all are.
+            groups: numbers (n,) and (r,) of what the rows were measured of: with ``others`` those
+                of the same are left out too; None: each is of its own.
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()
         left = np.zeros_like(counts)
         if coded is not None:
             left = np.where(coded[self.distinct], counts - 1, 0)
+        of_rows, own, more = np.full(len(X), -1), None, 0
+        if groups is not None:
+            of_rows, own = groups[0], self.groups_of(groups[1])
+            more = largest(own)  # a row's own group may be all that is nearest to it
         out = np.empty(len(X))
-        if others and k > MANY and counts.max() == 1:
+        if others and k > MANY and counts.max() == 1 and own is None:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
             for start in range(0, len(X), size):
                 part = slice(start, start + size)
                 out[part] = self._mean_of_many(X[part], k, beyond, nothing)
             return out
-        size = max(BLOCK_NUMBERS // (k + 1), 256)
+
+        def mean_of(rows, of_rows, searched):
+            distance, index = self.nearest(rows, searched)
+            n = counts[index]
+            if own is not None:
+                n = without_own(n, own[index], of_rows)
+            share = shares(distance, n, k, beyond, np.minimum(left[index], n))
+            return mean_of_first(distance, share, nothing), share.sum(1) < k
+
+        size = max(BLOCK_NUMBERS // (k + 1 + more), 256)
         for start in range(0, len(X), size):
-            rows = X[start : start + size]
-            distance, index = self.nearest(rows, k + 1)
-            share = shares(distance, counts[index], k, beyond, left[index])
-            mean = mean_of_first(distance, share, nothing)
-            short = share.sum(1) < k
-            if others and short.any() and distance.shape[1] < len(self.distinct):
-                distance, index = self.nearest(rows[short], k + BEYOND_COPIES)
-                share = shares(distance, counts[index], k, beyond, left[index])
-                mean[short] = mean_of_first(distance, share, nothing)
-            out[start : start + size] = mean
+            part = slice(start, start + size)
+            mean, short = mean_of(X[part], of_rows[part], k + 1 + more)
+            if others and short.any() and k + 1 + more < len(self.distinct):
+                again = (X[part][short], of_rows[part][short], k + BEYOND_COPIES + more)
+                mean[short] = mean_of(*again)[0]
+            out[part] = mean
         return out
+
+    def groups_of(self, groups):
+        """Of reference rows' groups (r,) those of the distinct ones, -1 of copies of several: (m,).
+
+        None stays None.
+        """
+        if groups is None:
+            return None
+        of_distinct = np.asarray(groups)[self.distinct]
+        several = np.zeros(len(of_distinct), dtype=bool)
+        several[self.group[groups != of_distinct[self.group]]] = True
+        return np.where(several, -1, of_distinct)
 
     def _mean_of_many(self, X, k, beyond, nothing):
         """:meth:`mean_distance` to others, none of them a copy of another, in no order: (n,)."""
@@ -290,6 +313,18 @@ class Neighbours:
         found = np.isfinite(near)
         total = np.sqrt(np.where(found, near, 0.0)).sum(1) * self.step
         return np.where(found.any(1), total / np.maximum(found.sum(1), 1), nothing)
+
+
+def largest(groups):
+    """Rows of the largest group, -1 is none, of numbers (m,)."""
+    groups = groups[groups >= 0]
+    return int(np.unique(groups, return_counts=True)[1].max(initial=0))
+
+
+def without_own(counts, of_neighbours, of_rows):
+    """Counts (n, ..) of neighbours, 0 where they are of the row's own group (n,)."""
+    of_rows = np.reshape(of_rows, (-1, *[1] * (counts.ndim - 1)))
+    return np.where((of_neighbours == of_rows) & (of_rows >= 0), 0, counts)
 
 
 def shares(distance, counts, k, beyond=None, left=0):

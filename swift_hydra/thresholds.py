@@ -88,6 +88,20 @@ class Basis(NamedTuple):
             sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
         return cls(left_out, fresh, *sample)
 
+    def of_things(self, things, known):
+        """The same where rows (n,) were measured of things: these are what fresh ones are like.
+
+        Rows of one thing score alike: in all of them there is no more than one to compare with.
+
+        Args:
+            things: (n,) numbers from 0.
+            known: (n,) bool, the known anomalies.
+        """
+        n_things = [len(np.unique(some)) for some in (things, things[~known])]
+        weight = self.weight * (n_things[0] / self.weight.sum())
+        normal = self.normal * (n_things[1] / self.normal.sum())
+        return self._replace(weight=weight, normal=normal)
+
 
 def threshold_of_false_alarms(scores, share, rounding):
     """The threshold that a share of fresh normal rows is above; infinity where none may be.

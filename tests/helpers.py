@@ -8,6 +8,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,6 +49,12 @@ def hasty():
         patch.setattr(student, "LEAST_CORRELATION", -1.0)
         patch.setattr(student, "MOST_DISAGREEMENT", 1.0)
         yield
+
+
+def apart(folds, coded=None, things=None):
+    """What :class:`cleaning.leave_out.LeaveOut` says of rows whose folds (n,) are given."""
+    coded = np.zeros(len(folds), dtype=bool) if coded is None else coded
+    return SimpleNamespace(folds=folds, coded=coded, things=things)
 
 
 def refusal(capsys, call):

@@ -94,7 +94,7 @@ class KernelExpert:
             rng: numpy Generator that draws the centres of a large table.
             max_centres: most centres, at most half of them anomalies: bounds the m^3 of the fit
                 and the m of scoring a row.
-            left_out: has ``groups`` and ``folds``, see :class:`cleaning.leave_out.LeaveOut`.
+            left_out: a :class:`cleaning.leave_out.LeaveOut`.
             views: a function from a fold's number to X as it looks without that fold; None where X
                 does not depend on other rows.
 
@@ -104,16 +104,18 @@ class KernelExpert:
             were never part of it.
             With views there is a fit without each fold. So there is where rows are few for the
             columns: the others of a class lie away from one that is left out alone, which takes an
-            AUC-ROC of labels without meaning to .38. Scales are learned again in each such fit:
-            those of all rows would know the labels of the ones that are left out. Where more
-            than a tenth of so few rows are codes there are none: new rows are copies of those
-            whose labels the scales know.
+            AUC-ROC of labels without meaning to .38. And where several rows were measured of one
+            thing: those beyond the centres are told by others of it. Scales are learned again in
+            each such fit: those of all rows would know the labels of the ones that are left out.
+            Where more than a tenth of so few rows are codes there are none: new rows are copies of
+            those whose labels the scales know.
             A fold without which no anomaly is known has nothing to be told by: there, too, groups
             are left out of the one fit.
         """
         X = np.asarray(X)
         few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
-        if few:
+        apart = few or left_out.things is not None
+        if apart:
             views = views or (lambda fold: X)
         scaled = not (few and left_out.coded.mean() > CODED)
         rows, target = self._learn(X, y, rng, max_centres, scaled)
@@ -124,7 +126,7 @@ class KernelExpert:
         here = np.ones(len(X), dtype=bool) if views is None else ~np.isin(folds, told)
         self._without_groups(scores, X, here, rows, predicted, left_out.groups)
         if views is not None:
-            learn = partial(type(self)._learn_scale, scaled=scaled, rng=rng) if few else None
+            learn = partial(type(self)._learn_scale, scaled=scaled, rng=rng) if apart else None
             self._without_folds(scores, target, rows, folds, told, views, learn)
         return scores
 

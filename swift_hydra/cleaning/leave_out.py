@@ -6,12 +6,17 @@ table with it. So is a code that normals come again with: a new row may be one m
 rows are dealt over the folds whatever their labels, and those of a fold are left out together: what
 the other folds' rows say of the value does not depend on these labels.
 
+Rows that were measured of one thing (a patient, a machine) tell of each other as copies do, however
+they differ: where it is known which are, those of a thing are in one fold and left out together.
+
 Shapes: n rows, F folds.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from swift_hydra.cleaning.repeats import expected_counts
 from swift_hydra.geometry import ROUNDING, copies
@@ -46,18 +51,23 @@ class LeaveOut:
         y: (n,) labels.
         n_folds: F.
         seed: of the run.
+        things: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
 
     Attributes:
+        things: the same.
         folds: (n,) from 0; both classes are spread evenly over them.
         groups: (n,) rows of one number are left out together.
         coded: (n,) bool, rows that a new row may well be a copy of: of a frequent value, or of
             common ones where rows come again.
     """
 
-    def __init__(self, Z, y, n_folds, seed):
+    def __init__(self, Z, y, n_folds, seed, things=None):
         same = copies(Z, ROUNDING)
         size = np.bincount(same)
+        if things is not None:  # a value that one thing has again and again is no code
+            size = np.bincount(np.unique(np.column_stack([same, things]), axis=0)[:, 0])
         self._same = same
+        self.things = things
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
         times = np.gcd.reduce(size)  # of a table written k times all are k times as many
         common = _made_of_common_values(Z, same)
@@ -85,7 +95,13 @@ class LeaveOut:
         """Groups and folds; a ``frequent`` group of copies becomes one for every fold."""
         same = self._same
         alone = len(frequent) + np.arange(len(y))
-        _, unit = np.unique(np.where(frequent[same], alone, same), return_inverse=True)
+        unit = np.where(frequent[same], alone, same)
+        if self.things is not None:
+            unit = _joined(self.things, same, ~frequent[same])
+            most = max(len(y) / n_folds, np.bincount(self.things).max())
+            if np.bincount(unit).max() > most:  # held together by copies here and there
+                unit = self.things
+        unit = np.unique(unit, return_inverse=True)[1]
         count = np.bincount(unit)
         anomalous = np.bincount(unit, y) > 0
         fold = np.zeros(len(count), dtype=np.int64)
@@ -98,6 +114,8 @@ class LeaveOut:
         self.folds = fold[unit]
         part = len(frequent) + same * n_folds + self.folds
         self.groups = np.where(frequent[same], part, same)
+        if self.things is not None:
+            self.groups = _joined(unit, part, frequent[same])
 
     def as_fresh(self, left_out, score, normal):
         """What fresh rows of the same table would score, by the training rows.
@@ -154,6 +172,20 @@ class LeaveOut:
         alone = np.where(rows & ((count == 1) | ~comes_again)[self._same], 1.0, 0.0)
         scale = rows.sum() / max(alone.sum() + again.sum(), 1e-12)
         return alone * scale, again * scale
+
+
+def _joined(first, second, where):
+    """(n,) numbers of rows that hang together: equal in ``first``, or in ``second``, both (n,).
+
+    Args:
+        where: (n,) bool, rows of which the second number says something.
+    """
+    second = np.unique(second, return_inverse=True)[1]
+    n_first = first.max() + 1
+    n = n_first + second.max() + 1
+    edges = (first[where], n_first + second[where])
+    graph = coo_array((np.ones(len(edges[0])), edges), shape=(n, n))
+    return connected_components(graph, directed=False)[1][first]
 
 
 def _made_of_common_values(Z, same):

@@ -54,7 +54,7 @@ def in_doubt(y, trust_normals):
     return y == -1 if trust_normals else y != 1
 
 
-def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
+def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS, things=None):
     """Find the rows that are not to be learned from.
 
     Args:
@@ -63,6 +63,7 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
         seed: of the run.
         trust_normals: rows labelled 0 stay, whatever they look like.
         looks: which of ``LOOKS`` decide where anomalies are known; one of them is an ablation.
+        things: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
 
     Returns:
         :class:`Cleaned`.
@@ -73,22 +74,52 @@ def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:
         return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR)
-    left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed)
-    reference = _some(np.flatnonzero(~known), seed)
-    others = Neighbours(Z[reference])
-    coded = left_out.coded[reference]
+    left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, things)
+    others = Others(Z, _some(np.flatnonzero(~known), seed), left_out)
     prior = PRIOR
     if known.any():
-        suspicion = _like_known(Z, known, others, coded, left_out, seed, looks)
-        prior *= min(1.0, company(others, Z[known]) / IN_COMPANY)
+        suspicion = _like_known(Z, known, others, left_out, seed, looks)
+        prior *= min(1.0, others.company(known) / IN_COMPANY)
     else:
-        suspicion = np.log(own_distance(Z, others, UNKNOWN, coded) + 1e-9)
+        suspicion = np.log(others.own_distance(UNKNOWN) + 1e-9)
     share = hidden_share(suspicion[doubtful], suspicion[known], prior)
     number = min(round((share if known.any() else FARTHEST) * len(doubtful)), most)
     # Of equally suspicious rows all stay: which of them comes first must not matter.
     bound = np.partition(suspicion[doubtful], -number - 1)[-number - 1]
     kept[doubtful[suspicion[doubtful] > bound]] = False
     return Cleaned(kept, share)
+
+
+class Others:
+    """The rows without a known anomaly, which each row is compared with, itself left out.
+
+    Args:
+        Z: (n, d) all rows.
+        reference: numbers of those that stand for them.
+        left_out: a :class:`cleaning.leave_out.LeaveOut` of all rows.
+    """
+
+    def __init__(self, Z, reference, left_out):
+        self.Z = Z
+        self.reference = reference
+        self.neighbours = Neighbours(Z[reference])
+        self.coded = left_out.coded[reference]
+        things = left_out.things
+        self.groups = None if things is None else (things, things[reference])
+
+    def own_distance(self, share=NEIGHBOURHOOD):
+        """Mean distance of every row to a share of the others, (n,)."""
+        k = max(5, int(share * len(self.reference)))
+        return self.neighbours.mean_distance(self.Z, k, True, 0.0, self.coded, self.groups)
+
+    def company(self, known):
+        """:func:`company` of the known anomalies (n,) bool; of each thing one row tells."""
+        if self.groups is None:
+            return company(self.neighbours, self.Z[known])
+        things, of_others = self.groups
+        first = self.reference[np.unique(of_others, return_index=True)[1]]
+        of_known = np.flatnonzero(known)[np.unique(things[known], return_index=True)[1]]
+        return company(Neighbours(self.Z[first]), self.Z[of_known])
 
 
 def company(others, anomalies):
@@ -156,25 +187,16 @@ def hidden_share(doubtful, known, prior=PRIOR):
     return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
-def own_distance(Z, others, share=NEIGHBOURHOOD, coded=None):
-    """Mean distance of rows (n, d) to a share of the others, (n,).
-
-    ``coded`` is that of :meth:`geometry.Neighbours.mean_distance`.
-    """
-    k = max(5, int(share * len(others.reference)))
-    return others.mean_distance(Z, k, True, 0.0, coded)
-
-
 def _some(rows, seed):
     """At most ``REFERENCE`` of the row numbers, ascending."""
     return np.sort(stage_rng(seed, "cleaning/reference").permutation(rows)[:REFERENCE])
 
 
-def _like_known(Z, known, others, coded, left_out, seed, looks):
+def _like_known(Z, known, others, left_out, seed, looks):
     """How much a row looks like the known anomalies, by nothing that has learned from it: (n,)."""
     of = {
         "likeness": lambda: _likeness(Z, known, left_out, seed),
-        "nearness": lambda: _nearness(Z, known, others, coded),
+        "nearness": lambda: _nearness(Z, known, others),
     }
     return sum(_minus_log_p(of[look](), ~known) for look in looks)
 
@@ -189,12 +211,14 @@ def _likeness(Z, known, left_out, seed):
     return np.mean(scores, axis=0)
 
 
-def _nearness(Z, known, others, coded):
+def _nearness(Z, known, others):
     """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
-    own = own_distance(Z, others, coded=coded)
+    own = others.own_distance()
     anomalies = Neighbours(Z[known])
     near = anomalies.mean_distance(Z, 1)
-    near[known] = anomalies.mean_distance(Z[known], 1, others=True)  # NaN: copies of one row
+    things = others.groups and [others.groups[0][known]] * 2
+    # NaN: copies of one row, or all of one thing.
+    near[known] = anomalies.mean_distance(Z[known], 1, others=True, groups=things)
     ratio = np.log(own + 1e-9) - np.log(near + 1e-9)
     ratio[np.isnan(ratio)] = np.nanmin(ratio)
     return ratio

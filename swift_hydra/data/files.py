@@ -27,6 +27,7 @@ from swift_hydra.data.table import (
     made_up_names,
     say_of_codes,
 )
+from swift_hydra.data.things import numbers_of
 from swift_hydra.settings import InputError, changed, tell
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
@@ -44,11 +45,13 @@ class Labelled(NamedTuple):
     problems: list  # what is wrong with cells, texts
 
 
-def _labelled_npz(path, label_column, drop, texts, reading, dates):
+def _labelled_npz(path, label_column, drop, texts, reading, dates, group_column):
     """:func:`read_table` of an .npz."""
+    groups = [] if group_column is None else read_npz(path, [group_column])
     if label_column == NO_LABEL and not drop:
         (X,) = read_npz(path, ["X"])
         table = _table_of_npz(path, X, texts, reading, dates)
+        table = _of_things(table, groups, group_column, reading)
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
     for name, value in (("drop_columns", drop), ("label_column", label_column)):
         if value:
@@ -57,7 +60,19 @@ def _labelled_npz(path, label_column, drop, texts, reading, dates):
                 "leave columns out of its X"
             )
     X, y = read_npz(path)
-    return Labelled(_table_of_npz(path, X, texts, reading, dates), y, "y", [])
+    table = _table_of_npz(path, X, texts, reading, dates)
+    table = _of_things(table, groups, group_column, reading)
+    return Labelled(table, y, "y", [])
+
+
+def _of_things(table, groups, group_column, reading):
+    """A table with what its rows were measured of, from pieces of the group column, if any."""
+    if group_column is None:
+        return table
+    where = f"{table.source}: group column {group_column!r}"
+    groups = groups[0] if len(groups) == 1 else [cell for piece in groups for cell in piece]
+    things = numbers_of(groups, len(table), where, table.lines, reading.label_gaps())
+    return dataclasses.replace(table, things=things)
 
 
 def _table_of_npz(path, X, texts, reading, dates):
@@ -66,9 +81,9 @@ def _table_of_npz(path, X, texts, reading, dates):
     return dataclasses.replace(table, reading=reading.remembered(None, None))
 
 
-def _place_of_labels(file, label_column, dropped):
+def _place_of_labels(file, label_column, dropped, of_things=()):
     """Number of the label column: the last one that is not left out, unless it is named."""
-    left = set(range(file.width)) - set(file.indexes) - dropped
+    left = set(range(file.width)) - set(file.indexes) - dropped - set(of_things)
     if not left:
         raise InputError(f"{file.path}: drop_columns: no column is left: leave fewer out")
     last = max(left)
@@ -82,6 +97,11 @@ def _place_of_labels(file, label_column, dropped):
         raise InputError(
             f"{file.path}: column {label_column!r} is the label column and in drop_columns too: "
             "name another label column, or none"
+        )
+    if label in of_things:
+        raise InputError(
+            f"{file.path}: column {label_column!r} is the label column and the group column too: "
+            "name another of either"
         )
     return label
 
@@ -132,7 +152,9 @@ def _refuse_of_text(path, reading):
         raise InputError(f"{path}: {name}={value!r} is for text files: leave it out")
 
 
-def read_table(path, label_column=None, drop=(), texts=False, reading=None, dates=False):
+def read_table(
+    path, label_column=None, drop=(), texts=False, reading=None, dates=False, group_column=None
+):
     """A labelled file: features and labels.
 
     Args:
@@ -143,6 +165,8 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         texts: False refuses text.
         reading: a :class:`data.reading.Reading`, or None for the defaults.
         dates: take dates as days since 1970.
+        group_column: name of the column, or of the array of an .npz, that says what a row was
+            measured of, or None.
 
     Returns:
         :class:`Labelled`.
@@ -152,14 +176,17 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     """
     _refuse_of_text(path, reading or Reading())
     if path.suffix.lower() == ".npz":
-        return _labelled_npz(path, label_column, drop, texts, reading or Reading(), dates)
+        given = (path, label_column, drop, texts, reading or Reading(), dates, group_column)
+        return _labelled_npz(*given)
     unlabelled = label_column == NO_LABEL
     file = open_table(path, reading or Reading(), dates)
     names = file.names()
     if not unlabelled:
         _refuse_unparted(file)
     out = {file.column(name, "drop_columns:") for name in drop}
-    label = _place_of_labels(file, label_column, out)
+    of_things = [] if group_column is None else [file.column(group_column, "group column")]
+    label = _place_of_labels(file, label_column, out, of_things)
+    out |= set(of_things)
     if not unlabelled:
         out.add(label)
     _say_of_columns(file, unlabelled, out)
@@ -167,16 +194,36 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]
     file.look_at(keep if unlabelled else [*keep, label])
-    found = file.texts(keep, dates) if texts else ()
-    parse = CellParser(columns, path, found, file.reads(), dates)
+    parse = CellParser(columns, path, file.texts(keep, dates) if texts else (), file.reads(), dates)
+    X, labels, groups, lines = _cells_of(file, parse, (keep, of_things, label))
+    given = (parse.texts(), path, lines, file.header is not None, file.remembered)
+    table = Table(X, columns, *given, parse.dated_columns(), file.number_categories(keep))
+    table = _of_things(table, groups, group_column, reading or Reading())
+    problems = [*file.problems.values(), *parse.problems.values()]
+    if unlabelled:
+        return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
+    return Labelled(table, labels, names[label], problems)
+
+
+def _cells_of(file, parse, which):
+    """All rows of a file: numbers (n, d), labels (n,), pieces of groups, line numbers or None.
+
+    Args:
+        file: what :func:`data.formats.open_table` opened.
+        parse: a :class:`data.table.CellParser` of its d columns.
+        which: numbers of these, of the group column if there is one, and of the label column.
+    """
+    keep, of_things, label = which
     blocks = [np.empty((0, len(keep)))]
     labels = [np.empty(0)]
+    groups = []
     lines = []
-    for n, given, numbers in file.pieces([*keep, label], PIECE_ROWS):
-        cells = file.cells(given[:-1], keep)
+    for n, given, numbers in file.pieces([*keep, *of_things, label], PIECE_ROWS):
+        cells = file.cells(given[: len(keep)], keep)
         if not lines:
-            say_of_codes(cells, columns, found, path)
+            say_of_codes(cells, parse.names, parse.vocabulary, file.path)
         blocks.append(parse(n, cells, numbers))
+        groups += [file.ids(given[len(keep)])] if of_things else []
         last = file.labels(given[-1], label)
         if not isinstance(last, np.ndarray):
             last = np.array([_label_text(cell, file.decimal) for cell in last], dtype=object)
@@ -184,13 +231,7 @@ def read_table(path, label_column=None, drop=(), texts=False, reading=None, date
         lines.append(numbers)
     lines = None if isinstance(file, ParquetFile) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
-    X = np.concatenate(blocks)
-    given = (parse.texts(), path, lines, file.header is not None, file.remembered)
-    table = Table(X, columns, *given, parse.dated_columns(), file.number_categories(keep))
-    problems = [*file.problems.values(), *parse.problems.values()]
-    if unlabelled:
-        return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
-    return Labelled(table, labels, names[label], problems)
+    return np.concatenate(blocks), labels, groups, lines
 
 
 def _label_text(cell, decimal):

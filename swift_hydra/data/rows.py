@@ -15,6 +15,7 @@ from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
 from swift_hydra.data.suspicious import company_of_near_copies, notes, tell_tales
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
+from swift_hydra.data.things import things_of
 from swift_hydra.settings import InputError, tell
 
 ENOUGH = 30  # new rows that are judged together; fewer may well all be unusual in one way
@@ -227,20 +228,22 @@ class TrainingRows:
         X: (n, d') prepared rows, float32 or float64.
         y: (n,) int64: 1 for known anomalies, 0 for rows taken as normal, -1 for unlabelled ones.
         classes: (2,) the labels that were given for normal and anomaly.
+        things: (n,) numbers from 0 of what the rows were measured of, or None.
 
     Attributes:
         Z: (n, d') the rows standardised, float32.
     """
 
-    def __init__(self, columns, X, y, classes):
+    def __init__(self, columns, X, y, classes, things=None):
         self.columns = columns
         self.X = X
         self.y = y
         self.classes = classes
+        self.things = things
         self.Z = columns.standardise(X)
 
     @classmethod
-    def read(cls, X, y, settings):
+    def read(cls, X, y, settings, groups=None):
         """Check and prepare rows.
 
         Args:
@@ -248,10 +251,12 @@ class TrainingRows:
             y: (n,) labels, of which all may be 0 or -1; :class:`data.labels.Labels` that are
                 checked already; or None, where nothing is known: all are then -1.
             settings: a :class:`data.columns.ColumnSettings`.
+            groups: (n,) names or numbers of what the rows were measured of; None takes those of a
+                Table.
 
         Raises:
-            InputError: for whatever is wrong with the rows or the labels, and for fewer than
-                ``MIN_NORMALS`` rows that are no known anomalies.
+            InputError: for whatever is wrong with the rows, the labels or the groups, and for
+                fewer than ``MIN_NORMALS`` rows that are no known anomalies.
         """
         _say_order_of_rows(X, y)
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
@@ -287,12 +292,15 @@ class TrainingRows:
         centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X)
         low, high = preparation.span(X)
-        rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes)
-        for note in company_of_near_copies(rows.Z):
+        things = things_of(table, groups, y)
+        rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes, things)
+        for note in company_of_near_copies(rows.Z) if things is None else ():
             tell(f"training rows: {note}")
         return rows
 
     @cached_property
     def fingerprint(self):
         """SHA256 of the prepared rows and labels: tells what was trained on them."""
-        return fingerprint(self.X, self.y)
+        if self.things is None:
+            return fingerprint(self.X, self.y)
+        return fingerprint(self.X, np.concatenate([self.y, self.things]))

@@ -100,7 +100,8 @@ def company_of_near_copies(Z):
         yield (
             "many rows stand in groups of near copies: if each group is one thing (a patient, a "
             "session) measured again, the other rows of it tell a row that is left out, and of new "
-            "things far more are flagged than was said: train on one row of each, such as the mean"
+            "things far more are flagged than was said: say which rows are of one thing, "
+            "--group-column or groups of fit"
         )
 
 

@@ -184,18 +184,18 @@ class Evidence:
         self.scale = scale
 
     @classmethod
-    def fit(cls, X, y, folds, residuals, residual_fold, rng, max_normals, coded=None):
+    def fit(cls, X, y, left_out, residuals, residual_fold, rng, max_normals):
         """Learn from training rows.
 
         Args:
             X: (n, d) standardised rows.
             y: (n,) labels, 1 for known anomalies, if there are any; at least two normals.
-            folds: (n,) fold of each row.
+            left_out: folds, codes and things of the rows, a
+                :class:`cleaning.leave_out.LeaveOut`.
             residuals: C-VAE residuals; function i was trained without the rows of fold i.
             residual_fold: (n,) which residual function did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
             max_normals: most reference normals.
-            coded: (n,) bool, rows that new rows may be copies of.
 
         Returns:
             The Evidence, and the :class:`EvidenceColumns` of the training rows, standardised by the
@@ -203,22 +203,23 @@ class Evidence:
         """
         normal = np.flatnonzero(y == 0)
         anomaly = np.flatnonzero(y == 1)
+        folds, things = left_out.folds, left_out.things
         n_folds = int(folds.max()) + 1
         kept = (
             np.sort(rng.permutation(normal)[:max_normals]),
             np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES]),
         )
-        coded = np.zeros(len(y), dtype=bool) if coded is None else coded
         own = _own(y, kept, rng)
         surroundings = Surroundings(
             *(Neighbours(X[rows]) for rows in kept),
             [folds[rows] for rows in kept],
             n_folds,
-            [coded[rows] for rows in kept],
+            [left_out.coded[rows] for rows in kept],
+            None if things is None else [things[rows] for rows in kept],
         )
         self = cls(residuals, surroundings, Subspaces.fit(X[normal], folds[normal], n_folds))
         models = self._left_out(X, folds, residual_fold)
-        raw = self._raw(X, range(n_folds + 1), models, (folds, own))
+        raw = self._raw(X, range(n_folds + 1), models, (folds, own, things))
         self.centre = np.empty((n_folds + 1, len(COLUMNS)))
         self.scale = np.empty_like(self.centre)
         for view in range(n_folds + 1):
@@ -265,7 +266,8 @@ class Evidence:
     def _raw(self, X, views, models, training=()):
         """All columns of rows (n, d) in some views: (views, n, c).
 
-        ``training``: of training rows, ``folds`` and ``own`` of :meth:`Surroundings.columns`.
+        ``training``: of training rows, ``folds``, ``own`` and ``things`` of
+        :meth:`Surroundings.columns`.
         """
         out = np.empty((len(views), len(X), len(COLUMNS)))
         out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views, *training)
@@ -296,6 +298,7 @@ class Evidence:
             "normals": normals.reference,
             "anomalies": anomalies.reference,
             "coded": self.surroundings.coded,
+            "things": self.surroundings.things,
             "subspaces": self.subspaces.snapshot(),
             "centre": self.centre[-1:],
             "scale": self.scale[-1:],
@@ -305,9 +308,10 @@ class Evidence:
     def from_snapshot(cls, saved, residuals):
         """Rebuild from :meth:`snapshot`; columns are equal to the bit."""
         sides = (Neighbours(saved[name]) for name in ("normals", "anomalies"))
+        told = {name: saved.get(name) for name in ("coded", "things")}  # older files have none
         return cls(
             residuals,
-            Surroundings(*sides, coded=saved.get("coded")),
+            Surroundings(*sides, **told),
             Subspaces.from_snapshot(saved["subspaces"]),
             saved["centre"],
             saved["scale"],

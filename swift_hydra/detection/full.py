@@ -245,10 +245,11 @@ class UnlikeSide:
             if not seen.labels.any():
                 kind = Near if settings.trust_normals else Far
                 rng = stage_rng(settings.random_state, "one-class/reference")
-                alone = kind.fit(seen.Z, rng, seen.left_out.coded)
+                left_out = seen.left_out
+                alone = kind.fit(seen.Z, rng, left_out.coded, left_out.things)
             distances = seen.distances
             if alone is not None:
-                distances = alone.score(seen.Z, others=True)
+                distances = alone.score(seen.Z, True, seen.left_out.things)
             # An expert that takes rows for normal which may hide anomalies learns to pass these
             # over: beside the distance it cost .017 AUC-ROC (29 sets).
             if not len(seen.synthetic) or isinstance(alone, Far):
@@ -393,10 +394,12 @@ class FullDetector:
         self.judgement = judgement
 
     @classmethod
-    def fit(cls, Z, y, synthetic, settings, journal):
+    def fit(cls, Z, y, synthetic, settings, journal, things=None):
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
-            evidence, seen = _gather(Z, y, synthetic.numpy(), settings, journal)
+            n_folds = n_folds_of(settings.n_experts)
+            given = (Z.numpy(), y.numpy(), n_folds, settings.random_state, things)
+            evidence, seen = _gather(LeaveOut(*given), Z, y, synthetic.numpy(), settings, journal)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
@@ -483,12 +486,11 @@ class FullDetector:
         return cls(evidence, known, unlike, judgement)
 
 
-def _gather(Z, y, synthetic, settings, journal):
+def _gather(left_out, Z, y, synthetic, settings, journal):
     """The evidence, with C-VAEs on half of the rows each, and the rows as both sides see them."""
     seed = settings.random_state
     X = Z.numpy()
     labels = y.numpy()
-    left_out = LeaveOut(X, labels, n_folds_of(settings.n_experts), seed)
     half = left_out.folds % 2
     cvaes = []
     for h in (0, 1):
@@ -505,8 +507,8 @@ def _gather(Z, y, synthetic, settings, journal):
             )
         )
     rng = stage_rng(seed, "evidence")
-    given = (map(Residual, cvaes), half, rng, settings.max_normals, left_out.coded)
-    evidence, columns = Evidence.fit(X, labels, left_out.folds, *given)
+    given = (map(Residual, cvaes), half, rng, settings.max_normals)
+    evidence, columns = Evidence.fit(X, labels, left_out, *given)
     synthetic_columns = evidence.transform_in_views(synthetic)
     evidence.surroundings.forget_folds()
     distances = columns.all[:, column_index(DISTANCE)]

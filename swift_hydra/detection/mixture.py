@@ -207,7 +207,7 @@ class MixtureDetector:
         self.mixture = mixture
 
     @classmethod
-    def fit(cls, Z, y, synthetic, settings, journal):
+    def fit(cls, Z, y, synthetic, settings, journal, things=None):
         """Train on standardised rows.
 
         Args:
@@ -216,6 +216,8 @@ class MixtureDetector:
             synthetic: (m, d) generated anomalies, m may be 0.
             settings: :class:`DetectorSettings`.
             journal: a :class:`journal.Journal`.
+            things: (n,) numbers from 0 of what the rows were measured of, whose rows are left out
+                together; None: each row is of its own. Nothing is left out here.
 
         Returns:
             :class:`Fitted`.

@@ -37,6 +37,11 @@ ROW_STEP, COLUMN_STEP = 16, 8  # products are of multiples of these
 BLOCK = 2048  # rows smoothed at a time: bounds memory
 
 
+def _some_of(rows, *arrays):
+    """Numbered rows of each array; of None, None."""
+    return [None if array is None else array[rows] for array in arrays]
+
+
 class Far:
     """Logarithm of the mean distance to the twenty nearest reference rows.
 
@@ -44,24 +49,30 @@ class Far:
         reference: (r, d) rows.
         coded: (r,) bool, those that rows may well be copies of, see
             :class:`cleaning.leave_out.LeaveOut`: of them one is left out. Only for training rows.
+        things: (r,) numbers of what they were measured of, or None. Only for training rows.
     """
 
-    def __init__(self, reference, coded=None):
+    def __init__(self, reference, coded=None, things=None):
         self.reference = np.asarray(reference)
         self.coded = coded
+        self.things = things
         self.neighbours = Neighbours(self.reference)
 
     @classmethod
-    def fit(cls, Z, rng, coded=None):
-        """From rows (n, d), a numpy Generator that draws those that stand for a larger table, and
-        which of them (n,) new rows may be copies of.
+    def fit(cls, Z, rng, coded=None, things=None):
+        """From rows (n, d), a numpy Generator that draws those that stand for a larger table, which
+        of them (n,) new rows may be copies of, and what they were measured of.
         """
         rows = np.sort(rng.permutation(len(Z))[:REFERENCE])
-        return cls(Z[rows], None if coded is None else coded[rows])
+        return cls(Z[rows], *_some_of(rows, coded, things))
 
-    def score(self, Z, others=False):
-        """(n, 1) of rows (n, d); ``others`` leaves a row's own copies out."""
-        distance = self.neighbours.mean_distance(Z, FAR, others, 0.0, self.coded)
+    def score(self, Z, others=False, things=None):
+        """(n, 1) of rows (n, d).
+
+        ``others`` leaves a row's own copies out, and with ``things`` (n,) what is of its own one.
+        """
+        groups = None if things is None else (things, self.things)
+        distance = self.neighbours.mean_distance(Z, FAR, others, 0.0, self.coded, groups)
         return np.log(distance + 1e-6)[:, None]
 
     def snapshot(self):
@@ -177,15 +188,17 @@ class Near:
         width: of the smoother, see there; None finds it.
         coded: (r,) bool, see :class:`Far`.
         ranked: bool; False in older files, which have no distance of ranks.
+        things: (r,), see :class:`Far`.
     """
 
-    def __init__(self, reference, width=None, coded=None, ranked=False):
+    def __init__(self, reference, width=None, coded=None, ranked=False, things=None):
         self.reference = np.asarray(reference)
         self.coded = coded
+        self.things = things
         self.whitened = Whitening(self.reference)
         left_out = None
         if width is None:
-            own = self._own(cdist(self.reference, self.reference, "cityblock"))
+            own = self._own(cdist(self.reference, self.reference, "cityblock"), things)
             left_out = self.whitened.without(self.reference, own)
         self.smoother = Smoother(self.whitened(self.reference), width, left_out)
         self.views = [(None, self.reference)]  # no function, which could not be pickled
@@ -194,13 +207,14 @@ class Near:
             self.views.append((ranks, ranks(self.reference)))
 
     @classmethod
-    def fit(cls, Z, rng, coded=None):
+    def fit(cls, Z, rng, coded=None, things=None):
         """Arguments are those of :meth:`Far.fit`."""
         rows = np.sort(rng.permutation(len(Z))[:TRUSTED])
-        return cls(Z[rows], coded=None if coded is None else coded[rows], ranked=True)
+        coded, things = _some_of(rows, coded, things)
+        return cls(Z[rows], coded=coded, ranked=True, things=things)
 
-    def score(self, Z, others=False):
-        """Logarithms of the distances, (n, 3); ``others`` leaves a row's own copies out."""
+    def score(self, Z, others=False, things=None):
+        """Logarithms of the distances, (n, 3); what is left out says :meth:`Far.score`."""
         n = len(Z)
         Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
         out = np.empty((len(Z), 1 + len(self.views)))
@@ -212,7 +226,7 @@ class Near:
             ]
             left_out = None
             if others:
-                own = self._own(distances[0])
+                own = self._own(distances[0], _some_of(slice(start, start + BLOCK), things)[0])
                 left_out = self.whitened.without(rows, own)
                 for distance in distances:
                     distance[own] = np.inf
@@ -229,15 +243,17 @@ class Near:
         # Copies of one row and another: one other row is all there is.
         return np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
 
-    def _own(self, distance):
+    def _own(self, distance, things):
         """(n, r) bool by sums of differences: a row's own copies; none where all are such.
 
         Rows that were written out and read again differ by rounding. Of those that
-        new rows may be copies of one is the row itself.
+        new rows may be copies of one is the row itself. ``things`` (n,): of the same are own, too.
         """
         own = distance <= ROUNDING * self.reference.shape[1]
         if self.coded is not None:
             own &= ~self.coded | (np.cumsum(own, axis=1) == 1)
+        if things is not None:  # rows of zeros below them fill a block
+            own[: len(things)] |= things[:, None] == self.things
         return own & ~own.all(1, keepdims=True)
 
     def snapshot(self):

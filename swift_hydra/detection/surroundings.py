@@ -10,13 +10,14 @@ Shapes: n rows, d features, m distinct reference rows, F folds.
 
 import numpy as np
 
-from swift_hydra.geometry import ROUNDING, mean_of_first, shares
+from swift_hydra.geometry import ROUNDING, largest, mean_of_first, shares, without_own
 
 DENSITY = ("knn5", "knn20", "lof5", "lof20")
 RATIOS = {"ratio1": 1, "ratio3": 3, "ratio5": 5}  # neighbours on either side
 LOCAL = (*DENSITY, *RATIOS)
 NEAREST = (5, 20)  # neighbours of the densities
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: bounds memory, does not change any value
+NUMBERS = 2**22  # of the neighbours of neighbours that are held at once
 SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold,
 SEARCHED_OF_TWO = (96, 32)  # where it is one of two, too
 SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
@@ -28,15 +29,17 @@ class Others:
     Args:
         distance: (m, K) ascending.
         counts: (m, K) rows that each of them stands for.
+        things: (m, K) what they were measured of, None where nothing is known of that.
 
     Attributes:
         means: {k: (m,) mean distance to the k nearest; 0 where there are none}.
         farthest: {k: (m,) how far the last of them is}.
     """
 
-    def __init__(self, distance, counts):
+    def __init__(self, distance, counts, things=None):
         self.distance = distance
         self.counts = counts
+        self.things = things
         self.means, self.farthest = {}, {}
         up_to = np.cumsum(counts, axis=1)
         for k in NEAREST:
@@ -69,6 +72,22 @@ class Others:
             means[rows] = np.where(of_row <= self.farthest[k][index[rows]], mean, means[rows])
         return means
 
+    def means_without_things(self, k, index, of_rows):
+        """The same without all that is of a row's own thing.
+
+        Args:
+            k: how many.
+            index: (n, L) neighbours, as numbers of reference rows.
+            of_rows: (n,) the rows' things.
+
+        Returns:
+            (n, L) mean distances.
+        """
+        counts = without_own(self.counts[index], self.things[index], of_rows)  # (n, L, K)
+        flat = self.distance[index].reshape(-1, counts.shape[2])
+        share = shares(flat, counts.reshape(flat.shape), k)
+        return mean_of_first(flat, share, nothing=0.0).reshape(index.shape)
+
 
 class Surroundings:
     """The neighbours' columns: densities among the normals, and whether anomalies are nearer.
@@ -79,11 +98,19 @@ class Surroundings:
         folds: the folds of both, two arrays; empty ones after :meth:`from_snapshot`.
         n_folds: F.
         coded: of both, which reference rows new rows may be copies of; None: none.
+        things: of both, numbers of what the reference rows were measured of: those of a row's own
+            thing are none of its neighbours; None: each row is of its own.
     """
 
-    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None):
+    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None, things=None):
         self.sides = (normals, anomalies)
         self.searched = SEARCHED_OF_TWO if n_folds == 2 else SEARCHED
+        self.things = things
+        sides = zip(self.sides, things or (None, None), strict=True)
+        self._things = [side.groups_of(of_side) for side, of_side in sides]
+        if things is not None:  # a row's own thing may be all that is nearest to it
+            more = map(largest, self._things)
+            self.searched = tuple(map(sum, zip(self.searched, more, strict=True)))
         self.coded = coded or [np.zeros(len(side.reference), dtype=bool) for side in self.sides]
         # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
         self.counts = [
@@ -109,29 +136,34 @@ class Surroundings:
 
     def _floor(self, near, view):
         """A thousandth of the typical distance to five others, copies of codes left out."""
-        distance, counts, _ = self._counted(0, near, view, own=1)
+        distance, counts, _ = self._counted(0, view, near, 1, self._things[0])
         mean = mean_of_first(distance, shares(distance, counts, NEAREST[0]), nothing=0.0)
         return 1e-3 * np.median(mean[self.counts[0][view] > 0]) + 1e-6
 
     def _others(self, near):
         views = range(len(self.counts[0]))
-        return [Others(*self._counted(0, near, view, own=1)[:2]) for view in views]
+        things = None if self.things is None else self._things[0][near[1]]
+        given = (near, 1, self._things[0])
+        return [Others(*self._counted(0, view, *given)[:2], things) for view in views]
 
-    def _counted(self, side, near, view, own):
+    def _counted(self, side, view, near, own, things=None):
         """How many rows of a side each neighbour stands for, the row's own copies left out.
 
         Args:
             side: 0 for normals, 1 for anomalies.
-            near: what :meth:`geometry.Neighbours.nearest` gave.
             view: its number.
+            near: what :meth:`geometry.Neighbours.nearest` gave.
             own: how many of its copies a row is itself, a number or (n,): of codes that many are
                 left out.
+            things: (n,) what the rows were measured of, which is left out too; None: nothing is.
 
         Returns:
             Distances (n, K), counts (n, K), and how many copies were left out, (n,).
         """
         distance, index = near
         counts = self.counts[side][view][index]
+        if things is not None:
+            counts = without_own(counts, self._things[side][index], things)
         copies = np.where(distance > self.beyond, 0, counts)
         coded = np.where(self._coded[side][index], copies, 0)
         before = np.cumsum(coded, axis=1) - coded
@@ -142,7 +174,7 @@ class Surroundings:
         """Logarithm of a distance."""
         return np.log(value + self.floors[view])
 
-    def columns(self, X, views, folds=None, own=None):
+    def columns(self, X, views, folds=None, own=None, things=None):
         """The columns LOCAL of rows X (n, d) in some of the F + 1 views: (views, n, 7).
 
         The ratios are NaN where no anomaly is left to compare with.
@@ -153,16 +185,19 @@ class Surroundings:
             folds: (n,) of training rows.
             own: (2, n) bool of training rows: each is one of its copies on a side, in the views
                 without another fold.
+            things: (n,) of training rows, what they were measured of, or None.
         """
         out = np.empty((len(views), len(X), len(LOCAL)))
         searched = SEARCHED_ALL if list(views) == [-1] else self.searched
-        for start in range(0, len(X), NEIGHBOUR_ROWS):
-            part = slice(start, start + NEIGHBOUR_ROWS)
+        size = NEIGHBOUR_ROWS if things is None else NUMBERS // (max(NEAREST) * self.searched[0])
+        for start in range(0, len(X), size):
+            part = slice(start, start + size)
             rows = X[part]
+            of_rows = None if things is None else things[part]
             near = self._near(rows, searched)
             for number, view in enumerate(views):
                 here = (0, 0) if folds is None else own[:, part] * (folds[part] != view)
-                out[number, part] = self._in_view(near, view, here)
+                out[number, part] = self._in_view(near, view, here, of_rows)
             if searched == SEARCHED_ALL:  # copies may fill what is enough without them
                 short = start + np.flatnonzero(self._short(near))
                 if len(short):
@@ -179,13 +214,13 @@ class Surroundings:
         needed = (max(NEAREST), max(RATIOS.values()))
         for side, k in enumerate(needed):
             if near[side][0].shape[1] < self.counts[side].shape[1]:
-                _, counts, _ = self._counted(side, near[side], -1, own=0)
+                _, counts, _ = self._counted(side, -1, near[side], own=0)
                 out |= counts.sum(1) < k
         return out
 
-    def _in_view(self, found, view, own):
+    def _in_view(self, found, view, own, things=None):
         (distance, counts, gone), (far, known, _) = (
-            self._counted(side, found[side], view, own[side]) for side in (0, 1)
+            self._counted(side, view, found[side], own[side], things) for side in (0, 1)
         )
         index = found[0][1]
         logs = []
@@ -194,7 +229,11 @@ class Surroundings:
             share = shares(distance, counts, k)
             logs.append(self.log(mean_of_first(distance, share, nothing=0.0), view))
             used = slice(0, np.flatnonzero(share.any(0)).max(initial=0) + 1)
-            density = self.others[view].means_without(k, index[:, used], distance[:, used], gone)
+            others = self.others[view]
+            if things is None:
+                density = others.means_without(k, index[:, used], distance[:, used], gone)
+            else:
+                density = others.means_without_things(k, index[:, used], things)
             around = mean_of_first(density, share[:, used], nothing=0.0)
             local.append(logs[-1] - self.log(around, view))
         columns = [*logs, *local]

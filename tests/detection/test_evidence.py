@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import apart
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from swift_hydra.detection.evidence import (
@@ -39,7 +40,7 @@ def fitted():
 
 def fit(X, y, folds, functions):
     rng = np.random.default_rng(1)
-    return Evidence.fit(X, y, folds, functions, folds % 2, rng, max_normals=4096)
+    return Evidence.fit(X, y, apart(folds), functions, folds % 2, rng, max_normals=4096)
 
 
 def test_columns_are_standardised_by_the_normals_and_see_anomalies(fitted):
@@ -80,8 +81,8 @@ def test_a_code_beyond_the_reference_rows_lacks_no_copy():
     X = np.repeat(codes, 40, axis=0)
     y, folds = np.zeros(len(X), dtype=int), np.arange(len(X)) % 4
     coded = np.ones(len(X), dtype=bool)
-    given = ([lambda Z: np.ones(len(Z))], y, np.random.default_rng(0), 1000, coded)
-    evidence, columns = Evidence.fit(X, y, folds, *given)
+    given = ([lambda Z: np.ones(len(Z))], y, np.random.default_rng(0), 1000)
+    evidence, columns = Evidence.fit(X, y, apart(folds, coded), *given)
     fresh = evidence.transform(X)
     knn5 = COLUMNS.index("knn5")
     same = columns.all[:, knn5] == fresh[:, knn5]

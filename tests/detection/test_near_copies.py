@@ -6,7 +6,7 @@ evidence, kernels.
 
 import numpy as np
 import pytest
-from helpers import SHORT_FIT
+from helpers import SHORT_FIT, apart
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra import SwiftHydra
@@ -83,8 +83,8 @@ def test_of_jittered_codes_a_training_row_lacks_itself_alone():
     X = (X + rng.uniform(-1e-5, 1e-5, X.shape)).astype(np.float32)
     coded = np.arange(300) < 100
     folds = np.arange(300) % 4
-    given = ([lambda Z: np.ones(len(Z))], np.zeros(300, dtype=int), rng, 4096, coded)
-    _, columns = Evidence.fit(X, np.zeros(300, dtype=int), folds, *given)
+    given = ([lambda Z: np.ones(len(Z))], np.zeros(300, dtype=int), rng, 4096)
+    _, columns = Evidence.fit(X, np.zeros(300, dtype=int), apart(folds, coded), *given)
     knn5 = columns.all[:, COLUMNS.index("knn5")]
     assert knn5[coded].max() < knn5[~coded].min()  # its other nineteen copies are around it
 
@@ -124,7 +124,7 @@ def test_evidence_of_a_row_is_the_same_in_training_and_after():
         return np.abs(Z[:, 0]).astype(np.float64)
 
     given = ([residual, residual], folds % 2, rng, 4096)
-    evidence, columns = Evidence.fit(X, y, folds, *given)
+    evidence, columns = Evidence.fit(X, y, apart(folds), *given)
     local = [COLUMNS.index(name) for name in LOCAL]
     again = evidence.transform(X)
     assert np.allclose(columns.all[:, local], again[:, local], atol=0.05)

@@ -1,0 +1,120 @@
+"""Rows that were measured of one thing again and again: a patient, a machine, a session.
+
+They tell of each other as copies do. Where it is known which rows are of one thing, a split keeps
+these together (:func:`split_of_things`), and so does whatever is left out in a fit
+(:class:`cleaning.leave_out.LeaveOut`).
+
+Shapes: n rows, t things.
+"""
+
+import dataclasses
+import numbers
+
+import numpy as np
+
+from swift_hydra.data.angles import ANGLES
+from swift_hydra.data.frames import as_text, is_missing
+from swift_hydra.data.reading import GAPS, text_of_bytes
+from swift_hydra.data.table import array_of, place
+from swift_hydra.settings import InputError
+
+FEWEST = 2  # things with rows that are no known anomalies: else nothing is left to compare with
+LEAST_DRAWN = 10  # things that are drawn of a larger table, at least
+
+
+def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
+    """What each row was measured of, as numbers from 0 in the order in which they come: (n,).
+
+    Args:
+        groups: (n,) array-like of names or numbers.
+        n: rows.
+        where: what messages call them.
+        lines: n line numbers of a file, or None.
+        gaps: texts in lower case that say that a row has none.
+
+    Raises:
+        InputError: for another length or shape, or a row without one.
+    """
+    cells = array_of(groups)
+    if cells.shape != (n,):
+        raise InputError(
+            f"{where}: has the shape {cells.shape} for {n} rows: give one name or number per row"
+        )
+    texts = [_name(cell) for cell in cells.tolist()]
+    empty = [i for i, text in enumerate(texts) if not text or text.casefold() in gaps]
+    if empty:
+        raise InputError(
+            f"{where}: {place(empty[0], lines)} has none ({len(empty)} rows in all): give a row "
+            "that is of no group a name of its own"
+        )
+    number = {}
+    return np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
+
+
+def _name(cell):
+    """What a thing is called, "" where nobody says."""
+    if is_missing(cell):
+        return ""
+    if isinstance(cell, bytes):
+        return text_of_bytes(cell)
+    return as_text(cell) if isinstance(cell, str | numbers.Number | np.generic) else str(cell)
+
+
+def things_of(table, groups, y):
+    """What training rows were measured of: numbers (n,) from 0, or None.
+
+    Args:
+        table: a :class:`data.table.Table`, which may know.
+        groups: what was given beside it, or None.
+        y: (n,) labels.
+
+    Raises:
+        InputError: what :func:`numbers_of` refuses, and where all rows that are no known anomalies
+            are of one thing.
+    """
+    if groups is None and table.things is None:
+        return None
+    things = table.things if groups is None else numbers_of(groups, len(table))
+    if len(np.unique(things[y != 1])) < FEWEST:
+        raise InputError(
+            "groups: all rows that are no known anomalies are of one group, and nothing would be "
+            "left to compare it with: give rows of several, or no groups"
+        )
+    return np.unique(things, return_inverse=True)[1]  # of a part of a table, too, from 0
+
+
+def split_of_things(X, y, things, draw, protocol, max_rows=None):
+    """A :class:`data.splits.Split` that has no thing on both sides.
+
+    The split is drawn of things, each by one of its rows, an anomalous one where it has any: what a
+    protocol counts, such as the ten known anomalies of *few*, are things then.
+
+    Args:
+        X: (n, d) features, or None, see :func:`data.splits.make_split`.
+        y: (n,) labels.
+        things: (n,) numbers from 0.
+        draw: a function of features, labels and a number of rows that draws a Split of rows.
+        protocol: its name.
+        max_rows: of the table; None keeps all.
+
+    Raises:
+        InputError: what ``draw`` refuses, or a protocol that makes rows of its own.
+    """
+    if protocol in ANGLES:
+        raise InputError(
+            f"group_column: protocol {protocol!r} makes rows, which are of no group: leave it out, "
+            "or give another protocol"
+        )
+    order = np.lexsort((np.arange(len(y)), -y))  # 1 before 0 before -1
+    row = np.empty(things.max() + 1, dtype=np.int64)
+    row[things[order[::-1]]] = order[::-1]  # of a thing's rows the first in that order stays
+    n_things = None if max_rows is None else max(max_rows * len(row) // len(y), LEAST_DRAWN)
+    try:
+        split = draw(None if X is None else X[row], y[row], n_things)
+    except InputError as error:
+        raise InputError(f"{error} (with group_column groups are counted, not rows)") from None
+    parts = (split.train, split.test, split.known)
+    train, test, known = (np.flatnonzero(np.isin(things, part)) for part in parts)
+    # An unlabelled row of a thing that is tested tells of it: it does not train either.
+    test, known = test[y[test] != -1], known[y[known] == 1]
+    return dataclasses.replace(split, train=train, test=test, known=known)

@@ -1,0 +1,241 @@
+"""Rows that were measured of one thing again and again: never on both sides of anything."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import SAME_EXAMPLES, SHORT, SHORT_FIT, apart, refusal, run_script
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from swift_hydra import SwiftHydra, dataloader
+from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.data.things import numbers_of
+from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.detection.evidence import COLUMNS, Evidence
+from swift_hydra.geometry import Neighbours
+from swift_hydra.pretrain import sample
+from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import main
+
+
+def visits(rng, n=60, of_each=5, d=6, share=0.15, apart=0.1):
+    """Rows, labels and numbers of n things, each measured again with small differences."""
+    own, ill = rng.normal(size=(n, d)), np.arange(n) < share * n
+    own[ill, :2] += 2.5
+    X = own.repeat(of_each, axis=0) + apart * rng.normal(size=(n * of_each, d))
+    order = rng.permutation(len(X))
+    return X[order], ill.repeat(of_each).astype(int)[order], np.arange(n).repeat(of_each)[order]
+
+
+def write(path, X, y, groups):
+    lines = ["a,b,c,patient,d,e,f,ill"]
+    for row, label, group in zip(X, y, groups, strict=True):
+        cells = [f"{value:.17g}" for value in row]
+        lines.append(",".join([*cells[:3], f"p{group:03d}", *cells[3:], str(label)]))
+    path.write_text("\n".join(lines) + "\n")
+
+
+# --- the split ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["seen", "few", "unseen", "weak", "one-class"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_thing_is_on_both_sides_of_a_split(tmp_path, protocol, seed):
+    X, y, groups = visits(np.random.default_rng(seed), n=120, share=0.3)
+    y[np.random.default_rng(1).random(len(y)) < 0.1] = -1
+    y[(y == 1) & (np.random.default_rng(2).random(len(y)) < 0.3)] = 0  # an ill one's good days
+    write(tmp_path / "table.csv", X, y, groups)
+    options = {"protocol": protocol, "seed": seed, "group_column": "patient"}
+    rows = load_rows(RowOptions(dataset=str(tmp_path / "table.csv"), **options))
+    split, things = rows.split, rows.data.table.things
+    assert rows.data.columns == ("a", "b", "c", "d", "e", "f")
+    assert not set(things[split.train]) & set(things[split.test])
+    assert set(split.known) <= set(split.train) and (rows.data.y[split.known] == 1).all()
+    assert set(rows.data.y[split.test]) == {0, 1}
+    both = np.column_stack([rows.train.things, things[split.train]])
+    assert len(set(both[:, 0])) == len(set(both[:, 1])) == len({tuple(pair) for pair in both})
+    if protocol == "few":
+        assert len(set(things[split.known])) == 10
+    if protocol == "seen":
+        assert 0.3 < len(split.train) / len(y) < 0.5
+
+
+def test_a_label_that_groups_and_a_kind_that_has_no_groups_are_refused(tmp_path, capsys):
+    write(tmp_path / "table.csv", *visits(np.random.default_rng(0)))
+    where = [str(tmp_path / "table.csv"), "--group-column"]
+    said = refusal(capsys, lambda: main([*where, "ill", "--label-column", "ill"]))
+    assert "'ill' is the label column and the group column too" in said
+    said = refusal(capsys, lambda: main([*where, "nobody"]))
+    assert "'nobody'" in said and "patient" in said
+    said = refusal(capsys, lambda: main([*where, "patient", "--protocol", "local"]))
+    assert "'local'" in said
+
+
+def test_an_array_of_an_npz_says_the_groups(tmp_path, capsys):
+    X, y, groups = visits(np.random.default_rng(0))
+    np.savez(tmp_path / "table.npz", X=X, y=y, patient=groups)
+    path = str(tmp_path / "table.npz")
+    rows = load_rows(RowOptions(dataset=path, group_column="patient"))
+    of_train, of_test = (set(groups[part]) for part in (rows.split.train, rows.split.test))
+    assert of_train and of_test and not of_train & of_test
+    assert "'nobody'" in refusal(capsys, lambda: main([path, "--group-column", "nobody"]))
+    dataloader.main([path, "--group-column", "patient"])
+    assert "groups            60" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (["a", None, "b"], "row 1 (counted from 0) has none"),
+        (["a", " ", "b"], "row 1 "),
+        ([1.0, np.nan, 2.0], "row 1 "),
+        (["a", "NA", "b"], "row 1 "),
+        (["a", "b"], "shape (2,) for 3 rows"),
+        ([["a"], ["b"], ["c"]], "shape (3, 1) for 3 rows"),
+    ],
+)
+def test_rows_without_a_group_are_refused(groups, said):
+    with pytest.raises(InputError) as error:
+        numbers_of(groups, 3)
+    assert said in str(error.value)
+
+
+def test_groups_are_one_by_what_they_say():
+    assert numbers_of([7, "7", 7.0, "a", b"a", "b"], 6).tolist() == [0, 0, 0, 1, 1, 2]
+    assert numbers_of(np.array([3, 1, 3]), 3).tolist() == [0, 1, 0]
+
+
+# --- what is left out in a fit --------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.booleans())
+@SAME_EXAMPLES
+def test_a_thing_is_in_one_fold_and_left_out_together(seed, n_things, whole):
+    rng = np.random.default_rng(seed)
+    things = np.unique(rng.integers(0, n_things, size=60), return_inverse=True)[1]
+    Z = rng.integers(0, 3, size=(60, 2)).astype(float) if whole else rng.normal(size=(60, 2))
+    y = (rng.random(60) < 0.2).astype(np.int64)
+    left_out = LeaveOut(Z, y, 4, 0, things)
+    for of in (left_out.folds, left_out.groups):
+        assert all(len(set(of[things == thing])) == 1 for thing in set(things))
+
+
+def test_neighbours_are_of_other_things():
+    rng = np.random.default_rng(0)
+    X, _, groups = visits(rng, n=20, of_each=7)
+    square = np.square(X[:, None] - X).sum(2)
+    apart = np.where(groups[:, None] == groups, np.inf, np.sqrt(square))
+    X = X.astype(np.float32)
+    for k in (1, 5, 40, 300):
+        near = np.sort(apart, axis=1)[:, : min(k, len(X) - 7)]
+        mean = Neighbours(X).mean_distance(X, k, others=True, groups=(groups, groups))
+        assert np.allclose(mean, near.mean(1), atol=1e-4)
+
+
+def test_evidence_of_a_training_row_is_that_of_a_fit_without_its_thing():
+    rng = np.random.default_rng(0)
+    X, y, groups = visits(rng, n=24, of_each=4, d=3, share=0.3)
+    X = X.astype(np.float32)
+    folds = groups % 4
+    ones = [lambda Z: np.ones(len(Z))]
+
+    def fitted(rows):
+        together = apart(folds[rows], things=groups[rows])
+        given = (ones, np.zeros(len(rows), dtype=int), np.random.default_rng(0), 4096)
+        return Evidence.fit(X[rows], y[rows], together, *given)
+
+    every = np.arange(len(X))
+    evidence, columns = fitted(every)
+    shown = [COLUMNS.index(name) for name in ("knn5", "knn20", "lof5", "lof20", "ratio1", "ratio3")]
+    for thing in (0, 5, 11, 20):
+        own = groups == thing
+        without, _ = fitted(every[~own])
+        # In units, as scales differ by what a thing is among them.
+        here, there = (
+            (part.centre[-1] + part.scale[-1] * of)[:, shown]
+            for part, of in ((evidence, columns.all[own]), (without, without.transform(X[own])))
+        )
+        assert np.allclose(here, there, atol=1e-3)
+
+
+def test_left_out_scores_and_alarms_are_those_of_new_things():
+    X, y, groups = visits(np.random.default_rng(0))
+    T, t, _ = visits(np.random.default_rng(1), n=400, of_each=1)
+    model = SwiftHydra(false_alarms=0.1, mixture_steps=100).fit(X, y, groups)
+    score = model.decision_function(T)
+    fresh, left_out = roc_auc_score(t, score), roc_auc_score(y, model.decision_scores_)
+    assert abs(fresh - left_out) < 0.1 and fresh > 0.8  # 1.00 left out where nothing is told
+    flagged = (score[t == 0] > model.threshold_).mean()
+    assert 0.02 < flagged < 0.22  # .99 where nothing is told
+    assert len(model.expected_scores_) == 60 and len(model.normal_scores_) == 51
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_where_nothing_is_known_a_thing_is_not_compared_with_itself(trusted):
+    flagged = []
+    for seed in range(3):
+        X, y, groups = visits(np.random.default_rng(seed), share=0.0)
+        T, _, _ = visits(np.random.default_rng(100 + seed), n=400, of_each=1, share=0.0)
+        settings = {"trust_normals": trusted, "false_alarms": 0.1, "random_state": seed}
+        model = SwiftHydra(**SHORT_FIT, **settings).fit(X, y if trusted else None, groups=groups)
+        flagged.append((model.decision_function(T) > model.threshold_).mean())
+    assert 0.03 < np.mean(flagged) < 0.2, flagged  # of trusted rows 1.00 where nothing is told
+
+
+def test_labels_of_things_that_mean_nothing_are_not_known():
+    areas = []
+    for seed in range(3):
+        X, _, groups = visits(np.random.default_rng(seed), share=0.0)
+        y = (np.random.default_rng(seed).random(60) < 0.3)[groups].astype(int)
+        model = SwiftHydra(**SHORT_FIT, random_state=seed).fit(X, y, groups)
+        areas.append(roc_auc_score(y, model.decision_scores_))
+    assert 0.35 < np.mean(areas) < 0.62, areas  # 1.00 where nothing is told
+
+
+def test_a_sample_draws_whole_things():
+    groups = np.random.default_rng(0).integers(0, 100, size=1000)
+    y = (groups < 10).astype(int)
+    drawn = sample(y, 300, 0, groups)
+    assert 250 < drawn.sum() <= 300 and y[drawn].any()
+    assert not set(groups[drawn]) & set(groups[~drawn])
+    with pytest.raises(InputError, match="max_samples"):
+        sample(y, 3, 0, groups)
+
+
+def test_one_group_leaves_nothing_to_compare_with():
+    X, y, groups = visits(np.random.default_rng(0))
+    with pytest.raises(InputError, match="of one group"):
+        SwiftHydra(**SHORT_FIT).fit(X, y, np.where(y == 1, groups, 99))
+
+
+# --- the commands ---------------------------------------------------------------------------------
+
+
+def test_a_run_with_groups_scores_a_table_without(tmp_path):
+    X, y, groups = visits(np.random.default_rng(0), n=80)
+    write(tmp_path / "table.csv", X, y, groups)
+    given = [tmp_path / "table.csv", "--group-column", "patient", *SHORT, "--out", tmp_path / "out"]
+    assert run_script("SwiftHydra.py", *given).returncode == 0
+    run = tmp_path / "out" / "table" / "seen" / "seed0"
+    report = json.loads((run / "report.json").read_text())
+    assert report["n_groups"] == 32 and report["config"]["group_column"] == "patient"
+    model = SwiftHydra.load(run / "checkpoint.pt")
+    assert list(model.feature_names_in_) == ["a", "b", "c", "d", "e", "f"]
+    new = "a,b,c,d,e,f\n" + "".join(",".join(f"{v:.17g}" for v in row) + "\n" for row in X)
+    (tmp_path / "new.csv").write_text(new)
+    score = ["score", "--checkpoint", run / "checkpoint.pt", "--out", tmp_path / "scores.csv"]
+    assert run_script("SwiftHydra.py", *score, "--data", tmp_path / "new.csv").returncode == 0
+    lines = (tmp_path / "scores.csv").read_text().splitlines()[1:]
+    scores = [float(line.split(",")[1]) for line in lines]
+    assert np.allclose(scores, model.decision_function(X), atol=1e-3)
+
+
+def test_a_loaded_detector_scores_as_it_did(tmp_path):
+    X, y, groups = visits(np.random.default_rng(0))
+    for labels in (y, None):
+        model = SwiftHydra(**SHORT_FIT).fit(X, labels, groups)
+        model.save(tmp_path / "model.pt")
+        again = SwiftHydra.load(tmp_path / "model.pt")
+        assert np.array_equal(again.decision_function(X), model.decision_function(X))

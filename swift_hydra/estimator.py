@@ -16,6 +16,7 @@ from sklearn.utils import ClassifierTags
 
 from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.data.frames import frame_names, repeated, with_columns
+from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import ENOUGH, Columns, classes_of
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
@@ -225,10 +226,11 @@ class TableDetector(BaseEstimator):
     def _table(self, X):
         """X as a table of the training's columns."""
         self._ready()
-        dates = self.settings_["dates"]
-        dated = self.columns_.preparation.dated
+        told = self.columns_.preparation
+        how = {"dates": self.settings_["dates"], "dated": told.dated}
+        how["reading"] = Reading().after(told.reading)  # what stands for a gap in a file does here
         with settled():
-            table = as_table(self._in_order(X), self.columns_.texts, dates=dates, dated=dated)
+            table = as_table(self._in_order(X), self.columns_.texts, **how)
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "

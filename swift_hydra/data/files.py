@@ -76,8 +76,7 @@ def _of_things(table, groups, group_column, reading):
 
 
 def _table_of_npz(path, X, texts, reading, dates):
-    given = (reading.without_gaps(X), texts or (), path)
-    table = as_table(*given, dates=dates, reads=reading.parser("."))
+    table = as_table(X, texts or (), path, dates=dates, reading=reading)
     return dataclasses.replace(table, reading=reading.remembered(None, None))
 
 
@@ -308,9 +307,8 @@ def _npz_pieces(path, columns, d, texts, size, how):
         as_table(X, source=path)  # raises
     _check_width(path, X.shape[1], d)
     for start in range(0, len(X), size):
-        rows = how.reading.without_gaps(X[start : start + size])
-        reads = how.reading.parser(".")
-        piece = as_table(rows, texts, path, columns, how.dates, how.dated, reads)
+        rows = X[start : start + size]
+        piece = as_table(rows, texts, path, columns, how.dates, how.dated, how.reading)
         yield piece, range(start, start + len(piece))
 
 

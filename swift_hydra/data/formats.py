@@ -16,7 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from swift_hydra.data.frames import Days, arrow_objects, arrow_values, as_text, cells_of
+from swift_hydra.data.frames import (
+    arrow_objects,
+    arrow_values,
+    as_text,
+    cells_of,
+    without_gaps,
+)
 from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
@@ -520,15 +526,7 @@ class ParquetFile(CsvFile):
             return np.zeros(len(column))
 
     def _cells(self, column, j):
-        cells = self._values(column, j)
-        if isinstance(cells, Days):  # what stands for a gap is no number of days
-            return cells
-        if isinstance(cells, np.ndarray):
-            return self.reading.without_gaps(cells)
-        gaps = self.reading.gap_numbers()
-        if not gaps:
-            return cells
-        return ["" if not isinstance(cell, str | bool) and cell in gaps else cell for cell in cells]
+        return without_gaps(self._values(column, j), self.reading)
 
     def _values(self, column, j):
         where = f"{self.path}: column {self.header[j]!r}"

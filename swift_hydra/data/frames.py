@@ -195,6 +195,24 @@ def cells_of(values, where, dates=False):
     return cells if any(map(_is_exact, present)) else np.array(found, dtype=np.float64)
 
 
+def without_gaps(cells, reading):
+    """What :func:`cells_of` made of a column, with nothing where a number stands for a gap.
+
+    Args:
+        cells: an array of numbers, or a list.
+        reading: a :class:`data.reading.Reading`.
+    """
+    if isinstance(cells, Days):  # what stands for a gap is no number of days
+        return cells
+    if isinstance(cells, np.ndarray):
+        return reading.without_gaps(cells)
+    gaps = reading.gap_numbers()
+    if not gaps:
+        return cells
+    words = (str, bool, np.bool_)  # False is no 0
+    return ["" if not isinstance(cell, words) and cell in gaps else cell for cell in cells]
+
+
 def _is_exact(cell):
     """Would a float64 lose what a value is?"""
     if isinstance(cell, numbers.Integral):

@@ -25,8 +25,9 @@ from swift_hydra.data.frames import (
     frame_types,
     number_categories,
     unmasked,
+    without_gaps,
 )
-from swift_hydra.data.reading import COMMA, WORD, Marks, days, is_number, number
+from swift_hydra.data.reading import COMMA, WORD, Marks, Reading, days, is_number, number
 from swift_hydra.settings import InputError, tell
 
 HASHED_ROWS = 65_536  # in float64 at once
@@ -106,7 +107,7 @@ def place(i, lines):
     return f"line {lines[i]}"
 
 
-def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, reads=number):
+def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, reading=None):
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
     Args:
@@ -115,7 +116,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
         columns: d names; None takes a data frame's.
         dates: take dates as days since 1970.
         dated: numbers of the columns that held dates in training, None in training.
-        reads: a function from a text to its number, NaN for a gap or None for a text.
+        reading: a :class:`data.reading.Reading` that says what stands for a gap, or None.
 
     Raises:
         InputError: sparse or not 2-D, a type that is no real number, text in other columns than
@@ -133,11 +134,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     _refuse_records(X, source)
     given = frame_names(X)
     columns = given if columns is None else columns
-    if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
-        with contextlib.suppress(ValueError):  # of several lengths, which is refused below
-            X = np.ma.stack(X)
-    if isinstance(X, np.ma.MaskedArray):  # what is masked is not there
-        X = unmasked(X)
+    X = _without_what_is_masked(X)
     frame = X if given is not None else None
     types = () if frame is None else frame_types(frame)
     categories = number_categories(types)
@@ -147,13 +144,16 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     if X.ndim != 2:
         _refuse_shape(X, kind, source)
     columns = list(columns) if columns else None
+    reading = reading or Reading()
     if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not dated:
-        return Table(X, columns, {}, source, categories=categories)
+        return Table(reading.without_gaps(X), columns, {}, source, categories=categories)
     names = columns or made_up_names(X.shape[1])
     if frame is not None:
         cells = cells_of_frame(frame, dates, source)
     else:
         cells = _cells_of_array(X, names, dates, source)
+    cells = [without_gaps(column, reading) for column in cells]
+    reads = reading.parser(".")
     # Nothing in a frame says that its texts are gaps, unless somebody has said which are.
     words = texts is not True or reads is not number
     texts = text_columns(cells, reads, dates=dates) if texts is True else texts
@@ -166,6 +166,14 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     table = Table(X, columns, parse.texts(), source, **found)
     parse.refuse_problems()
     return table
+
+
+def _without_what_is_masked(X):
+    """What is masked in an array, or in a list of masked rows, is not there."""
+    if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
+        with contextlib.suppress(ValueError):  # of several lengths, which is refused later
+            X = np.ma.stack(X)
+    return unmasked(X) if isinstance(X, np.ma.MaskedArray) else X
 
 
 def _cells_of_array(X, names, dates, source):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROWS, label
+from helpers import ROWS, SHORT_FIT, label
 from helpers import write_rows as write
 
 from swift_hydra.data.catalogue import resolve_dataset
@@ -16,6 +16,7 @@ from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
+from swift_hydra.SwiftHydra import SwiftHydra
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -177,6 +178,33 @@ def test_a_gap_that_is_a_number_is_one_in_every_format(tmp_path, kind):
     columns = None if kind == "npz" else ["age", "b"]
     scored = np.concatenate([table.X for table, _ in stream_table(path, columns, 2, how=how)])
     assert np.array_equal(scored, data.table.X, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["frame", "objects", "texts"])
+def test_what_stood_for_a_gap_in_the_training_file_does_so_in_frames_and_arrays(tmp_path, kind):
+    pandas = pytest.importorskip("pandas", reason="data frames need pandas: pip install pandas")
+    bmi = [-999 if i % 9 == 0 else 20 + i % 13 for i in ROWS]
+    city = ["unk" if i % 10 == 0 else "xyz"[i % 3] for i in ROWS]
+    frame = pandas.DataFrame({"bmi": bmi, "city": city, "b": np.arange(60) % 7 * 1.5})
+    path = tmp_path / "t.csv"
+    frame.assign(label=list(map(label, ROWS))).to_csv(path, index=False)
+    how = {"impute": "median", "categorical": "onehot"}
+    data = load(path, **how, reading=Reading(missing="-999,unk"))
+    fitted = SwiftHydra(**how, **SHORT_FIT).fit(data.table, data.labels.y)
+    assert set(fitted.columns_.texts[1]) == {"x", "y", "z"}
+    rows = {
+        "frame": frame,
+        "objects": frame.to_numpy(dtype=object),
+        "texts": frame.astype(str).to_numpy(),
+    }
+    scores = fitted.decision_function(rows[kind])
+    assert np.array_equal(scores, fitted.decision_function(data.table))
+    numbers = frame.drop(columns="city")
+    plain = SwiftHydra(impute="median", **SHORT_FIT).fit(
+        load(path, impute="median", reading=Reading(missing="-999"), drop_columns="city").table
+    )
+    told = numbers.replace(-999, np.nan)
+    assert np.array_equal(plain.decision_function(numbers), plain.decision_function(told))
 
 
 def test_gaps_are_known_where_the_first_line_is_judged(tmp_path):

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
 from swift_hydra.cleaning.leave_out import FreshScores
-from swift_hydra.data.frames import frame_names, repeated, with_columns
+from swift_hydra.data.frames import as_known, frame_names, repeated, with_columns
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import ENOUGH, Columns, classes_of
 from swift_hydra.data.table import as_table, listed
@@ -254,6 +254,7 @@ class TableDetector(BaseEstimator):
                 )
         if names is None or here == names:
             return X
+        given = here = as_known(here, names)
         known, present = set(names), set(here)
         missing = [name for name in names if name not in present]
         # The labels of the training table, left in the frame, are no column of it.
@@ -271,7 +272,6 @@ class TableDetector(BaseEstimator):
                 f"{listed(map(repr, names))}, in any order"
             )
         # Of the labels' name there may be any number, of the others there is one here.
-        given = frame_names(X)
         if here == names:
             return with_columns(X, [j for j, name in enumerate(given) if name in known])
         place = {name: j for j, name in enumerate(given)}

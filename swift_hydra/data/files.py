@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz, suffix_of
-from swift_hydra.data.frames import as_text
+from swift_hydra.data.frames import as_known, as_text
 from swift_hydra.data.header import Known, shown
 from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.table import (
@@ -351,15 +351,16 @@ def _by_name(file, columns):
 
     Upper and lower case are told apart, unless every name is there in one other case.
     """
-    missing = [name for name in columns if name not in file.place]
+    place = {name: j for j, name in enumerate(as_known(file.header, columns))}
+    missing = [name for name in columns if name not in place]
     if not missing:
-        return [file.place[name] for name in columns]
+        return [place[name] for name in columns]
     places = collections.defaultdict(list)
     for j, name in enumerate(file.header):
-        places[name.casefold()].append(j)
-    alike = [places.get(name.casefold(), []) for name in columns]
+        places[_loosely(name)].append(j)
+    alike = [places.get(_loosely(name), []) for name in columns]
     if all(len(each) == 1 for each in alike) and len({each[0] for each in alike}) == len(columns):
-        there = file.header[places[missing[0].casefold()][0]]
+        there = file.header[places[_loosely(missing[0])][0]]
         tell(
             f"{file.path}: names are written in another case than in training, first {there!r} for "
             f"{missing[0]!r}: they are taken as the same",
@@ -367,12 +368,16 @@ def _by_name(file, columns):
         return [each[0] for each in alike]
     if len(missing) == len(columns):
         return None
-    near = [(file.header[j], name) for name in missing for j in places.get(name.casefold(), [])]
+    near = [(file.header[j], name) for name in missing for j in places.get(_loosely(name), [])]
     hint = "".join(f"; {there!r} is there: write it {name!r}" for there, name in near[:SAID])
     raise InputError(
         f"{file.path}: column {listed(map(repr, missing))} of the training table is missing: add "
         f"it{hint}"
     )
+
+
+def _loosely(name):
+    return name.strip().casefold()
 
 
 def _first_line_as_names(file):

@@ -66,6 +66,18 @@ def repeated(names):
     return [name for name, count in collections.Counter(names).items() if count > 1]
 
 
+def as_known(names, known):
+    """The names, of which one that is a known one but for spaces around it is that one.
+
+    Files of text are read without these, other readers of the same files keep them.
+    """
+    own = {name.strip(): name for name in known}
+    if set(known) <= set(names) or len(own) < len(known):
+        return names
+    found = [name if name in known else own.get(name.strip(), name) for name in names]
+    return found if len(set(found)) == len(set(names)) else names
+
+
 def with_columns(X, order):
     """A data frame with some of its columns, by their numbers."""
     if hasattr(X, "iloc"):

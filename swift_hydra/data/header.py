@@ -45,7 +45,7 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
     if known is None:
         return _names_columns(known_gaps[0], known_gaps[1:], path)
     cells = {cell.strip() for cell in distinct([cell.strip() for cell in first])}
-    names = set(known.names or ())
+    names = {name.strip() for name in known.names or ()}
     made_up = names == set(made_up_names(len(names)))
     if names and {name.casefold() for name in names} <= {cell.casefold() for cell in cells}:
         return True

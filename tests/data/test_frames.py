@@ -248,6 +248,35 @@ def test_names_in_other_cases_are_taken_by_name_or_told(tmp_path, kind, header, 
     assert ("none of its columns has a name" in said) == (taken is None)
 
 
+@pytest.mark.parametrize("names", [[" a", "b "], ["a", "b"]])
+@pytest.mark.parametrize("there", [["a", "b"], [" b", "a"], ["c ", "b", " a"], ["A ", " B"]])
+def test_spaces_around_a_name_are_no_part_of_it_whatever_reads_it(tmp_path, names, there):
+    X = np.random.default_rng(0).integers(2, 100, (50, len(there)))  # where is which
+    frame = pandas.DataFrame(X, columns=there)
+    own = [next(j for j, t in enumerate(there) if t.strip().lower() == n.strip()) for n in names]
+    for kind in ("csv", "parquet"):
+        stream = stream_table(written(frame, tmp_path, kind), names, 2, how=How(named=True))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ((table, _),) = stream
+        assert table.X.tolist() == X[:, own].tolist()
+        assert len(caught) == (there == ["A ", " B"])
+    fitted = Rows(as_table(X[:, own], columns=names))
+    if "A " not in there and "c " not in there:
+        for kind in KINDS[::2]:
+            rows = frame_of(kind, list(zip(there, X.T, strict=True)))
+            assert fitted.rows(rows).tolist() == X[:, own].tolist()
+
+
+def test_names_that_differ_in_spaces_alone_stay_two():
+    fitted = Rows(as_table(np.zeros((1, 2)), columns=["a", "a "]))
+    assert fitted.rows(pandas.DataFrame([[1, 2]], columns=["a ", "a"])).tolist() == [[2, 1]]
+    fitted = Rows(as_table(np.zeros((1, 2)), columns=["a", "b"]))
+    for header in (["a", "a "], ["a", "b", "b "], [" a", "a ", "b"]):
+        with pytest.raises(InputError, match=r"is not known|is missing"):
+            fitted.rows(pandas.DataFrame([range(len(header))], columns=header))
+
+
 # ---- which value is which ------------------------------------------------------------------------
 
 SAME = {

@@ -53,7 +53,7 @@ class Lines:
 def _bounded(file, path):
     n = 0
     while line := file.readline(LONGEST_LINE):
-        if n == 0 and line[0] in MARKS:
+        if line[0] in MARKS:  # of a later line too, where files were joined
             line = line.removeprefix(MARKS[1:]).lstrip(MARKS[0])
         n += 1
         if DOS_END in line and not line.strip(DOS_END + "\r\n"):

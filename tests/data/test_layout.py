@@ -342,6 +342,19 @@ def test_the_mark_of_byte_order_is_no_text(tmp_path, encoding):
         assert table.columns == (["a", "b"] if header == "yes" else ["x0", "x1"])
 
 
+@pytest.mark.parametrize("encoding", [None, "latin-1"])
+def test_the_mark_of_byte_order_is_no_text_of_a_later_line_either(tmp_path, encoding):
+    mark = b"\xef\xbb\xbf"
+    reading = Reading(encoding=encoding)
+    rows = b"".join(b"%c,%c\n" % (b"xyz"[i % 3], b"pq"[i % 2]) for i in range(12))
+    table = train(tmp_path / "t.csv", mark + b"a,b\n" + rows, "none", reading)
+    path = tmp_path / "joined.csv"
+    once = score(path, mark + b"a,b\n" + rows, table, reading)
+    assert score(path, mark + b"a,b\n" + rows + mark + rows + mark, table, reading) == 2 * once
+    with pytest.raises(InputError, match="line 14 is the line of names again"):
+        score(path, mark + b"a,b\n" + rows + mark + b"a,b\n" + rows, table, reading)
+
+
 @drawn
 @given(cells=st.lists(st.sampled_from(["1", "2.5", "", " ", '""', "x"]), min_size=1, max_size=6))
 def test_a_blank_line_inside_one_column_is_a_gap(tmp_path, cells):

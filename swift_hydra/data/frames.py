@@ -260,6 +260,12 @@ def _days(values, where, dates):
     return np.where(np.isnat(values), np.nan, days).view(Days)
 
 
+def day_of(value):
+    """Days since 1970 as they are written: a date, with the time where that is not midnight."""
+    moment = np.datetime64(round(value * 86_400), "s")
+    return str(moment.astype("datetime64[D]")) if value % 1 == 0 else str(moment)
+
+
 def _number(cell, where):
     # A timedelta64 calls itself a whole number.
     if isinstance(cell, (numbers.Real, np.bool_, decimal.Decimal)) and not isinstance(

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from swift_hydra.data.columns import Preparation
-from swift_hydra.data.frames import object_array
+from swift_hydra.data.frames import day_of, object_array
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
 from swift_hydra.data.suspicious import company_of_near_copies, notes, tell_tales
@@ -133,7 +133,13 @@ class Columns:
         if j in self.texts:
             return f"{len(self.texts[j])} texts"
         at = self.preparation.first_of(j)
-        return f"{self.low[at]:.4g} to {self.high[at]:.4g}"
+        low, high = float(self.low[at]), float(self.high[at])
+        if j in (self.preparation.dated or ()):
+            return f"{day_of(low)} to {day_of(high)}"
+        # Of 1000000.5 to 1000001.5, too, both ends.
+        offset = max(abs(low), abs(high)) / (high - low) if high > low else 1e3
+        digits = 4 + min(max(int(np.log10(offset)), 0), 13)
+        return f"{low:.{digits}g} to {high:.{digits}g}"
 
     def snapshot(self):
         """Arrays and plain values."""

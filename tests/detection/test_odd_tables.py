@@ -8,6 +8,8 @@ import pytest
 from helpers import SHORT_FIT
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.detection.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, telling
 from swift_hydra.settings import InputError
@@ -148,6 +150,28 @@ def test_the_column_that_is_named_is_the_one_that_is_outside(monkeypatch):
     new[:, 3] += 40
     with pytest.warns(UserWarning, match="column 'x3' is outside its training range .* in 100 %"):
         model.predict(new.astype(np.float32))
+
+
+def test_a_range_is_told_in_what_the_column_holds():
+    pandas = pytest.importorskip("pandas")
+    times = pandas.Timestamp("2025-01-01") + pandas.to_timedelta(np.arange(60), unit="D")
+    frame = pandas.DataFrame(
+        {
+            "day": times,
+            "second": times[0] + pandas.to_timedelta(np.arange(60) * 61, unit="s"),
+            "offset": 1e9 + np.arange(60) / 100,
+            "usual": np.linspace(-1.23456, 1000, 60),
+            "constant": 101325.5,
+        }
+    )
+    rows = TrainingRows.read(frame, None, ColumnSettings(dates=True))
+    assert [rows.columns.range_of(j) for j in range(5)] == [
+        "2025-01-01 to 2025-03-01",
+        "2025-01-01 to 2025-01-01T00:59:59",
+        "1000000000 to 1000000000.59",
+        "-1.235 to 1000",
+        "101325.5 to 101325.5",
+    ]
 
 
 def test_a_frame_whose_columns_are_numbered_otherwise_is_named_once():

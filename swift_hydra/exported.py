@@ -27,6 +27,7 @@ from swift_hydra.geometry import BEND
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, check_range
 from swift_hydra.snapshot import plain
+from swift_hydra.thresholds import threshold_of_false_alarms
 
 KIND = "swift-hydra student 1"
 SUFFIX = ".onnx"
@@ -206,8 +207,9 @@ class Exported(TableDetector):
             share: of normal rows.
         """
         check_range("false_alarms", share, 0, 0.99, whole=False)
+        given = (self.normal_scores_, plain(share), self._rounding())
+        self.threshold_ = threshold_of_false_alarms(*given)
         self.false_alarms = share
-        self.threshold_ = self._threshold_of_false_alarms(share)
         return self
 
 

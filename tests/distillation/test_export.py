@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from swift_hydra.exported import Exported
 from swift_hydra.settings import InputError
-from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.SwiftHydra import SwiftHydra, main
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -49,6 +49,25 @@ def test_equal_scores_on_ten_thousand_rows(model, file):
     assert exported.threshold_ == model.threshold_
     assert np.array_equal(exported.predict(X[:100]), model.predict(X[:100]))
     np.testing.assert_allclose(exported.p_values(X[:100]), model.p_values(X[:100]), atol=0.01)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4])
+def test_false_alarms_are_those_of_the_checkpoint(model, file, tmp_path, share):
+    X, _ = made_table(n=200, n_anomalies=20, seed=3)
+    own = copy.copy(model).set_false_alarms(share)
+    exported = Exported.load(file).set_false_alarms(share)
+    assert exported.threshold_ == pytest.approx(own.threshold_, abs=1e-9)
+    assert np.array_equal(exported.predict(X), own.predict(X))
+    np.savetxt(tmp_path / "t.csv", X, delimiter=",", header="a,b,c,d,e,f", comments="")
+    words = ["score", "--checkpoint", file, "--data", tmp_path / "t.csv", "--quiet"]
+    words += ["--false-alarms", share, "--out", tmp_path / "s.csv"]
+    main([*map(str, words)])
+    flags = np.genfromtxt(tmp_path / "s.csv", delimiter=",", skip_header=1)[:, 2]
+    assert np.array_equal(flags, own.predict(X))
+    with pytest.raises(InputError, match="false_alarms"):
+        exported.set_false_alarms(2)
+    with pytest.warns(UserWarning, match="no row is ever flagged"):
+        assert exported.set_false_alarms(1e-9).threshold_ == np.inf
 
 
 @pytest.mark.parametrize("verify", [0.3, 1.0])

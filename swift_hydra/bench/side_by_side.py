@@ -148,13 +148,15 @@ def student_table(records):
     """The student of ``fast=True`` against the detector that it learned from, as Markdown lines.
 
     Args:
-        records: dicts; those of seed 0 are shown, a line for every protocol.
+        records: dicts; a line for every protocol, with the seeds that have a student.
     """
     heads = ("sets", "detector", "student", "difference", "worst set", "sets it scores alone")
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
     for protocol in (*HEADLINES, *BY_LABELS):
-        scores = Scores(records, protocol, FIRST_SEED, [SWIFT_HYDRA, STUDENT])
-        if len(scores.complete) < 2:
+        of_student = (r for r in records if (r["method"], r["protocol"]) == (STUDENT, protocol))
+        seeds = tuple(sorted({record["seed"] for record in of_student}))
+        scores = Scores(records, protocol, seeds, [SWIFT_HYDRA, STUDENT])
+        if not seeds or len(scores.complete) < 2:
             continue
         both = [
             paired(scores.per_set(STUDENT, area), scores.per_set(SWIFT_HYDRA, area))
@@ -166,7 +168,7 @@ def student_table(records):
         alone = "" if verified is None else round(len(scores.sets) * (1 - verified))
         lines.append(
             row_of(
-                f"*{protocol}*",
+                f"*{protocol}*, {_seeds(scores)}",
                 len(scores.sets),
                 *("{:.3f} ({:.3f})".format(*areas(scores, m)) for m in (SWIFT_HYDRA, STUDENT)),
                 "{} ({})".format(*(f"{r.difference:+.3f} ± {r.error:.3f}" for r in both)),

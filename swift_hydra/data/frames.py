@@ -32,7 +32,7 @@ def frame_names(X):
     """The column names of a data frame as texts, or None for anything else."""
     if hasattr(X, "column_names"):  # Arrow
         return [text_of_name(name) for name in X.column_names]
-    if hasattr(X, "columns") and (hasattr(X, "iloc") or hasattr(X, "get_columns")):
+    if (hasattr(X, "iloc") or hasattr(X, "get_columns")) and hasattr(X, "columns"):
         return [text_of_name(name) for name in X.columns]
     return None
 

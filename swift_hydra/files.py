@@ -85,7 +85,7 @@ def remove(path):
 
 
 def _new_part(path, mode):
-    """A new file beside ``path``, as an open handle and its name.
+    """A new file beside ``path``, as an open handle and its name, which this process holds.
 
     Args:
         path: where it shall go.
@@ -96,7 +96,13 @@ def _new_part(path, mode):
         drawn = "".join(secrets.choice(LETTERS) for _ in range(N_LETTERS))
         name = path.with_name(f"{_start_of_part(path)}{drawn}.part")
         with contextlib.suppress(FileExistsError):
-            return os.open(name, flags, mode), name
+            handle = os.open(name, flags, mode)
+            with contextlib.suppress(OSError):  # file systems without locks
+                if fcntl is not None:
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+            if name.exists():
+                return handle, name
+            os.close(handle)  # another process took it for one that was left, before it was held
 
 
 def remove_left_parts(path):
@@ -135,9 +141,6 @@ def part(path, write):
         old = path.stat().st_mode & 0o777 if path.exists() else None
         handle, name = _new_part(path, MODE if old is None else old)
         with os.fdopen(handle, "wb") as file:
-            with contextlib.suppress(OSError):  # file systems without locks
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX)
             write(file)
             file.flush()
             os.fsync(file.fileno())

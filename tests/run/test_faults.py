@@ -301,6 +301,24 @@ def test_files_have_the_rights_that_the_umask_leaves_now(tmp_path):
 
 
 @POSIX
+@POSIX
+def test_several_that_write_to_one_place_do_not_take_each_others_parts(tmp_path, monkeypatch):
+    """One that is not held yet looks like one that was left: what took it made room, no more."""
+    opened, new = [], os.open
+
+    def open_and_lose(name, *given):
+        opened.append(name)
+        handle = new(name, *given)
+        if len(opened) == 1:
+            os.unlink(name)
+        return handle
+
+    monkeypatch.setattr("swift_hydra.files.os.open", open_and_lose)
+    write_file(tmp_path / "s.csv", lambda file: file.write(b"scores"))
+    assert len(opened) == 2
+    assert contents(tmp_path) == {"s.csv": b"scores"}
+
+
 def test_only_what_a_killed_run_left_goes(tmp_path):
     names = [f".s.csv.{middle}.part" for middle in ("backup", "2024", "Backup_1", "a.bcdef0", "")]
     with part(tmp_path / "s.csv", lambda file: file.write(b"half")) as left:

@@ -118,11 +118,13 @@ class Columns:
         Args:
             n_gaps: (d,) rows that are empty in each column.
         """
-        names = [repr(self.names[j]) for j in np.flatnonzero(n_gaps == n_rows)]
-        if not names or n_rows < ENOUGH or self.preparation.fill is None:
+        empty = np.flatnonzero(n_gaps == n_rows)
+        if not len(empty) or n_rows < ENOUGH or self.preparation.fill is None:
             return None  # without a fill they are refused
-        told = self.preparation.impute == "indicator"  # that a value is missing is learned from
+        # That a value is missing is learned from where training has met it.
+        told = set(empty) <= set(self.preparation.gaps)
         usual = "" if told else ", as if nothing were unusual there"
+        names = [repr(self.names[j]) for j in empty]
         return (
             f"column {listed(names)} is empty in all {n_rows} rows and was not in training: a "
             f"typical value stands for it{usual}"

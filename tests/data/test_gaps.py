@@ -96,3 +96,12 @@ def test_nothing_stands_for_a_gap_that_is_refused(recwarn):
     with pytest.raises(InputError, match="40 missing values"):
         model.predict(X[["a"]][:40] * np.nan)
     assert not [str(w.message) for w in recwarn if "is empty in all" in str(w.message)]
+
+
+@pytest.mark.parametrize(("column", "met"), [("a", False), ("b", True)])
+def test_only_a_gap_that_training_has_met_is_something_unusual(column, met):
+    X, y = frame(0, 60)
+    fitted = SwiftHydra(impute="indicator", categorical="onehot", **SHORT_FIT).fit(X, y)
+    with pytest.warns(UserWarning, match="is empty in all 60 rows") as told:
+        fitted.predict(X.assign(**{column: np.nan}))
+    assert ("as if nothing were unusual there" in str(told[0].message)) != met

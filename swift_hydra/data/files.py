@@ -15,7 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.formats import PIECE_ROWS, ParquetFile, open_table, read_npz, suffix_of
+from swift_hydra.data.formats import (
+    PEEKED_ROWS,
+    PIECE_ROWS,
+    ParquetFile,
+    open_table,
+    read_npz,
+    suffix_of,
+)
 from swift_hydra.data.frames import as_known, as_text
 from swift_hydra.data.header import Known, shown
 from swift_hydra.data.reading import COMMA, Reading, number
@@ -290,6 +297,9 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         file = open_table(path, reading, how.dates, known)
         if how.reading.decimal is None:
             file.forget_decimal()
+        if file.width == 1 < d:
+            # Cells below make the first line a title, which is refused there.
+            next(file.pieces([0], PEEKED_ROWS), None)
         own = [] if id_column is None else [file.column(id_column, "id column")]
         keep = _columns_to_keep(file, columns, d, own, how.named)
         pieces = _text_pieces(file, columns, d, texts, (keep, own), size, how)
@@ -338,12 +348,13 @@ def _columns_to_keep(file, columns, d, own, named=None):
     # The training table or this one has no names, or entirely other ones.
     if named is None:  # an older checkpoint: only the look of the names can tell
         named = columns != made_up_names(d)
-    if file.header and columns and named:
+    keep = [j for j in range(file.width) if j not in own and j not in file.indexes]
+    if file.header and columns and named and len(keep) == d:  # others are refused
         tell(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
             f"their order{_first_line_as_names(file)}",
         )
-    return [j for j in range(file.width) if j not in own and j not in file.indexes]
+    return keep
 
 
 def _by_name(file, columns):

@@ -342,6 +342,18 @@ def test_the_mark_of_byte_order_is_no_text(tmp_path, encoding):
         assert table.columns == (["a", "b"] if header == "yes" else ["x0", "x1"])
 
 
+@pytest.mark.parametrize("below", ["", "\n", "\n\n"])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_title_above_a_table_to_score_is_refused_as_one(tmp_path, below, separator):
+    path = tmp_path / "t.csv"
+    path.write_text(f"Report of 2026\n{below}" + "a,b\n1,2\n3,4\n".replace(",", separator))
+    with (
+        warnings.catch_warnings(action="error"),  # nothing is taken in any order
+        pytest.raises(InputError, match=r"first line has 1: is that a title\? Take it out"),
+    ):
+        list(stream_table(path, ["a", "b"], 2, how=How(named=True)))
+
+
 @pytest.mark.parametrize("encoding", [None, "latin-1"])
 def test_the_mark_of_byte_order_is_no_text_of_a_later_line_either(tmp_path, encoding):
     mark = b"\xef\xbb\xbf"

@@ -166,7 +166,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_features_in_: d.
         settings_: every setting as the fit took it.
         synthetic_: (m, d') generated anomalies in the input's units, columns as prepared.
-        episode_log_: one dict per episode.
+        episode_log_: one dict per episode; not of a loaded detector.
         label_name_: name of the labels' column, which a frame to score may have still, or None.
         detector_: what scores prepared rows.
         device_: where it is.
@@ -190,7 +190,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         feature_names_in_: names of the columns, where the training table had some.
         n_experts_: experts of the mixture.
         effective_rank_: of the training rows, see :func:`geometry.effective_rank`.
-        seconds_: wall-clock seconds per stage.
+        seconds_: wall-clock seconds per stage; not of a loaded detector.
 
     Raises:
         InputError: (a ValueError) from ``fit`` and scoring for NaN (with the column's name),

@@ -298,7 +298,8 @@ class Neighbours:
         """
         if groups is None:
             return None
-        of_distinct = np.asarray(groups)[self.distinct]
+        groups = np.asarray(groups)
+        of_distinct = groups[self.distinct]
         several = np.zeros(len(of_distinct), dtype=bool)
         several[self.group[groups != of_distinct[self.group]]] = True
         return np.where(several, -1, of_distinct)

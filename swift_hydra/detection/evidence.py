@@ -30,6 +30,7 @@ SUBSPACE = ("gaussian", "pca")
 COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS)
 IS_RATIO = np.array([name in RATIOS for name in COLUMNS])
 MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score linear in the rows
+MOST_OF_A_THING = 200  # reference rows that were measured of one thing
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
 VARIANCE = 0.9  # of the normals, in the directions that count as theirs
 
@@ -144,6 +145,21 @@ class EvidenceColumns(NamedTuple):
     without: np.ndarray  # (F, n, c) the same, without anything of fold f
 
 
+def _drawn(rows, most, things, rng):
+    """Numbers of the reference rows of a side, ascending: at most so many, and few of each thing.
+
+    A row's own thing is passed over in search of its neighbours: what is looked at would grow with
+    the largest of them.
+    """
+    rows = rng.permutation(rows)
+    if things is not None:
+        order = np.argsort(things[rows], kind="stable")
+        of_thing = things[rows][order]
+        place = np.arange(len(rows)) - np.searchsorted(of_thing, of_thing)  # within its thing
+        rows = rows[np.sort(order[place < MOST_OF_A_THING])]
+    return np.sort(rows[:most])
+
+
 def _own(y, kept, rng):
     """Which training rows are one of their copies among the reference rows of each side: (2, n).
 
@@ -206,8 +222,8 @@ class Evidence:
         folds, things = left_out.folds, left_out.things
         n_folds = int(folds.max()) + 1
         kept = (
-            np.sort(rng.permutation(normal)[:max_normals]),
-            np.sort(rng.permutation(anomaly)[:MAX_ANOMALIES]),
+            _drawn(normal, max_normals, things, rng),
+            _drawn(anomaly, MAX_ANOMALIES, things, rng),
         )
         own = _own(y, kept, rng)
         surroundings = Surroundings(

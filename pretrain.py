@@ -250,15 +250,27 @@ def known_rows(rows, seed, settings):
     options = settings.cleaning_settings or {}
     sampled = sample(rows.y, settings.max_samples, seed, rows.things)
     labels = rows.y[sampled]
+    if not _are_of_several(rows, sampled):
+        raise InputError(
+            f"max_samples={settings.max_samples}: of the rows that are no known anomalies those of "
+            "one group alone were drawn: raise it (--max-samples)"
+        )
     trusted = settings.trust_normals
     given = (rows.Z[sampled], labels, seed, trusted)
     of_sample, share = set_aside(*given, **options, things=_numbered(rows.things, sampled))
     kept = sampled.copy()
     kept[sampled] = of_sample
+    if not _are_of_several(rows, kept):  # nothing would be left to compare with
+        kept = sampled.copy()
     y = (rows.y[kept] == 1).astype(np.int64)
     counts = (int(in_doubt(labels, trusted).sum()), int((labels == 1).sum()))
     learned = (torch.from_numpy(rows.Z[kept]), torch.from_numpy(y), _numbered(rows.things, kept))
     return Known(kept, sampled, share, *counts, *learned)
+
+
+def _are_of_several(rows, some):
+    """Are those of some rows (n,) that are no known anomalies of several things?"""
+    return rows.things is None or len(np.unique(rows.things[some & (rows.y != 1)])) > 1
 
 
 def _numbered(things, rows):
@@ -269,8 +281,9 @@ def _numbered(things, rows):
 def sample(y, most, seed, things=None):
     """Which rows stand for a table, by their labels (n,): all, or ``most`` of more: (n,) bool.
 
-    At most ``most / 2`` of things with known anomalies; of less all are drawn. A thing's rows
-    (``things``: (n,) numbers from 0; None: each row is of its own) are drawn together.
+    At most ``most / 2`` known anomalies; of less all are drawn. A thing's rows (``things``: (n,)
+    numbers from 0; None: each row is of its own) are drawn together, those with known anomalies
+    are ``most / 2`` rows at most, and a thing for which there is no room is passed over.
 
     Raises:
         InputError: where no thing, of those with known anomalies or of the others, is small enough.
@@ -282,13 +295,15 @@ def sample(y, most, seed, things=None):
     size = np.bincount(things)
     known = np.bincount(things, y == 1) > 0
     drawn = np.zeros(len(size), dtype=bool)
-    for which, room in ((known, most // 2), (~known, most)):
+    for which, room, kind in ((known, most // 2, "with"), (~known, most, "without")):
         order = rng.permutation(np.flatnonzero(which))
-        fit = _that_fit(order, size, room - size[drawn].sum())
+        room -= int(size[drawn].sum())
+        fit = _that_fit(order, size, room)
         if len(order) and not len(fit):
             raise InputError(
-                f"max_samples={most}: rows of one group are drawn together, and no group is as "
-                "small as that: raise it (--max-samples), or give fewer rows of each group"
+                f"max_samples={most}: rows of one group are drawn together, and of the groups "
+                f"{kind} known anomalies none has {room} rows or less: raise it (--max-samples), "
+                "or give fewer rows of each group"
             )
         drawn[fit] = True
     return drawn[things]

@@ -99,16 +99,22 @@ class LeaveOut:
         if self.things is not None:
             unit = _joined(self.things, same, ~frequent[same])
             most = max(len(y) / n_folds, np.bincount(self.things).max())
-            if np.bincount(unit).max() > most:  # held together by copies here and there
+            held = np.bincount(unit).max() > most  # together, by copies here and there
+            if held or len(np.unique(unit[y == 0])) == 1:
                 unit = self.things
         unit = np.unique(unit, return_inverse=True)[1]
         count = np.bincount(unit)
-        anomalous = np.bincount(unit, y) > 0
+        kind = (np.bincount(unit, y) > 0).astype(np.int64)
+        if self.things is not None:  # of an anomalous one there may be no normal row
+            kind += np.bincount(unit, y == 0) == 0
         fold = np.zeros(len(count), dtype=np.int64)
-        for label in (False, True):
-            units = rng.permutation(np.flatnonzero(anomalous == label))
+        start = 0
+        for which in range(3):
+            units = rng.permutation(np.flatnonzero(kind == which))
             order = np.argsort(-count[units], kind="stable")  # else in random order
-            fold[units[order]] = np.arange(len(units)) % n_folds
+            fold[units[order]] = (start + np.arange(len(units))) % n_folds
+            if self.things is not None:  # else few of each kind would meet in the first folds
+                start += len(units)
         if len(np.unique(fold % 2)) == 1:  # few groups: all in folds that are left out together
             fold = np.arange(len(count)) % n_folds
         self.folds = fold[unit]

@@ -117,7 +117,11 @@ class Others:
         if self.groups is None:
             return company(self.neighbours, self.Z[known])
         things, of_others = self.groups
-        first = self.reference[np.unique(of_others, return_index=True)[1]]
+        own = np.isin(of_others, things[known])  # of the known anomalies' own things
+        reference, of_others = self.reference[~own], of_others[~own]
+        if not len(reference):
+            return 1.0
+        first = reference[np.unique(of_others, return_index=True)[1]]
         of_known = np.flatnonzero(known)[np.unique(things[known], return_index=True)[1]]
         return company(Neighbours(self.Z[first]), self.Z[of_known])
 
@@ -215,10 +219,14 @@ def _nearness(Z, known, others):
     """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
     own = others.own_distance()
     anomalies = Neighbours(Z[known])
-    near = anomalies.mean_distance(Z, 1)
-    things = others.groups and [others.groups[0][known]] * 2
+    things, of_known, among = None, None, None
+    if others.groups is not None:
+        things = others.groups[0]
+        of_known = things[known]
+        things, among = (things, of_known), (of_known, of_known)
+    near = anomalies.mean_distance(Z, 1, groups=things)
     # NaN: copies of one row, or all of one thing.
-    near[known] = anomalies.mean_distance(Z[known], 1, others=True, groups=things)
+    near[known] = anomalies.mean_distance(Z[known], 1, others=True, groups=among)
     ratio = np.log(own + 1e-9) - np.log(near + 1e-9)
     ratio[np.isnan(ratio)] = np.nanmin(ratio)
     return ratio

@@ -54,6 +54,10 @@ class Labelled(NamedTuple):
 
 def _labelled_npz(path, label_column, drop, texts, reading, dates, group_column):
     """:func:`read_table` of an .npz."""
+    if group_column in ("X", "y"):
+        raise InputError(
+            f"{path}: group_column={group_column!r} holds the rows or their labels: name another"
+        )
     groups = [] if group_column is None else read_npz(path, [group_column])
     if label_column == NO_LABEL and not drop:
         (X,) = read_npz(path, ["X"])
@@ -91,7 +95,8 @@ def _place_of_labels(file, label_column, dropped, of_things=()):
     """Number of the label column: the last one that is not left out, unless it is named."""
     left = set(range(file.width)) - set(file.indexes) - dropped - set(of_things)
     if not left:
-        raise InputError(f"{file.path}: drop_columns: no column is left: leave fewer out")
+        out = "group_column and drop_columns" if of_things else "drop_columns"
+        raise InputError(f"{file.path}: {out}: no column is left: leave fewer out")
     last = max(left)
     if label_column == NO_LABEL:
         return last

@@ -98,12 +98,12 @@ def split_of_things(X, y, things, draw, protocol, max_rows=None):
         max_rows: of the table; None keeps all.
 
     Raises:
-        InputError: what ``draw`` refuses, or a protocol that makes rows of its own.
+        InputError: what ``draw`` refuses, or one of ADBench's angles.
     """
     if protocol in ANGLES:
         raise InputError(
-            f"group_column: protocol {protocol!r} makes rows, which are of no group: leave it out, "
-            "or give another protocol"
+            f"group_column: protocol {protocol!r} knows no groups: leave it out, or give another "
+            "protocol"
         )
     order = np.lexsort((np.arange(len(y)), -y))  # 1 before 0 before -1
     row = np.empty(things.max() + 1, dtype=np.int64)

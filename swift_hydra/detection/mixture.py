@@ -216,8 +216,8 @@ class MixtureDetector:
             synthetic: (m, d) generated anomalies, m may be 0.
             settings: :class:`DetectorSettings`.
             journal: a :class:`journal.Journal`.
-            things: (n,) numbers from 0 of what the rows were measured of, whose rows are left out
-                together; None: each row is of its own. Nothing is left out here.
+            things: (n,) numbers from 0 of what the rows were measured of, or None; not used here,
+                where nothing is left out.
 
         Returns:
             :class:`Fitted`.

@@ -99,7 +99,8 @@ class Surroundings:
         n_folds: F.
         coded: of both, which reference rows new rows may be copies of; None: none.
         things: of both, numbers of what the reference rows were measured of: those of a row's own
-            thing are none of its neighbours; None: each row is of its own.
+            thing are none of its neighbours, but for copies that several things share; None: each
+            row is of its own.
     """
 
     def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None, things=None):
@@ -228,13 +229,17 @@ class Surroundings:
         for k in NEAREST:
             share = shares(distance, counts, k)
             logs.append(self.log(mean_of_first(distance, share, nothing=0.0), view))
-            used = slice(0, np.flatnonzero(share.any(0)).max(initial=0) + 1)
             others = self.others[view]
             if things is None:
+                used = slice(0, np.flatnonzero(share.any(0)).max(initial=0) + 1)
+                share = share[:, used]
                 density = others.means_without(k, index[:, used], distance[:, used], gone)
-            else:
-                density = others.means_without_things(k, index[:, used], things)
-            around = mean_of_first(density, share[:, used], nothing=0.0)
+            else:  # a row's own thing, which does not count, stands before what does
+                used = np.argsort(share == 0, axis=1, kind="stable")
+                used = used[:, : max((share > 0).sum(1).max(initial=0), 1)]
+                share, near = (np.take_along_axis(part, used, axis=1) for part in (share, index))
+                density = others.means_without_things(k, near, things)
+            around = mean_of_first(density, share, nothing=0.0)
             local.append(logs[-1] - self.log(around, view))
         columns = [*logs, *local]
         for k in RATIOS.values():

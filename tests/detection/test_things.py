@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra import SwiftHydra, dataloader
 from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.cleaning.suspects import Others, _nearness
 from swift_hydra.data.things import numbers_of
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.evidence import COLUMNS, Evidence
@@ -217,6 +218,41 @@ def test_a_sample_draws_whole_things():
     assert not set(groups[drawn]) & set(groups[~drawn])
     with pytest.raises(InputError, match="max_samples"):
         sample(y, 3, 0, groups)
+
+
+def test_normals_of_few_things_are_in_folds_that_see_each_other():
+    """Things of which some have no normal row, or nearly none: all normals were in one fold."""
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    groups = np.array([0] * 25 + [1] * 30 + [2] * 5)
+    y = (np.arange(60) >= 50).astype(int)
+    assert np.isfinite(SwiftHydra(**SHORT_FIT).fit(X, y, groups).decision_scores_).all()
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        groups = np.arange(6).repeat(10)
+        y = np.ones(60, dtype=int)
+        y[rng.permutation(60)[:5]] = 0
+        if len(set(groups[y == 0])) > 1:
+            folds = LeaveOut(rng.normal(size=(60, 2)), y, 4, seed, groups).folds
+            assert len(set(folds[y == 0] % 2)) == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"trust_normals": True}])
+def test_a_sample_of_one_thing_is_refused(settings):
+    X = np.random.default_rng(0).normal(size=(300, 4))
+    model = SwiftHydra(**SHORT_FIT, **settings, max_samples=150)
+    with pytest.raises(InputError, match="one group alone"):
+        model.fit(X, np.zeros(300, dtype=int), groups=np.arange(3).repeat(100))
+
+
+def test_known_anomalies_of_its_own_thing_make_no_row_suspicious():
+    for seed in range(3):
+        X, _, groups = visits(np.random.default_rng(seed), share=0.0)
+        known = (groups < 12) & (np.random.default_rng(seed).random(300) < 0.4)
+        left_out = LeaveOut(X, known.astype(int), 4, 0, groups)
+        others = Others(X, np.flatnonzero(~known), left_out)
+        near = _nearness(X, known, others)
+        own = np.isin(groups, groups[known])[~known]
+        assert 0.3 < roc_auc_score(own, near[~known]) < 0.75  # 1.0 by the known ones of its thing
 
 
 def test_one_group_leaves_nothing_to_compare_with():

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swift_hydra.cleaning.suspects import in_doubt, set_aside
+from swift_hydra.cleaning.suspects import in_doubt, set_aside_of_things
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
@@ -256,8 +256,8 @@ def known_rows(rows, seed, settings):
             "one group alone were drawn: raise it (--max-samples)"
         )
     trusted = settings.trust_normals
-    given = (rows.Z[sampled], labels, seed, trusted)
-    of_sample, share = set_aside(*given, **options, things=_numbered(rows.things, sampled))
+    given = (rows.Z[sampled], labels, _numbered(rows.things, sampled), seed, trusted)
+    of_sample, share = set_aside_of_things(*given, **options)
     kept = sampled.copy()
     kept[sampled] = of_sample
     if not _are_of_several(rows, kept):  # nothing would be left to compare with

@@ -54,7 +54,12 @@ def in_doubt(y, trust_normals):
     return y == -1 if trust_normals else y != 1
 
 
-def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS, things=None):
+def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
+    """:func:`set_aside_of_things` where each row is of its own."""
+    return set_aside_of_things(Z, y, None, seed, trust_normals, looks)
+
+
+def set_aside_of_things(Z, y, things, seed, trust_normals=False, looks=LOOKS):
     """Find the rows that are not to be learned from.
 
     Args:

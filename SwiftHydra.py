@@ -361,9 +361,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         fresh = in_chunks(fitted.detector.score, rows.Z[aside])
         twin = None if known.sampled.all() else twins(rows.Z, known.kept)
         self.basis_ = Basis.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
-        self.n_groups_ = None
+        self.n_groups_ = rows.n_things
         if rows.things is not None:
-            self.n_groups_ = int(rows.things.max()) + 1
             self.basis_ = self.basis_.of_things(rows.things, rows.y == 1)
         n_doubtful = in_doubt(rows.y, self.trust_normals).sum()
         n_anomalies = (rows.y == 1).sum() + known.share * n_doubtful

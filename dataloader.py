@@ -171,7 +171,7 @@ class Rows(NamedTuple):
     def __str__(self):
         if self.split is None:
             return f"{len(self.train.y)} training rows, of which nothing is known"
-        things = "" if self.train.things is None else f" of {len(set(self.train.things))} groups"
+        things = "" if self.train.things is None else f" of {self.train.n_things} groups"
         n_known = len(self.split.known)
         known = f"{len(self.train.y)} training rows{things} with {n_known} known anomalies"
         n_wrong = int((self.data.y[self.split.known] != 1).sum())

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swift_hydra.cleaning.suspects import in_doubt, set_aside_of_things
+from swift_hydra.cleaning.suspects import in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.things import are_several, from_zero
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
 from swift_hydra.geometry import BOUND, Neighbours
@@ -250,32 +251,23 @@ def known_rows(rows, seed, settings):
     options = settings.cleaning_settings or {}
     sampled = sample(rows.y, settings.max_samples, seed, rows.things)
     labels = rows.y[sampled]
-    if not _are_of_several(rows, sampled):
+    others = rows.y != 1
+    if not are_several(rows.things, sampled & others):
         raise InputError(
             f"max_samples={settings.max_samples}: of the rows that are no known anomalies those of "
             "one group alone were drawn: raise it (--max-samples)"
         )
     trusted = settings.trust_normals
-    given = (rows.Z[sampled], labels, _numbered(rows.things, sampled), seed, trusted)
-    of_sample, share = set_aside_of_things(*given, **options)
+    given = (rows.Z[sampled], labels, from_zero(rows.things, sampled), seed, trusted)
+    of_sample, share = set_aside(*given, **options)
     kept = sampled.copy()
     kept[sampled] = of_sample
-    if not _are_of_several(rows, kept):  # nothing would be left to compare with
+    if not are_several(rows.things, kept & others):  # nothing would be left to compare with
         kept = sampled.copy()
     y = (rows.y[kept] == 1).astype(np.int64)
     counts = (int(in_doubt(labels, trusted).sum()), int((labels == 1).sum()))
-    learned = (torch.from_numpy(rows.Z[kept]), torch.from_numpy(y), _numbered(rows.things, kept))
+    learned = (torch.from_numpy(rows.Z[kept]), torch.from_numpy(y), from_zero(rows.things, kept))
     return Known(kept, sampled, share, *counts, *learned)
-
-
-def _are_of_several(rows, some):
-    """Are those of some rows (n,) that are no known anomalies of several things?"""
-    return rows.things is None or len(np.unique(rows.things[some & (rows.y != 1)])) > 1
-
-
-def _numbered(things, rows):
-    """Things (n,) of some rows, numbered from 0; None stays None."""
-    return None if things is None else np.unique(things[rows], return_inverse=True)[1]
 
 
 def sample(y, most, seed, things=None):

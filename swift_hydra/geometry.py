@@ -253,8 +253,8 @@ class Neighbours:
             nothing: where all reference rows that are near are such copies.
             coded: (r,) bool, reference rows of which only one copy is left out, see
                 :class:`cleaning.leave_out.LeaveOut`; None: of all rows all are.
-            groups: numbers (n,) and (r,) of what the rows were measured of: with ``others`` those
-                of the same are left out too; None: each is of its own.
+            groups: numbers (n,) and (r,) of what the rows were measured of: those of the same are
+                left out; None: each is of its own.
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()

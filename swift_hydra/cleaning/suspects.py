@@ -54,21 +54,16 @@ def in_doubt(y, trust_normals):
     return y == -1 if trust_normals else y != 1
 
 
-def set_aside(Z, y, seed, trust_normals=False, looks=LOOKS):
-    """:func:`set_aside_of_things` where each row is of its own."""
-    return set_aside_of_things(Z, y, None, seed, trust_normals, looks)
-
-
-def set_aside_of_things(Z, y, things, seed, trust_normals=False, looks=LOOKS):
+def set_aside(Z, y, things, seed, trust_normals=False, looks=LOOKS):
     """Find the rows that are not to be learned from.
 
     Args:
         Z: (n, d) standardised rows.
         y: (n,) labels: 1 known anomaly, 0 taken for normal, -1 unlabelled.
+        things: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
         seed: of the run.
         trust_normals: rows labelled 0 stay, whatever they look like.
         looks: which of ``LOOKS`` decide where anomalies are known; one of them is an ablation.
-        things: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
 
     Returns:
         :class:`Cleaned`.
@@ -80,7 +75,7 @@ def set_aside_of_things(Z, y, things, seed, trust_normals=False, looks=LOOKS):
     if most < 1:
         return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR)
     left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, things)
-    others = Others(Z, _some(np.flatnonzero(~known), seed), left_out)
+    others = OtherRows(Z, _some(np.flatnonzero(~known), seed), left_out)
     prior = PRIOR
     if known.any():
         suspicion = _like_known(Z, known, others, left_out, seed, looks)
@@ -95,7 +90,7 @@ def set_aside_of_things(Z, y, things, seed, trust_normals=False, looks=LOOKS):
     return Cleaned(kept, share)
 
 
-class Others:
+class OtherRows:
     """The rows without a known anomaly, which each row is compared with, itself left out.
 
     Args:
@@ -109,26 +104,30 @@ class Others:
         self.reference = reference
         self.neighbours = Neighbours(Z[reference])
         self.coded = left_out.coded[reference]
-        things = left_out.things
-        self.groups = None if things is None else (things, things[reference])
+        self.things = left_out.things
+
+    def groups(self, rows, reference):
+        """Things of some rows and of what they are compared with, as neighbours take them."""
+        return None if self.things is None else (self.things[rows], self.things[reference])
 
     def own_distance(self, share=NEIGHBOURHOOD):
         """Mean distance of every row to a share of the others, (n,)."""
         k = max(5, int(share * len(self.reference)))
-        return self.neighbours.mean_distance(self.Z, k, True, 0.0, self.coded, self.groups)
+        groups = self.groups(slice(None), self.reference)
+        return self.neighbours.mean_distance(self.Z, k, True, 0.0, self.coded, groups)
 
     def company(self, known):
         """:func:`company` of the known anomalies (n,) bool; of each thing one row tells."""
-        if self.groups is None:
+        if self.things is None:
             return company(self.neighbours, self.Z[known])
-        things, of_others = self.groups
-        own = np.isin(of_others, things[known])  # of the known anomalies' own things
-        reference, of_others = self.reference[~own], of_others[~own]
-        if not len(reference):
+        own = np.isin(self.things[self.reference], self.things[known])  # the known anomalies' own
+        if own.all():
             return 1.0
-        first = reference[np.unique(of_others, return_index=True)[1]]
-        of_known = np.flatnonzero(known)[np.unique(things[known], return_index=True)[1]]
-        return company(Neighbours(self.Z[first]), self.Z[of_known])
+        others, of_known = (
+            rows[np.unique(self.things[rows], return_index=True)[1]]
+            for rows in (self.reference[~own], np.flatnonzero(known))
+        )
+        return company(Neighbours(self.Z[others]), self.Z[of_known])
 
 
 def company(others, anomalies):
@@ -224,14 +223,10 @@ def _nearness(Z, known, others):
     """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
     own = others.own_distance()
     anomalies = Neighbours(Z[known])
-    things, of_known, among = None, None, None
-    if others.groups is not None:
-        things = others.groups[0]
-        of_known = things[known]
-        things, among = (things, of_known), (of_known, of_known)
-    near = anomalies.mean_distance(Z, 1, groups=things)
+    near = anomalies.mean_distance(Z, 1, groups=others.groups(slice(None), known))
     # NaN: copies of one row, or all of one thing.
-    near[known] = anomalies.mean_distance(Z[known], 1, others=True, groups=among)
+    groups = others.groups(known, known)
+    near[known] = anomalies.mean_distance(Z[known], 1, others=True, groups=groups)
     ratio = np.log(own + 1e-9) - np.log(near + 1e-9)
     ratio[np.isnan(ratio)] = np.nanmin(ratio)
     return ratio

@@ -58,22 +58,21 @@ def _labelled_npz(path, label_column, drop, texts, reading, dates, group_column)
         raise InputError(
             f"{path}: group_column={group_column!r} holds the rows or their labels: name another"
         )
-    groups = [] if group_column is None else read_npz(path, [group_column])
-    if label_column == NO_LABEL and not drop:
-        (X,) = read_npz(path, ["X"])
-        table = _table_of_npz(path, X, texts, reading, dates)
-        table = _of_things(table, groups, group_column, reading)
-        return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
-    for name, value in (("drop_columns", drop), ("label_column", label_column)):
+    unlabelled = label_column == NO_LABEL
+    asked = (("drop_columns", drop), ("label_column", None if unlabelled else label_column))
+    for name, value in asked:
         if value:
             raise InputError(
                 f"{path}: {name}={value!r} is for .csv and .parquet files: an .npz has X and y: "
                 "leave columns out of its X"
             )
-    X, y = read_npz(path)
-    table = _table_of_npz(path, X, texts, reading, dates)
-    table = _of_things(table, groups, group_column, reading)
-    return Labelled(table, y, "y", [])
+    keys = ["X", *([] if unlabelled else ["y"]), *([] if group_column is None else [group_column])]
+    arrays = dict(zip(keys, read_npz(path, keys), strict=True))
+    table = _table_of_npz(path, arrays["X"], texts, reading, dates)
+    table = _of_things(table, [arrays.get(group_column)], group_column, reading)
+    if unlabelled:
+        return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
+    return Labelled(table, arrays["y"], "y", [])
 
 
 def _of_things(table, groups, group_column, reading):
@@ -185,12 +184,12 @@ def read_table(
     Raises:
         InputError: whatever is wrong with the file.
     """
-    _refuse_of_text(path, reading or Reading())
+    reading = reading or Reading()
+    _refuse_of_text(path, reading)
     if path.suffix.lower() == ".npz":
-        given = (path, label_column, drop, texts, reading or Reading(), dates, group_column)
-        return _labelled_npz(*given)
+        return _labelled_npz(path, label_column, drop, texts, reading, dates, group_column)
     unlabelled = label_column == NO_LABEL
-    file = open_table(path, reading or Reading(), dates)
+    file = open_table(path, reading, dates)
     names = file.names()
     if not unlabelled:
         _refuse_unparted(file)
@@ -209,7 +208,7 @@ def read_table(
     X, labels, groups, lines = _cells_of(file, parse, (keep, of_things, label))
     given = (parse.texts(), path, lines, file.header is not None, file.remembered)
     table = Table(X, columns, *given, parse.dated_columns(), file.number_categories(keep))
-    table = _of_things(table, groups, group_column, reading or Reading())
+    table = _of_things(table, groups, group_column, reading)
     problems = [*file.problems.values(), *parse.problems.values()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)

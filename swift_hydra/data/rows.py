@@ -306,6 +306,11 @@ class TrainingRows:
             tell(f"training rows: {note}")
         return rows
 
+    @property
+    def n_things(self):
+        """How many things the rows were measured of, or None."""
+        return None if self.things is None else int(self.things.max()) + 1
+
     @cached_property
     def fingerprint(self):
         """SHA256 of the prepared rows and labels: tells what was trained on them."""

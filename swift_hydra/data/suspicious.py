@@ -10,7 +10,7 @@ Shapes: n rows, d columns.
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from swift_hydra.data.frames import EXACT, as_text
+from swift_hydra.data.frames import EXACT, as_text, day_of
 from swift_hydra.data.scaler import LARGEST, ColumnScaler
 from swift_hydra.data.table import listed, place
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
@@ -167,7 +167,7 @@ def _written(value):
 
 def _date(days):
     """Days since 1970 as the date that they were written as."""
-    return str(np.datetime64(int(np.floor(days)), "D"))
+    return day_of(float(np.floor(days)))
 
 
 def _kinds(values, scaler, dated):

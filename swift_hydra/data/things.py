@@ -75,12 +75,22 @@ def things_of(table, groups, y):
     if groups is None and table.things is None:
         return None
     things = table.things if groups is None else numbers_of(groups, len(table))
-    if len(np.unique(things[y != 1])) < FEWEST:
+    if not are_several(things, y != 1):
         raise InputError(
             "groups: all rows that are no known anomalies are of one group, and nothing would be "
             "left to compare it with: give rows of several, or no groups"
         )
-    return np.unique(things, return_inverse=True)[1]  # of a part of a table, too, from 0
+    return from_zero(things)
+
+
+def are_several(things, rows):
+    """Are some rows (n,), bool, of several things (n,)? Of a table without such, yes."""
+    return things is None or len(np.unique(things[rows])) >= FEWEST
+
+
+def from_zero(things, rows=slice(None)):
+    """Things (n,) of some rows, numbered from 0; None stays None."""
+    return None if things is None else np.unique(things[rows], return_inverse=True)[1]
 
 
 def split_of_things(X, y, things, draw, protocol, max_rows=None):

@@ -40,7 +40,7 @@ def some_known(y, number):
 
 def test_hidden_anomalies_are_set_aside_and_hardly_a_normal_row():
     X, y = table()
-    cleaned = set_aside(X.astype(np.float32), some_known(y, 10), 0)
+    cleaned = set_aside(X.astype(np.float32), some_known(y, 10), None, 0)
     aside = ~cleaned.kept
     assert aside[y == 1].sum() > 20  # of 50
     assert aside[y == 0].sum() < 10  # of 540
@@ -68,22 +68,22 @@ def test_left_out_scores_of_meaningless_labels_are_chance(n, d):
 @pytest.mark.parametrize("look", LOOKS)
 def test_each_look_alone_finds_hidden_anomalies(look):
     X, y = table()
-    aside = ~set_aside(X.astype(np.float32), some_known(y, 10), 0, looks=(look,)).kept
+    aside = ~set_aside(X.astype(np.float32), some_known(y, 10), None, 0, looks=(look,)).kept
     assert aside[y == 1].sum() > 20 and aside[y == 0].sum() < 15
 
 
 def test_clean_tables_keep_their_rows():
     X, y = table()
-    assert (~set_aside(X.astype(np.float32), y, 0).kept).sum() <= 0.01 * len(X)
+    assert (~set_aside(X.astype(np.float32), y, None, 0).kept).sum() <= 0.01 * len(X)
 
 
 def test_trusted_rows_stay_and_unlabelled_ones_do_not():
     X, y = table()
     told = some_known(y, 10)
     Z = X.astype(np.float32)
-    assert set_aside(Z, told, 0, trust_normals=True).kept.all()
+    assert set_aside(Z, told, None, 0, trust_normals=True).kept.all()
     told[(told == 0) & (np.arange(len(y)) % 2 == 0)] = -1
-    kept = set_aside(Z, told, 0, trust_normals=True).kept
+    kept = set_aside(Z, told, None, 0, trust_normals=True).kept
     assert kept[told == 0].all() and not kept[told == -1].all()
 
 
@@ -111,11 +111,13 @@ def test_known_anomalies_have_company_where_others_hide():
     (first, *others) = np.flatnonzero(y == 1)
     known = np.arange(len(y)) == first
     assert company(Neighbours(Z[~known]), Z[known]) > 0.3
-    assert set_aside(Z, known.astype(int), 0).kept.mean() == pytest.approx(1 - PRIOR, abs=0.01)
+    assert set_aside(Z, known.astype(int), None, 0).kept.mean() == pytest.approx(
+        1 - PRIOR, abs=0.01
+    )
     alone = np.setdiff1d(np.arange(len(y)), others)
     lone = Z[[first]]
     assert company(Neighbours(Z[y == 0]), lone) < 0.01
-    assert set_aside(Z[alone], known[alone].astype(int), 0).kept.mean() > 0.995
+    assert set_aside(Z[alone], known[alone].astype(int), None, 0).kept.mean() > 0.995
     assert company(Neighbours(np.r_[Z[y == 0], np.repeat(lone, 6, axis=0)]), lone) > 0.1
     assert company(Neighbours(Z[y == 0][:5]), lone) == 1  # too few rows to tell
 
@@ -124,7 +126,7 @@ def test_the_order_of_equal_rows_does_not_decide():
     X, y = table(n=200)
     X = np.repeat(X[:100], 2, axis=0).astype(np.float32)
     told = np.repeat(some_known(y[:100], 3), 2)
-    kept = set_aside(X, told, 0).kept
+    kept = set_aside(X, told, None, 0).kept
     assert np.array_equal(kept[0::2], kept[1::2])
 
 
@@ -248,7 +250,7 @@ def test_a_tight_cluster_of_hidden_anomalies_is_not_the_most_normal(share):
         m = round(800 * share)
         X = np.concatenate([rng.normal(size=(800 - m, 5)), 5 + 0.3 * rng.normal(size=(m, 5))])
         hidden = np.arange(800) >= 800 - m
-        kept, _ = set_aside(X, np.full(800, -1), seed)
+        kept, _ = set_aside(X, np.full(800, -1), None, seed)
         assert not kept[hidden].any()
     model = SwiftHydra(**SHORT).fit(X)
     assert roc_auc_score(hidden, model.decision_scores_) > 0.99

@@ -105,7 +105,7 @@ def test_hidden_anomalies_are_found_where_rows_are_written_twice(noise):
     y = np.zeros(600, dtype=int)
     y[540:555] = 1
     Z = np.concatenate([X, X + noise * rng.uniform(-1, 1, X.shape)]).astype(np.float32)
-    cleaned = set_aside(Z, np.concatenate([y, y]), 1)
+    cleaned = set_aside(Z, np.concatenate([y, y]), None, 1)
     hidden = np.tile(np.arange(600) >= 555, 2)
     assert (~cleaned.kept[hidden]).mean() > 0.4  # none of them where copies keep them company
     assert (~cleaned.kept[~hidden]).mean() < 0.02

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra import SwiftHydra, dataloader
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.cleaning.suspects import Others, _nearness
+from swift_hydra.cleaning.suspects import OtherRows, _nearness
 from swift_hydra.data.things import numbers_of
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.evidence import COLUMNS, Evidence
@@ -249,7 +249,7 @@ def test_known_anomalies_of_its_own_thing_make_no_row_suspicious():
         X, _, groups = visits(np.random.default_rng(seed), share=0.0)
         known = (groups < 12) & (np.random.default_rng(seed).random(300) < 0.4)
         left_out = LeaveOut(X, known.astype(int), 4, 0, groups)
-        others = Others(X, np.flatnonzero(~known), left_out)
+        others = OtherRows(X, np.flatnonzero(~known), left_out)
         near = _nearness(X, known, others)
         own = np.isin(groups, groups[known])[~known]
         assert 0.3 < roc_auc_score(own, near[~known]) < 0.75  # 1.0 by the known ones of its thing

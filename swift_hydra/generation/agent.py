@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from swift_hydra.generation.reward import Candidates
+from swift_hydra.training.optimise import Adam
 
 MAX_GRADIENT_NORM = 0.5
 CLIP = 0.2  # range of the probability ratio around 1
@@ -163,17 +164,18 @@ class LatentAgent:
         self.minibatch = minibatch
         self.imitation = imitation
         self.parameters = [*self.policy.parameters(), *self.value.parameters()]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=lr, fused=True)
+        self.optimiser = Adam(self.parameters, lr)
 
     def snapshot(self):
         """Weights and moments."""
-        names = ("policy", "value", "optimiser")
-        return {name: getattr(self, name).state_dict() for name in names}
+        networks = {name: getattr(self, name).state_dict() for name in ("policy", "value")}
+        return {**networks, "optimiser": self.optimiser.snapshot()}
 
     def go_on(self, snapshot):
         """Take up learning where :meth:`snapshot` was taken."""
-        for name, part in snapshot.items():
-            getattr(self, name).load_state_dict(part)
+        for name in ("policy", "value"):
+            getattr(self, name).load_state_dict(snapshot[name])
+        self.optimiser.go_on(snapshot["optimiser"])
 
     def play(self, environment, count, weight, gradient_share, generator):
         """Play rollouts, a share of them with gradient actions (M5).
@@ -276,7 +278,8 @@ class LatentAgent:
         return (torch.tanh(mean) - torch.tanh(batch.action[rows])).square().mean()
 
     def _step(self, total):
-        self.optimiser.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM)
         self.optimiser.step()

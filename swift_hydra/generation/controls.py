@@ -31,6 +31,7 @@ from swift_hydra.generation.reward import Candidates
 from swift_hydra.generation.shared import LEARNED, shared_rows
 from swift_hydra.geometry import BOUND
 from swift_hydra.settings import InputError
+from swift_hydra.training.optimise import Adam
 
 N_CANDIDATES = 1024  # proposals of an episode
 GRADIENT_STEPS = 8
@@ -91,7 +92,7 @@ class GradientProposer(Proposer):
             noise = torch.randn(mean.shape, generator=generator)
             z = mean + (0.5 * log_variance).exp() * noise  # (B, d_latent)
         z.requires_grad_(True)
-        optimiser = torch.optim.Adam([z], lr=GRADIENT_RATE)
+        optimiser = Adam([z], GRADIENT_RATE)
         for _ in range(GRADIENT_STEPS):
             x = cvae.decode(z, at.labels).clamp(-BOUND, BOUND)
             z.grad = -environment.slope(x, weight, z)

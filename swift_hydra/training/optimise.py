@@ -1,26 +1,92 @@
-"""What both training loops have in common: the optimiser, and a training that can be resumed."""
+"""What the training loops have in common: optimisers, and a training that can be resumed.
+
+The first optimiser object of torch.optim imports torch's compiler, more than a second of every
+process that trains. What those objects call is here without them: the same numbers to the bit.
+"""
 
 import math
 from functools import cache
 
 import torch
-from torch.optim.adamw import adamw
+from torch.optim.adam import adam
 
 from swift_hydra.snapshot import pack_network
+
+
+def _cosine(start, end, share):
+    return end + (start - end) / 2.0 * (math.cos(math.pi * share) + 1)
 
 
 @cache
 def one_cycle(lr, steps):
     """Rate and first beta of every step of :class:`torch.optim.lr_scheduler.OneCycleLR`."""
-    stand_in = torch.optim.AdamW([torch.zeros(1)], lr=lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(stand_in, max_lr=lr, total_steps=steps)
+    first, last = lr / 25, lr / 25 / 1e4  # rates
+    turn, end = 0.3 * steps - 1, steps - 1  # steps
     cycle = []
-    for _ in range(steps):
-        group = stand_in.param_groups[0]
-        cycle.append((group["lr"], group["betas"][0]))
-        stand_in.step()
-        schedule.step()
+    for step in range(steps):
+        if step <= turn:
+            share = step / turn
+            cycle.append((_cosine(first, lr, share), _cosine(0.95, 0.85, share)))
+        else:
+            share = (step - turn) / (end - turn)
+            cycle.append((_cosine(lr, last, share), _cosine(0.85, 0.95, share)))
     return cycle
+
+
+class Adam:
+    """Adam (Kingma and Ba, 2015) with the defaults of :class:`torch.optim.Adam`.
+
+    Args:
+        parameters: tensors; one without a gradient is left alone by a step.
+        lr: the rate.
+    """
+
+    BETA1 = 0.9
+    BETA2 = 0.999
+    EPSILON = 1e-8
+
+    def __init__(self, parameters, lr):
+        self.parameters = list(parameters)
+        self.lr = lr
+        self.moments = [[torch.zeros_like(p) for p in self.parameters] for _ in range(2)]
+        self.done = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    def step(self, lr=None, beta1=BETA1):
+        """One step down the gradients, by its own rate unless one is given."""
+        learned = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        lists = (self.parameters, [p.grad for p in self.parameters], *self.moments, [], self.done)
+        with torch.no_grad():
+            adam(
+                *([part[i] for i in learned if part] for part in lists),
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=self.BETA2,
+                lr=self.lr if lr is None else lr,
+                weight_decay=0.0,
+                eps=self.EPSILON,
+                maximize=False,
+            )
+
+    def snapshot(self):
+        """Moments, and how many steps every parameter took."""
+        return {"moments": self.moments, "done": self.done}
+
+    def go_on(self, snapshot):
+        """Take up where :meth:`snapshot` was taken.
+
+        Raises:
+            ValueError: it is of other parameters.
+        """
+        pairs = zip(
+            [*self.moments, self.done], [*snapshot["moments"], snapshot["done"]], strict=True
+        )
+        for mine, its in pairs:
+            for to, given in zip(mine, its, strict=True):
+                if given.shape != to.shape:
+                    shapes = tuple(given.shape), tuple(to.shape)
+                    raise ValueError(f"moments of shape {shapes[0]}, not {shapes[1]}")
+                to.copy_(given)
 
 
 class Optimiser:
@@ -28,7 +94,7 @@ class Optimiser:
 
     On small networks the time of a step is the number of tensors and of Python's calls, not of
     their elements: while this lives, parameters and gradients are views of two flat tensors, and a
-    step is one call of torch's functional AdamW. :meth:`release` gives every parameter memory of
+    step is one call of torch's functional Adam. :meth:`release` gives every parameter memory of
     its own again.
 
     Args:
@@ -40,8 +106,6 @@ class Optimiser:
     """
 
     CLIP = 5.0  # of the gradient's norm
-    BETA2 = 0.999
-    EPSILON = 1e-8
 
     def __init__(self, network, lr, weight_decay, steps, free=()):
         def is_free(name):
@@ -60,10 +124,10 @@ class Optimiser:
             start = part.stop
         self.decayed = self.flat[:n_decayed]
         self.weight_decay = weight_decay
-        self.moments = [torch.zeros_like(self.flat) for _ in range(2)]
+        self.flat.grad = self.grad
+        self.adam = Adam([self.flat], lr)
         self.cycle = one_cycle(lr, steps)
         self.n_done = 0
-        self.done = torch.zeros((), device=self.flat.device)  # the same for AdamW
 
     def step(self, loss):
         """One step down the gradient of a loss."""
@@ -72,39 +136,19 @@ class Optimiser:
         self.grad.mul_((self.CLIP / (self.grad.norm() + 1e-6)).clamp(max=1.0))
         rate, beta1 = self.cycle[self.n_done]
         self.n_done += 1
-        first, second = self.moments
         with torch.no_grad():
             # Apart from the rest, since not all is decayed.
             self.decayed.mul_(1 - rate * self.weight_decay)
-            adamw(
-                [self.flat],
-                [self.grad],
-                [first],
-                [second],
-                [],
-                [self.done],
-                fused=True,
-                amsgrad=False,
-                beta1=beta1,
-                beta2=self.BETA2,
-                lr=rate,
-                weight_decay=0.0,
-                eps=self.EPSILON,
-                maximize=False,
-            )
+        self.adam.step(rate, beta1)
 
     def snapshot(self):
-        """Both moments."""
-        return {"moments": self.moments}
+        """Moments and number of steps."""
+        return self.adam.snapshot()
 
     def go_on(self, snapshot, n_done):
         """Take up a training after ``n_done`` steps."""
-        for mine, its in zip(self.moments, snapshot["moments"], strict=True):
-            if its.shape != mine.shape:
-                raise ValueError(f"moments of shape {tuple(its.shape)}, not {tuple(mine.shape)}")
-            mine.copy_(its)
+        self.adam.go_on(snapshot)
         self.n_done = n_done
-        self.done.fill_(n_done)
 
     def release(self):
         """Give every parameter memory of its own."""

@@ -23,7 +23,7 @@ from swift_hydra.model import (
 )
 from swift_hydra.pretrain import Recipe, new_cvae, train_detector
 from swift_hydra.training.batches import BatchPlan, Examples
-from swift_hydra.training.optimise import Optimiser
+from swift_hydra.training.optimise import Adam, Optimiser, one_cycle
 from swift_hydra.training.seeds import streams
 
 
@@ -303,6 +303,34 @@ def test_n_experts_rule():
     n, rank = choose_n_experts(copies)
     assert (n, round(rank)) == (4, 2)
     assert choose_n_experts(np.zeros((50, 3)))[0] == 4
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 201])
+def test_the_cycle_is_torchs(steps):
+    adamw = torch.optim.AdamW([torch.zeros(1)], lr=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adamw, max_lr=0.01, total_steps=steps)
+    for lr, beta1 in one_cycle(0.01, steps):
+        assert (lr, beta1) == (adamw.param_groups[0]["lr"], adamw.param_groups[0]["betas"][0])
+        adamw.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("cut", [None, 3])
+def test_adam_is_torchs(cut):
+    """To the bit, also where a parameter has no gradient for some steps."""
+    ours = [torch.randn(5, 8, requires_grad=True), torch.randn(8, requires_grad=True)]
+    torchs = [p.detach().clone().requires_grad_() for p in ours]
+    one, other = Adam(ours, 0.01), torch.optim.Adam(torchs, lr=0.01, fused=True)
+    for step in range(6):
+        if step == cut:
+            saved, one = one.snapshot(), Adam(ours, 0.01)
+            one.go_on(saved)
+        for mine, its in zip(ours, torchs, strict=True):
+            grad = None if step == 2 and mine is ours[0] else torch.randn_like(mine)
+            mine.grad, its.grad = grad, grad
+        one.step()
+        other.step()
+    assert all(torch.equal(mine, its) for mine, its in zip(ours, torchs, strict=True))
 
 
 @pytest.mark.parametrize("cut", [None, 7])

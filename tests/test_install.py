@@ -76,8 +76,9 @@ def fitted():
 
 def test_five_lines_fit_score_save_and_load(installed, tmp_path, npz):
     # torch's compiler would be more than a second of every process that fits.
-    last = "import sys\nprint('torch._dynamo' in sys.modules)\n"
-    (tmp_path / "five.py").write_text(FIVE_LINES + last)
+    first, last = FIVE_LINES.rstrip().rsplit("\n", 1)
+    asked = "import sys\ncompiles = 'torch._dynamo' in sys.modules"
+    (tmp_path / "five.py").write_text("\n".join([first, asked, last, "print(compiles)"]))
     *printed, compiles = run(installed / "python", "five.py", cwd=tmp_path).split()
     assert compiles == "False"
     score = np.array(printed, dtype=float)

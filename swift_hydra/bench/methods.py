@@ -31,6 +31,7 @@ ABLATIONS = {
     "only-likeness": {"cleaning_settings": {"looks": ("likeness",)}},
     "only-nearness": {"cleaning_settings": {"looks": ("nearness",)}},
     "fast": {"fast": True},
+    "three-members": {"n_members": 3},
 }
 
 # Ablations that are measured with "full" alone.

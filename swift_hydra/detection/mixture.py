@@ -32,6 +32,7 @@ class DetectorSettings:
     random_state: int
     n_experts: int
     k: int
+    n_members: int
     mixture_steps: int
     synthetic_share: float
     unlike_weight: float
@@ -105,16 +106,21 @@ def out_of_fold(detector, X, folds):
 
 
 class Mixture:
-    """A trained mixture of Mamba experts on the device where it scores.
+    """Trained mixtures of Mamba experts on the device where they score; their mean is the logit.
 
     Args:
-        network: a :class:`model.MoEDetector`.
+        networks: :class:`model.MoEDetector` objects, as many as the ensemble has members.
         device: torch device.
     """
 
-    def __init__(self, network, device):
-        self.network = network
+    def __init__(self, networks, device):
+        self.networks = networks
         self.device = device
+
+    @property
+    def network(self):
+        """The first member, which stands for the others in figures."""
+        return self.networks[0]
 
     @classmethod
     def train(cls, examples, recipe, stage, settings, journal, n_experts=None):
@@ -135,15 +141,18 @@ class Mixture:
             k = min(settings.k, n_experts)
             return MoEDetector(d, n_experts=n_experts, k=k, **settings.mixture_settings)
 
-        network = train_detector(
-            make,
-            examples.to(settings.device),
-            recipe._replace(backend=settings.mamba),
-            settings.random_state,
-            stage,
-            journal,
-        )
-        return cls(network, settings.device)
+        networks = [
+            train_detector(
+                make,
+                examples.to(settings.device),
+                recipe._replace(backend=settings.mamba),
+                settings.random_state,
+                stage if not member else f"{stage}-member{member + 1}",
+                journal,
+            )
+            for member in range(settings.n_members)
+        ]
+        return cls(networks, settings.device)
 
     @classmethod
     def train_left_out(cls, examples, recipe, stage, settings, journal, n_experts):
@@ -156,9 +165,9 @@ class Mixture:
         """
         if n_experts > 1:
             self = cls.train(examples, recipe, stage, settings, journal, n_experts)
-            placed = examples.to(settings.device)
-            left_out = out_of_fold(self.network, placed.to_predict(), examples.folds)
-            return self, left_out.cpu().numpy()
+            inputs = examples.to(settings.device).to_predict()
+            left_out = [out_of_fold(network, inputs, examples.folds) for network in self.networks]
+            return self, mean_of(left_out).cpu().numpy()
         alone = examples._replace(folds=None, views=None, synthetic_views=None)
         self = cls.train(alone, recipe, stage, settings, journal, 1)
         logits = np.empty(len(examples.X))
@@ -171,15 +180,21 @@ class Mixture:
 
     def logits(self, inputs):
         """(n,) float64 log-odds of a tensor of rows (n, d)."""
-        return self.network.score(inputs.to(self.device)).cpu().numpy().astype(np.float64)
+        inputs = inputs.to(self.device)
+        each = [network.score(inputs) for network in self.networks]
+        return mean_of(each).cpu().numpy().astype(np.float64)
 
     def experts_of(self, inputs):
-        """Numbers of the experts that run for rows (n, d), the largest gate first: (n, k)."""
+        """Numbers of the first member's experts that run for rows (n, d), (n, k).
+
+        The largest gate comes first.
+        """
         return self.network.route(inputs.to(self.device))[1].cpu().numpy()
 
     def snapshot(self):
-        """The network as tensors and plain values."""
-        return pack_network(self.network)
+        """The networks as tensors and plain values; of one alone that one, as ever."""
+        packed = [pack_network(network) for network in self.networks]
+        return packed[0] if len(packed) == 1 else {"members": packed}
 
     @classmethod
     def from_snapshot(cls, saved, backend):
@@ -189,11 +204,19 @@ class Mixture:
             saved: what :meth:`snapshot` returned.
             backend: the setting it was trained with.
         """
-        network = read_network(MoEDetector, saved)
-        network.backend = loaded_backend(backend)
-        # All experts: a wrong index in one would show for its rows alone.
-        network(torch.zeros(1, network.d_features))
-        return cls(network, torch.device("cpu"))
+        networks = []
+        for packed in saved["members"] if "members" in saved else [saved]:
+            network = read_network(MoEDetector, packed)
+            network.backend = loaded_backend(backend)
+            # All experts: a wrong index in one would show for its rows alone.
+            network(torch.zeros(1, network.d_features))
+            networks.append(network)
+        return cls(networks, torch.device("cpu"))
+
+
+def mean_of(logits):
+    """(n,) mean of the members' logits."""
+    return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
 
 
 class MixtureDetector:

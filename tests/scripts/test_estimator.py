@@ -140,6 +140,29 @@ def test_any_number_of_experts(n_experts):
     assert roc_auc_score(y_test, model.decision_function(X_test)) > 0.8
 
 
+@pytest.mark.parametrize("settings", [{"preset": "paper"}, {}, {"n_experts": 1}])
+def test_members_of_an_ensemble_differ_and_their_mean_scores(settings, tmp_path):
+    X, X_test, y, _ = split()
+    one = SwiftHydra(**HASTY, **settings).fit(X, y)
+    three = SwiftHydra(n_members=3, **HASTY, **settings).fit(X, y)
+
+    def mixtures(model):
+        sides = (model.detector_.known, model.detector_.unlike) if model.preset == "full" else ()
+        return [side.mixture for side in sides or [model.detector_]]
+
+    for single, several in zip(mixtures(one), mixtures(three), strict=True):
+        inputs = torch.randn(50, single.network.d_features)
+        each = [network.score(inputs).double().numpy() for network in several.networks]
+        assert len(each) == 3
+        np.testing.assert_allclose(several.logits(inputs), np.mean(each, axis=0), atol=1e-6)
+        assert np.array_equal(each[0], single.logits(inputs))  # the first is the one alone
+        assert all(np.abs(each[a] - each[b]).mean() > 0.01 for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert not np.array_equal(one.decision_scores_, three.decision_scores_)
+    three.save(tmp_path / "m.pt")
+    loaded = SwiftHydra.load(tmp_path / "m.pt")
+    assert np.array_equal(loaded.decision_function(X_test), three.decision_function(X_test))
+
+
 def test_left_out_training_scores_are_honest(fitted):
     """decision_scores_ come from models that did not see the row: not much better than on the test
     rows.

@@ -252,7 +252,7 @@ def test_settings_from_a_search_are_saved(tmp_path):
 # Every setting that is a number, at one that uint8 holds, or a share.
 WHOLE = {name: int(value) for name, value in SHORT_FIT.items()}
 WHOLE |= {"random_state": 3, "n_experts": 4, "k": 2, "max_normals": 100, "max_centres": 40}
-WHOLE |= {"max_samples": 200}
+WHOLE |= {"max_samples": 200, "n_members": 2}
 SHARES = {"beta": 0.375, "synthetic_share": 0.25, "unlike_weight": 0.375, "verify": 0.25}
 SHARES |= {"contamination": 0.1875, "false_alarms": 0.1875}  # all of them exact in any type
 

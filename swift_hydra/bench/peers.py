@@ -34,10 +34,10 @@ def _catboost(seed, **settings):
     )
 
 
-def _extra_trees(seed):
+def _extra_trees(seed, **settings):
     from sklearn.ensemble import ExtraTreesClassifier
 
-    return ExtraTreesClassifier(N_TREES, random_state=seed, n_jobs=1)
+    return ExtraTreesClassifier(N_TREES, random_state=seed, n_jobs=1, **settings)
 
 
 def _random_forest(seed):
@@ -46,10 +46,10 @@ def _random_forest(seed):
     return RandomForestClassifier(N_TREES, random_state=seed, n_jobs=1)
 
 
-def _xgboost(seed):
+def _xgboost(seed, **settings):
     from xgboost import XGBClassifier
 
-    return XGBClassifier(random_state=seed, n_jobs=1)
+    return XGBClassifier(random_state=seed, n_jobs=1, **settings)
 
 
 def _lightgbm(seed, **settings):
@@ -58,22 +58,16 @@ def _lightgbm(seed, **settings):
     return LGBMClassifier(random_state=seed, n_jobs=1, verbose=-1, **settings)
 
 
-def _tuned_catboost(seed):
-    from swift_hydra.bench.tuned_peers import Tuned, draw_catboost
+def _tuned(name, make, seed):
+    from swift_hydra.bench.tuned_peers import DRAWS, Tuned
 
-    return Tuned(partial(_catboost, seed), draw_catboost, seed)
-
-
-def _tuned_lightgbm(seed):
-    from swift_hydra.bench.tuned_peers import Tuned, draw_lightgbm
-
-    return Tuned(partial(_lightgbm, seed), draw_lightgbm, seed)
+    return Tuned(partial(make, seed), DRAWS[name], seed)
 
 
-def _svc(seed):
+def _svc(seed, **settings):
     from sklearn.svm import SVC
 
-    return SVC(random_state=seed)
+    return SVC(random_state=seed, **settings)
 
 
 def _logistic(seed):
@@ -82,10 +76,10 @@ def _logistic(seed):
     return LogisticRegression(max_iter=2000, random_state=seed)
 
 
-def _mlp(seed):
+def _mlp(seed, **settings):
     from sklearn.neural_network import MLPClassifier
 
-    return MLPClassifier(random_state=seed)
+    return MLPClassifier(random_state=seed, **settings)
 
 
 def _lof(seed):
@@ -281,8 +275,12 @@ PEERS = {
     "FeaWAD": (partial(_network, "FeaWAD"), "unit", "labels"),
     "RoSAS": (partial(_network, "RoSAS"), "unit", "labels"),
     "WSAD-DT": (_wsad_dt, "unit", "labels"),
-    "CatBoost-tuned": (_tuned_catboost, "rows", "labels"),
-    "LightGBM-tuned": (_tuned_lightgbm, "rows", "labels"),
+    "CatBoost-tuned": (partial(_tuned, "CatBoost", _catboost), "rows", "labels"),
+    "LightGBM-tuned": (partial(_tuned, "LightGBM", _lightgbm), "rows", "labels"),
+    "XGBoost-tuned": (partial(_tuned, "XGBoost", _xgboost), "rows", "labels"),
+    "ExtraTrees-tuned": (partial(_tuned, "ExtraTrees", _extra_trees), "rows", "labels"),
+    "SVC-tuned": (partial(_tuned, "SVC", _svc), "scaled", "labels"),
+    "MLP-tuned": (partial(_tuned, "MLP", _mlp), "scaled", "labels"),
     "RealMLP": (_realmlp, "rows", "labels"),
     "TabM": (_tabm, "rows", "labels"),
     "TabICL": (_tabicl, "rows", "labels"),
@@ -304,7 +302,7 @@ PEERS = {
 FOUNDATION = ("TabICL", "TabPFN")
 TABULAR = ("RealMLP", "TabM")  # networks for tables of any kind
 NOT_IN_BENCH = (*FOUNDATION, *TABULAR)  # their packages are none of the extra "bench"
-TUNED = ("CatBoost-tuned", "LightGBM-tuned")
+TUNED = tuple(name for name in PEERS if name.endswith("-tuned"))
 SKLEARN_SIGN = ("LOF", "IsolationForest")  # scikit-learn's outlier detectors score normals higher
 
 

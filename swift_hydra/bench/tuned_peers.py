@@ -1,4 +1,4 @@
-"""Boosted trees whose settings are searched for, so that defaults are not what is beaten."""
+"""Classifiers whose settings are searched for, so that defaults are not what is beaten."""
 
 import time
 
@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold
 
-# Seconds of a search: about what a fit of this project's detector takes.
+# Seconds of the processor for a search: half more than a fit of this project's detector takes.
 BUDGET_SECONDS = 10.0
 MOST_DRAWS = 200  # a table of few rows needs no more
 FOLDS = 3
@@ -47,12 +47,74 @@ def draw_lightgbm(rng, imbalance):
     }
 
 
+def draw_xgboost(rng, imbalance):
+    """Settings of an ``XGBClassifier``."""
+    return {
+        "n_estimators": int(rng.choice([50, 100, 200, 400])),
+        "learning_rate": between(rng, 0.02, 0.3),
+        "max_depth": int(rng.integers(2, 9)),
+        "min_child_weight": between(rng, 0.3, 10.0),
+        "reg_lambda": between(rng, 0.1, 10.0),
+        "subsample": float(rng.uniform(0.6, 1.0)),
+        "colsample_bytree": float(rng.uniform(0.5, 1.0)),
+        "scale_pos_weight": between(rng, 1.0, max(imbalance, 1.0) ** 0.5),
+    }
+
+
+def draw_extra_trees(rng, imbalance):
+    """Settings of an ``ExtraTreesClassifier``."""
+    return {
+        "max_features": float(rng.uniform(0.1, 1.0)),
+        "min_samples_leaf": round(between(rng, 1, 20)),
+        "criterion": str(rng.choice(["gini", "entropy"])),
+        "class_weight": [None, "balanced"][rng.integers(2)],
+    }
+
+
+def draw_svc(rng, imbalance):
+    """Settings of an ``SVC``."""
+    return {
+        "C": between(rng, 1e-2, 1e3),
+        "gamma": between(rng, 1e-4, 1.0),
+        "class_weight": [None, "balanced"][rng.integers(2)],
+    }
+
+
+def draw_mlp(rng, imbalance):
+    """Settings of an ``MLPClassifier``."""
+    width = int(rng.choice([32, 64, 128, 256]))
+    return {
+        "hidden_layer_sizes": (width,) * int(rng.integers(1, 4)),
+        "alpha": between(rng, 1e-6, 1.0),
+        "learning_rate_init": between(rng, 3e-4, 1e-2),
+        "batch_size": int(rng.choice([32, 64, 128])),
+        "max_iter": int(rng.choice([50, 100, 200])),
+    }
+
+
+DRAWS = {
+    "CatBoost": draw_catboost,
+    "LightGBM": draw_lightgbm,
+    "XGBoost": draw_xgboost,
+    "ExtraTrees": draw_extra_trees,
+    "SVC": draw_svc,
+    "MLP": draw_mlp,
+}
+
+
+def scores_of(model, X):
+    """Scores (n,) of rows X (n, d): log-odds where a classifier gives them, else chances."""
+    if hasattr(model, "decision_function"):
+        return model.decision_function(X)
+    return model.predict_proba(X)[:, 1]
+
+
 class Tuned:
     """A classifier with the best of its default and of drawn settings, refitted on all rows.
 
     Settings are scored by the mean average precision over stratified folds, as many as the
     anomalies allow and three at most; the defaults come first. Draws go on until about
-    ``BUDGET_SECONDS`` are over; one that could not be the best any more is given up between its
+    ``BUDGET_SECONDS`` of this process are over, whatever else the machine does; one that could not be the best any more is given up between its
     folds, and so is one that the time ends. With fewer than two rows of a class the defaults stand.
     The same seed draws the same settings, yet how many of them the time allows is the machine's.
 
@@ -78,13 +140,11 @@ class Tuned:
         return self
 
     def decision_function(self, X):
-        """Scores (n,) of rows X (n, d): log-odds where the package gives them, else chances."""
-        if hasattr(self.model, "decision_function"):
-            return self.model.decision_function(X)
-        return self.model.predict_proba(X)[:, 1]
+        """Scores (n,) of rows X (n, d), see :func:`scores_of`."""
+        return scores_of(self.model, X)
 
     def _search(self, X, y):
-        end = time.perf_counter() + BUDGET_SECONDS
+        end = time.process_time() + BUDGET_SECONDS
         n_folds = min(FOLDS, int((y == 1).sum()), int((y == 0).sum()))
         if n_folds < 2:
             return {}, 0
@@ -99,7 +159,7 @@ class Tuned:
             n_scored += total is not None
             if total is not None and total > highest:
                 best, highest = settings, total
-            if time.perf_counter() > end:
+            if time.process_time() > end:
                 break
         return best, n_scored
 
@@ -117,8 +177,8 @@ class Tuned:
         total = 0.0
         for i, (train, held) in enumerate(folds):
             possible = total + len(folds) - i
-            if possible <= highest or time.perf_counter() > end:
+            if possible <= highest or time.process_time() > end:
                 return None
             model = self.make(**settings).fit(X[train], y[train])
-            total += average_precision_score(y[held], model.predict_proba(X[held])[:, 1])
+            total += average_precision_score(y[held], scores_of(model, X[held]))
         return total

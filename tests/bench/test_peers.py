@@ -17,6 +17,7 @@ MODULES = {
     "CatBoost": ("catboost",),
     "CatBoost-tuned": ("catboost",),
     "XGBoost": ("xgboost",),
+    "XGBoost-tuned": ("xgboost",),
     "LightGBM": ("lightgbm",),
     "LightGBM-tuned": ("lightgbm",),
     "XGBOD": ("pyod", "xgboost"),
@@ -143,6 +144,11 @@ def test_draws_are_settings_of_their_classifiers():
         drawn = tuned_peers.draw_catboost(rng, 30.0)
         assert 3 <= drawn["depth"] <= 8
         assert drawn["auto_class_weights"] in (None, "SqrtBalanced", "Balanced")
+    for name, draw in tuned_peers.DRAWS.items():
+        need(f"{name}-tuned")
+        known = PEERS[f"{name}-tuned"][0](0).make().get_params()
+        # CatBoost names what it was given alone.
+        assert name == "CatBoost" or draw(rng, 30.0).keys() <= known.keys()
 
 
 def test_groups_of_peers_say_what_they_learn_from():

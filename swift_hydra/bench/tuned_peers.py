@@ -114,9 +114,10 @@ class Tuned:
 
     Settings are scored by the mean average precision over stratified folds, as many as the
     anomalies allow and three at most; the defaults come first. Draws go on until about
-    ``BUDGET_SECONDS`` of this process are over, whatever else the machine does; one that could not be the best any more is given up between its
-    folds, and so is one that the time ends. With fewer than two rows of a class the defaults stand.
-    The same seed draws the same settings, yet how many of them the time allows is the machine's.
+    ``BUDGET_SECONDS`` of this process are over, whatever else the machine does; one that could not
+    be the best any more is given up between its folds, and so is one that the time ends. With fewer
+    than two rows of a class the defaults stand. The same seed draws the same settings, yet how many
+    of them the time allows is the machine's.
 
     Args:
         make: a function of settings (keyword arguments) that gives an unfitted classifier.

@@ -18,8 +18,6 @@ import time
 import zipfile
 from pathlib import Path
 
-import torch
-
 from swift_hydra.settings import InputError, lacks_memory
 
 try:
@@ -255,6 +253,8 @@ def torch_bytes(content):
     torch.load does not notice every changed byte of the archive; :func:`load_checkpoint` does by
     this sum.
     """
+    import torch  # here: locks and plain files need no networks
+
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return with_sum(buffer.getbuffer())
@@ -273,6 +273,8 @@ def load_checkpoint(path, kind, remedy=REMEDY):
     Raises:
         InputError: if it is missing, damaged (by as little as a byte), or of another kind.
     """
+    import torch
+
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder: give the checkpoint.pt in it")
@@ -314,6 +316,8 @@ def _refuse_packed(file):
 
 def _refuse_repeated(value):
     """Refuse tensors that repeat a few stored numbers: any use of them takes what they claim."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError("a tensor of more numbers than are stored")

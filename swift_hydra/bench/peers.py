@@ -254,7 +254,8 @@ def _random_state_kept():
     finally:
         numpys.state = before
         random.setstate(pythons)
-        torch.use_deterministic_algorithms(deterministic)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:
+            torch.use_deterministic_algorithms(deterministic)  # it loads torch's compiler, seconds
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 

@@ -36,9 +36,6 @@ import math
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
-from threadpoolctl import threadpool_limits
 
 from swift_hydra.seeds import stage_rng, stage_seed
 
@@ -145,6 +142,9 @@ def _with_and_without_dependence(normals, counts, rng):
 
 def _of_mixture(normals, counts, kind, seed, rng):
     """Normal rows of a Gaussian mixture, and anomalies of one kind."""
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
     centre = normals.mean(axis=0)
     scale = normals.std(axis=0)
     Z = (normals - centre) / np.where(scale > 0, scale, 1.0)
@@ -170,6 +170,8 @@ def _of_mixture(normals, counts, kind, seed, rng):
 
 def _fitted(Z, seed):
     """The mixture with as many components as lower the Bayesian information criterion."""
+    from sklearn.mixture import GaussianMixture
+
     n, d = Z.shape
     best, lowest = None, math.inf
     for k in range(1, min(MOST_COMPONENTS, max(1, n // (ROWS_PER_COLUMN * d))) + 1):

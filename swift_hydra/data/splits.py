@@ -25,10 +25,6 @@ import warnings
 from fractions import Fraction
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
-from threadpoolctl import threadpool_limits
 
 from swift_hydra.data.angles import ANGLES, KINDS, flipped, repeated
 from swift_hydra.settings import InputError, check_choice, check_range
@@ -236,6 +232,8 @@ def _some(rows, n, seed):
 
 def _drawn_rows(y, protocol, max_rows, seed):
     """Rows that are drawn from, and unlabelled ones, (n',) and (n'',), both ascending."""
+    from sklearn.model_selection import train_test_split  # here: names of protocols need no learner
+
     rows = np.flatnonzero(y != -1).astype(np.int64)
     unlabelled = np.flatnonzero(y == -1).astype(np.int64)
     if protocol != "one-class" or max_rows is not None:
@@ -255,6 +253,8 @@ def _drawn_rows(y, protocol, max_rows, seed):
 
 def _stratified(y, rows, test_share, seed):
     """(train, test), each ascending, with the same share of anomalies."""
+    from sklearn.model_selection import train_test_split
+
     if len(rows) < 5:  # of 4, one would be left to train on, and scikit-learn refuses
         raise InputError(
             f"too few rows to stratify: {len(rows)} are labelled, at least 5 are needed: give more "
@@ -298,6 +298,10 @@ def _counted(n, one, more):
 
 def _part_anomalies(X, y, train, test, seed, least):
     """Keep one cluster's anomalies in train and the other's in test."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
     anomalies = np.sort(np.concatenate([train[y[train] == 1], test[y[test] == 1]]))
     Z = ClippedZScores(X[train])(X[anomalies]).astype(np.float64)
     # Last bits differ between platforms' float kernels; rounded, they cannot tip a row into the

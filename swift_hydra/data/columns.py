@@ -24,6 +24,8 @@ MOST_TEXTS = 255  # different texts in a column: more of them name the rows rath
 MOST_ALONE = 0.05  # share of the rows whose text no other row has; beyond, a column has a tail
 COUNTED = 16  # rows of a text from which on one more or less is all the same
 FEW_TEXTS = 50  # of which each is somebody's to tell apart
+FEWEST_ROWS = 30  # that tell whether a text comes again; of fewer, texts keep their order
+ALONE, PAIRED = -1, -2  # ordinal codes of texts that no other row holds, and that one does
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -68,7 +70,8 @@ class Preparation:
             Where more than a twentieth of the rows hold a text that no other row holds, a column
             has a tail, and what counts is how many *other* rows hold the text: a new row is one
             more beside the training rows. To "onehot" such texts then share a column, which is 1
-            for new texts too, and so do those that one other row holds.
+            for new texts too, and so do those that one other row holds; to "ordinal" the former
+            are -1, as new texts are, the latter -2.
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
@@ -118,9 +121,11 @@ class Preparation:
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
         self.texts = {j: self._known_texts(table, j) for j in table.texts}
-        counts = self._counts(table) if self.categorical in ("onehot", "frequency") else {}
+        counts = self._counts(table)
         most = max(1, MOST_ALONE * len(table))
         self.tails = {j: of_text for j, of_text in counts.items() if (of_text == 1).sum() > most}
+        if self.categorical == "ordinal" and len(table) < FEWEST_ROWS:
+            self.tails = {}
         self.logs = {}
         if self.categorical == "frequency":
             self.logs = {j: _log_counts(of_text) for j, of_text in counts.items()}
@@ -201,11 +206,27 @@ class Preparation:
         hot = codes == np.arange(len(self.texts[j]))
         if j not in self.tails:
             return hot
-        counts = self.tails[j]
-        one, two = (hot[:, counts == k].any(1, keepdims=True) for k in (1, 2))
+        alone, paired = self._in_tail(codes, j, new)
+        return np.concatenate([hot[:, self.tails[j] > 2], paired, alone], axis=1)
+
+    def _in_tail(self, codes, j, new):
+        """Which rows hold a text that no other row holds, and which one that one does.
+
+        Arguments are those of :meth:`_onehot`; returns two (n, 1) bool.
+        """
+        count = np.append(self.tails[j], 0)[codes.astype(int)]  # -1, a new text, is the last
         # A new row with the text of one training row is one of two, and there is no third kind.
-        alone, paired = np.where(new, codes == -1, one), np.where(new, one | two, two)
-        return np.concatenate([hot[:, counts > 2], paired, alone], axis=1)
+        alone = np.where(new, count == 0, count == 1)
+        return alone, (count > 0) & (count <= 2) & ~alone
+
+    def _places(self, codes, j, new):
+        """Codes (n, 1) of ordinal texts of a column with a tail, of their numbers.
+
+        A training row's own place would be one that no other row has, and a new row's -1 is no
+        training row's: all that is unlike the training rows would be new texts.
+        """
+        alone, paired = self._in_tail(codes, j, new)
+        return np.where(alone, ALONE, np.where(paired, PAIRED, codes))
 
     def _logs_of_new(self, j):
         """Codes of a new row; of a column with a tail it is one more of those with its text.
@@ -321,6 +342,8 @@ class Preparation:
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)
+        for j in self.tails if self.categorical == "ordinal" else ():
+            X[:, j, None] = self._places(X[:, j, None], j, beside[j])
         onehot = self.texts if self.categorical == "onehot" else ()
         if not onehot and not self.gaps:
             return X
@@ -349,6 +372,8 @@ class Preparation:
         for j in self.logs:
             at, logs = self.first_of(j), self._logs_of_new(j)
             low[at], high[at] = min(low[at], logs[:-1].min()), max(high[at], logs[:-1].max())
+        for j in self.tails if self.categorical == "ordinal" else ():
+            low[self.first_of(j)] = PAIRED
         return low, high
 
     def first_of(self, j):

@@ -55,7 +55,7 @@ def test_a_code_says_how_many_other_rows_hold_the_text(others):
     assert later == pytest.approx(codes[0 if others < COUNTED else others + 1])
 
 
-@pytest.mark.parametrize("categorical", ["onehot", "frequency"])
+@pytest.mark.parametrize("categorical", ["onehot", "ordinal", "frequency"])
 def test_without_a_tail_a_new_rows_code_is_one_of_the_trainings(categorical):
     """Or no new row would be a copy of one, which thresholds of tables of codes rest on."""
     table = column(["a"] * 9 + ["b"] * 5 + ["c"] * 12)
@@ -64,10 +64,10 @@ def test_without_a_tail_a_new_rows_code_is_one_of_the_trainings(categorical):
     assert np.array_equal(preparation.transform(table, new=True), codes)
 
 
-@pytest.mark.parametrize("categorical", ["onehot", "frequency"])
+@pytest.mark.parametrize("categorical", ["onehot", "ordinal", "frequency"])
 @pytest.mark.parametrize("impute", ["median", "indicator"])
 def test_a_filled_gap_is_the_same_in_training_and_later(impute, categorical):
-    table = column(with_tail(["a"] * 5 + ["b"] * 3) + [None] * 3)
+    table = column(with_tail(["a"] * 25 + ["b"] * 3) + [None] * 3)
     preparation = Preparation(impute, categorical)
     codes = preparation.fit_transform(table)
     later = preparation.transform(column(["a", None]), new=True)
@@ -98,6 +98,36 @@ def test_texts_of_one_row_or_two_share_a_column_where_they_are_many():
     assert not preparation.unknown(column(["new"])).any()
     named = Preparation(categorical="onehot").fit(column([*texts, "(one row)"]))
     assert len(set(named.names)) == len(named.names)
+
+
+def test_ordinal_texts_of_one_row_are_as_new_ones_where_they_are_many():
+    texts = ["a"] * 30 + ["b"] * 20 + ["p", "p"] + [f"t{i}" for i in range(10)]
+    preparation = Preparation(categorical="ordinal")
+    X = preparation.fit_transform(column(texts))[:, 0]
+    assert np.array_equal(np.unique(X, return_counts=True), [[-2, -1, 0, 1], [2, 10, 30, 20]])
+    new = column(["a", "p", "t3", "unheard of"])
+    later = preparation.transform(new, new=True)
+    assert np.array_equal(later[:, 0], [0, -2, -2, -1])
+    again = Preparation.from_snapshot(preparation.snapshot())
+    assert np.array_equal(again.transform(new, new=True), later)
+    older = Preparation.from_snapshot({**preparation.snapshot(), "tails": {}})
+    assert np.array_equal(older.transform(new, new=True)[:, 0], [0, 2, 6, -1])
+    assert not preparation.unknown(new).any()
+    low, high = preparation.span(X[X >= -1, None])
+    assert low[0] == -2 and high[0] == 1
+    few = Preparation(categorical="ordinal").fit(column(["a"] * 30 + ["b"] * 20 + ["c"]))
+    assert np.array_equal(few.transform(column(["b", "c", "new"]), new=True)[:, 0], [1, 2, -1])
+
+
+def test_customers_that_come_once_or_twice_raise_no_alarms():
+    """.14 of new rows for .05, and .30 for .1, where a training row's own place was a code."""
+    rng = np.random.default_rng(0)
+    X = np.empty((2300, 3), dtype=object)
+    X[:, 0] = [f"u{user}" for user in rng.integers(0, 700, 2300)]
+    X[:, 1:] = rng.normal(size=(2300, 2))
+    model = SwiftHydra(categorical="ordinal", trust_normals=True, **SHORT_FIT)
+    model.fit(X[:300], np.zeros(300)).set_false_alarms(0.1)
+    assert 0.05 < model.predict(X[300:]).mean() < 0.14
 
 
 def test_a_single_rare_text_keeps_its_column():

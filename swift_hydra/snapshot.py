@@ -8,16 +8,46 @@ import copy
 import dataclasses
 import decimal
 import enum
+import math
 import numbers
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
+
+# Numbers that a constructor may make for every one that the network has in the end.
+MADE = 8
 
 
 def pack_network(network):
     """A network as plain values and tensors on the CPU."""
     weights = {name: value.cpu() for name, value in network.state_dict().items()}
     return {"config": network.config, "state": weights}
+
+
+class _Bounded(TorchFunctionMode):
+    """Refuses to make more than ``left`` numbers, before there is memory for them."""
+
+    MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.randperm)
+    MAKERS += (torch.arange, torch.full, torch.Tensor.repeat)
+
+    def __init__(self, left):
+        super().__init__()
+        self.left = left
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in self.MAKERS:
+            # Tuples of sizes and sizes alike; what is no size (a start, a value) makes it more.
+            self.left -= math.prod(_numbers_of(part) for part in args)
+            if self.left < 0:
+                raise ValueError("sizes of more numbers than are stored")
+        return function(*args, **(kwargs or {}))
+
+
+def _numbers_of(part):
+    if isinstance(part, torch.Tensor):
+        return part.numel()
+    return math.prod(part) if isinstance(part, (tuple, list)) else max(1, math.ceil(part))
 
 
 def read_network(cls, packed):
@@ -38,7 +68,8 @@ def read_network(cls, packed):
     for name, size in config.items():
         if isinstance(size, int) and size > most:
             raise ValueError(f"{name}={size} with {most} stored numbers")
-    with torch.device("meta"):  # shapes without memory, and nothing drawn from a random stream
+    # Not on the device "meta", which loads torch's compiler: seconds of every process that scores.
+    with torch.random.fork_rng(devices=[]), _Bounded(MADE * most):
         network = cls(**config)
     wanted = {name: value.shape for name, value in network.state_dict().items()}
     for name in wanted.keys() | state.keys():
@@ -48,7 +79,7 @@ def read_network(cls, packed):
                 f"{name} is unknown, missing, not finite or of another shape than "
                 f"{wanted.get(name)}"
             )
-    network.to_empty(device="cpu").load_state_dict(state)
+    network.load_state_dict(state)
     return network.eval()
 
 

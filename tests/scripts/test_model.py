@@ -22,6 +22,8 @@ from swift_hydra.model import (
     mamba_mixer,
 )
 from swift_hydra.pretrain import Recipe, new_cvae, train_detector
+from swift_hydra.run.record import peak_memory_mib
+from swift_hydra.snapshot import pack_network, read_network
 from swift_hydra.training.batches import BatchPlan, Examples
 from swift_hydra.training.optimise import Adam, Optimiser, one_cycle
 from swift_hydra.training.seeds import streams
@@ -303,6 +305,37 @@ def test_n_experts_rule():
     n, rank = choose_n_experts(copies)
     assert (n, round(rank)) == (4, 2)
     assert choose_n_experts(np.zeros((50, 3)))[0] == 4
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"d_model": 2000, "n_experts": 2000},
+        {"n_experts": 2000, "d_head": 2000},
+        {"d_model": 2000, "d_state": 2000},
+        {"d_features": 2000, "n_tokens": 2000, "n_experts": 200},
+        {"block": "mlp", "n_experts": 2000, "d_features": 2000},
+    ],
+)
+def test_sizes_of_a_file_are_checked_before_memory_is_taken(config):
+    packed = pack_network(MoEDetector(4, n_experts=3))
+    assert 2000 < sum(value.numel() for value in packed["state"].values()) < 20_000
+    packed["config"] |= config
+    before = torch.get_rng_state()
+    start = peak_memory_mib()
+    with pytest.raises(ValueError, match="sizes of more numbers than are stored"):
+        read_network(MoEDetector, packed)
+    assert peak_memory_mib() < start + 50
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_is_read_without_a_word_to_the_random_stream():
+    detector = MoEDetector(9, n_experts=16, block="mlp").eval()
+    before = torch.get_rng_state()
+    again = read_network(MoEDetector, pack_network(detector))
+    assert torch.equal(torch.get_rng_state(), before)
+    x = torch.randn(20, 9)
+    assert torch.equal(again.score(x), detector.score(x))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 201])

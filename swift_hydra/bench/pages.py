@@ -33,6 +33,7 @@ from swift_hydra.bench.places import (
     DIRTY,
     KEEL,
     LABELS,
+    MEMBERS,
     PAGES,
     POLICY,
     PUBLISHED,
@@ -317,17 +318,20 @@ def _side_by_side(records):
     """Of the tables with a column per protocol: lines of those without copies, {marker: lines}."""
     methods = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     methods = list(dict.fromkeys(methods))
+    members = [each for ours in OURS for each in (ours, f"{ours}/three-members")]
+    tuned = [SWIFT_HYDRA, *GROUPS["tuned"], *(m.removesuffix("-tuned") for m in GROUPS["tuned"])]
     lines, tables = [], {}
-    elsewhere = load_records(KEEL)
-    for name, found, protocols in (
-        ("labels", records, BY_LABELS),
-        ("angles", records, ANGLES),
-        ("keel", elsewhere, (*HEADLINES, *AT_PAR, "weak-0", "one-class")),
+    for name, found, which, protocols in (
+        ("labels", records, methods, BY_LABELS),
+        ("angles", records, methods, ANGLES),
+        ("tuned", records, tuned, HEADLINES),
+        ("members", load_records(MEMBERS), members, HEADLINES),
+        ("keel", load_records(KEEL), methods, (*HEADLINES, *AT_PAR, "weak-0", "one-class")),
     ):
-        columns = columns_of(found, methods, protocols)
-        tables[name] = means_table(found, methods, columns)
+        columns = columns_of(found, which, protocols)
+        tables[name] = means_table(found, which, columns)
         tables[f"{name}-leads"] = leads_table(columns)
-        if found is records:  # of one name there may be two sets
+        if found is records and which is methods:  # of one name there may be two sets
             lines += tables_without_copies(columns)
     return lines, tables
 

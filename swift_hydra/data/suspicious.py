@@ -8,7 +8,6 @@ Shapes: n rows, d columns.
 """
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from swift_hydra.data.frames import EXACT, as_text, day_of
 from swift_hydra.data.scaler import LARGEST, ColumnScaler
@@ -93,6 +92,8 @@ def company_of_near_copies(Z):
         return
     rows = np.asarray(Z[: max(COMPARED // len(fine), ASKED), fine], dtype=np.float64)
     asked = rows[np.random.default_rng(0).permutation(len(rows))[:ASKED]]
+    from sklearn.neighbors import NearestNeighbors  # here: a mistake at the shell needs no learner
+
     search = NearestNeighbors(n_neighbors=FARTHEST + 1, algorithm="brute").fit(rows)
     near = search.kneighbors(asked)[0][:, 1:]  # without the row itself
     leap = (near[:, 1:] > LEAP * near[:, :-1]) & (near[:, :-1] > ROUNDING * sum(fine) ** 0.5)

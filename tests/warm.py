@@ -20,7 +20,12 @@ from pathlib import Path
 
 LIBRARIES = ("torch", "numba", "llvmlite.ir", "sklearn.linear_model", "sklearn.metrics")
 LIBRARIES += ("scipy.linalg.lapack", "scipy.spatial.distance", "threadpoolctl", "tqdm", "pandas")
+LIBRARIES += ("sklearn.cluster", "sklearn.model_selection", "torch.utils.tensorboard")
 SECONDS = 600  # that a command may take
+
+
+def abs_of(x):
+    return abs(x)
 
 
 def _load():
@@ -29,6 +34,8 @@ def _load():
             importlib.import_module(name)
         except ImportError:  # an optional one
             continue
+    if "numba" in sys.modules:  # of which most is loaded when something is compiled
+        sys.modules["numba"].njit(abs_of)(-1.0)
 
 
 def _status(raised):

@@ -25,21 +25,27 @@ STEPS = [*SHORT, "--n-synthetic", "100"]
 PLOT = ["--plot"] if find_spec("matplotlib") else []
 
 
-class Runs:
-    """Short runs on a made table below a folder that all may read, by ``fork_server.py``."""
+def started():
+    """The process of ``fork_server.py``, ready to be asked."""
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "run" / "fork_server.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+    assert server.stdout.readline()
+    return server
 
-    def __init__(self, where):
+
+class Runs:
+    """Short runs on a made table below a folder that all may read, by a :func:`started` process."""
+
+    def __init__(self, where, server):
         self.where = Path(where)
+        self.server = server
         X, y = made_table(n=300, n_anomalies=30)
         np.savez(self.where / "made.npz", X=X, y=y)
-        self.server = subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "run" / "fork_server.py"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            text=True,
-        )
-        assert self.server.stdout.readline()
         start = time.monotonic()
         finish(self.start("out"))
         self.seconds = time.monotonic() - start

@@ -4,14 +4,19 @@ import os
 import tempfile
 
 import pytest
-from runs import Runs
+from runs import Runs, started
+
+
+@pytest.fixture(scope="session")
+def server():
+    process = started()
+    yield process
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture(scope="module")
-def base():
+def base(server):
     with tempfile.TemporaryDirectory() as where:
         os.chmod(where, 0o755)
-        runs = Runs(where)
-        yield runs
-        runs.server.kill()
-        runs.server.wait()
+        yield Runs(where, server)

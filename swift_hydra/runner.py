@@ -149,9 +149,12 @@ def _show(folder, rows, finished, options, detector, say):
 def _refuse_lost(folder, lost):
     """Said last: the fit is on disk, and only its figures are to be mended."""
     if lost is not None:
+        # What refused by its own rule does so again: its words name the way out.
+        again = not isinstance(lost, InputError)
+        more = f": --resume tries it again, {DEBUG} shows where it failed" if again else ""
         raise InputError(
             f"{folder.path}: the results are written, but not what --plot or --export adds "
-            f"({_reason(lost)}): --resume tries it again, {DEBUG} shows where it failed"
+            f"({_reason(lost)}){more}"
         ) from lost
 
 

@@ -200,6 +200,20 @@ def test_figures_stay_where_the_student_cannot_be_exported(tmp_path, monkeypatch
     assert [*(tmp_path / "out").rglob("report.html")]
 
 
+@pytest.mark.filterwarnings("ignore:fast. the small mixture does not follow")
+def test_a_student_that_is_not_exported_is_not_said_to_be_tried_again(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("swift_hydra.distillation.student.STEPS", 20)
+    monkeypatch.setattr("swift_hydra.distillation.student.LEAST_CORRELATION", 2.0)
+    with pytest.raises(InputError, match=r"the results are written, .* \(--verify 0\)") as refused:
+        swift_hydra_main([*map(str, COMMAND[1:]), "--fast", "--export"])
+    assert "--resume" not in str(refused.value)
+    assert [*(tmp_path / "out").rglob("DONE")]
+
+
 @pytest.mark.parametrize("words", ["--generator smote", "--preset paper --generator none"])
 def test_what_needs_a_known_anomaly_is_refused_before_the_work(tmp_path, monkeypatch, words):
     write(tmp_path)

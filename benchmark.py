@@ -23,6 +23,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,6 +60,7 @@ from swift_hydra.settings import (
     refuse_idle,
     run_main,
     setting,
+    tell,
 )
 
 # What --frozen does not let a command line change.
@@ -167,6 +169,7 @@ def main(argv=None, configuration=FROZEN):
 def _measure(cells, config):
     """Compute what is not recorded yet; returns how many cells were lost."""
     sums = {path: sha256_of(path) for path in {cell.path for cell in cells}}
+    _tell_copies(sums)
     cells = [replace(cell, sha256=sums[cell.path]) for cell in cells]
     todo, n_failed = _open_cells(cells, config)
     again = f", {n_failed} as failed (--retry-failed computes them again)" if n_failed else ""
@@ -270,7 +273,9 @@ def _dataset_paths(datasets):
     folder = Path(datasets)
     if not folder.is_dir():
         return [resolve_dataset(name) for name in listed_names(datasets)]
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".npz")
+    # A name that begins with a dot is a system's own: macOS leaves ._name.npz beside copies.
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in files if path.suffix.lower() == ".npz")
     if not paths:
         raise InputError(
             f"{folder}: holds no .npz file: give another folder or names with --datasets"
@@ -288,6 +293,20 @@ def _refuse_namesakes(paths):
         other = first.setdefault(path.stem, path)
         if other.resolve() != path.resolve():
             raise InputError(f"{other} and {path} are records of one name: rename one of them")
+
+
+def _tell_copies(sums):
+    """One table under several names counts as often in means and tests.
+
+    Args:
+        sums: {path: SHA256 of the file}.
+    """
+    names = defaultdict(list)
+    for path in sorted(sums):
+        names[sums[path]].append(Path(path).name)
+    for same in names.values():
+        if len(same) > 1:
+            tell(f"{', '.join(same)}: one file under {len(same)} names counts as often: keep one")
 
 
 def _open_cells(cells, config):

@@ -422,6 +422,8 @@ def _is_copy(other, name):
 
 def _check_width(path, found, d):
     if found != d:
+        more = ", without labels or groups" if found > d else ""
         raise InputError(
-            f"{path}: there are {found} columns, the detector was trained on {d}: give the same"
+            f"{path}: there are {found} columns, the detector was trained on {d}: "
+            f"give the same{more}"
         )

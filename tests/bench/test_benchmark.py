@@ -155,6 +155,16 @@ def test_lists_may_have_spaces(tmp_path):
     assert len(benchmark.list_cells(config)) == 16
 
 
+def test_one_table_under_two_names_is_said_and_hidden_files_are_no_sets(tmp_path):
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    np.savez(tmp_path / "a.npz", X=X, y=y)
+    shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")
+    (tmp_path / "._a.npz").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves it
+    words = ["--datasets", tmp_path, "--records", tmp_path / "records", "--seeds", "0"]
+    with pytest.warns(UserWarning, match=r"^a\.npz, b\.npz: one file under 2 names"):
+        assert "2 computed, 0 failed" in measured(*words, "--methods", "kNN")
+
+
 def finished(folder):
     """{key: record}, after a look at every merged file: sorted, whole, and nothing twice."""
     for path in (folder / "records").glob("*.jsonl"):

@@ -602,7 +602,7 @@ def main(argv=None, pace=PACE):
     if options.export:
         require_onnx(detector.fast)
     detector.check_settings()
-    refuse_idle(detector, options)
+    refuse_idle(detector, options, which)
     rows = load_rows(which, detector)
     where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
     progress.say(f"{rows.data.name}: {rows.label}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from swift_hydra import settings
 from swift_hydra.cleaning.suspects import LOOKS
+from swift_hydra.data.files import NO_LABEL
 from swift_hydra.generation.controls import COPIED, require_package
 from swift_hydra.model import EXPERTS
 from swift_hydra.pretrain import OutputOptions
@@ -41,6 +42,9 @@ IDLE = [
     ("preset", "paper", ("unlike_weight", "max_normals", "max_centres")),
     ("generator", "none", ("n_synthetic", "synthetic_share")),
 ]
+# Of a table without labels "full" has no known side: no mixture, no kernels.
+OF_EXPERTS = ("n_experts", "k", "n_members", "unlike_weight", "max_normals", "max_centres")
+IDLE_OF_FULL = [("label_column", NO_LABEL, OF_EXPERTS)]
 
 
 @dataclass
@@ -58,17 +62,20 @@ class RunOptions(OutputOptions):
     )
 
 
-def refuse_idle(detector, options):
+def refuse_idle(detector, options, which):
     """Refuse flags that have no effect beside others.
 
     Args:
         detector: a :class:`SwiftHydra.SwiftHydra` whose settings were checked.
         options: :class:`RunOptions`.
+        which: a :class:`dataloader.RowOptions`.
 
     Raises:
         InputError: naming both.
     """
     settings.refuse_idle(IDLE, detector, options)
+    if detector.preset == "full":
+        settings.refuse_idle(IDLE_OF_FULL, detector, which)
     n_experts = str(detector.n_experts)
     if n_experts != "auto" and detector.k != type(detector).k and detector.k > int(n_experts):
         raise InputError(

@@ -68,6 +68,24 @@ def test_a_flag_without_effect_is_refused(words, needle):
         swift_hydra_main(["--preset", "paper", "--quiet", *words.split()])
 
 
+OF_EXPERTS = ["--n-members 3", "--n-experts 8", "--k 1"]
+OF_KNOWN = ["--unlike-weight 0.5", "--max-normals 100", "--max-centres 10"]
+
+
+@pytest.mark.parametrize("words", [*OF_EXPERTS, *OF_KNOWN])
+def test_experts_that_no_table_without_labels_has_are_refused(words):
+    needle = re.escape(f"{words} has no effect with --label-column none: leave one of them out")
+    with pytest.raises(InputError, match=needle):
+        swift_hydra_main(["nowhere.csv", "--label-column", "none", *words.split()])
+
+
+@pytest.mark.parametrize("words", OF_EXPERTS)
+def test_paper_has_these_without_labels_too(words):
+    given = ["nowhere.csv", "--label-column", "none", "--preset", "paper", *words.split()]
+    with pytest.raises(InputError, match=r"nowhere\.csv"):  # and no word of the flag
+        swift_hydra_main(given)
+
+
 @pytest.mark.parametrize(
     "words",
     ["--false-alarms 0.1", "--resume", "--fast", "--plot"],

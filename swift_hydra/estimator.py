@@ -5,6 +5,7 @@
 
 import contextlib
 import copy
+import inspect
 import os
 from dataclasses import replace
 
@@ -558,8 +559,9 @@ class TableDetector(BaseEstimator):
         """The detector of a checkpoint that was read from ``path``.
 
         Raises:
-            InputError: if its content does not fit together.
+            InputError: if its content does not fit together, or has settings that ``cls`` has not.
         """
+        cls._refuse_unknown(saved.get("parameters"), path)
         with content_of(path):
             self = cls(**saved["parameters"])
             check_settings(self)
@@ -598,6 +600,19 @@ class TableDetector(BaseEstimator):
             self._set_threshold()
             self._check_rebuilt()
             return self._name_features()
+
+    @classmethod
+    def _refuse_unknown(cls, parameters, path):
+        """A whole file of a later version, or of a class with other arguments, is not damaged."""
+        known = inspect.signature(cls).parameters
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in known.values())
+        names = parameters if isinstance(parameters, dict) and not takes_any else ()
+        other = [name for name in names if name not in known]
+        if other:
+            raise InputError(
+                f"{path}: {cls.__name__} here has no setting {listed(map(repr, other))}: load it "
+                "with the version, and the class, that wrote it"
+            )
 
     def _name_features(self):
         """Set scikit-learn's ``feature_names_in_`` where the training columns had names."""

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.geometry import twins
 from swift_hydra.pretrain import sample
+from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
 SHORT_SETTINGS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
@@ -124,6 +125,30 @@ def test_files_of_before_there_were_samples_are_read(of_some, tmp_path):
     saved = of_some.checkpoint()
     del saved["sampled"]
     assert SwiftHydra.from_checkpoint(saved, "older.pt").sampled_.all()
+
+
+class Own(SwiftHydra):
+    """With arguments of its own."""
+
+    def __init__(self, depth=1):
+        super().__init__(mixture_steps=depth)
+
+
+class Passing(SwiftHydra):
+    """Whose arguments are those of the class."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+
+
+def test_files_of_a_later_version_or_another_class_are_not_called_damaged(of_some):
+    saved = of_some.checkpoint()
+    with pytest.raises(InputError, match=r"own\.pt: Own here has no setting '.*: load it with"):
+        Own.from_checkpoint(saved, "own.pt")
+    assert Passing.from_checkpoint(saved, "own.pt").n_experts_ == of_some.n_experts_
+    saved["parameters"]["n_minds"] = 3
+    with pytest.raises(InputError, match="SwiftHydra here has no setting 'n_minds': load it with"):
+        SwiftHydra.from_checkpoint(saved, "later.pt")
 
 
 def test_a_sample_is_kept_in_files(of_some, tmp_path):

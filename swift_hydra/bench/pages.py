@@ -33,7 +33,6 @@ from swift_hydra.bench.places import (
     DIRTY,
     KEEL,
     LABELS,
-    MEMBERS,
     PAGES,
     POLICY,
     PUBLISHED,
@@ -320,12 +319,13 @@ def _side_by_side(records):
     methods = list(dict.fromkeys(methods))
     members = [each for ours in OURS for each in (ours, f"{ours}/three-members")]
     tuned = [SWIFT_HYDRA, *GROUPS["tuned"], *(m.removesuffix("-tuned") for m in GROUPS["tuned"])]
+    first = [record for record in records if record["seed"] in FIRST_SEED]
     lines, tables = [], {}
     for name, found, which, protocols in (
         ("labels", records, methods, BY_LABELS),
         ("angles", records, methods, ANGLES),
-        ("tuned", records, tuned, HEADLINES),
-        ("members", load_records(MEMBERS), members, HEADLINES),
+        ("tuned", first, tuned, HEADLINES),
+        ("members", records, members, HEADLINES),
         ("keel", load_records(KEEL), methods, (*HEADLINES, *AT_PAR, "weak-0", "one-class")),
     ):
         columns = columns_of(found, which, protocols)

@@ -15,7 +15,6 @@ LABELS = RESULTS / "labels"  # newer than RECORDS
 DIRTY = RESULTS / "dirty"
 POLICY = RESULTS / "policy"
 KEEL = RESULTS / "keel"  # of the sets of ADBenchDatasets/build_keel.py
-MEMBERS = RESULTS / "members"  # ensembles, and what they are compared with
 PUBLISHED = RESULTS / "published.csv"  # figures of other papers, see published.py
 SPEED = RESULTS / "speed"
 FROZEN_RECORDS = RESULTS / "frozen"  # and the page made from them

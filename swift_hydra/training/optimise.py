@@ -133,7 +133,7 @@ class Optimiser:
         """One step down the gradient of a loss."""
         self.grad.zero_()
         loss.backward()
-        self.grad.mul_((self.CLIP / (self.grad.norm() + 1e-6)).clamp(max=1.0))
+        self.grad.mul_((self.CLIP / (torch.linalg.vector_norm(self.grad) + 1e-6)).clamp(max=1.0))
         rate, beta1 = self.cycle[self.n_done]
         self.n_done += 1
         with torch.no_grad():

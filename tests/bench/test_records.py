@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from swift_hydra.bench.places import DIRTY, KEEL, LABELS, MEMBERS, POLICY, RECORDS
+from swift_hydra.bench.places import DIRTY, KEEL, LABELS, POLICY, RECORDS
 from swift_hydra.bench.records import (
     as_line,
     find_record,
@@ -23,7 +23,7 @@ from swift_hydra.bench.records import (
 )
 from swift_hydra.settings import InputError
 
-COMMITTED = (RECORDS, LABELS, KEEL, MEMBERS, DIRTY, POLICY)
+COMMITTED = (RECORDS, LABELS, KEEL, DIRTY, POLICY)
 
 
 def made(method="full/rl", dataset="a", seed=0, **more):

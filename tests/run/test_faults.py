@@ -144,15 +144,17 @@ def interrupted(work):
 
 
 @pytest.mark.parametrize(
-    "preset, generator", [("full", "rl"), ("paper", "search"), ("paper", "gradient")]
+    "preset, generator, n_members",
+    [("full", "rl", 1), ("paper", "search", 2), ("paper", "gradient", 1)],
 )
-def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator):
+def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator, n_members):
     table = made_table(n=120, n_anomalies=16)
 
     def fit(journal):
         model = SwiftHydra(
             preset=preset,
             generator=generator,
+            n_members=n_members,
             cvae_steps=12,
             detector_steps=12,
             mixture_steps=24,
@@ -170,6 +172,7 @@ def test_cut_off_after_every_stage_the_fit_is_the_same(preset, generator):
     assert log == whole_log
     assert {entry["stage"] for entry in log} >= {"episodes", "mixture"}
     more = {"cvae-half0", "cvae-half1", "one-class"} if preset == "full" else set()
+    more |= {"mixture-member2"} if n_members > 1 else set()
     assert {stage for stage, _ in met} == {"cvae", "detector", "episodes", "mixture"} | more
 
 

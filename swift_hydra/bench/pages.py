@@ -330,7 +330,8 @@ def _side_by_side(records):
     ):
         columns = columns_of(found, which, protocols)
         tables[name] = means_table(found, which, columns)
-        tables[f"{name}-leads"] = leads_table(columns)
+        if any("/" not in method for method in which):  # a peer
+            tables[f"{name}-leads"] = leads_table(columns)
         if found is records and which is methods:  # of one name there may be two sets
             lines += tables_without_copies(columns)
     return lines, tables

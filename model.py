@@ -296,8 +296,9 @@ class MambaExperts(nn.Module):
         self.n_tokens = tokens = math.ceil(d_features / width)
         order = []
         for _ in range(n_experts):  # index d_features points at a column of zeros
-            padding = (0, tokens * width - d_features)
-            order.append(F.pad(torch.randperm(d_features), padding, value=d_features))
+            # Made by what :func:`snapshot.read_network` counts: a file may say any width.
+            padding = torch.zeros(tokens * width - d_features, dtype=torch.int64) + d_features
+            order.append(torch.cat([torch.randperm(d_features), padding]))
         self.register_buffer("order", torch.stack(order))  # (E, T * width)
         weight = torch.randn(n_experts, tokens, width, d_model) * width**-0.5
         self.token_weight = nn.Parameter(weight)

@@ -315,6 +315,7 @@ def test_n_experts_rule():
         {"d_model": 2000, "d_state": 2000},
         {"d_features": 2000, "n_tokens": 2000, "n_experts": 200},
         {"block": "mlp", "n_experts": 2000, "d_features": 2000},
+        {"n_tokens": 2e-7},  # one token of so many columns that are none
     ],
 )
 def test_sizes_of_a_file_are_checked_before_memory_is_taken(config):

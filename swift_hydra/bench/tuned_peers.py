@@ -103,7 +103,7 @@ DRAWS = {
 
 
 def scores_of(model, X):
-    """Scores (n,) of rows X (n, d): log-odds where a classifier gives them, else chances."""
+    """Scores (n,) of rows X (n, d): its decision function where it has one, else chances."""
     if hasattr(model, "decision_function"):
         return model.decision_function(X)
     return model.predict_proba(X)[:, 1]

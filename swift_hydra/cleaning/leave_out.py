@@ -25,6 +25,7 @@ from swift_hydra.seeds import stage_rng
 OFTEN = 3  # copies up to which a row may have been written twice by mistake
 SHARE_OFTEN = 0.1  # of the rows with copies, that have more than so many: no row's are a mistake
 MANY = 16  # copies of normals that no sample with replacement leaves
+ENOUGH = 10  # groups of copies whose sizes have no common divisor by chance
 RARE = 0.05  # rows that are expected of a code: less counts for nothing
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
@@ -81,6 +82,10 @@ class LeaveOut:
         if (of_normals == of_normals[0]).all():  # nothing would be left to compare with
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
+        # What was only written k times with all of the table does not come again.
+        self._written = _times_written(Z, same) if things is None else 1
+        again = size > self._written
+        coded &= again | (self._written == 1)
         self.coded = (frequent | (coded & several.any()))[same]
         # Many copies are no slip: a code, a template.
         often = size > OFTEN * times
@@ -88,7 +93,8 @@ class LeaveOut:
         often |= size[often].sum() > SHARE_OFTEN * size[size > 1].sum()
         # Few copies over the folds: what is left of them for a row is what a new row will find.
         few = frequent & ~large
-        self._met_again = (size > 1) & (often | frequent | common) & ~few
+        again |= frequent
+        self._met_again = (size > 1) & again & (often | frequent | common) & ~few
         self._codes = self._met_again | (few & (size > 1))
 
     def _deal(self, y, n_folds, frequent, rng):
@@ -143,7 +149,8 @@ class LeaveOut:
         if not self._codes.any():
             return left_out, FreshScores.plain(left_out, normal)
         first, size = np.unique(self._same, return_index=True, return_counts=True)[1:]
-        comes_again = self._codes | (size == 1)  # the others were written twice by mistake
+        # The others were written twice by mistake.
+        comes_again = self._codes | (size == self._written)
         weights = [self._stand_for(rows, comes_again) for rows in (np.ones_like(normal), normal)]
         alone, again = (np.stack(part) for part in zip(*weights, strict=True))  # (2, n) each
         needed = self._met_again.copy()
@@ -166,18 +173,38 @@ class LeaveOut:
         Returns:
             Two arrays (n,), which are as many rows in all.
         """
-        count = np.bincount(self._same, rows, len(comes_again)).astype(np.int64)
+        count = np.bincount(self._same, rows, len(comes_again)) / self._written
+        count = np.ceil(count).astype(np.int64)  # up: of labels that differ between the copies
         expected = np.zeros(len(count))
         codes = comes_again & (count > 0)
         if codes.any():
             expected[codes] = expected_counts(count[codes])
         # Rows that are there once among many such hardly come again: not worth their scoring.
         expected[expected < RARE] = 0.0
-        share = expected / np.maximum(count, 1)
+        share = expected / np.maximum(count, 1)  # the same of each time that it was written
         again = np.where(rows, share[self._same], 0.0)
         alone = np.where(rows & ((count == 1) | ~comes_again)[self._same], 1.0, 0.0)
         scale = rows.sum() / max(alone.sum() + again.sum(), 1e-12)
         return alone * scale, again * scale
+
+
+def _times_written(Z, same):
+    """How many times the whole table seems to have been written.
+
+    Args:
+        Z: (n, d) standardised rows.
+        same: (n,) numbers from 0, equal for copies.
+    """
+    first, size = np.unique(same, return_index=True, return_counts=True)[1:]
+    if len(size) < ENOUGH:
+        return 1
+    times = int(np.gcd.reduce(size))
+    if times > 1 and (size == times).all() and Z.shape[1] > 1:
+        rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
+        cells = np.log([len(np.unique(column)) for column in rows.T]).sum()
+        if cells < np.log(2 * len(size)):  # a design, whose cells are met equally often
+            return 1
+    return times
 
 
 def _joined(first, second, where):

@@ -1,5 +1,7 @@
 """Rows that are left out together: copies, copies up to rounding, values of many rows."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers import SAME_EXAMPLES, SHORT_FIT
@@ -269,3 +271,32 @@ def test_generated_copies_of_an_anomaly_tell_nothing_of_its_label():
         model = SwiftHydra(generator="oversample", random_state=seed, trust_normals=True)
         aucs.append(roc_auc_score(y, model.set_params(**settings).fit(X, y).decision_scores_))
     assert abs(np.mean(aucs) - 0.5) < 0.07, aucs  # a standard error is .025
+
+
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("of", ["rounded", "codes", "design"])
+def test_a_table_that_was_written_several_times_is_that_table(of, times):
+    """Rows that are there once in it stand for new rows; .32 was flagged where .1 was stated."""
+    rng = np.random.default_rng(3)
+    Z = np.rint(rng.normal(size=(150, 4)) * 1.5)
+    if of == "codes":
+        Z = rng.binomial(4, 0.3, (150, 6)).astype(float)
+    if of == "design":  # no cell of which is new
+        Z = np.array(list(itertools.product(range(3), range(4), range(2))), dtype=float)
+    y = np.zeros(len(Z), dtype=np.int64)
+    copies = np.tile(np.arange(len(Z)), times)
+    normal = np.ones(len(copies), dtype=bool)
+    once = LeaveOut(Z.astype(np.float32), y, 5, 0)
+    more = LeaveOut(Z[copies].astype(np.float32), y[copies], 5, 0)
+    met, new = np.zeros(len(Z)), np.ones(len(Z))
+    share = []
+    for folds, n in ((once, len(Z)), (more, len(copies))):
+        sample = folds.as_fresh(np.resize(new, n), lambda rows: met[rows % len(Z)], normal[:n])[1]
+        share.append(np.average(sample.score, weights=sample.weight))
+    if of == "design":
+        assert share[1] == 0
+    else:
+        assert 0.3 < share[0] < 1 and np.isclose(*share)
+        size = np.unique(Z, axis=0, return_inverse=True, return_counts=True)[1:]
+        alone = (size[1][size[0].ravel()] == 1)[copies]
+        assert not more.coded[alone].any()  # the copies of these are no neighbours of theirs

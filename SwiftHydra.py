@@ -134,10 +134,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         unlike_weight: w of M12, the prior share of anomalies unlike the known ones; less of it
             counts where many hide that are like these.
         contamination: share above the threshold that is expected of fresh rows like the training
-            rows, or "auto": the estimated share of anomalies (.05 where nothing is known); only
-            sets ``threshold_``.
+            rows (with "paper" the share of these themselves), or "auto": the estimated share of
+            anomalies (.05 where nothing is known); only sets ``threshold_``.
         false_alarms: share of normal rows that ``predict`` may flag, in place of ``contamination``;
-            None leaves it to that.
+            None leaves it to that. It flags more with "paper", which has no left-out scores.
         trust_normals: rows labelled 0 are learned from as normal, whatever they look like.
         fast: a small mixture learns the detector's scores and scores in its place.
         verify: with ``fast``, the share of rows, where that mixture's experts differ most, that the
@@ -177,8 +177,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
         fresh_scores_: (n,) the same as fresh copies of rows that come again would have them.
-        expected_scores_: (n,) ascending, as fresh rows of the table would score: what
-            ``threshold_`` is made of (docs/tables.md, "Copies").
+        expected_scores_: (n,) ascending, as fresh rows of the table would score (with "paper", as
+            the training rows do): what ``threshold_`` is made of (docs/tables.md, "Copies").
         normal_scores_: those without the known anomalies, what p-values compare with.
         kept_: (n,) False for the training rows that were not learned from: set aside as probable
             anomalies (M13), or not drawn.

@@ -322,7 +322,8 @@ class TableDetector(BaseEstimator):
 
         The known anomalies calibrate it. Without one (no labels, or normal rows alone) it has the
         shape that is assumed before any is known: it ranks, but its values are no probabilities;
-        :meth:`p_values` hold there.
+        :meth:`p_values` hold there. ``preset="paper"`` calibrates nothing: there it is what the
+        mixture says.
         """
         anomaly = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
         return np.column_stack([1 - anomaly, anomaly])
@@ -392,8 +393,10 @@ class TableDetector(BaseEstimator):
         in the table, as fresh copies would have them, as often as these are to be expected
         (docs/tables.md, "Copies"). Of fresh normal rows a share t has p-values up to t; fewer where
         anomalies hide among the m. ``preset="paper"`` has no left-out scores: there they are too
-        small.
+        small, which is said.
         """
+        self._ready()
+        self.tell_if_not_left_out()
         return self.p_values_of(self.decision_function(X))
 
     def p_values_of(self, scores):
@@ -413,6 +416,15 @@ class TableDetector(BaseEstimator):
         m = len(self.normal_scores_)
         as_high = m - np.searchsorted(self.normal_scores_, scores - self._rounding(), side="left")
         return (as_high + 1) / (m + 1)
+
+    def tell_if_not_left_out(self):
+        """Warn where false alarms and p-values are asked of a detector without left-out scores."""
+        if self.settings_.get("preset") == "paper":
+            tell(
+                "preset='paper' has no left-out scores: false alarms and p-values rest on scores "
+                "of rows that it learned from, and fresh normal rows may be flagged several times "
+                "as often as stated: preset='full' (--preset full) leaves rows out"
+            )
 
     def _rounding(self):
         """By how much two scores may differ and still be one.
@@ -439,7 +451,7 @@ class TableDetector(BaseEstimator):
 
         Args:
             share: of fresh normal rows that may be above the threshold, 0 to .99: their p-values
-                are then at most that.
+                are then at most that. ``preset="paper"`` flags more, which is said.
         """
         self._ready()
         check_range("false_alarms", share, 0, 0.99, whole=False)
@@ -474,6 +486,7 @@ class TableDetector(BaseEstimator):
         """With new settings, none of which stays where the warning is made an error."""
         now = self.settings_ | plain(settings)
         if now["false_alarms"] is not None:
+            self.tell_if_not_left_out()
             threshold = threshold_of_false_alarms(
                 self.normal_scores_, now["false_alarms"], self._rounding()
             )

@@ -119,6 +119,7 @@ def onnx_bytes(detector):
         "classes": plain(detector.classes_),
         "label_name": detector.label_name_,
         "dates": detector.settings_["dates"],
+        "preset": detector.settings_["preset"],
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         "normal_scores": normal[some].tolist(),
         "normal_ranks": some.tolist(),
@@ -171,6 +172,7 @@ class Exported(TableDetector):
             self.classes_ = classes_of(content["classes"])
             self.label_name_ = content["label_name"]
             self.settings_ = {"dates": content["dates"]}
+            self.settings_["preset"] = content.get("preset")  # older files do not say it
             self.normal_scores_ = _normal_scores(content)
             threshold = content["threshold"]
             self.threshold_ = np.inf if threshold is None else float(threshold)
@@ -207,6 +209,7 @@ class Exported(TableDetector):
             share: of normal rows.
         """
         check_range("false_alarms", share, 0, 0.99, whole=False)
+        self.tell_if_not_left_out()
         given = (self.normal_scores_, plain(share), self._rounding())
         self.threshold_ = threshold_of_false_alarms(*given)
         self.false_alarms = share

@@ -249,6 +249,8 @@ def _as_asked(detector, config):
         detector.set_verify(config.verify)
     if config.false_alarms is not None:
         detector.set_false_alarms(config.false_alarms)
+    elif config.p_values:
+        detector.tell_if_not_left_out()
     return detector
 
 

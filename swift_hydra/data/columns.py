@@ -219,6 +219,10 @@ class Preparation:
         alone = np.where(new, count == 0, count == 1)
         return alone, (count > 0) & (count <= 2) & ~alone
 
+    def _ordinal_tails(self):
+        """The columns with a tail whose texts are numbers."""
+        return self.tails if self.categorical == "ordinal" else ()
+
     def _places(self, codes, j, new):
         """Codes (n, 1) of ordinal texts of a column with a tail, of their numbers.
 
@@ -342,7 +346,7 @@ class Preparation:
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
             X = np.where(np.isnan(X), self.fill, X)
-        for j in self.tails if self.categorical == "ordinal" else ():
+        for j in self._ordinal_tails():
             X[:, j, None] = self._places(X[:, j, None], j, beside[j])
         onehot = self.texts if self.categorical == "onehot" else ()
         if not onehot and not self.gaps:
@@ -372,7 +376,7 @@ class Preparation:
         for j in self.logs:
             at, logs = self.first_of(j), self._logs_of_new(j)
             low[at], high[at] = min(low[at], logs[:-1].min()), max(high[at], logs[:-1].max())
-        for j in self.tails if self.categorical == "ordinal" else ():
+        for j in self._ordinal_tails():
             low[self.first_of(j)] = PAIRED
         return low, high
 

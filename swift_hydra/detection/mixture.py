@@ -141,16 +141,12 @@ class Mixture:
             k = min(settings.k, n_experts)
             return MoEDetector(d, n_experts=n_experts, k=k, **settings.mixture_settings)
 
+        placed = examples.to(settings.device)
+        recipe = recipe._replace(backend=settings.mamba)
+        stages = [stage, *(f"{stage}-member{m + 1}" for m in range(1, settings.n_members))]
         networks = [
-            train_detector(
-                make,
-                examples.to(settings.device),
-                recipe._replace(backend=settings.mamba),
-                settings.random_state,
-                stage if not member else f"{stage}-member{member + 1}",
-                journal,
-            )
-            for member in range(settings.n_members)
+            train_detector(make, placed, recipe, settings.random_state, name, journal)
+            for name in stages
         ]
         return cls(networks, settings.device)
 

@@ -1,12 +1,16 @@
 """Fixtures for all tests; what they and others share is in helpers.py."""
 
+import os
+
+# Read when the libraries are loaded. Small tables gain nothing from a second thread, and a thread
+# that waits for a core which another process has, as a second worker does, spins for minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
 from helpers import hasty, made_table
 
-# Small tensors gain nothing from a second thread, and lose much where another process needs its
-# core.
 torch.set_num_threads(1)
 
 

@@ -288,7 +288,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         with all_or_nothing(self):  # what was fitted before goes on to score
             rows = X if isinstance(X, TrainingRows) else TrainingRows.read(X, y, self, groups)
             self.label_name_ = name_of_labels(y, rows.columns.own_names or ())
-            with own_modes():
+            with own_modes(), few_threads(rows.Z.size):
                 self._fit(rows, pretrained, journal or Journal(self.progress))
             return self._set_threshold()
 

@@ -6,7 +6,6 @@
 import contextlib
 import copy
 import inspect
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +31,7 @@ from swift_hydra.thresholds import (
     threshold_of,
     threshold_of_false_alarms,
 )
+from swift_hydra.training.threads import LARGE_TO_SCORE, few_threads
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
 SAME_SCORE = 1e-5  # standard deviations of the normals' scores that are no difference
@@ -47,15 +47,6 @@ def in_chunks(score, X, size=None):
     size = size or CHUNK_NUMBERS // X.shape[1] + 1
     starts = range(0, max(len(X), 1), size)
     return np.concatenate([score(X[start : start + size]) for start in starts])
-
-
-def _one_thread():
-    """OpenMP's threads do not live on in a forked child, which would wait for them for ever."""
-    torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_one_thread)
 
 
 @contextlib.contextmanager
@@ -133,7 +124,8 @@ class TableDetector(BaseEstimator):
         Raises:
             FloatingPointError: for scores that are not finite.
         """
-        scores = in_chunks(self._scores_of_prepared, X, self.default_chunk_rows())
+        with few_threads(X.size, LARGE_TO_SCORE):
+            scores = in_chunks(self._scores_of_prepared, X, self.default_chunk_rows())
         if not np.isfinite(scores).all():
             n_bad = int((~np.isfinite(scores)).sum())
             raise FloatingPointError(f"{n_bad} of {len(scores)} scores are not finite")

@@ -234,6 +234,8 @@ def _bounded(onnxruntime):
     """Options of a session that takes ``MEMORY`` at most: a few nodes can ask for any amount."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # A waiting thread that spins takes the core from those that work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     options.add_session_config_entry("session.use_env_allocators", "1")
     place = onnxruntime.OrtMemoryInfo(

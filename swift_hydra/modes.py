@@ -41,44 +41,53 @@ class _Defaults(NamedTuple):
                 backend.fp32_precision = precision
 
 
-class _Single:
-    """float32 is the default type, and products are of all its digits, while anybody asks for it.
+class ProcessWide:
+    """What is one for all threads of a process, changed while any of them asks for it.
 
-    Both are one for all threads. bfloat16 in products moves scores by a row's place in the batch.
+    Args:
+        change: a function without arguments; returns one that puts back what was there before.
+        to_children: whether a child that is forked meanwhile has put back what was there, too.
     """
 
-    def __init__(self):
+    def __init__(self, change, to_children=True):
+        self._change = change
+        self._to_children = to_children
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._alone)
+
+    def _begin(self):
         self._lock = threading.Lock()
-        self._n = 0
+        self.n_asking = 0
+
+    def _alone(self):
+        """In a child: the threads that asked are not there, and their lock may be held."""
+        if self.n_asking and self._to_children:
+            self._put_back()
+        self._begin()
 
     def __enter__(self):
         with self._lock:
-            if self._n == 0:
-                self._before = _Defaults.here()
-                torch.set_default_dtype(torch.float32)
-                torch.set_float32_matmul_precision("highest")
-            self._n += 1
+            if self.n_asking == 0:
+                self._put_back = self._change()
+            self.n_asking += 1
 
     def __exit__(self, *error):
         with self._lock:
-            self._n -= 1
-            if self._n == 0:
-                self._before.put_back()
+            self.n_asking -= 1
+            if self.n_asking == 0:
+                self._put_back()
 
 
-_single = _Single()
+def _exact_products():
+    """float32 by default, and in products: bfloat16 moves scores by a row's place in the batch."""
+    before = _Defaults.here()
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    return before.put_back
 
 
-def _alone():
-    """In a forked child: the threads that asked are not there, and their lock may be held."""
-    global _single
-    if _single._n:
-        _single._before.put_back()
-    _single = _Single()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_alone)
+_single = ProcessWide(_exact_products)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import torch
 from helpers import SHORT_FIT, hasty, made_table
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from threadpoolctl import ThreadpoolController
 
 from swift_hydra import SwiftHydra, estimator
 from swift_hydra.cleaning.suspects import set_aside
@@ -25,6 +26,7 @@ from swift_hydra.generation.reward import RewardFunction
 from swift_hydra.model import MambaExperts, MoEDetector
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
+from swift_hydra.training.threads import LARGE_TO_SCORE, few_threads
 
 X, y = made_table(120, 4, 12)
 
@@ -119,6 +121,82 @@ def test_the_precision_of_products_is_kept_and_given_back():
     finally:
         torch.set_float32_matmul_precision("highest")
         backend.fp32_precision = "none"
+
+
+def numbers_of_threads():
+    pools = ThreadpoolController().info()
+    return [torch.get_num_threads(), *(pool["num_threads"] for pool in pools)]
+
+
+def set_threads(number):
+    """Of everything; linear algebra's by a thread that ends, since the one that sets it owns it."""
+    pools = ThreadpoolController()
+    blas = pools.select(user_api="blas")
+    setter = threading.Thread(target=blas.limit, kwargs={"limits": number})
+    setter.start()
+    setter.join()
+    pools.select(user_api="openmp").limit(limits=number)
+    torch.set_num_threads(number)
+
+
+@pytest.fixture
+def two_threads():
+    """Two threads of everything, as a caller's process may have."""
+    set_threads(2)
+    yield numbers_of_threads()
+    set_threads(1)
+
+
+def test_a_fit_and_small_scoring_take_one_thread_and_give_the_others_back(two_threads, scores):
+    """Waiting threads of small products took a fit of ten seconds minutes on busy cores."""
+    seen = []
+    model = short(progress=lambda *_, **losses: seen.append(set(numbers_of_threads()))).fit(X, y)
+    assert seen and set(map(frozenset, seen)) == {frozenset({1})}
+    assert numbers_of_threads() == two_threads
+    detector = model.detector_
+
+    class Asked:
+        def score(self, Z):
+            seen.append(set(numbers_of_threads()))
+            return detector.score(Z)
+
+    model.detector_ = Asked()
+    assert np.array_equal(model.decision_function(X), scores)
+    assert seen[-1] == {1} and numbers_of_threads() == two_threads
+    rows = LARGE_TO_SCORE // X.shape[1] + 1
+    model.decision_function(np.tile(X, (rows // len(X) + 1, 1)))
+    assert seen[-1] == {2} and numbers_of_threads() == two_threads
+    with pytest.raises(InputError):
+        model.set_params(progress=None, max_samples=4).fit(X, np.r_[y[:20], y[:-20]])
+    assert numbers_of_threads() == two_threads
+
+
+def test_threads_that_overlap_give_back_what_was_there(two_threads):
+    """Whoever leaves first: linear algebra's number is one for all, torch's is each thread's."""
+    inside, leave, after = threading.Barrier(2), threading.Event(), {}
+
+    def work(name):
+        with few_threads(1):
+            inside.wait()
+            if name == "last":
+                leave.wait()
+                after["inside"] = numbers_of_threads()
+        after[name] = torch.get_num_threads()
+
+    workers = [threading.Thread(target=work, args=[name]) for name in ("first", "last")]
+    for worker in workers:
+        worker.start()
+    workers[0].join()
+    leave.set()
+    workers[1].join()
+    assert set(after["inside"]) == {1} and after["first"] == after["last"] == 2
+    assert numbers_of_threads() == two_threads
+    with few_threads(1):
+        with few_threads(1):
+            pass
+        assert set(numbers_of_threads()) == {1}  # the inner one ends nothing
+    with few_threads(10, large=10):
+        assert numbers_of_threads() == two_threads
 
 
 def test_threads_under_another_default_type(scores):

@@ -12,7 +12,7 @@ Uses what pretrain.py saved for the same rows and settings, and pretrains first 
 there. Writes ``results/<dataset>/<protocol>/seed<k>/`` and prints ``AUC-ROC 0.xxxx  AUC-PR 0.xxxx``
 last; without labels, ``scores.csv`` there ranks every row. :class:`SwiftHydra` is the same method
 for your own code, with scikit-learn's conventions; :func:`generate` and :func:`run_episodes` are
-the paper's loop.
+the paper's loop. M1 to M13 in comments are the parts of the method as docs/method.md lists them.
 """
 
 import copy
@@ -88,7 +88,7 @@ from swift_hydra.settings import (
     tell,
 )
 from swift_hydra.snapshot import in_own_numbers
-from swift_hydra.thresholds import Basis, check_contamination
+from swift_hydra.thresholds import TrainingScores, check_contamination
 from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
@@ -126,30 +126,32 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             "none", or one of the benchmark's controls (see generation/controls.py).
         n_experts: experts of the mixture, or "auto" (see :func:`model.choose_n_experts`).
         k: experts that run for one row.
-        n_members: mixtures of which each learns from all rows in random numbers of its own; the
-            mean of them scores. With three a fit takes 1.6 to 2 times as long.
+        n_members: independently trained mixtures, whose scores are averaged; with three a fit takes
+            1.6 to 2 times as long.
         n_episodes: episodes of the policy (M8).
         n_synthetic: generated rows; None balances the classes (400 to 1000).
         synthetic_share: share of generated rows in the anomaly half of a training batch.
-        unlike_weight: w of M12, the prior share of anomalies unlike the known ones; less of it
-            counts where many hide that are like these.
+        unlike_weight: w of M12, the prior share of anomalies unlike the known ones; lowered where
+            many of the unlabelled rows seem to be like the known ones.
         contamination: share above the threshold that is expected of fresh rows like the training
             rows (with "paper" the share of these themselves), or "auto": the estimated share of
             anomalies (.05 where nothing is known); only sets ``threshold_``.
         false_alarms: share of normal rows that ``predict`` may flag, in place of ``contamination``;
             None leaves it to that. It flags more with "paper", which has no left-out scores.
         trust_normals: rows labelled 0 are learned from as normal, whatever they look like.
-        fast: a small mixture learns the detector's scores and scores in its place.
-        verify: with ``fast``, the share of rows, where that mixture's experts differ most, that the
-            detector scores after all; None: none, or all where that mixture does not follow it.
+        fast: train a student, a small mixture that imitates the detector's scores and scores in
+            its place.
+        verify: with ``fast``, the share of rows, those where the student's experts differ most,
+            that the detector scores after all; None: none, or all where the student does not
+            follow the detector.
         impute: what happens to missing values, see :class:`data.columns.Preparation`.
         categorical: what happens to text columns.
         cvae_steps: training steps of every Beta C-VAE.
         detector_steps: training steps of the pretrained detector.
         beta: weight of the C-VAE's KL term.
         mixture_steps: training steps of the final mixture.
-        max_samples: training rows that stand for a larger table in all that learns; the others are
-            fresh rows to the detector. At most half of this number are known anomalies.
+        max_samples: most training rows that are learned from. A larger table is sampled, at most
+            half of the sample being known anomalies; the other rows are scored like new ones.
         max_normals: normals that stand for a larger table in the neighbour search.
         max_centres: rows that carry a coefficient in each kernel expert, at most half of them
             anomalies.
@@ -172,11 +174,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         label_name_: name of the labels' column, which a frame to score may have still, or None.
         detector_: what scores prepared rows.
         device_: where it is.
-        basis_: what the training rows' scores are made of, an :class:`thresholds.Basis`.
+        basis_: what the training rows' scores are made of, an :class:`thresholds.TrainingScores`.
         columns_: what was learned about the columns, a :class:`data.rows.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
-        fresh_scores_: (n,) the same as fresh copies of rows that come again would have them.
+        fresh_scores_: (n,) the scores that new copies of the training rows would get; they differ
+            from ``decision_scores_`` only for rows that occur repeatedly.
         expected_scores_: (n,) ascending, as fresh rows of the table would score (with "paper", as
             the training rows do): what ``threshold_`` is made of (docs/tables.md, "Copies").
         normal_scores_: those without the known anomalies, what p-values compare with.
@@ -186,7 +189,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_groups_: groups of the training rows, where ``fit`` was told of some, else None.
         estimated_contamination_: estimated share of anomalies among the training rows, known ones
             included.
-        student_: the small mixture of ``fast``, or None.
+        student_: what ``fast`` trained, a :class:`distillation.student.Student`, or None.
         threshold_: the score above which ``predict`` flags.
         labels_: (n,) the training rows above it.
         feature_names_in_: names of the columns, where the training table had some.
@@ -275,6 +278,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
         Returns:
             Itself.
+
+        Raises:
+            InputError: for two names of one argument, rows or labels that cannot be read, and
+                settings that leave nothing to learn from.
         """
         if not (X is None or X_train is None) or not (y is None or y_train is None):
             raise InputError("X and X_train, y and y_train are two names of one: give one of each")
@@ -319,7 +326,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
         fitted = PRESETS[self.preset].fit(
-            Z, labels, generated.rows, self._settings_to_fit(rows, known), journal, known.things
+            Z, labels, generated.rows, self._settings_to_fit(rows, known), journal, known.subjects
         )
         self.detector_ = fitted.detector
         fresh = self._keep_scores(rows, known, fitted)
@@ -363,10 +370,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         aside = ~known.kept
         fresh = in_chunks(fitted.detector.score, rows.Z[aside])
         twin = None if known.sampled.all() else twins(rows.Z, known.kept)
-        self.basis_ = Basis.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
-        self.n_groups_ = rows.n_things
-        if rows.things is not None:
-            self.basis_ = self.basis_.of_things(rows.things, rows.y == 1)
+        self.basis_ = TrainingScores.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
+        self.n_groups_ = rows.n_subjects
+        if rows.subjects is not None:
+            self.basis_ = self.basis_.of_subjects(rows.subjects, rows.y == 1)
         n_doubtful = in_doubt(rows.y, self.trust_normals).sum()
         n_anomalies = (rows.y == 1).sum() + known.share * n_doubtful
         self.estimated_contamination_ = float(n_anomalies / len(rows.y))

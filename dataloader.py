@@ -33,9 +33,9 @@ from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
+from swift_hydra.data.subjects import split_of_subjects
 from swift_hydra.data.suspicious import notes, tell_tales
 from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
-from swift_hydra.data.things import split_of_things
 from swift_hydra.settings import (
     GIVEN,
     AnyText,
@@ -171,9 +171,9 @@ class Rows(NamedTuple):
     def __str__(self):
         if self.split is None:
             return f"{len(self.train.y)} training rows, of which nothing is known"
-        things = "" if self.train.things is None else f" of {self.train.n_things} groups"
+        subjects = "" if self.train.subjects is None else f" of {self.train.n_subjects} groups"
         n_known = len(self.split.known)
-        known = f"{len(self.train.y)} training rows{things} with {n_known} known anomalies"
+        known = f"{len(self.train.y)} training rows{subjects} with {n_known} known anomalies"
         n_wrong = int((self.data.y[self.split.known] != 1).sum())
         if n_wrong:
             known += f" ({n_wrong} of them normal rows)"
@@ -232,11 +232,11 @@ def _split_of(data, options, least):
         return make_split(X, y, *given, least=least, labelled=options.labelled)
 
     given = (data.X if options.protocol == "unseen" else None, data.y)
-    if data.table.things is None:
+    if data.table.subjects is None:
         split = draw(*given, options.max_rows)
     else:
-        of_things = (data.table.things, draw, options.protocol, options.max_rows)
-        split = split_of_things(*given, *of_things)
+        of_subjects = (data.table.subjects, draw, options.protocol, options.max_rows)
+        split = split_of_subjects(*given, *of_subjects)
     return _changed(data, split), split
 
 
@@ -454,8 +454,8 @@ def main(argv=None):
     told = f"column {data.label!r}, {data.labels}" if data.label != NO_LABEL else "no label column"
     print(printable(f"label             {told}"))
     print(f"rows              {facts['rows']}")
-    if data.table.things is not None:
-        print(f"groups            {data.table.things.max() + 1}")
+    if data.table.subjects is not None:
+        print(f"groups            {data.table.subjects.max() + 1}")
     print(f"features          {facts['features']}")
     print(f"anomalies         {facts['anomalies']} ({percent:.2f} %)")
     print(f"duplicate rows    {facts['duplicates']} (a random split can put copies on both sides)")

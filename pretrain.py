@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 from swift_hydra.cleaning.suspects import in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
-from swift_hydra.data.things import are_several, from_zero
+from swift_hydra.data.subjects import are_several, from_zero
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.files import content_of, load_checkpoint, remove, write_torch
 from swift_hydra.geometry import BOUND, Neighbours
@@ -223,7 +223,7 @@ def train_detector(make, examples, recipe, seed, stage, journal):
 # --- both on one set of rows ----------------------------------------------------------------------
 
 
-class Known(NamedTuple):
+class LearnedRows(NamedTuple):
     """Training rows that are learned from (M13)."""
 
     kept: np.ndarray  # (n,) bool, False for rows that are not learned from
@@ -233,11 +233,11 @@ class Known(NamedTuple):
     n_known: int  # known anomalies of the sample
     Z: torch.Tensor  # (n', d) the kept rows, standardised
     y: torch.Tensor  # (n',) int64, 1 for the known anomalies; maybe none
-    things: np.ndarray | None  # (n',) numbers from 0 of what they were measured of
+    subjects: np.ndarray | None  # (n',) numbers from 0 of what they were measured of
 
 
 def known_rows(rows, seed, settings):
-    """What of the training rows is learned from: :class:`Known`.
+    """What of the training rows is learned from: :class:`LearnedRows`.
 
     Of a larger table ``max_samples`` rows are drawn. What learns does so in some hundred batches,
     or looks at some thousand rows: a hundred thousand are as good as a million, and looking for
@@ -249,43 +249,45 @@ def known_rows(rows, seed, settings):
         settings: a :class:`PretrainSettings`.
     """
     options = settings.cleaning_settings or {}
-    sampled = sample(rows.y, settings.max_samples, seed, rows.things)
+    sampled = sample(rows.y, settings.max_samples, seed, rows.subjects)
     labels = rows.y[sampled]
     others = rows.y != 1
-    if not are_several(rows.things, sampled & others):
+    if not are_several(rows.subjects, sampled & others):
         raise InputError(
             f"max_samples={settings.max_samples}: of the rows that are no known anomalies those of "
             "one group alone were drawn: raise it (--max-samples)"
         )
     trusted = settings.trust_normals
-    given = (rows.Z[sampled], labels, from_zero(rows.things, sampled), seed, trusted)
+    given = (rows.Z[sampled], labels, from_zero(rows.subjects, sampled), seed, trusted)
     of_sample, share = set_aside(*given, **options)
     kept = sampled.copy()
     kept[sampled] = of_sample
-    if not are_several(rows.things, kept & others):  # nothing would be left to compare with
+    if not are_several(rows.subjects, kept & others):  # nothing would be left to compare with
         kept = sampled.copy()
     y = (rows.y[kept] == 1).astype(np.int64)
     counts = (int(in_doubt(labels, trusted).sum()), int((labels == 1).sum()))
-    learned = (torch.from_numpy(rows.Z[kept]), torch.from_numpy(y), from_zero(rows.things, kept))
-    return Known(kept, sampled, share, *counts, *learned)
+    learned = (torch.from_numpy(rows.Z[kept]), torch.from_numpy(y), from_zero(rows.subjects, kept))
+    return LearnedRows(kept, sampled, share, *counts, *learned)
 
 
-def sample(y, most, seed, things=None):
+def sample(y, most, seed, subjects=None):
     """Which rows stand for a table, by their labels (n,): all, or ``most`` of more: (n,) bool.
 
-    At most ``most / 2`` known anomalies; of less all are drawn. A thing's rows (``things``: (n,)
-    numbers from 0; None: each row is of its own) are drawn together, those with known anomalies
-    are ``most / 2`` rows at most, and a thing for which there is no room is passed over.
+    At most ``most / 2`` known anomalies; of less all are drawn. A subject's rows (``subjects``:
+    (n,) numbers from 0; None: each row is of its own) are drawn together, those with known
+    anomalies are ``most / 2`` rows at most, and a subject for which there is no room is passed
+    over.
 
     Raises:
-        InputError: where no thing, of those with known anomalies or of the others, is small enough.
+        InputError: where no subject, of those with known anomalies or of the others, is small
+            enough.
     """
     if len(y) <= most:
         return np.ones(len(y), dtype=bool)
     rng = stage_rng(seed, "sample")
-    things = np.arange(len(y)) if things is None else things
-    size = np.bincount(things)
-    known = np.bincount(things, y == 1) > 0
+    subjects = np.arange(len(y)) if subjects is None else subjects
+    size = np.bincount(subjects)
+    known = np.bincount(subjects, y == 1) > 0
     drawn = np.zeros(len(size), dtype=bool)
     for which, room, kind in ((known, most // 2, "with"), (~known, most, "without")):
         order = rng.permutation(np.flatnonzero(which))
@@ -298,7 +300,7 @@ def sample(y, most, seed, things=None):
                 "or give fewer rows of each group"
             )
         drawn[fit] = True
-    return drawn[things]
+    return drawn[subjects]
 
 
 def _that_fit(order, size, room):
@@ -306,10 +308,10 @@ def _that_fit(order, size, room):
     if (size == 1).all():
         return order[:room]
     fit = []
-    for thing in order:
-        if size[thing] <= room:
-            room -= size[thing]
-            fit.append(thing)
+    for subject in order:
+        if size[subject] <= room:
+            room -= size[subject]
+            fit.append(subject)
     return np.array(fit, dtype=np.int64)
 
 

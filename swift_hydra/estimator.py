@@ -25,7 +25,7 @@ from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, advised, check_range, check_settings, tell
 from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 from swift_hydra.thresholds import (
-    Basis,
+    TrainingScores,
     check_contamination,
     drawn,
     threshold_of,
@@ -600,7 +600,7 @@ class TableDetector(BaseEstimator):
                 basis = to_arrays(saved["basis"])
                 if "row" not in basis:
                     basis |= FreshScores.plain(basis["fresh"], basis["normal"])._asdict()
-                self.basis_ = Basis(**basis)
+                self.basis_ = TrainingScores(**basis)
             check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)
             self._set_threshold()
             self._check_rebuilt()

@@ -305,7 +305,7 @@ class Neighbours:
         return np.where(several, -1, of_distinct)
 
     def _mean_of_many(self, X, k, beyond, nothing):
-        """:meth:`mean_distance` to others, none of them a copy of another, in no order: (n,)."""
+        """:meth:`mean_distance` to others, none a copy of another, without sorting: (n,)."""
         rows = on_grid(X)[0]
         square = self._square - 2 * rows @ self._rows.T + np.square(rows).sum(1)[:, None]
         square[square <= (beyond / self.step) ** 2] = np.inf  # (n, m)

@@ -45,7 +45,7 @@ def drawn(scores, weights):
     return scores[order[np.minimum(place, len(order) - 1)]]
 
 
-class Basis(NamedTuple):
+class TrainingScores(NamedTuple):
     """What the training rows' scores are made of, whichever share of rows is verified."""
 
     left_out: np.ndarray  # (n,) the detector's scores by fits without the row
@@ -88,18 +88,18 @@ class Basis(NamedTuple):
             sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
         return cls(left_out, fresh, *sample)
 
-    def of_things(self, things, known):
-        """The same where rows (n,) were measured of things: these are what fresh ones are like.
+    def of_subjects(self, subjects, known):
+        """The same where rows (n,) were measured of subjects: these are what fresh ones are like.
 
-        Rows of one thing score alike: in all of them there is no more than one to compare with.
+        Rows of one subject score alike: in all of them there is no more than one to compare with.
 
         Args:
-            things: (n,) numbers from 0.
+            subjects: (n,) numbers from 0.
             known: (n,) bool, the known anomalies.
         """
-        n_things = [len(np.unique(some)) for some in (things, things[~known])]
-        weight = self.weight * (n_things[0] / self.weight.sum())
-        normal = self.normal * (n_things[1] / self.normal.sum())
+        n_subjects = [len(np.unique(some)) for some in (subjects, subjects[~known])]
+        weight = self.weight * (n_subjects[0] / self.weight.sum())
+        normal = self.normal * (n_subjects[1] / self.normal.sum())
         return self._replace(weight=weight, normal=normal)
 
 

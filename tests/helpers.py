@@ -51,10 +51,10 @@ def hasty():
         yield
 
 
-def apart(folds, coded=None, things=None):
+def apart(folds, coded=None, subjects=None):
     """What :class:`cleaning.leave_out.LeaveOut` says of rows whose folds (n,) are given."""
     coded = np.zeros(len(folds), dtype=bool) if coded is None else coded
-    return SimpleNamespace(folds=folds, coded=coded, things=things)
+    return SimpleNamespace(folds=folds, coded=coded, subjects=subjects)
 
 
 def refusal(capsys, call):

@@ -1,4 +1,4 @@
-"""The house stands: what may know what, how files are named in imports, how large things get."""
+"""The house stands: what may know what, how files are named in imports, how large subjects get."""
 
 import ast
 import graphlib

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from swift_hydra.bench.methods import make_method
@@ -23,6 +22,7 @@ from swift_hydra.data.table import row_digests
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.geometry import share_nearer
 from swift_hydra.run.record import git_hash, peak_memory_mib
+from swift_hydra.run.report import measures
 from swift_hydra.settings import advised, lacks_memory
 
 try:
@@ -169,17 +169,14 @@ def _without_copies(rows, score):
     fresh = np.array([digest not in known for digest in row_digests(rows.X_test)])
     y = rows.y_test[fresh]
     both = 0 < y.sum() < len(y)
-    areas = _areas(y, score[fresh]) if both else {"auc_roc": None, "auc_pr": None}
+    areas = _areas(y, score[fresh]) if both else _areas([], [])
     areas = {f"{name}_fresh": area for name, area in areas.items()}
     return areas | {"n_test_copies": int((~fresh).sum())}
 
 
 def _areas(y, score):
-    """Both areas of scores (m,) of rows labelled y (m,)."""
-    return {
-        "auc_roc": round(float(roc_auc_score(y, score)), 6),
-        "auc_pr": round(float(average_precision_score(y, score)), 6),
-    }
+    """:func:`run.report.measures` as records have them."""
+    return {name: area and round(area, 6) for name, area in measures(y, score).items()}
 
 
 def _script(cell):

@@ -52,7 +52,6 @@ class Scores:
         keys: the (dataset, seed) that count, sorted.
         complete: the methods that have all of them.
         incomplete: {method: (cells that it has, cells that failed)} of the others.
-        failed: {method: cells that failed}.
         sets: the datasets of the keys, sorted.
         seeds: the seeds of the keys, sorted.
     """
@@ -85,7 +84,6 @@ class Scores:
             for m, cells in self.cells.items()
             if m not in self.complete
         }
-        self.failed = {m: len(f) for m, f in failed.items() if f}
         self.sets = sorted({dataset for dataset, _ in self.keys})
         self.seeds = sorted({seed for _, seed in self.keys})
 

@@ -75,7 +75,7 @@ class KernelExpert:
 
     Args:
         norm: "l2" or "l1".
-        sees: what the rows are that it is given, a name; its caller's.
+        sees: name of those of its caller's inputs that it reads.
     """
 
     def __init__(self, norm, sees=None):
@@ -105,7 +105,7 @@ class KernelExpert:
             With views there is a fit without each fold. So there is where rows are few for the
             columns: the others of a class lie away from one that is left out alone, which takes an
             AUC-ROC of labels without meaning to .38. And where several rows were measured of one
-            thing: those beyond the centres are told by others of it. Scales are learned again in
+            subject: those beyond the centres are told by others of it. Scales are learned again in
             each such fit: those of all rows would know the labels of the ones that are left out.
             Where more than a tenth of so few rows are codes there are none: new rows are copies of
             those whose labels the scales know.
@@ -114,7 +114,7 @@ class KernelExpert:
         """
         X = np.asarray(X)
         few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
-        apart = few or left_out.things is not None
+        apart = few or left_out.subjects is not None
         if apart:
             views = views or (lambda fold: X)
         scaled = not (few and left_out.coded.mean() > CODED)

@@ -6,8 +6,9 @@ table with it. So is a code that normals come again with: a new row may be one m
 rows are dealt over the folds whatever their labels, and those of a fold are left out together: what
 the other folds' rows say of the value does not depend on these labels.
 
-Rows that were measured of one thing (a patient, a machine) tell of each other as copies do, however
-they differ: where it is known which are, those of a thing are in one fold and left out together.
+Rows that were measured of one subject (a patient, a machine) tell of each other as copies do,
+however they differ: where it is known which are, those of a subject are in one fold and left out
+together.
 
 Shapes: n rows, F folds.
 """
@@ -52,23 +53,23 @@ class LeaveOut:
         y: (n,) labels.
         n_folds: F.
         seed: of the run.
-        things: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
+        subjects: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
 
     Attributes:
-        things: the same.
+        subjects: the same.
         folds: (n,) from 0; both classes are spread evenly over them.
         groups: (n,) rows of one number are left out together.
         coded: (n,) bool, rows that a new row may well be a copy of: of a frequent value, or of
             common ones where rows come again.
     """
 
-    def __init__(self, Z, y, n_folds, seed, things=None):
+    def __init__(self, Z, y, n_folds, seed, subjects=None):
         same = copies(Z, ROUNDING)
         size = np.bincount(same)
-        if things is not None:  # a value that one thing has again and again is no code
-            size = np.bincount(np.unique(np.column_stack([same, things]), axis=0)[:, 0])
+        if subjects is not None:  # a value that one subject has again and again is no code
+            size = np.bincount(np.unique(np.column_stack([same, subjects]), axis=0)[:, 0])
         self._same = same
-        self.things = things
+        self.subjects = subjects
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
         times = np.gcd.reduce(size)  # of a table written k times all are k times as many
         common = _made_of_common_values(Z, same)
@@ -83,7 +84,7 @@ class LeaveOut:
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         # What was only written k times with all of the table does not come again.
-        self._written = _times_written(Z, same) if things is None else 1
+        self._written = _times_written(Z, same) if subjects is None else 1
         again = size > self._written
         coded &= again | (self._written == 1)
         self.coded = (frequent | (coded & several.any()))[same]
@@ -102,16 +103,16 @@ class LeaveOut:
         same = self._same
         alone = len(frequent) + np.arange(len(y))
         unit = np.where(frequent[same], alone, same)
-        if self.things is not None:
-            unit = _joined(self.things, same, ~frequent[same])
-            most = max(len(y) / n_folds, np.bincount(self.things).max())
+        if self.subjects is not None:
+            unit = _joined(self.subjects, same, ~frequent[same])
+            most = max(len(y) / n_folds, np.bincount(self.subjects).max())
             held = np.bincount(unit).max() > most  # together, by copies here and there
             if held or len(np.unique(unit[y == 0])) == 1:
-                unit = self.things
+                unit = self.subjects
         unit = np.unique(unit, return_inverse=True)[1]
         count = np.bincount(unit)
         kind = (np.bincount(unit, y) > 0).astype(np.int64)
-        if self.things is not None:  # of an anomalous one there may be no normal row
+        if self.subjects is not None:  # of an anomalous one there may be no normal row
             kind += np.bincount(unit, y == 0) == 0
         fold = np.zeros(len(count), dtype=np.int64)
         start = 0
@@ -119,14 +120,14 @@ class LeaveOut:
             units = rng.permutation(np.flatnonzero(kind == which))
             order = np.argsort(-count[units], kind="stable")  # else in random order
             fold[units[order]] = (start + np.arange(len(units))) % n_folds
-            if self.things is not None:  # else few of each kind would meet in the first folds
+            if self.subjects is not None:  # else few of each kind would meet in the first folds
                 start += len(units)
         if len(np.unique(fold % 2)) == 1:  # few groups: all in folds that are left out together
             fold = np.arange(len(count)) % n_folds
         self.folds = fold[unit]
         part = len(frequent) + same * n_folds + self.folds
         self.groups = np.where(frequent[same], part, same)
-        if self.things is not None:
+        if self.subjects is not None:
             self.groups = _joined(unit, part, frequent[same])
 
     def as_fresh(self, left_out, score, normal):

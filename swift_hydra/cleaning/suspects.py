@@ -6,10 +6,10 @@ hide anomalies, all that takes them for normal learns the wrong thing.
 Two looks at a row, neither of which has learned from it: the closed-form experts' left-out score
 (is it like the known anomalies?), and how near the nearest known anomaly is in units of the row's
 own distance to its neighbours. The rows that both find most suspicious are set aside: they are no
-anomalies either (taken for such they did harm), they are just not learned from. How many, says how
-the known anomalies' own left-out scores rank among them: where nothing is hidden hardly any row
-ranks above half of them, so that clean tables keep their rows; and where the known ones rank as
-anything does, none is set aside.
+anomalies either (taken for such they did harm), they are just not learned from. How many are set
+aside depends on how the known anomalies' own left-out scores rank among the rows': where nothing is
+hidden hardly any row ranks above half of them, so that clean tables keep their rows; where the
+known anomalies rank like any other row, none is set aside.
 
 Shapes: n rows, d features.
 """
@@ -54,13 +54,13 @@ def in_doubt(y, trust_normals):
     return y == -1 if trust_normals else y != 1
 
 
-def set_aside(Z, y, things, seed, trust_normals=False, looks=LOOKS):
+def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
     """Find the rows that are not to be learned from.
 
     Args:
         Z: (n, d) standardised rows.
         y: (n,) labels: 1 known anomaly, 0 taken for normal, -1 unlabelled.
-        things: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
+        subjects: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
         seed: of the run.
         trust_normals: rows labelled 0 stay, whatever they look like.
         looks: which of ``LOOKS`` decide where anomalies are known; one of them is an ablation.
@@ -74,7 +74,7 @@ def set_aside(Z, y, things, seed, trust_normals=False, looks=LOOKS):
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:
         return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR)
-    left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, things)
+    left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, subjects)
     others = OtherRows(Z, _some(np.flatnonzero(~known), seed), left_out)
     prior = PRIOR
     if known.any():
@@ -104,11 +104,11 @@ class OtherRows:
         self.reference = reference
         self.neighbours = Neighbours(Z[reference])
         self.coded = left_out.coded[reference]
-        self.things = left_out.things
+        self.subjects = left_out.subjects
 
     def groups(self, rows, reference):
-        """Things of some rows and of what they are compared with, as neighbours take them."""
-        return None if self.things is None else (self.things[rows], self.things[reference])
+        """Subjects of some rows and of what they are compared with, as neighbours take them."""
+        return None if self.subjects is None else (self.subjects[rows], self.subjects[reference])
 
     def own_distance(self, share=NEIGHBOURHOOD):
         """Mean distance of every row to a share of the others, (n,)."""
@@ -117,14 +117,16 @@ class OtherRows:
         return self.neighbours.mean_distance(self.Z, k, True, 0.0, self.coded, groups)
 
     def company(self, known):
-        """:func:`company` of the known anomalies (n,) bool; of each thing one row tells."""
-        if self.things is None:
+        """:func:`company` of the known anomalies (n,) bool; of each subject one row tells."""
+        if self.subjects is None:
             return company(self.neighbours, self.Z[known])
-        own = np.isin(self.things[self.reference], self.things[known])  # the known anomalies' own
+        own = np.isin(
+            self.subjects[self.reference], self.subjects[known]
+        )  # the known anomalies' own
         if own.all():
             return 1.0
         others, of_known = (
-            rows[np.unique(self.things[rows], return_index=True)[1]]
+            rows[np.unique(self.subjects[rows], return_index=True)[1]]
             for rows in (self.reference[~own], np.flatnonzero(known))
         )
         return company(Neighbours(self.Z[others]), self.Z[of_known])
@@ -224,7 +226,7 @@ def _nearness(Z, known, others):
     own = others.own_distance()
     anomalies = Neighbours(Z[known])
     near = anomalies.mean_distance(Z, 1, groups=others.groups(slice(None), known))
-    # NaN: copies of one row, or all of one thing.
+    # NaN: copies of one row, or all of one subject.
     groups = others.groups(known, known)
     near[known] = anomalies.mean_distance(Z[known], 1, others=True, groups=groups)
     ratio = np.log(own + 1e-9) - np.log(near + 1e-9)

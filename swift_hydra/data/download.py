@@ -337,11 +337,8 @@ class _Progress:
 
 def sha256_of(path):
     """SHA256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _intact(path):

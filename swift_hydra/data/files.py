@@ -24,8 +24,9 @@ from swift_hydra.data.formats import (
     suffix_of,
 )
 from swift_hydra.data.frames import as_known, as_text
-from swift_hydra.data.header import Known, shown
+from swift_hydra.data.header import TrainingHeader, shown
 from swift_hydra.data.reading import COMMA, Reading, number
+from swift_hydra.data.subjects import numbers_of
 from swift_hydra.data.table import (
     CellParser,
     Table,
@@ -34,7 +35,6 @@ from swift_hydra.data.table import (
     made_up_names,
     say_of_codes,
 )
-from swift_hydra.data.things import numbers_of
 from swift_hydra.settings import InputError, changed, tell
 
 COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
@@ -69,20 +69,20 @@ def _labelled_npz(path, label_column, drop, texts, reading, dates, group_column)
     keys = ["X", *([] if unlabelled else ["y"]), *([] if group_column is None else [group_column])]
     arrays = dict(zip(keys, read_npz(path, keys), strict=True))
     table = _table_of_npz(path, arrays["X"], texts, reading, dates)
-    table = _of_things(table, [arrays.get(group_column)], group_column, reading)
+    table = _of_subjects(table, [arrays.get(group_column)], group_column, reading)
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, [])
     return Labelled(table, arrays["y"], "y", [])
 
 
-def _of_things(table, groups, group_column, reading):
+def _of_subjects(table, groups, group_column, reading):
     """A table with what its rows were measured of, from pieces of the group column, if any."""
     if group_column is None:
         return table
     where = f"{table.source}: group column {group_column!r}"
     groups = groups[0] if len(groups) == 1 else [cell for piece in groups for cell in piece]
-    things = numbers_of(groups, len(table), where, table.lines, reading.label_gaps())
-    return dataclasses.replace(table, things=things)
+    subjects = numbers_of(groups, len(table), where, table.lines, reading.label_gaps())
+    return dataclasses.replace(table, subjects=subjects)
 
 
 def _table_of_npz(path, X, texts, reading, dates):
@@ -90,11 +90,11 @@ def _table_of_npz(path, X, texts, reading, dates):
     return dataclasses.replace(table, reading=reading.remembered(None, None))
 
 
-def _place_of_labels(file, label_column, dropped, of_things=()):
+def _place_of_labels(file, label_column, dropped, of_subjects=()):
     """Number of the label column: the last one that is not left out, unless it is named."""
-    left = set(range(file.width)) - set(file.indexes) - dropped - set(of_things)
+    left = set(range(file.width)) - set(file.indexes) - dropped - set(of_subjects)
     if not left:
-        out = "group_column and drop_columns" if of_things else "drop_columns"
+        out = "group_column and drop_columns" if of_subjects else "drop_columns"
         raise InputError(f"{file.path}: {out}: no column is left: leave fewer out")
     last = max(left)
     if label_column == NO_LABEL:
@@ -108,7 +108,7 @@ def _place_of_labels(file, label_column, dropped, of_things=()):
             f"{file.path}: column {label_column!r} is the label column and in drop_columns too: "
             "name another label column, or none"
         )
-    if label in of_things:
+    if label in of_subjects:
         raise InputError(
             f"{file.path}: column {label_column!r} is the label column and the group column too: "
             "name another of either"
@@ -194,9 +194,9 @@ def read_table(
     if not unlabelled:
         _refuse_unparted(file)
     out = {file.column(name, "drop_columns:") for name in drop}
-    of_things = [] if group_column is None else [file.column(group_column, "group column")]
-    label = _place_of_labels(file, label_column, out, of_things)
-    out |= set(of_things)
+    of_subjects = [] if group_column is None else [file.column(group_column, "group column")]
+    label = _place_of_labels(file, label_column, out, of_subjects)
+    out |= set(of_subjects)
     if not unlabelled:
         out.add(label)
     _say_of_columns(file, unlabelled, out)
@@ -205,10 +205,10 @@ def read_table(
     columns = [names[j] for j in keep]
     file.look_at(keep if unlabelled else [*keep, label])
     parse = CellParser(columns, path, file.texts(keep, dates) if texts else (), file.reads(), dates)
-    X, labels, groups, lines = _cells_of(file, parse, (keep, of_things, label))
+    X, labels, groups, lines = _cells_of(file, parse, (keep, of_subjects, label))
     given = (parse.texts(), path, lines, file.header is not None, file.remembered)
     table = Table(X, columns, *given, parse.dated_columns(), file.number_categories(keep))
-    table = _of_things(table, groups, group_column, reading)
+    table = _of_subjects(table, groups, group_column, reading)
     problems = [*file.problems.values(), *parse.problems.values()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
@@ -223,17 +223,17 @@ def _cells_of(file, parse, which):
         parse: a :class:`data.table.CellParser` of its d columns.
         which: numbers of these, of the group column if there is one, and of the label column.
     """
-    keep, of_things, label = which
+    keep, of_subjects, label = which
     blocks = [np.empty((0, len(keep)))]
     labels = [np.empty(0)]
     groups = []
     lines = []
-    for n, given, numbers in file.pieces([*keep, *of_things, label], PIECE_ROWS):
+    for n, given, numbers in file.pieces([*keep, *of_subjects, label], PIECE_ROWS):
         cells = file.cells(given[: len(keep)], keep)
         if not lines:
             say_of_codes(cells, parse.names, parse.vocabulary, file.path)
         blocks.append(parse(n, cells, numbers))
-        groups += [file.ids(given[len(keep)])] if of_things else []
+        groups += [file.ids(given[len(keep)])] if of_subjects else []
         last = file.labels(given[-1], label)
         if not isinstance(last, np.ndarray):
             last = np.array([_label_text(cell, file.decimal) for cell in last], dtype=object)
@@ -297,7 +297,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
     else:
         told = {j: set(of) for j, of in texts.items()} if isinstance(texts, dict) else {}
         given = (columns, (how.training or {}).get("header"), told, int(id_column is not None))
-        known = Known(*given) if columns else None
+        known = TrainingHeader(*given) if columns else None
         file = open_table(path, reading, how.dates, known)
         if how.reading.decimal is None:
             file.forget_decimal()

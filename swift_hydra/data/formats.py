@@ -264,7 +264,7 @@ class CsvFile:
     Args:
         path: the file.
         reading: a :class:`data.reading.Reading`.
-        known: a :class:`data.header.Known` of the training table, or None.
+        known: a :class:`data.header.TrainingHeader` of the training table, or None.
 
     Attributes:
         header: its names, or None.
@@ -576,7 +576,7 @@ def open_table(path, reading, dates, known=None):
         path: the file.
         reading: a :class:`data.reading.Reading`.
         dates: take dates as days since 1970.
-        known: a :class:`data.header.Known` of the training table, or None.
+        known: a :class:`data.header.TrainingHeader` of the training table, or None.
 
     Raises:
         InputError: for another suffix, and whatever is wrong with the file.

@@ -18,7 +18,7 @@ COPIES = 0.05  # share of the rows that may be the line of names again
 PANDAS_ROWS = 3  # columns from which 0, 1, 2, ... are rather names than values
 
 
-class Known(NamedTuple):
+class TrainingHeader(NamedTuple):
     """What a table to score can be compared with."""
 
     names: list | None  # d names of the training table
@@ -37,7 +37,7 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
         first: cells of the first row.
         below: the next rows.
         path: the file, for messages.
-        known: a :class:`Known` of the training table, or None.
+        known: a :class:`TrainingHeader` of the training table, or None.
         gaps: texts in lower case that stand for a gap.
     """
     below = [row for row in below if len(row) == len(first) and any(map(str.strip, row))]

@@ -13,9 +13,9 @@ from swift_hydra.data.columns import Preparation
 from swift_hydra.data.frames import day_of, object_array
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
+from swift_hydra.data.subjects import subjects_of
 from swift_hydra.data.suspicious import company_of_near_copies, notes, tell_tales
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
-from swift_hydra.data.things import things_of
 from swift_hydra.settings import InputError, tell
 
 ENOUGH = 30  # new rows that are judged together; fewer may well all be unusual in one way
@@ -236,18 +236,18 @@ class TrainingRows:
         X: (n, d') prepared rows, float32 or float64.
         y: (n,) int64: 1 for known anomalies, 0 for rows taken as normal, -1 for unlabelled ones.
         classes: (2,) the labels that were given for normal and anomaly.
-        things: (n,) numbers from 0 of what the rows were measured of, or None.
+        subjects: (n,) numbers from 0 of what the rows were measured of, or None.
 
     Attributes:
         Z: (n, d') the rows standardised, float32.
     """
 
-    def __init__(self, columns, X, y, classes, things=None):
+    def __init__(self, columns, X, y, classes, subjects=None):
         self.columns = columns
         self.X = X
         self.y = y
         self.classes = classes
-        self.things = things
+        self.subjects = subjects
         self.Z = columns.standardise(X)
 
     @classmethod
@@ -300,20 +300,20 @@ class TrainingRows:
         centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X)
         low, high = preparation.span(X)
-        things = things_of(table, groups, y)
-        rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes, things)
-        for note in company_of_near_copies(rows.Z) if things is None else ():
+        subjects = subjects_of(table, groups, y)
+        rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes, subjects)
+        for note in company_of_near_copies(rows.Z) if subjects is None else ():
             tell(f"training rows: {note}")
         return rows
 
     @property
-    def n_things(self):
-        """How many things the rows were measured of, or None."""
-        return None if self.things is None else int(self.things.max()) + 1
+    def n_subjects(self):
+        """How many subjects the rows were measured of, or None."""
+        return None if self.subjects is None else int(self.subjects.max()) + 1
 
     @cached_property
     def fingerprint(self):
         """SHA256 of the prepared rows and labels: tells what was trained on them."""
-        if self.things is None:
+        if self.subjects is None:
             return fingerprint(self.X, self.y)
-        return fingerprint(self.X, np.concatenate([self.y, self.things]))
+        return fingerprint(self.X, np.concatenate([self.y, self.subjects]))

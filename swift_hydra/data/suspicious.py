@@ -79,7 +79,7 @@ def company_of_near_copies(Z):
     From the second neighbour to the third, or from one to the next further out, the distance then
     leaps. Of continuous columns it does so for hardly a row: by more than four times, of d columns
     for 4^-2d of them after two neighbours, and less after more. (4 % at most on 50 real tables, 20
-    to 100 % where each of 60 things was measured three to ten times with a tenth to a fiftieth of
+    to 100 % where each of 60 subjects was measured three to ten times with a tenth to a fiftieth of
     their differences; of pairs nearly all leap at the first.)
 
     Args:
@@ -99,9 +99,9 @@ def company_of_near_copies(Z):
     leap = (near[:, 1:] > LEAP * near[:, :-1]) & (near[:, :-1] > ROUNDING * sum(fine) ** 0.5)
     if leap[:, 1:].any(1).mean() > LEAPING or leap[:, 0].mean() > PAIRED:
         yield (
-            "many rows stand in groups of near copies: if each group is one thing (a patient, a "
+            "many rows stand in groups of near copies: if each group is one subject (a patient, a "
             "session) measured again, the other rows of it tell a row that is left out, and of new "
-            "things far more are flagged than was said: say which rows are of one thing, "
+            "subjects far more are flagged than was said: say which rows are of one subject, "
             "--group-column or groups of fit"
         )
 

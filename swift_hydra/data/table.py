@@ -62,7 +62,7 @@ class Table:
         reading: how the file was read, see :meth:`data.reading.Reading.remembered`, or None.
         dated: numbers of the columns that held dates.
         categories: of those that were declared as categories, which are numbers.
-        things: (n,) numbers from 0 of what the rows were measured of, or None.
+        subjects: (n,) numbers from 0 of what the rows were measured of, or None.
     """
 
     X: np.ndarray
@@ -74,7 +74,7 @@ class Table:
     reading: dict | None = None
     dated: tuple = ()
     categories: tuple = ()
-    things: np.ndarray | None = None
+    subjects: np.ndarray | None = None
 
     def __len__(self):
         return len(self.X)
@@ -85,8 +85,8 @@ class Table:
             lines = range(len(self))[rows] if self.lines is None else self.lines[rows]
         else:
             lines = None if self.lines is None else [self.lines[i] for i in rows]
-        things = None if self.things is None else self.things[rows]
-        return dataclasses.replace(self, X=self.X[rows], lines=lines, things=things)
+        subjects = None if self.subjects is None else self.subjects[rows]
+        return dataclasses.replace(self, X=self.X[rows], lines=lines, subjects=subjects)
 
     def names(self):
         """d names: the columns' own or x0, x1, ..."""

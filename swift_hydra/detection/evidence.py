@@ -30,7 +30,7 @@ SUBSPACE = ("gaussian", "pca")
 COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS)
 IS_RATIO = np.array([name in RATIOS for name in COLUMNS])
 MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score linear in the rows
-MOST_OF_A_THING = 200  # reference rows that were measured of one thing
+MOST_OF_A_SUBJECT = 200  # reference rows that were measured of one subject
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
 VARIANCE = 0.9  # of the normals, in the directions that count as theirs
 
@@ -145,18 +145,18 @@ class EvidenceColumns(NamedTuple):
     without: np.ndarray  # (F, n, c) the same, without anything of fold f
 
 
-def _drawn(rows, most, things, rng):
-    """Numbers of the reference rows of a side, ascending: at most so many, and few of each thing.
+def _drawn(rows, most, subjects, rng):
+    """Numbers of the reference rows of a side, ascending: at most so many, and few of each subject.
 
-    A row's own thing is passed over in search of its neighbours: what is looked at would grow with
-    the largest of them.
+    A row's own subject is passed over in search of its neighbours: what is looked at would grow
+    with the largest of them.
     """
     rows = rng.permutation(rows)
-    if things is not None:
-        order = np.argsort(things[rows], kind="stable")
-        of_thing = things[rows][order]
-        place = np.arange(len(rows)) - np.searchsorted(of_thing, of_thing)  # within its thing
-        rows = rows[np.sort(order[place < MOST_OF_A_THING])]
+    if subjects is not None:
+        order = np.argsort(subjects[rows], kind="stable")
+        of_subject = subjects[rows][order]
+        place = np.arange(len(rows)) - np.searchsorted(of_subject, of_subject)  # within its subject
+        rows = rows[np.sort(order[place < MOST_OF_A_SUBJECT])]
     return np.sort(rows[:most])
 
 
@@ -185,7 +185,7 @@ class Evidence:
     """Evidence columns of table rows (M10); :meth:`fit` makes one.
 
     Args:
-        residuals: functions (n, d) -> (n,), C-VAE residuals. The C-VAE itself stays a stranger.
+        residuals: functions (n, d) -> (n,), C-VAE residuals.
         surroundings: :class:`Surroundings`.
         subspaces: :class:`Subspaces` of the normals.
         centre: (F + 1, c) mean of the columns over the training normals, in every view.
@@ -206,7 +206,7 @@ class Evidence:
         Args:
             X: (n, d) standardised rows.
             y: (n,) labels, 1 for known anomalies, if there are any; at least two normals.
-            left_out: folds, codes and things of the rows, a
+            left_out: folds, codes and subjects of the rows, a
                 :class:`cleaning.leave_out.LeaveOut`.
             residuals: C-VAE residuals; function i was trained without the rows of fold i.
             residual_fold: (n,) which residual function did not see the row.
@@ -219,11 +219,11 @@ class Evidence:
         """
         normal = np.flatnonzero(y == 0)
         anomaly = np.flatnonzero(y == 1)
-        folds, things = left_out.folds, left_out.things
+        folds, subjects = left_out.folds, left_out.subjects
         n_folds = int(folds.max()) + 1
         kept = (
-            _drawn(normal, max_normals, things, rng),
-            _drawn(anomaly, MAX_ANOMALIES, things, rng),
+            _drawn(normal, max_normals, subjects, rng),
+            _drawn(anomaly, MAX_ANOMALIES, subjects, rng),
         )
         own = _own(y, kept, rng)
         surroundings = Surroundings(
@@ -231,11 +231,11 @@ class Evidence:
             [folds[rows] for rows in kept],
             n_folds,
             [left_out.coded[rows] for rows in kept],
-            None if things is None else [things[rows] for rows in kept],
+            None if subjects is None else [subjects[rows] for rows in kept],
         )
         self = cls(residuals, surroundings, Subspaces.fit(X[normal], folds[normal], n_folds))
         models = self._left_out(X, folds, residual_fold)
-        raw = self._raw(X, range(n_folds + 1), models, (folds, own, things))
+        raw = self._raw(X, range(n_folds + 1), models, (folds, own, subjects))
         self.centre = np.empty((n_folds + 1, len(COLUMNS)))
         self.scale = np.empty_like(self.centre)
         for view in range(n_folds + 1):
@@ -282,7 +282,7 @@ class Evidence:
     def _raw(self, X, views, models, training=()):
         """All columns of rows (n, d) in some views: (views, n, c).
 
-        ``training``: of training rows, ``folds``, ``own`` and ``things`` of
+        ``training``: of training rows, ``folds``, ``own`` and ``subjects`` of
         :meth:`Surroundings.columns`.
         """
         out = np.empty((len(views), len(X), len(COLUMNS)))
@@ -314,7 +314,7 @@ class Evidence:
             "normals": normals.reference,
             "anomalies": anomalies.reference,
             "coded": self.surroundings.coded,
-            "things": self.surroundings.things,
+            "things": self.surroundings.subjects,  # their name in files
             "subspaces": self.subspaces.snapshot(),
             "centre": self.centre[-1:],
             "scale": self.scale[-1:],
@@ -324,7 +324,7 @@ class Evidence:
     def from_snapshot(cls, saved, residuals):
         """Rebuild from :meth:`snapshot`; columns are equal to the bit."""
         sides = (Neighbours(saved[name]) for name in ("normals", "anomalies"))
-        told = {name: saved.get(name) for name in ("coded", "things")}  # older files have none
+        told = {"coded": saved.get("coded"), "subjects": saved.get("things")}  # not of older files
         return cls(
             residuals,
             Surroundings(*sides, **told),

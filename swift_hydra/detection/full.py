@@ -24,7 +24,7 @@ from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.evidence import Evidence, EvidenceColumns, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
 from swift_hydra.detection.normal_scores import NormalScores
-from swift_hydra.detection.one_class import Far, Near
+from swift_hydra.detection.one_class import TolerantDistance, TrustedDistance
 from swift_hydra.detection.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import (
     USUAL,
@@ -34,7 +34,7 @@ from swift_hydra.detection.pvalue import (
     likelihood_ratio,
     platt,
     shrunken_shape,
-    telling,
+    weights_by_auc,
 )
 from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.model import BetaCVAE
@@ -92,7 +92,7 @@ class Residual:
         return self.cvae.residual(torch.from_numpy(np.asarray(Z, dtype=np.float64))).numpy()
 
 
-class Seen(NamedTuple):
+class CrossFitted(NamedTuple):
     """The training rows as both sides see them."""
 
     Z: np.ndarray  # (n, d)
@@ -154,7 +154,7 @@ class KnownSide:
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 + kernels)."""
+        """From :class:`CrossFitted` rows; returns the side and left-out scores (n, 1 + kernels)."""
         with journal.stage("mixture"):
             examples = seen.examples(True, MIXTURE_COLUMNS)
             recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
@@ -229,8 +229,8 @@ class UnlikeSide:
         mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned normals
             against generated rows, or None where there were none or rows are not trusted.
         alone: what judges beside them where no anomaly is known: a
-            :class:`detection.one_class.Near` of trusted rows, else a
-            :class:`detection.one_class.Far`; or None.
+            :class:`detection.one_class.TrustedDistance` of trusted rows, else a
+            :class:`detection.one_class.TolerantDistance`; or None.
     """
 
     def __init__(self, mixture, alone=None):
@@ -239,20 +239,20 @@ class UnlikeSide:
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`Seen` rows; returns the side and left-out scores (n, 1 to 4)."""
+        """From :class:`CrossFitted` rows; returns the side and left-out scores (n, 1 to 4)."""
         with journal.stage("one-class"):
             alone = None
             if not seen.labels.any():
-                kind = Near if settings.trust_normals else Far
+                kind = TrustedDistance if settings.trust_normals else TolerantDistance
                 rng = stage_rng(settings.random_state, "one-class/reference")
                 left_out = seen.left_out
-                alone = kind.fit(seen.Z, rng, left_out.coded, left_out.things)
+                alone = kind.fit(seen.Z, rng, left_out.coded, left_out.subjects)
             distances = seen.distances
             if alone is not None:
-                distances = alone.score(seen.Z, True, seen.left_out.things)
+                distances = alone.score(seen.Z, True, seen.left_out.subjects)
             # An expert that takes rows for normal which may hide anomalies learns to pass these
             # over: beside the distance it cost .017 AUC-ROC (29 sets).
-            if not len(seen.synthetic) or isinstance(alone, Far):
+            if not len(seen.synthetic) or isinstance(alone, TolerantDistance):
                 return cls(None, alone), distances
             # Only generated rows stand for anomalies here: known ones would teach it what it has
             # to do without.
@@ -293,11 +293,11 @@ class UnlikeSide:
         if mixture is not None:
             mixture = Mixture.from_snapshot(mixture, settings.mamba)
         if alone is not None:
-            alone = (Near if "width" in alone else Far)(**alone)
+            alone = (TrustedDistance if "width" in alone else TolerantDistance)(**alone)
         return cls(mixture, alone)
 
 
-class Judgement:
+class ScoreCombiner:
     """Both sides' scores as class-balanced log-odds: "known anomaly OR unlike normals" (M12).
 
     Where no anomaly is known, the one-class side alone, by the prior shape and not calibrated.
@@ -329,7 +329,7 @@ class Judgement:
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        known = MergedPValue.fit(experts[normal], telling(experts, y, USUAL_EACH) * heard)
+        known = MergedPValue.fit(experts[normal], weights_by_auc(experts, y, USUAL_EACH) * heard)
         unlike = MergedPValue.fit(one_class[normal])
         self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
         self.shapes = [*map(shrunken_shape, self._sides(experts[~normal], one_class[~normal]))]
@@ -384,7 +384,7 @@ class FullDetector:
             each trained on half of the rows.
         known: :class:`KnownSide`, or None where no anomaly is known.
         unlike: :class:`UnlikeSide`.
-        judgement: :class:`Judgement`.
+        judgement: :class:`ScoreCombiner`.
     """
 
     def __init__(self, evidence, known, unlike, judgement):
@@ -394,26 +394,26 @@ class FullDetector:
         self.judgement = judgement
 
     @classmethod
-    def fit(cls, Z, y, synthetic, settings, journal, things=None):
+    def fit(cls, Z, y, synthetic, settings, journal, subjects=None):
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
-            given = (Z.numpy(), y.numpy(), n_folds, settings.random_state, things)
+            given = (Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
             evidence, seen = _gather(LeaveOut(*given), Z, y, synthetic.numpy(), settings, journal)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
         unlike, one_class = UnlikeSide.fit(seen, settings, journal)
-        judgement = Judgement.fit(experts, one_class, y.numpy(), settings.unlike_weight)
+        judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight)
         self = cls(evidence, known, unlike, judgement)
         if known is not None:
-            self._keep_upright(seen, experts, one_class, settings)
+            self._undo_inversion(seen, experts, one_class, settings)
         scores = self.judgement.score(experts, one_class)
         normal = y.numpy() == 0
         fresh = seen.left_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
         return Fitted(self, scores, *fresh)
 
-    def _keep_upright(self, seen, experts, one_class, settings):
+    def _undo_inversion(self, seen, experts, one_class, settings):
         """Join the sides anew where the rows that were learned from would come out upside down.
 
         That is: the known anomalies below the normals on the whole. Left-out scores cannot show
@@ -421,7 +421,7 @@ class FullDetector:
         upside down lose their say, then the one-class side does.
 
         Args:
-            seen: :class:`Seen` rows.
+            seen: :class:`CrossFitted` rows.
             experts: (n, ..) their left-out scores by the known side.
             one_class: (n, ..) by the other.
             settings: has ``unlike_weight`` and ``random_state``.
@@ -436,7 +436,7 @@ class FullDetector:
         heard = np.array([roc_auc_score(y[rows], column) >= UPRIGHT for column in parts[0].T])
         heard |= not heard.any()
         for weight in (0.0,) if heard.all() else (settings.unlike_weight, 0.0):
-            self.judgement = Judgement.fit(experts, one_class, y, weight, heard)
+            self.judgement = ScoreCombiner.fit(experts, one_class, y, weight, heard)
             if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
                 return
 
@@ -482,7 +482,7 @@ class FullDetector:
         evidence = Evidence.from_snapshot(saved["evidence"], map(Residual, cvaes))
         known = saved["known"] and KnownSide.from_snapshot(saved["known"], settings)
         unlike = UnlikeSide.from_snapshot(saved["unlike"], settings)
-        judgement = Judgement.from_snapshot(saved["judgement"], settings.unlike_weight)
+        judgement = ScoreCombiner.from_snapshot(saved["judgement"], settings.unlike_weight)
         return cls(evidence, known, unlike, judgement)
 
 
@@ -518,5 +518,5 @@ def _gather(left_out, Z, y, synthetic, settings, journal):
     rows = np.flatnonzero((labels == 1) & left_out.coded)
     if len(rows):
         distances[rows] = evidence.transform(X[rows])[:, column_index(DISTANCE)]
-    seen = Seen(X, columns, y, synthetic, synthetic_columns, left_out, distances)
+    seen = CrossFitted(X, columns, y, synthetic, synthetic_columns, left_out, distances)
     return evidence, seen

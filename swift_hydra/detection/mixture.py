@@ -226,7 +226,7 @@ class MixtureDetector:
         self.mixture = mixture
 
     @classmethod
-    def fit(cls, Z, y, synthetic, settings, journal, things=None):
+    def fit(cls, Z, y, synthetic, settings, journal, subjects=None):
         """Train on standardised rows.
 
         Args:
@@ -235,7 +235,7 @@ class MixtureDetector:
             synthetic: (m, d) generated anomalies, m may be 0.
             settings: :class:`DetectorSettings`.
             journal: a :class:`journal.Journal`.
-            things: (n,) numbers from 0 of what the rows were measured of, or None; not used here,
+            subjects: (n,) numbers from 0 of what the rows were measured of, or None; not used here,
                 where nothing is left out.
 
         Returns:

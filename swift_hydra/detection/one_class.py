@@ -2,9 +2,9 @@
 
 # DIFF(paper): additions; the paper has labels.
 
-:class:`Far` bears hidden anomalies among its rows: few are left of a group once the farthest rows
-were set aside, and those are no row's twenty neighbours. :class:`Near` is sharper and takes all its
-rows for normal. Which one is used, says whether the rows are trusted.
+:class:`TrustedDistance` serves rows that are trusted to be normal; it is the sharper one. Other
+rows get :class:`TolerantDistance`, which bears hidden anomalies: once the farthest rows are set
+aside, few of a group of anomalies remain, too few to be the twenty nearest neighbours of any row.
 
 Shapes: n rows, r reference rows, d features.
 """
@@ -28,7 +28,7 @@ from swift_hydra.geometry import (
 )
 
 FAR = 20  # neighbours
-TRUSTED = 2000  # reference rows of :class:`Near`: bounds its n r d
+TRUSTED = 2000  # reference rows of :class:`TrustedDistance`: bounds its n r d
 NEAREST = 2  # neighbours by the sum of absolute differences
 RIDGE = 0.05  # of the mean variance, added to that along every direction
 WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
@@ -42,36 +42,36 @@ def _some_of(rows, *arrays):
     return [None if array is None else array[rows] for array in arrays]
 
 
-class Far:
+class TolerantDistance:
     """Logarithm of the mean distance to the twenty nearest reference rows.
 
     Args:
         reference: (r, d) rows.
         coded: (r,) bool, those that rows may well be copies of, see
             :class:`cleaning.leave_out.LeaveOut`: of them one is left out. Only for training rows.
-        things: (r,) numbers of what they were measured of, or None. Only for training rows.
+        subjects: (r,) numbers of what they were measured of, or None. Only for training rows.
     """
 
-    def __init__(self, reference, coded=None, things=None):
+    def __init__(self, reference, coded=None, subjects=None):
         self.reference = np.asarray(reference)
         self.coded = coded
-        self.things = things
+        self.subjects = subjects
         self.neighbours = Neighbours(self.reference)
 
     @classmethod
-    def fit(cls, Z, rng, coded=None, things=None):
+    def fit(cls, Z, rng, coded=None, subjects=None):
         """From rows (n, d), a numpy Generator that draws those that stand for a larger table, which
         of them (n,) new rows may be copies of, and what they were measured of.
         """
         rows = np.sort(rng.permutation(len(Z))[:REFERENCE])
-        return cls(Z[rows], *_some_of(rows, coded, things))
+        return cls(Z[rows], *_some_of(rows, coded, subjects))
 
-    def score(self, Z, others=False, things=None):
+    def score(self, Z, others=False, subjects=None):
         """(n, 1) of rows (n, d).
 
-        ``others`` leaves a row's own copies out, and with ``things`` (n,) what is of its own one.
+        ``others`` leaves a row's own copies out, and with ``subjects`` (n,) what is of its own one.
         """
-        groups = None if things is None else (things, self.things)
+        groups = None if subjects is None else (subjects, self.subjects)
         distance = self.neighbours.mean_distance(Z, FAR, others, 0.0, self.coded, groups)
         return np.log(distance + 1e-6)[:, None]
 
@@ -175,7 +175,7 @@ class Whitening:
         return WithoutItself(own, direction, weight, (n - m) / n)
 
 
-class Near:
+class TrustedDistance:
     """Three distances to trusted rows: a smoother's residual and the two nearest rows, twice.
 
     The smoother looks at the rows in coordinates of equal variance. The nearest rows are those by
@@ -186,19 +186,19 @@ class Near:
     Args:
         reference: (r, d) rows.
         width: of the smoother, see there; None finds it.
-        coded: (r,) bool, see :class:`Far`.
+        coded: (r,) bool, see :class:`TolerantDistance`.
         ranked: bool; False in older files, which have no distance of ranks.
-        things: (r,), see :class:`Far`.
+        subjects: (r,), see :class:`TolerantDistance`.
     """
 
-    def __init__(self, reference, width=None, coded=None, ranked=False, things=None):
+    def __init__(self, reference, width=None, coded=None, ranked=False, subjects=None):
         self.reference = np.asarray(reference)
         self.coded = coded
-        self.things = things
+        self.subjects = subjects
         self.whitened = Whitening(self.reference)
         left_out = None
         if width is None:
-            own = self._own(cdist(self.reference, self.reference, "cityblock"), things)
+            own = self._own(cdist(self.reference, self.reference, "cityblock"), subjects)
             left_out = self.whitened.without(self.reference, own)
         self.smoother = Smoother(self.whitened(self.reference), width, left_out)
         self.views = [(None, self.reference)]  # no function, which could not be pickled
@@ -207,14 +207,14 @@ class Near:
             self.views.append((ranks, ranks(self.reference)))
 
     @classmethod
-    def fit(cls, Z, rng, coded=None, things=None):
-        """Arguments are those of :meth:`Far.fit`."""
+    def fit(cls, Z, rng, coded=None, subjects=None):
+        """Arguments are those of :meth:`TolerantDistance.fit`."""
         rows = np.sort(rng.permutation(len(Z))[:TRUSTED])
-        coded, things = _some_of(rows, coded, things)
-        return cls(Z[rows], coded=coded, ranked=True, things=things)
+        coded, subjects = _some_of(rows, coded, subjects)
+        return cls(Z[rows], coded=coded, ranked=True, subjects=subjects)
 
-    def score(self, Z, others=False, things=None):
-        """Logarithms of the distances, (n, 3); what is left out says :meth:`Far.score`."""
+    def score(self, Z, others=False, subjects=None):
+        """Logarithms of the distances, (n, 3), left out as in :meth:`TolerantDistance.score`."""
         n = len(Z)
         Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
         out = np.empty((len(Z), 1 + len(self.views)))
@@ -226,7 +226,7 @@ class Near:
             ]
             left_out = None
             if others:
-                own = self._own(distances[0], _some_of(slice(start, start + BLOCK), things)[0])
+                own = self._own(distances[0], _some_of(slice(start, start + BLOCK), subjects)[0])
                 left_out = self.whitened.without(rows, own)
                 for distance in distances:
                     distance[own] = np.inf
@@ -243,17 +243,18 @@ class Near:
         # Copies of one row and another: one other row is all there is.
         return np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
 
-    def _own(self, distance, things):
+    def _own(self, distance, subjects):
         """(n, r) bool by sums of differences: a row's own copies; none where all are such.
 
         Rows that were written out and read again differ by rounding. Of those that
-        new rows may be copies of one is the row itself. ``things`` (n,): of the same are own, too.
+        new rows may be copies of one is the row itself. So are those of the same of ``subjects``
+        (n,).
         """
         own = distance <= ROUNDING * self.reference.shape[1]
         if self.coded is not None:
             own &= ~self.coded | (np.cumsum(own, axis=1) == 1)
-        if things is not None:  # rows of zeros below them fill a block
-            own[: len(things)] |= things[:, None] == self.things
+        if subjects is not None:  # rows of zeros below them fill a block
+            own[: len(subjects)] |= subjects[:, None] == self.subjects
         return own & ~own.all(1, keepdims=True)
 
     def snapshot(self):

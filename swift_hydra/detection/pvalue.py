@@ -115,7 +115,7 @@ class MergedPValue:
         return cls(each, saved["weights"], merged)
 
 
-def telling(scores, y, usual=USUAL):
+def weights_by_auc(scores, y, usual=USUAL):
     """Weights (m,) of experts by how well they tell the classes apart: (AUC-ROC - 1/2)^6.
 
     Several experts that are blind to a table's anomalies would else drown what one of them sees. Of

@@ -29,17 +29,17 @@ class Others:
     Args:
         distance: (m, K) ascending.
         counts: (m, K) rows that each of them stands for.
-        things: (m, K) what they were measured of, None where nothing is known of that.
+        subjects: (m, K) what they were measured of, None where nothing is known of that.
 
     Attributes:
         means: {k: (m,) mean distance to the k nearest; 0 where there are none}.
         farthest: {k: (m,) how far the last of them is}.
     """
 
-    def __init__(self, distance, counts, things=None):
+    def __init__(self, distance, counts, subjects=None):
         self.distance = distance
         self.counts = counts
-        self.things = things
+        self.subjects = subjects
         self.means, self.farthest = {}, {}
         up_to = np.cumsum(counts, axis=1)
         for k in NEAREST:
@@ -72,18 +72,18 @@ class Others:
             means[rows] = np.where(of_row <= self.farthest[k][index[rows]], mean, means[rows])
         return means
 
-    def means_without_things(self, k, index, of_rows):
-        """The same without all that is of a row's own thing.
+    def means_without_subjects(self, k, index, of_rows):
+        """The same without all that is of a row's own subject.
 
         Args:
             k: how many.
             index: (n, L) neighbours, as numbers of reference rows.
-            of_rows: (n,) the rows' things.
+            of_rows: (n,) the rows' subjects.
 
         Returns:
             (n, L) mean distances.
         """
-        counts = without_own(self.counts[index], self.things[index], of_rows)  # (n, L, K)
+        counts = without_own(self.counts[index], self.subjects[index], of_rows)  # (n, L, K)
         flat = self.distance[index].reshape(-1, counts.shape[2])
         share = shares(flat, counts.reshape(flat.shape), k)
         return mean_of_first(flat, share, nothing=0.0).reshape(index.shape)
@@ -98,19 +98,19 @@ class Surroundings:
         folds: the folds of both, two arrays; empty ones after :meth:`from_snapshot`.
         n_folds: F.
         coded: of both, which reference rows new rows may be copies of; None: none.
-        things: of both, numbers of what the reference rows were measured of: those of a row's own
-            thing are none of its neighbours, but for copies that several things share; None: each
-            row is of its own.
+        subjects: of both, numbers of what the reference rows were measured of: those of a row's own
+            subject are none of its neighbours, but for copies that several subjects share; None:
+            each row is of its own.
     """
 
-    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None, things=None):
+    def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None, subjects=None):
         self.sides = (normals, anomalies)
         self.searched = SEARCHED_OF_TWO if n_folds == 2 else SEARCHED
-        self.things = things
-        sides = zip(self.sides, things or (None, None), strict=True)
-        self._things = [side.groups_of(of_side) for side, of_side in sides]
-        if things is not None:  # a row's own thing may be all that is nearest to it
-            more = map(largest, self._things)
+        self.subjects = subjects
+        sides = zip(self.sides, subjects or (None, None), strict=True)
+        self._subjects = [side.groups_of(of_side) for side, of_side in sides]
+        if subjects is not None:  # a row's own subject may be all that is nearest to it
+            more = map(largest, self._subjects)
             self.searched = tuple(map(sum, zip(self.searched, more, strict=True)))
         self.coded = coded or [np.zeros(len(side.reference), dtype=bool) for side in self.sides]
         # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
@@ -137,17 +137,17 @@ class Surroundings:
 
     def _floor(self, near, view):
         """A thousandth of the typical distance to five others, copies of codes left out."""
-        distance, counts, _ = self._counted(0, view, near, 1, self._things[0])
+        distance, counts, _ = self._counted(0, view, near, 1, self._subjects[0])
         mean = mean_of_first(distance, shares(distance, counts, NEAREST[0]), nothing=0.0)
         return 1e-3 * np.median(mean[self.counts[0][view] > 0]) + 1e-6
 
     def _others(self, near):
         views = range(len(self.counts[0]))
-        things = None if self.things is None else self._things[0][near[1]]
-        given = (near, 1, self._things[0])
-        return [Others(*self._counted(0, view, *given)[:2], things) for view in views]
+        subjects = None if self.subjects is None else self._subjects[0][near[1]]
+        given = (near, 1, self._subjects[0])
+        return [Others(*self._counted(0, view, *given)[:2], subjects) for view in views]
 
-    def _counted(self, side, view, near, own, things=None):
+    def _counted(self, side, view, near, own, subjects=None):
         """How many rows of a side each neighbour stands for, the row's own copies left out.
 
         Args:
@@ -156,15 +156,15 @@ class Surroundings:
             near: what :meth:`geometry.Neighbours.nearest` gave.
             own: how many of its copies a row is itself, a number or (n,): of codes that many are
                 left out.
-            things: (n,) what the rows were measured of, which is left out too; None: nothing is.
+            subjects: (n,) what the rows were measured of, which is left out too; None: nothing is.
 
         Returns:
             Distances (n, K), counts (n, K), and how many copies were left out, (n,).
         """
         distance, index = near
         counts = self.counts[side][view][index]
-        if things is not None:
-            counts = without_own(counts, self._things[side][index], things)
+        if subjects is not None:
+            counts = without_own(counts, self._subjects[side][index], subjects)
         copies = np.where(distance > self.beyond, 0, counts)
         coded = np.where(self._coded[side][index], copies, 0)
         before = np.cumsum(coded, axis=1) - coded
@@ -175,7 +175,7 @@ class Surroundings:
         """Logarithm of a distance."""
         return np.log(value + self.floors[view])
 
-    def columns(self, X, views, folds=None, own=None, things=None):
+    def columns(self, X, views, folds=None, own=None, subjects=None):
         """The columns LOCAL of rows X (n, d) in some of the F + 1 views: (views, n, 7).
 
         The ratios are NaN where no anomaly is left to compare with.
@@ -186,15 +186,15 @@ class Surroundings:
             folds: (n,) of training rows.
             own: (2, n) bool of training rows: each is one of its copies on a side, in the views
                 without another fold.
-            things: (n,) of training rows, what they were measured of, or None.
+            subjects: (n,) of training rows, what they were measured of, or None.
         """
         out = np.empty((len(views), len(X), len(LOCAL)))
         searched = SEARCHED_ALL if list(views) == [-1] else self.searched
-        size = NEIGHBOUR_ROWS if things is None else NUMBERS // (max(NEAREST) * self.searched[0])
+        size = NEIGHBOUR_ROWS if subjects is None else NUMBERS // (max(NEAREST) * self.searched[0])
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             rows = X[part]
-            of_rows = None if things is None else things[part]
+            of_rows = None if subjects is None else subjects[part]
             near = self._near(rows, searched)
             for number, view in enumerate(views):
                 here = (0, 0) if folds is None else own[:, part] * (folds[part] != view)
@@ -219,9 +219,9 @@ class Surroundings:
                 out |= counts.sum(1) < k
         return out
 
-    def _in_view(self, found, view, own, things=None):
+    def _in_view(self, found, view, own, subjects=None):
         (distance, counts, gone), (far, known, _) = (
-            self._counted(side, view, found[side], own[side], things) for side in (0, 1)
+            self._counted(side, view, found[side], own[side], subjects) for side in (0, 1)
         )
         index = found[0][1]
         logs = []
@@ -230,15 +230,15 @@ class Surroundings:
             share = shares(distance, counts, k)
             logs.append(self.log(mean_of_first(distance, share, nothing=0.0), view))
             others = self.others[view]
-            if things is None:
+            if subjects is None:
                 used = slice(0, np.flatnonzero(share.any(0)).max(initial=0) + 1)
                 share = share[:, used]
                 density = others.means_without(k, index[:, used], distance[:, used], gone)
-            else:  # a row's own thing, which does not count, stands before what does
+            else:  # a row's own subject, which does not count, stands before what does
                 used = np.argsort(share == 0, axis=1, kind="stable")
                 used = used[:, : max((share > 0).sum(1).max(initial=0), 1)]
                 share, near = (np.take_along_axis(part, used, axis=1) for part in (share, index))
-                density = others.means_without_things(k, near, things)
+                density = others.means_without_subjects(k, near, subjects)
             around = mean_of_first(density, share, nothing=0.0)
             local.append(logs[-1] - self.log(around, view))
         columns = [*logs, *local]

@@ -72,7 +72,7 @@ def report_of_start(rows, which, config, resumed_after):
         **environment_report(),
         "n_train": len(y),
         "n_train_anomalies": int((y == 1).sum()),
-        "n_groups": rows.train.n_things,
+        "n_groups": rows.train.n_subjects,
         "n_hidden": rows.n_hidden,
         "n_test": len(y_test),
         "n_test_anomalies": int(y_test.sum()),

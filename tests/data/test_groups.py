@@ -1,4 +1,4 @@
-"""Rows of one thing measured again and again: a word where most rows have such company."""
+"""Rows of one subject measured again and again: a word where most rows have such company."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from swift_hydra.SwiftHydra import SwiftHydra
 
 
 def sessions(rng, rows_of_each, apart, n=60, d=6):
-    """Rows (n * rows_of_each, d) of n things, each measured again with small differences."""
+    """Rows (n * rows_of_each, d) of n subjects, each measured again with small differences."""
     own = rng.normal(size=(n, d)).repeat(rows_of_each, axis=0)
     return own + apart * rng.normal(size=own.shape)
 

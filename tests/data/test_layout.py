@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from swift_hydra.data import files, formats, layout
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
-from swift_hydra.data.header import Known, has_header
+from swift_hydra.data.header import TrainingHeader, has_header
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.table import text_columns
 from swift_hydra.dataloader import load_dataset
@@ -171,7 +171,7 @@ def test_the_first_line_of_a_file_to_score(tmp_path, first, row):
 
 @pytest.mark.parametrize(("first", "header"), [(",breite,an", True), (",breite,", False)])
 def test_an_index_has_no_name(tmp_path, first, header):
-    known = Known(["color", "flag"], "yes", {0: {"red"}, 1: {"no"}})
+    known = TrainingHeader(["color", "flag"], "yes", {0: {"red"}, 1: {"no"}})
     assert has_header(first.split(","), [], tmp_path, known) == header
 
 

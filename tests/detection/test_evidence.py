@@ -19,8 +19,8 @@ from swift_hydra.detection.pvalue import (
     known_or_unlike,
     platt,
     shrunken_shape,
-    telling,
     weight_of_unlike,
+    weights_by_auc,
 )
 
 
@@ -156,11 +156,11 @@ def test_experts_weigh_by_how_well_they_tell_the_classes_apart():
     y = (np.arange(400) % 8 == 0).astype(int)
     blind, seeing = rng.normal(size=400), y + 0.2 * rng.normal(size=400)
     scores = np.column_stack([blind, seeing])
-    weights = telling(scores, y)
+    weights = weights_by_auc(scores, y)
     assert weights[1] > 3 * weights[0] > 0
-    few = telling(scores[:9], y[:9])  # two known anomalies say little
+    few = weights_by_auc(scores[:9], y[:9])  # two known anomalies say little
     assert 1 < few[1] / few[0] < weights[1] / weights[0]
-    np.testing.assert_array_equal(telling(scores[:, ::-1], y), weights[::-1])
+    np.testing.assert_array_equal(weights_by_auc(scores[:, ::-1], y), weights[::-1])
 
 
 def test_merged_p_value_round_trip():

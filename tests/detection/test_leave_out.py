@@ -13,7 +13,7 @@ from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import ROUNDING, LeaveOut
 from swift_hydra.cleaning.repeats import expected_counts
 from swift_hydra.data.table import as_table
-from swift_hydra.detection.full import Judgement
+from swift_hydra.detection.full import ScoreCombiner
 from swift_hydra.geometry import copies
 
 
@@ -87,8 +87,8 @@ def test_distances_of_codes_know_no_label(monkeypatch):
         aucs.append(roc_auc_score(y, one_class[:, 0]))
         return join(cls, experts, one_class, y, weight)
 
-    join = Judgement.fit.__func__
-    monkeypatch.setattr(Judgement, "fit", classmethod(fit))
+    join = ScoreCombiner.fit.__func__
+    monkeypatch.setattr(ScoreCombiner, "fit", classmethod(fit))
     for seed in range(4):
         rng = np.random.default_rng(seed)
         X = rng.integers(0, 5, (300, 3)).astype(float)  # 125 codes

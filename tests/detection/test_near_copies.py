@@ -14,7 +14,7 @@ from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.detection.evidence import COLUMNS, LOCAL, Evidence
-from swift_hydra.detection.one_class import Near
+from swift_hydra.detection.one_class import TrustedDistance
 from swift_hydra.distillation.student import centres_of, questions
 from swift_hydra.geometry import ROUNDING, Neighbours, copies
 
@@ -134,7 +134,7 @@ def test_trusted_rows_are_scored_alone_as_together():
     rng = np.random.default_rng(0)
     for d in (1, 3, 5, 12):
         Z = rng.normal(size=(300, d)).astype(np.float32)
-        near = Near.fit(Z, rng)
+        near = TrustedDistance.fit(Z, rng)
         together = near.score(Z)
         for size in (1, 2, 7, 100):
             for start in (0, 5, 150):

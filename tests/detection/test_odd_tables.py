@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.detection.principal_scores import PrincipalScores
-from swift_hydra.detection.pvalue import bounded, known_or_unlike, telling
+from swift_hydra.detection.pvalue import bounded, known_or_unlike, weights_by_auc
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -238,10 +238,10 @@ def test_one_expert_that_sees_is_not_drowned_by_those_that_do_not():
     y = (np.arange(400) < 60).astype(int)
     seeing = rng.normal(size=400) + 3 * y
     blind = rng.normal(size=(400, 3)) + 0.5 * y[:, None]
-    weight = telling(np.column_stack([seeing, blind]), y)
+    weight = weights_by_auc(np.column_stack([seeing, blind]), y)
     assert weight[0] > 2 * weight[1:].sum()
     few = (np.arange(400) < 4) | (y == 0)  # of four known ones it may be chance
-    weight = telling(np.column_stack([seeing, blind])[few], y[few])
+    weight = weights_by_auc(np.column_stack([seeing, blind])[few], y[few])
     assert weight[0] < 2 * weight[1:].sum()
 
 

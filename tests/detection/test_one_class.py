@@ -6,7 +6,7 @@ import torch
 from helpers import SHORT_FIT
 
 from swift_hydra import SwiftHydra
-from swift_hydra.detection.one_class import Near, Whitening
+from swift_hydra.detection.one_class import TrustedDistance, Whitening
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -38,7 +38,7 @@ def test_a_row_left_out_is_one_that_the_whitening_never_had(copies):
 @pytest.mark.parametrize("n, d", [(200, 10), (200, 150), (100, 400)])
 def test_residuals_of_rows_left_out_are_those_of_fresh_rows(n, d):
     rng = np.random.default_rng(0)
-    near = Near.fit(rng.normal(size=(n, d)), rng)
+    near = TrustedDistance.fit(rng.normal(size=(n, d)), rng)
     left_out = near.score(near.reference, others=True)
     fresh = near.score(rng.normal(size=(500, d)))
     for mine, theirs in zip(left_out.T, fresh.T, strict=True):

@@ -1,10 +1,10 @@
-"""Rows that were measured of one thing again and again: a patient, a machine, a session.
+"""Rows that were measured of one subject again and again: a patient, a machine, a session.
 
-They tell of each other as copies do. Where it is known which rows are of one thing, a split keeps
-these together (:func:`split_of_things`), and so does whatever is left out in a fit
+They tell of each other as copies do. Where it is known which rows are of one subject, a split keeps
+these together (:func:`split_of_subjects`), and so does whatever is left out in a fit
 (:class:`cleaning.leave_out.LeaveOut`).
 
-Shapes: n rows, t things.
+Shapes: n rows, t subjects.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from swift_hydra.data.reading import GAPS, text_of_bytes
 from swift_hydra.data.table import array_of, place
 from swift_hydra.settings import InputError
 
-FEWEST = 2  # things with rows that are no known anomalies: else nothing is left to compare with
-LEAST_DRAWN = 10  # things that are drawn of a larger table, at least
+FEWEST = 2  # subjects with rows that are no known anomalies: else nothing is left to compare with
+LEAST_DRAWN = 10  # subjects that are drawn of a larger table, at least
 
 
 def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
@@ -52,7 +52,7 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
 
 
 def _name(cell):
-    """What a thing is called, "" where nobody says."""
+    """What a subject is called, "" where nobody says."""
     if is_missing(cell):
         return ""
     if isinstance(cell, bytes):
@@ -60,7 +60,7 @@ def _name(cell):
     return as_text(cell) if isinstance(cell, str | numbers.Number | np.generic) else str(cell)
 
 
-def things_of(table, groups, y):
+def subjects_of(table, groups, y):
     """What training rows were measured of: numbers (n,) from 0, or None.
 
     Args:
@@ -70,39 +70,39 @@ def things_of(table, groups, y):
 
     Raises:
         InputError: what :func:`numbers_of` refuses, and where all rows that are no known anomalies
-            are of one thing.
+            are of one subject.
     """
-    if groups is None and table.things is None:
+    if groups is None and table.subjects is None:
         return None
-    things = table.things if groups is None else numbers_of(groups, len(table))
-    if not are_several(things, y != 1):
+    subjects = table.subjects if groups is None else numbers_of(groups, len(table))
+    if not are_several(subjects, y != 1):
         raise InputError(
             "groups: all rows that are no known anomalies are of one group, and nothing would be "
             "left to compare it with: give rows of several, or no groups"
         )
-    return from_zero(things)
+    return from_zero(subjects)
 
 
-def are_several(things, rows):
-    """Are some rows (n,), bool, of several things (n,)? Of a table without such, yes."""
-    return things is None or len(np.unique(things[rows])) >= FEWEST
+def are_several(subjects, rows):
+    """Are some rows (n,), bool, of several subjects (n,)? Of a table without such, yes."""
+    return subjects is None or len(np.unique(subjects[rows])) >= FEWEST
 
 
-def from_zero(things, rows=slice(None)):
-    """Things (n,) of some rows, numbered from 0; None stays None."""
-    return None if things is None else np.unique(things[rows], return_inverse=True)[1]
+def from_zero(subjects, rows=slice(None)):
+    """Subjects (n,) of some rows, numbered from 0; None stays None."""
+    return None if subjects is None else np.unique(subjects[rows], return_inverse=True)[1]
 
 
-def split_of_things(X, y, things, draw, protocol, max_rows=None):
-    """A :class:`data.splits.Split` that has no thing on both sides.
+def split_of_subjects(X, y, subjects, draw, protocol, max_rows=None):
+    """A :class:`data.splits.Split` that has no subject on both sides.
 
-    The split is drawn of things, each by one of its rows, an anomalous one where it has any: what a
-    protocol counts, such as the ten known anomalies of *few*, are things then.
+    The split is drawn of subjects, each by one of its rows, an anomalous one where it has any: what
+    a protocol counts, such as the ten known anomalies of *few*, are subjects then.
 
     Args:
         X: (n, d) features, or None, see :func:`data.splits.make_split`.
         y: (n,) labels.
-        things: (n,) numbers from 0.
+        subjects: (n,) numbers from 0.
         draw: a function of features, labels and a number of rows that draws a Split of rows.
         protocol: its name.
         max_rows: of the table; None keeps all.
@@ -116,15 +116,15 @@ def split_of_things(X, y, things, draw, protocol, max_rows=None):
             "protocol"
         )
     order = np.lexsort((np.arange(len(y)), -y))  # 1 before 0 before -1
-    row = np.empty(things.max() + 1, dtype=np.int64)
-    row[things[order[::-1]]] = order[::-1]  # of a thing's rows the first in that order stays
-    n_things = None if max_rows is None else max(max_rows * len(row) // len(y), LEAST_DRAWN)
+    row = np.empty(subjects.max() + 1, dtype=np.int64)
+    row[subjects[order[::-1]]] = order[::-1]  # of a subject's rows the first in that order stays
+    n_subjects = None if max_rows is None else max(max_rows * len(row) // len(y), LEAST_DRAWN)
     try:
-        split = draw(None if X is None else X[row], y[row], n_things)
+        split = draw(None if X is None else X[row], y[row], n_subjects)
     except InputError as error:
         raise InputError(f"{error} (with group_column groups are counted, not rows)") from None
     parts = (split.train, split.test, split.known)
-    train, test, known = (np.flatnonzero(np.isin(things, part)) for part in parts)
-    # An unlabelled row of a thing that is tested tells of it: it does not train either.
+    train, test, known = (np.flatnonzero(np.isin(subjects, part)) for part in parts)
+    # An unlabelled row of a subject that is tested tells of it: it does not train either.
     test, known = test[y[test] != -1], known[y[known] == 1]
     return dataclasses.replace(split, train=train, test=test, known=known)

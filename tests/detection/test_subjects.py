@@ -1,4 +1,4 @@
-"""Rows that were measured of one thing again and again: never on both sides of anything."""
+"""Rows that were measured of one subject again and again: never on both sides of anything."""
 
 import json
 
@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from swift_hydra import SwiftHydra, dataloader
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import OtherRows, _nearness
-from swift_hydra.data.things import numbers_of
+from swift_hydra.data.subjects import numbers_of
 from swift_hydra.dataloader import RowOptions, load_rows
 from swift_hydra.detection.evidence import COLUMNS, Evidence
 from swift_hydra.geometry import Neighbours
@@ -22,7 +22,7 @@ from swift_hydra.SwiftHydra import main
 
 
 def visits(rng, n=60, of_each=5, d=6, share=0.15, apart=0.1):
-    """Rows, labels and numbers of n things, each measured again with small differences."""
+    """Rows, labels and numbers of n subjects, each measured again with small differences."""
     own, ill = rng.normal(size=(n, d)), np.arange(n) < share * n
     own[ill, :2] += 2.5
     X = own.repeat(of_each, axis=0) + apart * rng.normal(size=(n * of_each, d))
@@ -50,15 +50,15 @@ def test_no_thing_is_on_both_sides_of_a_split(tmp_path, protocol, seed):
     write(tmp_path / "table.csv", X, y, groups)
     options = {"protocol": protocol, "seed": seed, "group_column": "patient"}
     rows = load_rows(RowOptions(dataset=str(tmp_path / "table.csv"), **options))
-    split, things = rows.split, rows.data.table.things
+    split, subjects = rows.split, rows.data.table.subjects
     assert rows.data.columns == ("a", "b", "c", "d", "e", "f")
-    assert not set(things[split.train]) & set(things[split.test])
+    assert not set(subjects[split.train]) & set(subjects[split.test])
     assert set(split.known) <= set(split.train) and (rows.data.y[split.known] == 1).all()
     assert set(rows.data.y[split.test]) == {0, 1}
-    both = np.column_stack([rows.train.things, things[split.train]])
+    both = np.column_stack([rows.train.subjects, subjects[split.train]])
     assert len(set(both[:, 0])) == len(set(both[:, 1])) == len({tuple(pair) for pair in both})
     if protocol == "few":
-        assert len(set(things[split.known])) == 10
+        assert len(set(subjects[split.known])) == 10
     if protocol == "seen":
         assert 0.3 < len(split.train) / len(y) < 0.5
 
@@ -113,17 +113,17 @@ def test_groups_are_one_by_what_they_say():
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.booleans())
 @SAME_EXAMPLES
-def test_a_thing_is_in_one_fold_and_left_out_together(seed, n_things, whole):
+def test_a_thing_is_in_one_fold_and_left_out_together(seed, n_subjects, whole):
     rng = np.random.default_rng(seed)
-    things = np.unique(rng.integers(0, n_things, size=60), return_inverse=True)[1]
+    subjects = np.unique(rng.integers(0, n_subjects, size=60), return_inverse=True)[1]
     Z = rng.integers(0, 3, size=(60, 2)).astype(float) if whole else rng.normal(size=(60, 2))
     y = (rng.random(60) < 0.2).astype(np.int64)
-    left_out = LeaveOut(Z, y, 4, 0, things)
+    left_out = LeaveOut(Z, y, 4, 0, subjects)
     for of in (left_out.folds, left_out.groups):
-        assert all(len(set(of[things == thing])) == 1 for thing in set(things))
+        assert all(len(set(of[subjects == subject])) == 1 for subject in set(subjects))
 
 
-def test_neighbours_are_of_other_things():
+def test_neighbours_are_of_other_subjects():
     rng = np.random.default_rng(0)
     X, _, groups = visits(rng, n=20, of_each=7)
     square = np.square(X[:, None] - X).sum(2)
@@ -135,7 +135,7 @@ def test_neighbours_are_of_other_things():
         assert np.allclose(mean, near.mean(1), atol=1e-4)
 
 
-def test_evidence_of_a_training_row_is_that_of_a_fit_without_its_thing():
+def test_evidence_of_a_training_row_is_that_of_a_fit_without_its_subject():
     rng = np.random.default_rng(0)
     X, y, groups = visits(rng, n=24, of_each=4, d=3, share=0.3)
     X = X.astype(np.float32)
@@ -143,17 +143,17 @@ def test_evidence_of_a_training_row_is_that_of_a_fit_without_its_thing():
     ones = [lambda Z: np.ones(len(Z))]
 
     def fitted(rows):
-        together = apart(folds[rows], things=groups[rows])
+        together = apart(folds[rows], subjects=groups[rows])
         given = (ones, np.zeros(len(rows), dtype=int), np.random.default_rng(0), 4096)
         return Evidence.fit(X[rows], y[rows], together, *given)
 
     every = np.arange(len(X))
     evidence, columns = fitted(every)
     shown = [COLUMNS.index(name) for name in ("knn5", "knn20", "lof5", "lof20", "ratio1", "ratio3")]
-    for thing in (0, 5, 11, 20):
-        own = groups == thing
+    for subject in (0, 5, 11, 20):
+        own = groups == subject
         without, _ = fitted(every[~own])
-        # In units, as scales differ by what a thing is among them.
+        # In units, as scales differ by what a subject is among them.
         here, there = (
             (part.centre[-1] + part.scale[-1] * of)[:, shown]
             for part, of in ((evidence, columns.all[own]), (without, without.transform(X[own])))
@@ -163,20 +163,20 @@ def test_evidence_of_a_training_row_is_that_of_a_fit_without_its_thing():
 
 def test_few_rows_of_a_long_thing_are_references():
     rng = np.random.default_rng(0)
-    X, things = rng.normal(size=(2000, 3)).astype(np.float32), np.arange(2000) % 8
+    X, subjects = rng.normal(size=(2000, 3)).astype(np.float32), np.arange(2000) % 8
     given = ([lambda Z: np.ones(len(Z))], np.zeros(2000, dtype=int), rng, 4096)
-    together = apart(things % 4, things=things)
+    together = apart(subjects % 4, subjects=subjects)
     evidence, columns = Evidence.fit(X, np.zeros(2000, dtype=int), together, *given)
     normals, _ = evidence.surroundings.sides
     assert len(normals.reference) == 1600
-    assert set(np.bincount(evidence.surroundings.things[0])) == {200}
+    assert set(np.bincount(evidence.surroundings.subjects[0])) == {200}
     fresh = evidence.transform(rng.normal(size=(2000, 3)).astype(np.float32))
     shown = [COLUMNS.index(name) for name in ("knn5", "knn20", "lof5", "lof20")]
-    # Those of training have seven things around them, new ones eight.
+    # Those of training have seven subjects around them, new ones eight.
     assert (abs(fresh[:, shown].mean(0) - columns.all[:, shown].mean(0)) < 0.2).all()
 
 
-def test_left_out_scores_and_alarms_are_those_of_new_things():
+def test_left_out_scores_and_alarms_are_those_of_new_subjects():
     X, y, groups = visits(np.random.default_rng(0))
     T, t, _ = visits(np.random.default_rng(1), n=400, of_each=1)
     model = SwiftHydra(false_alarms=0.1, mixture_steps=100).fit(X, y, groups)
@@ -210,7 +210,7 @@ def test_labels_of_things_that_mean_nothing_are_not_known():
     assert 0.35 < np.mean(areas) < 0.62, areas  # 1.00 where nothing is told
 
 
-def test_a_sample_draws_whole_things():
+def test_a_sample_draws_whole_subjects():
     groups = np.random.default_rng(0).integers(0, 100, size=1000)
     y = (groups < 10).astype(int)
     drawn = sample(y, 300, 0, groups)
@@ -221,7 +221,7 @@ def test_a_sample_draws_whole_things():
 
 
 def test_normals_of_few_things_are_in_folds_that_see_each_other():
-    """Things of which some have no normal row, or nearly none: all normals were in one fold."""
+    """Subjects of which some have no normal row, or nearly none: all normals were in one fold."""
     X = np.random.default_rng(0).normal(size=(60, 4))
     groups = np.array([0] * 25 + [1] * 30 + [2] * 5)
     y = (np.arange(60) >= 50).astype(int)
@@ -252,7 +252,7 @@ def test_known_anomalies_of_its_own_thing_make_no_row_suspicious():
         others = OtherRows(X, np.flatnonzero(~known), left_out)
         near = _nearness(X, known, others)
         own = np.isin(groups, groups[known])[~known]
-        assert 0.3 < roc_auc_score(own, near[~known]) < 0.75  # 1.0 by the known ones of its thing
+        assert 0.3 < roc_auc_score(own, near[~known]) < 0.75  # 1.0 by the known ones of its subject
 
 
 def test_one_group_leaves_nothing_to_compare_with():

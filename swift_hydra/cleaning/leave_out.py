@@ -27,6 +27,7 @@ OFTEN = 3  # copies up to which a row may have been written twice by mistake
 SHARE_OFTEN = 0.1  # of the rows with copies, that have more than so many: no row's are a mistake
 MANY = 16  # copies of normals that no sample with replacement leaves
 ENOUGH = 10  # groups of copies whose sizes have no common divisor by chance
+ODD = 1 / 3  # of the groups beyond these, which were written more or less often than the table
 RARE = 0.05  # rows that are expected of a code: less counts for nothing
 LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
 
@@ -65,13 +66,11 @@ class LeaveOut:
 
     def __init__(self, Z, y, n_folds, seed, subjects=None):
         same = copies(Z, ROUNDING)
-        size = np.bincount(same)
-        if subjects is not None:  # a value that one subject has again and again is no code
-            size = np.bincount(np.unique(np.column_stack([same, subjects]), axis=0)[:, 0])
+        size, size_of_normals = _sizes(same, y == 0, subjects)
         self._same = same
         self.subjects = subjects
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
-        times = np.gcd.reduce(size)  # of a table written k times all are k times as many
+        times = _common_factor(size_of_normals)  # of a table written k times all are multiples
         common = _made_of_common_values(Z, same)
         coded = common & (Z.shape[1] > 1)
         # A code, not a slip: many rows of it, or several of values that other rows have too.
@@ -84,7 +83,7 @@ class LeaveOut:
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         # What was only written k times with all of the table does not come again.
-        self._written = _times_written(Z, same) if subjects is None else 1
+        self._written = _times_written(Z, same, size_of_normals) if subjects is None else 1
         again = size > self._written
         coded &= again | (self._written == 1)
         self.coded = (frequent | (coded & several.any()))[same]
@@ -151,7 +150,7 @@ class LeaveOut:
             return left_out, FreshScores.plain(left_out, normal)
         first, size = np.unique(self._same, return_index=True, return_counts=True)[1:]
         # The others were written twice by mistake.
-        comes_again = self._codes | (size == self._written)
+        comes_again = self._codes | (size <= self._written)
         weights = [self._stand_for(rows, comes_again) for rows in (np.ones_like(normal), normal)]
         alone, again = (np.stack(part) for part in zip(*weights, strict=True))  # (2, n) each
         needed = self._met_again.copy()
@@ -189,21 +188,54 @@ class LeaveOut:
         return alone * scale, again * scale
 
 
-def _times_written(Z, same):
-    """How many times the whole table seems to have been written.
+def _sizes(same, normal, subjects):
+    """How many rows all groups of copies have, and how many normals, of groups that have any.
+
+    Args:
+        same: (n,) numbers from 0, equal for copies.
+        normal: (n,) bool.
+        subjects: (n,) numbers, or None: a value that one subject has again and again is no code, and
+            of each subject a row counts.
+    """
+
+    def size(rows):
+        if subjects is None:
+            return np.bincount(same[rows])
+        return np.bincount(np.unique(np.column_stack([same, subjects])[rows], axis=0)[:, 0])
+
+    of_normals = size(normal)
+    return size(np.ones_like(normal)), of_normals[of_normals > 0]
+
+
+def _common_factor(size):
+    """The largest number of which the sizes (m,) are multiples, but for a part of many.
+
+    Somebody leaves a row out of a table that was written twice, or adds one. Of sizes that are what
+    they are by chance half are even at most, and this allows what happens once in 500 tables.
+    """
+    n_odd = int(max(len(size) - ENOUGH, 0) * ODD)
+    most = np.sort(size)[n_odd] if len(size) else 1
+    factors = np.arange(1, most + 1)
+    n_others = (size % factors[:, None] > 0).sum(1)
+    return int(factors[n_others <= n_odd].max())
+
+
+def _times_written(Z, same, of_normals):
+    """How many times the whole table, or its normal rows, seem to have been written.
 
     Args:
         Z: (n, d) standardised rows.
         same: (n,) numbers from 0, equal for copies.
+        of_normals: sizes of the groups with normal rows.
     """
-    first, size = np.unique(same, return_index=True, return_counts=True)[1:]
-    if len(size) < ENOUGH:
+    if len(of_normals) < ENOUGH:
         return 1
-    times = int(np.gcd.reduce(size))
-    if times > 1 and (size == times).all() and Z.shape[1] > 1:
+    times = _common_factor(of_normals)
+    if times > 1 and (of_normals == times).mean() > 1 - ODD and Z.shape[1] > 1:
+        first = np.unique(same, return_index=True)[1]
         rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
         cells = np.log([len(np.unique(column)) for column in rows.T]).sum()
-        if cells < np.log(2 * len(size)):  # a design, whose cells are met equally often
+        if cells < np.log(2 * len(first)):  # a design, whose cells are met equally often
             return 1
     return times
 

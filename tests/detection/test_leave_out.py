@@ -300,3 +300,29 @@ def test_a_table_that_was_written_several_times_is_that_table(of, times):
         size = np.unique(Z, axis=0, return_inverse=True, return_counts=True)[1:]
         alone = (size[1][size[0].ravel()] == 1)[copies]
         assert not more.coded[alone].any()  # the copies of these are no neighbours of theirs
+
+
+@pytest.mark.parametrize("without", ["a row", "a fifth", "anomalies"])
+def test_a_table_that_was_nearly_written_several_times_is_that_table_too(without):
+    """One row less beside its copies, and .44 was flagged where .05 was stated."""
+    rng = np.random.default_rng(3)
+    Z = np.rint(rng.normal(size=(200, 4)) * 1.5).astype(np.float32)
+    y = (np.arange(len(Z)) % 5 == 0).astype(np.int64)
+    again = {"a row": np.arange(1, 200), "a fifth": np.arange(40, 200)}
+    rows = np.concatenate([np.arange(len(Z)), again.get(without, np.flatnonzero(y == 0))])
+    shares = []
+    for of in (np.arange(len(Z)), rows):
+        folds = LeaveOut(Z[of], y[of], 5, 0)
+        met = np.zeros(len(of))
+        sample = folds.as_fresh(met + 1, lambda some, met=met: met[some], y[of] == 0)[1]
+        shares.append(np.average(sample.score, weights=sample.normal))
+    assert 0.3 < shares[0] < 1 and np.isclose(*shares, atol=0.05)
+
+
+def test_sizes_of_codes_have_no_common_factor_by_chance():
+    rng = np.random.default_rng(0)
+    y = np.zeros(300, dtype=np.int64)
+    for n_codes in (12, 20, 40, 150):
+        for seed in range(25):
+            Z = rng.integers(n_codes, size=(300, 1)).astype(np.float32)
+            assert LeaveOut(Z, y, 5, seed)._written == 1

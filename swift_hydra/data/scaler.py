@@ -14,6 +14,7 @@ from swift_hydra.settings import InputError
 QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
 MOST_DEVIATIONS = 1e150  # what a float64 can square
 LARGEST = np.finfo(np.float64).max
+FEW_DIGITS = 16  # steps of float32 that a constant in it may be off what it is in float64
 SMALLEST = np.finfo(np.float64).smallest_subnormal  # a scale that is rounded to 0 is none
 BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
 
@@ -30,7 +31,8 @@ class ColumnScaler:
 
     All arithmetic is float64, results are float32. A constant column has scale 1, or its own size
     where that is less: its rows become 0, and a row that differs there later is far away in small
-    units as well as beside a large offset.
+    units as well as beside a large offset. What is the centre in fewer digits becomes 0, too, and
+    a constant in float32 has at least the scale of what that rounds away.
 
     # DIFF(paper): the released code takes mean and standard deviation.
 
@@ -70,6 +72,8 @@ class ColumnScaler:
                 if over.any():
                     halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
                     block[over] = halves[over]
+            if X.dtype.kind == "f" and X.dtype.itemsize < 8:  # training may have had all digits
+                block[X[rows] == self.centre.astype(X.dtype)] = 0.0
             np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
             out[rows] = bend(block)
         return out
@@ -143,5 +147,6 @@ def _centre_and_scale(column):
     away = np.abs(values - centre)
     away = away[away > step * np.maximum(np.abs(values), abs(centre))]
     if not len(away):  # a small constant's size is all that is known of its unit
-        return centre, min(abs(centre), 1.0) or 1.0
+        digits = FEW_DIGITS * float(np.spacing(np.float32(abs(centre)))) if single else 0.0
+        return centre, max(min(abs(centre), 1.0) or 1.0, digits)
     return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)

@@ -464,6 +464,17 @@ def test_scaler_of_constant_columns():
     assert np.abs(narrow.transform(np.float32([[1e-30], [3e-30]]))).max() > 0.5
 
 
+@pytest.mark.parametrize("constant", [123456789.123, 1.7e9, -1e30, 0.1, 0.0])
+def test_a_constant_is_the_same_one_in_float32_and_float64(constant):
+    """A number of a device that float32 rounds by 3: all new rows were four deviations away."""
+    X = np.full((50, 1), constant)
+    for dtype, other in itertools.permutations((np.float32, np.float64)):
+        scaler = ColumnScaler().fit(X.astype(dtype))
+        assert np.abs(scaler.transform(X.astype(dtype).astype(other))).max() == 0
+        assert np.abs(scaler.transform(X.astype(other))).max() < 0.05
+        assert scaler.transform(X * 1.5 + 2).min() > 0.4 or constant < 0
+
+
 def test_scaler_in_blocks_and_of_bytes():
     # uint8 arithmetic would wrap.
     X = np.random.RandomState(0).randint(0, 256, (1000, 3)).astype(np.uint8)

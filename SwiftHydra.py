@@ -61,7 +61,7 @@ from swift_hydra.generation.environment import LatentEnvironment
 from swift_hydra.generation.refresh import detector_loss, refresh
 from swift_hydra.generation.reward import Coverage
 from swift_hydra.geometry import effective_rank, twins
-from swift_hydra.journal import Journal, Progress
+from swift_hydra.journal import Journal, Progress, are_numbers
 from swift_hydra.model import choose_n_experts
 from swift_hydra.modes import own_modes
 from swift_hydra.pretrain import (
@@ -541,6 +541,8 @@ def run_episodes(episodes, environment, proposer, generator, journal):
                 raise ValueError("the generated rows are not finite or not of this table")
             if len(accepted) != (log[-1]["accepted"] if log else 0):
                 raise ValueError("the generated rows are not as many as the log says")
+            if not all(entry["episode"] == i and are_numbers(entry) for i, entry in enumerate(log)):
+                raise ValueError("the log holds something else than the numbers of episodes")
             if saved["finished"]:
                 return accepted, log
             environment.go_on(saved)

@@ -9,7 +9,6 @@ Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py tak
 (M1, M2, M3). The two training loops below train every network of the suite.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,7 +31,7 @@ from swift_hydra.geometry import BOUND, Neighbours
 from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.run.folder import RunFolder
-from swift_hydra.run.resume import PACE, Store
+from swift_hydra.run.resume import PACE, Store, check_log
 from swift_hydra.scan.backends import check_backend, choose_backend, loaded_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
@@ -443,7 +442,7 @@ def load_pretrained(path, fingerprint):
         sizes = {cvae.config["d_features"], detector.d_features, len(saved["scaler"]["centre"])}
         if len(sizes) > 1:
             raise ValueError(f"networks and scaler are for {sizes} features")
-        json.dumps(saved["log"])  # goes into log.jsonl
+        check_log(saved["log"])  # goes into log.jsonl
         return Pretrained(cvae, detector), dict(saved["settings"]), list(saved["log"])
 
 

@@ -5,6 +5,7 @@ nothing of a stage, so that a caller who wants none of it passes none.
 """
 
 import contextlib
+import math
 import sys
 import time
 from contextlib import contextmanager
@@ -17,6 +18,17 @@ VERBOSE_STEPS = (
     20  # between two lines of --verbose; of a shorter stage, such as episodes, every one
 )
 LOGGED_STEPS = 20  # training steps between two entries of the log
+LARGEST = 1e38  # a number of the log: those of the networks have 32 bits
+
+
+def are_numbers(entry):
+    """Does an entry of the log, a dict, hold nothing but what figures can show?"""
+    return all(
+        isinstance(name, str)
+        and isinstance(value, int | float)
+        and not LARGEST < abs(value) < math.inf
+        for name, value in entry.items()
+    )
 
 
 class Journal:

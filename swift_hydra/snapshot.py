@@ -80,6 +80,8 @@ def read_network(cls, packed):
                 f"{wanted.get(name)}"
             )
     network.load_state_dict(state)
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise ValueError("weights that are finite in a wider type alone")
     return network.eval()
 
 

@@ -172,9 +172,16 @@ class LatentAgent:
         return {**networks, "optimiser": self.optimiser.snapshot()}
 
     def go_on(self, snapshot):
-        """Take up learning where :meth:`snapshot` was taken."""
+        """Take up learning where :meth:`snapshot` was taken.
+
+        Raises:
+            ValueError: for weights that are not finite.
+        """
         for name in ("policy", "value"):
-            getattr(self, name).load_state_dict(snapshot[name])
+            network = getattr(self, name)
+            network.load_state_dict(snapshot[name])
+            if not all(value.isfinite().all() for value in network.state_dict().values()):
+                raise ValueError(f"{name}: weights that are not finite")
         self.optimiser.go_on(snapshot["optimiser"])
 
     def play(self, environment, count, weight, gradient_share, generator):

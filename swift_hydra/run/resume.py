@@ -15,6 +15,7 @@ import numpy as np
 
 from swift_hydra.data.rows import Columns
 from swift_hydra.files import KIND, content_of, load_checkpoint, remove, write_torch
+from swift_hydra.journal import LARGEST, are_numbers
 from swift_hydra.run.page import page
 from swift_hydra.run.report import measures
 from swift_hydra.settings import InputError
@@ -22,7 +23,6 @@ from swift_hydra.snapshot import to_arrays
 
 ANEW = "run without --resume"
 REMEDY = f"delete it or {ANEW}"
-LARGEST = 1e38  # a number of the log: those of the networks have 32 bits
 
 
 class Pace(NamedTuple):
@@ -83,16 +83,16 @@ class Store:
             entries = [] if "entries" in wrong else saved["entries"].values()
             if wrong or not entries or not all(isinstance(entry, dict) for entry in entries):
                 raise TypeError(f"{', '.join(wrong) or 'entries'} of another type")
+            other = [
+                f"{name}={value!r} (now {settings.get(name)!r})"
+                for name, value in saved["settings"].items()
+                if settings.get(name) != value
+            ]
         if saved["fingerprint"] != rows:
             raise InputError(
                 f"{path}: was left by a run on other rows: give the dataset it was started with, "
                 "or run without --resume to start anew"
             )
-        other = [
-            f"{name}={value!r} (now {settings.get(name)!r})"
-            for name, value in saved["settings"].items()
-            if settings.get(name) != value
-        ]
         if other:
             raise InputError(
                 f"{path}: was left by a run with {', '.join(other)}: give the same, or run without "
@@ -198,7 +198,7 @@ def finished_run(folder, prints, settings, ranks=False):
         _check_arrays(y, score, report, ranks)
         path = folder.path / "log.jsonl"
         log = [json.loads(line) for line in path.read_text().splitlines()]
-        _check_log(log)
+        check_log(log)
     except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it
         raise InputError(f"{path}: is missing or damaged, though the run is done: {ANEW}") from None
     path = folder.path / "checkpoint.pt"
@@ -259,18 +259,14 @@ def _check_arrays(y, score, report, ranks):
             raise ValueError(f"{name} is {value}, the report says {told}")
 
 
-def _check_log(log):
+def check_log(log):
     """Refuse entries that figures cannot show. Raises ValueError, or what a wrong type raises."""
     held = {}
     for entry in log:
         entry = dict(entry)
         stage = entry.pop("stage")
         episodes = stage == "episodes"
-        numbers = all(
-            isinstance(value, int | float) and not LARGEST < abs(value) < math.inf
-            for value in entry.values()
-        )
-        if not numbers or not 0 <= entry["episode" if episodes else "step"] < LARGEST:
+        if not are_numbers(entry) or not 0 <= entry["episode" if episodes else "step"] < LARGEST:
             raise ValueError("another content than a stage and numbers")
         # A policy that learned nothing in an episode has no numbers of it.
         if not episodes and held.setdefault(stage, entry.keys()) != entry.keys():

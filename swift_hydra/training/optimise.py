@@ -10,6 +10,7 @@ from functools import cache
 import torch
 from torch.optim.adam import adam
 
+from swift_hydra.journal import are_numbers
 from swift_hydra.snapshot import pack_network
 
 
@@ -76,7 +77,7 @@ class Adam:
         """Take up where :meth:`snapshot` was taken.
 
         Raises:
-            ValueError: it is of other parameters.
+            ValueError: it is of other parameters, or what no step leaves.
         """
         pairs = zip(
             [*self.moments, self.done], [*snapshot["moments"], snapshot["done"]], strict=True
@@ -87,6 +88,8 @@ class Adam:
                     shapes = tuple(given.shape), tuple(to.shape)
                     raise ValueError(f"moments of shape {shapes[0]}, not {shapes[1]}")
                 to.copy_(given)
+                if not to.isfinite().all():  # of a wider type, which it was not written in
+                    raise ValueError("moments that are not finite")
 
 
 class Optimiser:
@@ -148,6 +151,8 @@ class Optimiser:
     def go_on(self, snapshot, n_done):
         """Take up a training after ``n_done`` steps."""
         self.adam.go_on(snapshot)
+        if any(done != n_done for done in self.adam.done):
+            raise ValueError(f"moments of another step than {n_done}")
         self.n_done = n_done
 
     def release(self):
@@ -223,9 +228,11 @@ class Training:
         finished = len(history) == self.steps
         if not (isinstance(history, list) and 0 < len(history) <= self.steps):
             raise ValueError(f"{self.stage}: the history has not 1 to {self.steps} steps")
-        if not all(value.isfinite().all() for value in saved["network"].values()):
-            raise ValueError(f"{self.stage}: the network's weights are not finite")
+        if not all(map(are_numbers, history)) or len(set(map(tuple, history))) > 1:
+            raise ValueError(f"{self.stage}: the history holds something else than losses")
         self.network.load_state_dict(saved["network"])
+        if not all(value.isfinite().all() for value in self.network.state_dict().values()):
+            raise ValueError(f"{self.stage}: the network's weights are not finite")
         for generator, state in zip(self.stream, saved["streams"], strict=True):
             generator.set_state(state)
         if not finished:

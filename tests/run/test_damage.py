@@ -1,5 +1,6 @@
 """Runs whose files are damaged, edited or of another run, and two runs in one folder."""
 
+import copy
 import json
 import os
 import random
@@ -9,10 +10,11 @@ import signal
 import numpy as np
 import pytest
 import torch
-from helpers import made_table
+from helpers import made_table, trained_cvae
 from runs import NAMES, PLOT, POSIX, STEPS, contents, finish, refused, scores
 
 from swift_hydra.files import load_checkpoint, write_torch
+from swift_hydra.journal import Journal
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
 from swift_hydra.run.resume import Store
 from swift_hydra.settings import InputError
@@ -75,7 +77,8 @@ def test_a_resume_file_of_another_content_is_refused(base):
     base.start("content", signal=["/resume.pt", signal.SIGKILL]).wait()
     saved = load_checkpoint(path / "resume.pt", "resume")
     entry = saved["entries"]["episodes"]
-    rows = entry["accepted"]
+    rows, logged = entry["accepted"], entry["log"]
+    silent = logged[-1] | {"reward": None}
     changes = [
         {"entries": {}},
         {"entries": "x"},
@@ -87,6 +90,8 @@ def test_a_resume_file_of_another_content_is_refused(base):
         {"entries": {"episodes": entry | {"accepted": rows[:-1]}}},
         {"entries": {"episodes": entry | {"log": 3}}},
         {"entries": {"episodes": entry | {"agent": {"policy": {}}}}},
+        {"entries": {"episodes": entry | {"log": [*logged[:-1], silent]}}},
+        {"settings": saved["settings"] | {"mixture_steps": torch.zeros(2)}},
     ]
     for change in changes:
         write_torch(path / "resume.pt", saved | change)
@@ -97,6 +102,39 @@ def test_a_resume_file_of_another_content_is_refused(base):
     for wrong in ("[" * 200_000, "{}", '{"n_test": 3, "config": []}'):
         (path / "report.json").write_text(wrong)
         refused(base.start("content", "--resume"), "report.json", "run without --resume")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: saved["history"].__setitem__(3, {"reconstruction": "x", "kl": None}),
+        lambda saved: saved["optimiser"]["moments"][0][0].fill_(torch.nan),
+        lambda saved: saved["optimiser"]["done"][0].fill_(7),
+        lambda saved: saved["network"].update(
+            {name: value.double() * 1e300 for name, value in saved["network"].items()}
+        ),
+    ],
+)
+def test_a_training_takes_up_nothing_that_none_leaves(change):
+    """It was learned from, and the run recorded as failed, or its end met what is no number."""
+    X, y = map(torch.from_numpy, made_table(n=60, n_anomalies=10))
+    at_five = {}
+
+    class Keeping(Journal):
+        def due(self):
+            return True
+
+        def keep(self, stage, content, n_done, n_steps):
+            if n_done == 5:
+                at_five[stage] = copy.deepcopy(content)
+
+        def saved(self, stage):
+            return at_five.get(stage)
+
+    trained_cvae(X, y, steps=8, journal=Keeping())
+    change(at_five["cvae"])
+    with pytest.raises(ValueError):
+        trained_cvae(X, y, steps=8, journal=Keeping())
 
 
 @POSIX

@@ -56,6 +56,14 @@ def _kind_of_categories(kind):
     return {"int": "i", "uin": "u", "flo": "f", "dou": "f", "hal": "f"}.get(held[:3])
 
 
+def stands_apart(kind):
+    """Is a pandas column of this type no array beside others?
+
+    Of the gaps of categories pandas makes whole numbers there, or True; of sparse bools it warns.
+    """
+    return hasattr(kind, "categories") or hasattr(kind, "fill_value")
+
+
 def frame_types(X):
     """The types of a data frame's columns."""
     return list(X.schema.types) if hasattr(X, "column_names") else list(X.dtypes)

@@ -233,7 +233,8 @@ def _naming(values, distinct, whole):
         return None
     if whole and _are_ids(distinct, n):
         return "id"
-    one_way = (steps >= 0).all() or (steps <= 0).all()
+    # Not by steps: those of long numbers are 0 in float64.
+    one_way = (values[1:] >= values[:-1]).all() or (values[1:] <= values[:-1]).all()
     return "rises" if one_way and len(distinct) > VARIED else None
 
 

@@ -24,6 +24,7 @@ from swift_hydra.data.frames import (
     frame_names,
     frame_types,
     number_categories,
+    stands_apart,
     unmasked,
     without_gaps,
 )
@@ -138,8 +139,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     frame = X if given is not None else None
     types = () if frame is None else frame_types(frame)
     categories = number_categories(types)
-    # pandas makes whole numbers, or True, of the gaps of categories beside other columns.
-    at_once = hasattr(X, "iloc") and not any(hasattr(kind, "categories") for kind in types)
+    at_once = hasattr(X, "iloc") and not any(map(stands_apart, types))
     X = _array(X, source) if frame is None or at_once else np.empty((0, 0), object)
     if X.ndim != 2:
         _refuse_shape(X, kind, source)

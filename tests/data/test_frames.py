@@ -409,6 +409,13 @@ def test_nothing_of_any_type_is_a_gap(values):
     assert np.isnan(as_table(pandas.DataFrame({"a": values})).X).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_sparse_bools_beside_numbers_are_taken_without_a_word_of_pandas():
+    dummies = pandas.get_dummies(pandas.Series(list("aba")), sparse=True)
+    frame = pandas.DataFrame({"x": [0.5, 1.5, 2.5]}).join(dummies)
+    assert as_table(frame).X.tolist() == [[0.5, 1, 0], [1.5, 0, 1], [2.5, 1, 0]]
+
+
 def test_parquet_without_any_value(tmp_path):
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet

@@ -317,6 +317,13 @@ def test_what_only_looks_like_an_id_or_a_time_is_not_said_to_be_one(column, advi
     assert len(said) == 1 and advice in said[0], said
 
 
+@pytest.mark.parametrize("start", [2**62, np.longdouble(2) ** 62])
+def test_long_numbers_in_no_order_are_not_said_to_rise(start):
+    """Their steps are 0 in float64."""
+    column = start + np.arange(200) % 13
+    assert not any("rises" in note for note in notes(as_table(column[:, None])))
+
+
 def test_measurements_and_codes_get_none():
     rows = np.empty((300, 5), dtype=object)
     rows[:, 0] = RANDOM.normal(size=300)

@@ -25,6 +25,7 @@ DEBUG = "--debug"
 GIVEN = object()  # any value but the default
 # What torch says, on a CPU and on a GPU, and a C++ library.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
+LONGEST = 4000  # characters of a message: what a file calls a column may have millions
 # Modules whose lines nobody who is warned has written.
 INNER = ("swift_hydra", "contextlib")
 
@@ -121,8 +122,9 @@ def printable(text):
 
 
 def one_line(text):
-    """A message on one line, printable."""
-    return printable(" ".join(str(text).split()))
+    """A message on one line, printable; of one that fills screens both ends, the remedy is last."""
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def parse_config(classes, description, argv=None, prog=None, **defaults):

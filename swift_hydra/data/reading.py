@@ -426,7 +426,7 @@ def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
         if cell:
             mark, other = ("comma", ",.") if "," in cell else ("point", ".,")
             raise InputError(
-                f"{path}: column {name!r} holds {cell!r}: is the {mark} a decimal {mark}? "
+                f"{path}: column {name!r} holds {cell[:40]!r}: is the {mark} a decimal {mark}? "
                 f"Give --decimal {other[0]} (it is) or --decimal {other[1]} (it parts thousands)"
             )
     return "." if points else None

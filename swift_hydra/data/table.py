@@ -243,8 +243,8 @@ def _refuse_doubtful(columns, names, texts, source):
         j, cell = doubtful[0]
         mark = "comma" if "," in cell else "point"
         raise InputError(
-            f"{source}: column {names[j]!r} holds {cell!r}: is the {mark} a decimal {mark}? Give "
-            "numbers in place of texts"
+            f"{source}: column {names[j]!r} holds {cell[:40]!r}: is the {mark} a decimal {mark}? "
+            "Give numbers in place of texts"
         )
 
 

@@ -15,7 +15,7 @@ from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading
 from swift_hydra.dataloader import load_dataset
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, one_line
 from swift_hydra.SwiftHydra import SwiftHydra
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -286,6 +286,16 @@ def test_messages_are_bounded(tmp_path):
     with pytest.raises(InputError) as caught:
         load(path)
     assert len(str(caught.value)) < 3000
+    path = write(tmp_path / "t.csv", "a;b;label", lambda i: f"1{'.000' * 5000 * (i > 5)};2;{i % 2}")
+    with pytest.raises(InputError, match="decimal point") as caught:
+        load(path)
+    assert len(str(caught.value)) < 3000
+    name = "é" * 100_000
+    path = write(tmp_path / "t.csv", f"a,{name}", lambda i: f"{i},{'xy'[i % 2]}")
+    with pytest.raises(InputError) as caught:
+        load(path)
+    line = one_line(caught.value)
+    assert len(line) < 5000 and line.endswith("with --label-column")
 
 
 def test_no_column_and_no_table(tmp_path):

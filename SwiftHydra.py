@@ -88,7 +88,7 @@ from swift_hydra.settings import (
     tell,
 )
 from swift_hydra.snapshot import in_own_numbers
-from swift_hydra.thresholds import TrainingScores, check_contamination
+from swift_hydra.thresholds import TrainingScores, check_contamination, compared_with
 from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
@@ -370,10 +370,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         aside = ~known.kept
         fresh = in_chunks(fitted.detector.score, rows.Z[aside])
         twin = None if known.sampled.all() else twins(rows.Z, known.kept)
+        normal = compared_with(rows.y, self.trust_normals)
         self.basis_ = TrainingScores.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
+        self.basis_ = self.basis_.among(normal)
         self.n_groups_ = rows.n_subjects
         if rows.subjects is not None:
-            self.basis_ = self.basis_.of_subjects(rows.subjects, rows.y == 1)
+            self.basis_ = self.basis_.of_subjects(rows.subjects, normal)
         n_doubtful = in_doubt(rows.y, self.trust_normals).sum()
         n_anomalies = (rows.y == 1).sum() + known.share * n_doubtful
         self.estimated_contamination_ = float(n_anomalies / len(rows.y))

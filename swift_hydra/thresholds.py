@@ -11,6 +11,20 @@ import numpy as np
 from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.settings import InputError, check_range, tell
 
+TRUSTED = 50  # trusted rows that p-values compare with, in place of all without a known anomaly
+
+
+def compared_with(y, trust_normals):
+    """Which training rows with labels (n,) p-values compare with: (n,) bool.
+
+    Unlabelled rows may hide anomalies, which score high and take the place of alarms: where half of
+    the labels were missing, none of the normal rows was flagged of 5 % that were stated. Where rows
+    labelled 0 are trusted, and many enough, these alone are compared with.
+    """
+    if trust_normals and (y == 0).sum() >= TRUSTED:
+        return y == 0
+    return y != 1
+
 
 def check_contamination(value):
     """Refuse what is neither "auto" nor a share from 0 to .99."""
@@ -88,16 +102,20 @@ class TrainingScores(NamedTuple):
             sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
         return cls(left_out, fresh, *sample)
 
-    def of_subjects(self, subjects, known):
+    def among(self, normal):
+        """The same, but p-values compare with no other rows than these (n,) bool."""
+        return self._replace(normal=np.where(normal[self.row], self.normal, 0.0))
+
+    def of_subjects(self, subjects, normal):
         """The same where rows (n,) were measured of subjects: these are what fresh ones are like.
 
         Rows of one subject score alike: in all of them there is no more than one to compare with.
 
         Args:
             subjects: (n,) numbers from 0.
-            known: (n,) bool, the known anomalies.
+            normal: (n,) bool, the rows that p-values compare with.
         """
-        n_subjects = [len(np.unique(some)) for some in (subjects, subjects[~known])]
+        n_subjects = [len(np.unique(some)) for some in (subjects, subjects[normal])]
         weight = self.weight * (n_subjects[0] / self.weight.sum())
         normal = self.normal * (n_subjects[1] / self.normal.sum())
         return self._replace(weight=weight, normal=normal)

@@ -194,8 +194,8 @@ def _sizes(same, normal, subjects):
     Args:
         same: (n,) numbers from 0, equal for copies.
         normal: (n,) bool.
-        subjects: (n,) numbers, or None: a value that one subject has again and again is no code, and
-            of each subject a row counts.
+        subjects: (n,) numbers, or None: a value that one subject has again and again is no code,
+            and of each subject a row counts.
     """
 
     def size(rows):

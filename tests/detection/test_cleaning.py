@@ -11,6 +11,7 @@ from swift_hydra.cleaning.suspects import LOOKS, PRIOR, company, hidden_share, s
 from swift_hydra.geometry import Neighbours
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
+from swift_hydra.thresholds import TRUSTED
 
 SHORT = {
     "cvae_steps": 40,
@@ -218,6 +219,23 @@ def test_p_values_keep_their_word(number):
     model.set_false_alarms(0.05)
     assert np.array_equal(model.predict(fresh) == 1, p <= 0.05)
     assert model.set_false_alarms(0.0).predict(fresh).sum() == 0
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+def test_hidden_anomalies_take_no_alarms_where_normals_are_trusted(preset):
+    """Most labels are missing, and anomalies among those rows: they are none to compare with."""
+    X, y = table(share=0.2)
+    told = np.where(np.arange(len(y)) % 3 == 0, y, -1)
+    model = SwiftHydra(trust_normals=True, preset=preset, false_alarms=0.05, **SHORT).fit(X, told)
+    assert len(model.normal_scores_) == (told == 0).sum()
+    fresh, truth = table(seed=1, n=4000)
+    flagged = model.predict(fresh) == 1
+    assert flagged[truth == 1].mean() > 0.8
+    assert 0.02 < flagged[truth == 0].mean() < 0.12  # 0.0 where the hidden ones counted
+    few = np.where(np.cumsum(told == 0) > TRUSTED - 1, np.minimum(-1, told), told)
+    few[told == 1] = 1  # too few to tell: all are compared with
+    few = SwiftHydra(trust_normals=True, preset=preset, **SHORT).fit(X, few)
+    assert len(few.normal_scores_) == (told != 1).sum()
 
 
 def test_the_share_can_be_the_estimated_one():

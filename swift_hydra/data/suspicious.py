@@ -70,6 +70,8 @@ def notes(table, asked=False):
         at = place(int(empty[0]), table.lines)
         what = "a row holds" if len(empty) == 1 else f"{len(empty)} rows hold"
         said.append(f"{what} no value at all, first in {at}: leave it out")
+    if (X == X[:1]).all():  # the times of a minute are, in float32
+        said.append("all rows are equal: there is nothing to learn from them")
     return said
 
 

@@ -317,6 +317,14 @@ def test_what_only_looks_like_an_id_or_a_time_is_not_said_to_be_one(column, advi
     assert len(said) == 1 and advice in said[0], said
 
 
+def test_rows_that_are_all_equal_are_said():
+    """Such as the times of a minute that became float32."""
+    times = (1.7e9 + np.arange(50)).astype(np.float32)
+    (said,) = notes(as_table(np.column_stack([times, np.ones(50)])))
+    assert "all rows are equal" in said
+    assert not notes(as_table(np.column_stack([times, RANDOM.normal(size=50)])))
+
+
 @pytest.mark.parametrize("start", [2**62, np.longdouble(2) ** 62])
 def test_long_numbers_in_no_order_are_not_said_to_rise(start):
     """Their steps are 0 in float64."""

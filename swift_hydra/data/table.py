@@ -192,8 +192,11 @@ def _refuse_shape(X, kind, source):
 
 
 def _refuse_records(X, source):
+    """Rows that name their values, which numpy would take by their places."""
     records = getattr(getattr(X, "dtype", None), "names", None)
-    if records or (isinstance(X, list | tuple) and len(X) and isinstance(X[0], dict)):
+    first = X[0] if isinstance(X, list | tuple) and len(X) else None
+    series = hasattr(first, "iloc") and any(isinstance(name, str) for name in first.index)
+    if records or series or isinstance(first, dict):
         remedy = f"give pandas.DataFrame({source})"
         if isinstance(source, Path):
             remedy = "write it with pandas.DataFrame(...).to_parquet, or save one 2-D array"

@@ -663,3 +663,15 @@ def test_a_gap_among_labels_of_any_type_is_named(tmp_path, labels):
     frame.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(InputError, match="the labels are empty in 4 rows, first in row 2"):
         load_dataset(str(tmp_path / "t.parquet"), "y")
+
+
+def test_rows_that_name_their_values_are_not_taken_by_place():
+    """As iterrows gives them: columns in another order would be scored as each other."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.arange(12.0).reshape(4, 3), columns=["a", "b", "c"])
+    rows = [row for _, row in frame[["c", "a", "b"]].iterrows()]
+    with pytest.raises(InputError, match=r"X: is a list of records: give pandas.DataFrame\(X\)"):
+        as_table(rows)
+    unnamed = [row for _, row in pandas.DataFrame(frame.to_numpy()).iterrows()]
+    assert np.array_equal(as_table(unnamed).X, frame)
+    assert np.array_equal(as_table(list(frame.to_numpy())).X, frame)

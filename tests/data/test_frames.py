@@ -667,7 +667,6 @@ def test_a_gap_among_labels_of_any_type_is_named(tmp_path, labels):
 
 def test_rows_that_name_their_values_are_not_taken_by_place():
     """As iterrows gives them: columns in another order would be scored as each other."""
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(np.arange(12.0).reshape(4, 3), columns=["a", "b", "c"])
     rows = [row for _, row in frame[["c", "a", "b"]].iterrows()]
     with pytest.raises(InputError, match=r"X: is a list of records: give pandas.DataFrame\(X\)"):

@@ -195,6 +195,14 @@ class Preparation:
             shared = [f"({word})" for word in shared]
         return [f"{name}={text}" for text in (*own, *shared)]
 
+    def onehot_columns(self):
+        """Which prepared columns stand for one of a column's texts: (d',) bool."""
+        of_texts = list(self.texts) if self.categorical == "onehot" else []
+        onehot = np.isin(self.groups, of_texts)
+        for j in self.gaps:  # the last of the column's own
+            onehot[np.flatnonzero(self.groups == j)[-1]] = False
+        return onehot
+
     def _onehot(self, codes, j, new):
         """Columns of 0 and 1 (n, ..) bool.
 

@@ -5,8 +5,10 @@ import pytest
 from helpers import SHORT_FIT
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra.data.columns import COUNTED, Preparation
+from swift_hydra.data.columns import COUNTED, ColumnSettings, Preparation
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table
+from swift_hydra.geometry import bend
 from swift_hydra.SwiftHydra import SwiftHydra
 
 SHOPS = 1 / np.arange(1, 201) ** 0.9
@@ -135,3 +137,30 @@ def test_a_single_rare_text_keeps_its_column():
     assert preparation.names == ["x0=a", "x0=b", "x0=c"]
     assert not preparation.transform(column(["new"]), new=True).any()
     assert preparation.unknown(column(["new"])).all()
+
+
+def test_a_column_of_many_texts_weighs_as_one_column():
+    """In standard deviations eighty texts would be eighty columns, and nothing else be heard."""
+    rng = np.random.default_rng(0)
+    n = 600
+    X = rng.normal(size=(n, 4))
+    y = (np.arange(n) % 10 == 0).astype(int)
+    X[y == 1] += rng.choice([-2.2, 2.2], size=(y.sum(), 4))
+    texts = [f"t{i}" for i in rng.integers(80, size=n)]
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X).add_prefix("x").assign(text=texts, gap=np.where(y, np.nan, X[:, 0]))
+    options = {"categorical": "onehot", "impute": "indicator"}
+    rows = TrainingRows.read(frame, np.zeros(n), ColumnSettings(**options))
+    names = rows.columns.preparation.names
+    onehot = np.char.startswith(np.array(names), "text=")
+    assert rows.columns.preparation.onehot_columns().tolist() == onehot.tolist()
+    assert np.allclose(np.ptp(rows.Z[:, onehot], axis=0), bend(1.0))
+    assert np.ptp(rows.Z[:, names.index("gap missing")]) > 1.5  # as any column of two values
+    train = (y == 0) & (np.arange(n) % 2 == 1)
+
+    def auc(table):
+        settings = {"trust_normals": True, "categorical": "onehot"} | SHORT_FIT
+        model = SwiftHydra(**settings).fit(table[train], np.zeros(train.sum()))
+        return roc_auc_score(y[~train], model.decision_function(table[~train]))
+
+    assert auc(frame.drop(columns="gap")) > auc(frame[["x0", "x1", "x2", "x3"]]) - 0.05

@@ -99,11 +99,12 @@ if __name__ == "SwiftHydra":
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
 PRESETS = {"full": FullDetector, "paper": MixtureDetector}
 GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
-# DIFF(paper): there, all accepted rows are data of the next episode's reward. Here the reward knows
-# the table alone, and selection keeps new rows away from the latest of them: it bounds the kernel.
+# DIFF(paper): in the paper, all accepted rows count as data in the next episode's reward. Here the
+# reward uses the table alone, and only the selection keeps new rows away from accepted ones: from
+# so many of the latest, which bounds the kernel matrix.
 LATEST = 256
 FEWEST = 400
-MOST = 1000  # generated rows where their number is not given
+MOST = 1000  # bounds of the number of generated rows where ``n_synthetic`` is None
 
 
 # --- the class ------------------------------------------------------------------------------------
@@ -111,12 +112,12 @@ MOST = 1000  # generated rows where their number is not given
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
-    """Anomaly detector for tables of which all, a few or no anomalies are known.
+    """Anomaly detector for tables in which all, a few or none of the anomalies are known.
 
-    Higher scores are more anomalous. Labels: 1 is a known anomaly; 0 is taken for normal, which may
-    hide anomalies; -1 is unlabelled, the same but never trusted; without a 1, or without y, nothing
-    is known. Rows that are probably hidden anomalies are not learned from (M13). Every setting is a
-    keyword; most are flags of the command line too.
+    Higher scores are more anomalous. Labels: 1 is a known anomaly; 0 is taken for normal, though
+    such rows may be hidden anomalies; -1 is unlabelled and treated like 0, but never trusted.
+    Without any 1, or without y, no anomaly is known. Rows that are probably hidden anomalies are
+    not learned from (M13). Every setting is a keyword; most are flags of the command line too.
 
     Args:
         random_state: seed of every stage; the same seed gives the same scores to the bit on a CPU.
@@ -132,28 +133,30 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_synthetic: generated rows; None balances the classes (400 to 1000).
         synthetic_share: share of generated rows in the anomaly half of a training batch.
         unlike_weight: w of M12, the prior share of anomalies unlike the known ones; lowered where
-            many of the unlabelled rows seem to be like the known ones.
-        contamination: share above the threshold that is expected of fresh rows like the training
-            rows (with "paper" the share of these themselves), or "auto": the estimated share of
-            anomalies (.05 where nothing is known); only sets ``threshold_``.
-        false_alarms: share of normal rows that ``predict`` may flag, in place of ``contamination``;
-            None leaves it to that. It flags more with "paper", which has no left-out scores.
-        trust_normals: rows labelled 0 are learned from as normal, whatever they look like.
+            many of the unlabelled rows look like known anomalies.
+        contamination: expected share of fresh rows from the same source that score above the
+            threshold (with "paper", the share of the training rows), or "auto": the estimated
+            share of anomalies (.05 where no anomaly is known). Only sets ``threshold_``.
+        false_alarms: share of normal rows that ``predict`` may flag; replaces ``contamination``
+            unless it is None. With "paper" more are flagged, since it has no left-out scores.
+        trust_normals: rows labelled 0 are learned from as normal, even if they look like hidden
+            anomalies.
         fast: train a student, a small mixture that imitates the detector's scores and scores in
             its place.
-        verify: with ``fast``, the share of rows, those where the student's experts differ most,
-            that the detector scores after all; None: none, or all where the student does not
-            follow the detector.
-        impute: what happens to missing values, see :class:`data.columns.Preparation`.
-        categorical: what happens to text columns.
+        verify: with ``fast``, the share of rows that the detector scores instead of the student:
+            those on which the student's experts disagree most. None means no rows, or all rows if
+            the student does not follow the detector.
+        impute: how missing values are treated, see :class:`data.columns.Preparation`.
+        categorical: how text columns are treated.
         cvae_steps: training steps of every Beta C-VAE.
         detector_steps: training steps of the pretrained detector.
         beta: weight of the C-VAE's KL term.
         mixture_steps: training steps of the final mixture.
-        max_samples: most training rows that are learned from. A larger table is sampled, at most
-            half of the sample being known anomalies; the other rows are scored like new ones.
-        max_normals: normals that stand for a larger table in the neighbour search.
-        max_centres: rows that carry a coefficient in each kernel expert, at most half of them
+        max_samples: most training rows that are learned from. A larger table is sampled, and at
+            most half of the sample are known anomalies; the other rows are scored like new ones.
+        max_normals: most normals in the reference set of the neighbour search; a larger table is
+            sampled.
+        max_centres: most rows that carry a coefficient in a kernel expert, at most half of them
             anomalies.
         device: "auto", "cpu", "cuda", "cuda:1": where pretraining and the mixtures run. The small
             networks of the episodes, the evidence and the student stay on the CPU.
@@ -168,31 +171,32 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     Attributes:
         classes_: what 0 and 1 stand for in the labels.
         n_features_in_: d.
-        settings_: every setting as the fit took it.
+        settings_: every setting as it was at the time of the fit.
         synthetic_: (m, d') generated anomalies in the input's units, columns as prepared.
-        episode_log_: one dict per episode; not of a loaded detector.
-        label_name_: name of the labels' column, which a frame to score may have still, or None.
-        detector_: what scores prepared rows.
-        device_: where it is.
-        basis_: what the training rows' scores are made of, an :class:`thresholds.TrainingScores`.
+        episode_log_: one dict per episode; a loaded detector has none.
+        label_name_: name of the label column, or None. A data frame to score may still hold it.
+        detector_: scores standardised rows.
+        device_: the torch device of the detector's networks.
+        basis_: what the training rows' scores are made of, a :class:`thresholds.TrainingScores`.
         columns_: what was learned about the columns, a :class:`data.rows.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
         fresh_scores_: (n,) the scores that new copies of the training rows would get; they differ
             from ``decision_scores_`` only for rows that occur repeatedly.
-        expected_scores_: (n,) ascending, as fresh rows of the table would score (with "paper", as
-            the training rows do): what ``threshold_`` is made of (docs/tables.md, "Copies").
-        normal_scores_: those without the known anomalies, what p-values compare with.
+        expected_scores_: (n,) ascending scores that as many fresh rows of the table are expected
+            to get (with "paper", the scores of the training rows); with groups (n_groups_,).
+            ``threshold_`` is derived from them (docs/tables.md, "Copies").
+        normal_scores_: the same for rows without a known anomaly; p-values compare with them.
         kept_: (n,) False for the training rows that were not learned from: set aside as probable
             anomalies (M13), or not drawn.
         sampled_: (n,) False for the rows of a larger table that were not drawn (``max_samples``).
-        n_groups_: groups of the training rows, where ``fit`` was told of some, else None.
+        n_groups_: number of groups of training rows, or None if ``fit`` was given no groups.
         estimated_contamination_: estimated share of anomalies among the training rows, known ones
             included.
-        student_: what ``fast`` trained, a :class:`distillation.student.Student`, or None.
+        student_: the :class:`distillation.student.Student` that ``fast`` trained, or None.
         threshold_: the score above which ``predict`` flags.
-        labels_: (n,) the training rows above it.
-        feature_names_in_: names of the columns, where the training table had some.
+        labels_: (n,) 1 for the training rows whose ``fresh_scores_`` are above it, else 0.
+        feature_names_in_: names of the columns; missing if the training table had none.
         n_experts_: experts of the mixture.
         effective_rank_: of the training rows, see :func:`geometry.effective_rank`.
         seconds_: wall-clock seconds per stage; not of a loaded detector.
@@ -269,19 +273,20 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         Args:
             X: (n, d) array-like, data frame or Table, or :class:`data.rows.TrainingRows` without y.
             y: (n,) labels of -1, 0 and 1; None where nothing is known.
-            groups: (n,) names or numbers of what the rows were measured of (patients, machines),
-                where several are of one: they are left out together; None: each row is of its own.
+            groups: (n,) names or numbers of the subjects (patients, machines) that the rows were
+                measured on, where a subject has several rows: they are left out together. None:
+                every row has its own subject.
             X_train: ADBench's name for X.
             y_train: ADBench's name for y.
-            pretrained: from pretrain.py, on the same rows with the same seed; None pretrains.
+            pretrained: a :class:`pretrain.Pretrained` for the same rows and seed; None pretrains.
             journal: a :class:`journal.Journal` of a run; None makes one that calls ``progress``.
 
         Returns:
             Itself.
 
         Raises:
-            InputError: for two names of one argument, rows or labels that cannot be read, and
-                settings that leave nothing to learn from.
+            InputError: for an argument given under both of its names, rows or labels that cannot
+                be read, and settings that leave nothing to learn from.
         """
         if not (X is None or X_train is None) or not (y is None or y_train is None):
             raise InputError("X and X_train, y and y_train are two names of one: give one of each")
@@ -292,7 +297,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 "y, groups: rows of one table have their labels and groups already: leave them out"
             )
         self.check_settings()
-        with all_or_nothing(self):  # what was fitted before goes on to score
+        with all_or_nothing(self):  # a failed fit leaves the previous one in use
             rows = X if isinstance(X, TrainingRows) else TrainingRows.read(X, y, self, groups)
             self.label_name_ = name_of_labels(y, rows.columns.own_names or ())
             with own_modes(), few_threads(rows.Z.size):
@@ -300,7 +305,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             return self._set_threshold()
 
     def _fit(self, rows, pretrained, journal):
-        """:meth:`fit` to :class:`data.rows.TrainingRows`, without the threshold."""
+        """:meth:`fit` on :class:`data.rows.TrainingRows`, without the threshold."""
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
         refuse_before_the_work(self, rows.y)
@@ -344,7 +349,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         self.seconds_ = journal.seconds
 
     def _say_if_fewer(self, n_rows):
-        """Warn of fewer generated rows than were asked for, or of none at all."""
+        """Warn if fewer rows were generated than were asked for, or none at all."""
         if self.generator == "none" or n_rows >= (self.n_synthetic or 1):
             return
         more = "" if self.generator in DRAWN else ": more n_episodes try more"
@@ -353,7 +358,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         tell(f"{few} of the candidates passed the filter{more}")
 
     def _say_what_trust_does(self, y):
-        """Warn where no row has a label (n,) that could be trusted."""
+        """Warn if ``trust_normals`` is set and none of the labels y (n,) can be trusted."""
         if self.trust_normals and (y == -1).all():
             tell(
                 "trust_normals takes rows labelled 0 for normal, and no row has a label: label "
@@ -361,9 +366,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             )
 
     def _keep_scores(self, rows, known, fitted):
-        """Scores of all training rows; those that were not learned from are fresh to the detector.
+        """Set the attributes that hold the training rows' scores.
 
-        Returns the scores (m,) of the latter.
+        Rows that were not learned from are scored like new ones; returns these scores (m,).
         """
         self.kept_ = known.kept
         self.sampled_ = known.sampled
@@ -382,9 +387,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         return fresh
 
     def _train_student(self, rows, fresh, generated, journal):
-        """The student, and how its scores of the training rows differ from the detector's.
+        """Train the student, and note how its scores of the training rows relate to the detector's.
 
-        ``fresh`` are the detector's scores of the rows that it did not learn from.
+        ``fresh``: (m,) the detector's scores of the rows that it did not learn from.
         """
         scores = np.empty(len(rows.y))
         scores[self.kept_] = in_chunks(self.detector_.score, rows.Z[self.kept_])
@@ -414,30 +419,31 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def export(self, path):
         """Write the student of ``fast=True`` as one ONNX file that holds no training row.
 
-        Its input X are prepared rows (n, d') float64, its output their scores; ``score`` takes the
-        file in a checkpoint's place. Needs the packages onnx and onnxruntime.
+        The model's input X are prepared rows (n, d') float64, and its output is their scores.
+        ``python SwiftHydra.py score`` accepts the file in place of a checkpoint. Needs the packages
+        onnx and onnxruntime.
 
         Raises:
-            InputError: before a fit, without a student, where it does not follow its detector and
-                ``verify`` is not 0, without the packages, or where it cannot be written.
+            InputError: before a fit; without a student; if the student does not follow its detector
+                and ``verify`` is not 0; without the packages; or if the file cannot be written.
         """
         self._ready()
         write_onnx(self, path)
 
     def _detector_settings(self, **others):
-        """Of a fitted detector; ``others``: in place of the class's own."""
+        """The :class:`DetectorSettings` of this object; ``others`` replace its own values."""
         resolved = {"n_experts": self.n_experts_, "device": self.device_, "trust_normals": False}
         return DetectorSettings.of(self, **resolved | others)
 
     def _settings_to_fit(self, rows, known):
-        """Of a detector that is to be fitted, by what its rows are taken for."""
+        """The :class:`DetectorSettings` of a fit, adapted to how many rows are in doubt."""
         counts = (known.share, known.n_doubtful, known.n_known)
         weight = weight_of_unlike(float(self.unlike_weight), *counts)
         self._say_what_trust_does(rows.y)
         return self._detector_settings(trust_normals=not known.n_doubtful, unlike_weight=weight)
 
     def detector_from(self, saved):
-        """The detector of a checkpoint's part ``detector``, on the CPU."""
+        """The detector that the part ``detector`` of a checkpoint describes, on the CPU."""
         return PRESETS[self.preset].from_snapshot(saved, self._detector_settings())
 
 
@@ -445,7 +451,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
 
 class Generated(NamedTuple):
-    """Generated anomalies and how they came about."""
+    """Generated anomalies and the log of their generation."""
 
     rows: torch.Tensor  # (m, d) standardised
     log: list  # one dict per episode, plain numbers
@@ -457,17 +463,17 @@ def generate(Z, y, networks, seed, settings, journal=None):
     Args:
         Z: (n, d) float32 tensor of standardised rows.
         y: (n,) int64 tensor of labels.
-        networks: a :class:`pretrain.Pretrained`; refreshed copies are used, these stay.
-        seed: of the run.
-        settings: a :class:`SwiftHydra`: its generator, n_synthetic, n_episodes, policy_settings.
-            Fewer than 400 rows leave the detector to memorise them, more than 1000 changed nothing
-            that was measured: between these it takes what balances the classes.
-        journal: where finished episodes go to, and where they are taken from; the rungs that learn
-            nothing take no time worth it.
+        networks: a :class:`pretrain.Pretrained`. It stays unchanged: refreshed copies are used.
+        seed: the run's seed.
+        settings: a :class:`SwiftHydra`: its generator, n_synthetic, n_episodes, policy_settings,
+            synthetic_share and mamba. Without n_synthetic, as many rows as balance the classes, but
+            400 to 1000: a detector memorises fewer, and more changed no measured result.
+        journal: keeps finished episodes, and returns those of an interrupted run. Generators that
+            learn nothing are too quick to need it.
 
     Returns:
-        A :class:`Generated`. Fewer rows than wanted where too few candidates pass the filter, of
-        1,024 in an episode; the log says how many.
+        A :class:`Generated`. It has fewer rows than wanted if too few candidates (1,024 in each
+        episode) pass the filter; the log says how many did.
     """
     journal = journal or Journal()
     settings = in_own_numbers(settings)
@@ -475,7 +481,7 @@ def generate(Z, y, networks, seed, settings, journal=None):
     check_choice("generator", kind, GENERATORS)
     if kind == "none":
         return Generated(Z[:0], [])
-    # DIFF(paper): there, the best l of every episode until both classes are equally many.
+    # DIFF(paper): the paper takes the best l of every episode until the classes are balanced.
     balance = len(y) - 2 * int((y == 1).sum())
     wanted = settings.n_synthetic or int(np.clip(balance, FEWEST, MOST))
     options = {"warm_up": True, **(settings.policy_settings or {})}
@@ -510,14 +516,14 @@ def _finish(rows, log, journal):
 
 
 class Episodes(NamedTuple):
-    """What the episodes of a run have in common."""
+    """Settings that all episodes of a run share."""
 
     y: torch.Tensor  # (n,) labels of the training rows
     wanted: int  # rows in all
     n: int  # episodes
     seed: int
-    kind: str  # of the proposer
-    recipe: Recipe = Recipe()  # of the detector that learns between them
+    kind: str  # the proposer, a key of ``PROPOSERS``
+    recipe: Recipe = Recipe()  # how the detector learns between the episodes
 
 
 def run_episodes(episodes, environment, proposer, generator, journal):
@@ -588,7 +594,7 @@ def _with_best(accepted, candidates, share, environment):
 
 
 def _shown(entry):
-    """What of an episode is shown while it runs."""
+    """The entries of an episode's log that the progress display shows."""
     names = ("reward", "novelty", "coverage", "deception", "feasible", "effective_rank")
     return {name: entry[name] for name in names}
 
@@ -597,7 +603,7 @@ def _shown(entry):
 
 
 def main(argv=None, pace=PACE):
-    """The command; ``pace`` says how often a run keeps what is finished, for ``--resume``."""
+    """Run the command; ``pace`` sets how often a run saves its state for ``--resume``."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["score"]:
         score_file.main(argv[1:], _load)
@@ -605,7 +611,7 @@ def main(argv=None, pace=PACE):
     about = f"{first_line(__doc__)} To score new rows: python SwiftHydra.py score -h"
     classes = (RowOptions, SwiftHydra, RunOptions)
     which, detector, options = parse_config(classes, about, argv, dataset=DATASET)
-    check_settings(which)  # its seed is the detector's too: named as the flag
+    check_settings(which)  # first, so that an error about the seed names the flag --seed
     detector.random_state = which.seed
     progress = Progress(options.quiet, verbose=options.verbose)
     if options.plot:
@@ -632,7 +638,7 @@ def main(argv=None, pace=PACE):
 
 
 def _load(path):
-    """A checkpoint, or what :meth:`SwiftHydra.export` wrote."""
+    """The detector in a checkpoint, or in a file that :meth:`SwiftHydra.export` wrote."""
     return (Exported if str(path).lower().endswith(SUFFIX) else SwiftHydra).load(path)
 
 

@@ -38,7 +38,7 @@ class CVAELoss(NamedTuple):
 
 
 class BetaCVAE(nn.Module):
-    """Conditional VAE with the label beside encoder and decoder input (M2; beta weighs the KL).
+    """Conditional VAE whose encoder and decoder also see the label (M2; beta weights the KL).
 
     Args:
         d_features: number of features d.
@@ -246,22 +246,22 @@ class Mamba(nn.Module):
 
 
 def stacked(tensors):
-    """One parameter (E, ..) of the tensors of E experts, with memory of its own."""
+    """One parameter (E, ..) that holds copies of the tensors of E experts."""
     return nn.Parameter(torch.stack([t.detach() for t in tensors]))
 
 
-# Features up to which the tokens of one expert's rows are one dense product while scoring.
+# Up to this many features, scoring computes the tokens of an expert's rows by one dense product.
 DENSE = 128
 FORBIDDEN = -1e4  # gate (before the softmax) of an expert that may not run: no noise outweighs it
-TIED = 2.0**-20  # gates (before the softmax) that differ by less are equal
-# Rows of a product are a multiple of this: the last few of another number would be rounded in
-# another way (by the kernel for odd rests), and a row's score would depend on the rows beside it.
+TIED = 2.0**-20  # gates (before the softmax) that differ by less are taken for equal
+# Matrix products get a multiple of this many rows. Otherwise another kernel would round the last
+# rows in another way, and a row's score would depend on the rows beside it.
 ROW_BLOCK = 16
-FEWEST = 4  # experts that :func:`choose_n_experts` gives: one for every fold
+FEWEST = 4  # fewest experts that :func:`choose_n_experts` returns: one for every fold
 
 
 def dropped_out(h, share, training, generator=None):
-    """Dropout with a torch Generator of its own (None takes torch's global one)."""
+    """Dropout that draws from a given torch Generator (None takes torch's global one)."""
     if not training or share == 0:
         return h
     kept = torch.empty(h.shape).bernoulli_(1 - share, generator=generator)
@@ -271,18 +271,18 @@ def dropped_out(h, share, training, generator=None):
 class MambaExperts(nn.Module):
     """E small Mamba detectors with stacked parameters, computed together.
 
-    A row is cut into T tokens of neighbouring features (each expert has its own order of the
-    features, which makes them differ), Mamba scans the tokens, and all tokens together, not their
-    mean, enter a small head.
+    A row is cut into T tokens of neighbouring features. Each expert has its own order of the
+    features, which makes the experts differ. Mamba scans the tokens, and a small head reads all of
+    them, not their mean.
 
     Args:
         d_features: features of a row.
         n_experts: E.
-        n_tokens: most tokens of a row (at least two features a token).
+        n_tokens: most tokens of a row; a token has at least two features.
         d_model: Mamba's.
         d_state: Mamba's.
         d_head: width of the head.
-        dropout: in the head, while training.
+        dropout: dropout rate of the head, while training.
     """
 
     def __init__(
@@ -296,7 +296,8 @@ class MambaExperts(nn.Module):
         self.n_tokens = tokens = math.ceil(d_features / width)
         order = []
         for _ in range(n_experts):  # index d_features points at a column of zeros
-            # Made by what :func:`snapshot.read_network` counts: a file may say any width.
+            # By a function whose memory :func:`snapshot.read_network` limits: a file may say any
+            # width.
             padding = torch.zeros(tokens * width - d_features, dtype=torch.int64) + d_features
             order.append(torch.cat([torch.randperm(d_features), padding]))
         self.register_buffer("order", torch.stack(order))  # (E, T * width)
@@ -320,9 +321,12 @@ class MambaExperts(nn.Module):
         self.out_bias = stacked([layer.bias[None] for layer in last])
 
     def forward(self, x, experts=None, generator=None):
-        """Logits (E, B) of the rows x (B, d); of ``experts`` (a slice) alone where given.
+        """Logits (E, B) of the rows x (B, d).
 
-        x may be (E, B, d): the rows as each expert sees them. ``generator`` is dropout's.
+        Args:
+            x: (B, d), or (E, B, d) where each expert sees the rows differently.
+            experts: a slice: only these experts run; None runs all.
+            generator: source of dropout's random numbers.
         """
 
         def of(value):
@@ -357,9 +361,9 @@ class MambaExperts(nn.Module):
 
     @staticmethod
     def _embed_dense(x, order, weight, bias):
-        """The tokens (G, B, T, d_model) as one product with a mostly empty matrix.
+        """The tokens (G, B, T, d_model) by one product with a mostly empty matrix.
 
-        Gathering features costs more.
+        This is faster than gathering the features.
         """
         G, T, width, d_model = weight.shape
         token = torch.arange(T, device=x.device).repeat_interleave(width)  # (T * width,)
@@ -370,9 +374,9 @@ class MambaExperts(nn.Module):
 
 
 class MLPExperts(nn.Module):
-    """The control arm of :class:`MambaExperts`: plain MLPs of as many parameters.
+    """The control arm of :class:`MambaExperts`: MLPs with about as many parameters.
 
-    Two hidden layers each.
+    Each has two hidden layers.
     """
 
     def __init__(self, d_features, n_experts, dropout=0.1, **mamba_settings):
@@ -382,7 +386,7 @@ class MLPExperts(nn.Module):
         self.backend = "auto"
         like = MambaExperts(d_features, 1, dropout=dropout, **mamba_settings)
         budget = sum(p.numel() for p in like.parameters())
-        # Parameters of a width h: h (d + 1) + h (h + 1) + h + 1 = h^2 + (d + 3) h + 1.
+        # Number of parameters for width h: h (d + 1) + h (h + 1) + h + 1 = h^2 + (d + 3) h + 1.
         width = round((-(d_features + 3) + math.sqrt((d_features + 3) ** 2 + 4 * (budget - 1))) / 2)
         sizes = [d_features, width, width, 1]
         layers = [[nn.Linear(a, b) for _ in range(n_experts)] for a, b in itertools.pairwise(sizes)]
@@ -421,10 +425,10 @@ class Router(nn.Module):
     Args:
         d_features: d.
         n_experts: E.
-        k: experts of a row.
+        k: experts that are chosen for a row.
 
     Raises:
-        ValueError: for a k that is not from 1 to E.
+        ValueError: if k is not from 1 to E.
     """
 
     def __init__(self, d_features, n_experts, k=2):
@@ -445,8 +449,8 @@ class Router(nn.Module):
 
         Args:
             x: (B, d).
-            allowed: (B, E) bool, experts a row may use, or None for all. Where they are fewer than
-                k, others have gates of 0, and still count in ``load``.
+            allowed: (B, E) bool, experts a row may use, or None for all. If fewer than k are
+                allowed, others fill the k places with gates of 0; they still count in ``load``.
             generator: source of the noise while training.
         """
         logits = self.clean(x)  # (B, E)
@@ -470,17 +474,17 @@ class Router(nn.Module):
         return RouterOutput(gates, load, balance)
 
     def smooth_load(self, logits, noisy, deviation, top):
-        """Expected load: P(expert stays among the k) if its noise were drawn again, (E,).
+        """Expected load (E,): P(expert is among the k if its noise is drawn again), over the rows.
 
         Args:
-            logits: (B, E), ``FORBIDDEN`` where an expert is: it never enters, and who has no other
-                rival always stays.
+            logits: (B, E), ``FORBIDDEN`` for experts that a row may not use: these are never
+                chosen, and an expert that has only such rivals always is.
             noisy: (B, E) logits with noise.
-            deviation: (B, E) of the noise.
+            deviation: (B, E) standard deviation of the noise.
             top: (B, k + 1) largest noisy logits, descending.
         """
         last = top[:, self.k - 1 : self.k]
-        # The threshold to stay is the (k+1)-th value, to enter the k-th.
+        # The threshold of a chosen expert is the (k+1)-th value, of any other the k-th.
         threshold = torch.where(noisy >= last, top[:, self.k : self.k + 1], last)  # (B, E)
         gap = (logits - threshold) / deviation
         return (0.5 + 0.5 * torch.erf(gap * math.sqrt(0.5))).sum(0)
@@ -528,7 +532,7 @@ class MoEDetector(nn.Module):
 
     @property
     def backend(self):
-        """What computes the experts, see :func:`scan.backends.choose_backend`."""
+        """The Mamba backend of the experts, see :func:`scan.backends.choose_backend`."""
         return self.experts.backend
 
     @backend.setter
@@ -541,12 +545,13 @@ class MoEDetector(nn.Module):
         Args:
             x: (B, d).
             allowed: see :class:`Router`.
-            stream: random streams, ``draws`` of the router's noise and ``weights`` of dropout; None
+            stream: random streams: ``draws`` for the router's noise, ``weights`` for dropout; None
                 takes torch's global one.
-            each: (E, B, d) the rows as each expert sees them, where they differ; the router sees x.
+            each: (E, B, d) the rows as each expert sees them, where these differ from x, which the
+                router sees.
 
         Raises:
-            ValueError: for rows of another width.
+            ValueError: for rows with another number of features.
         """
         if x.shape[-1] != self.d_features:
             raise ValueError(
@@ -559,10 +564,10 @@ class MoEDetector(nn.Module):
 
     @torch.no_grad()
     def score(self, x, batch=2048):
-        """Logits (B,) of the rows x (B, d): only the chosen experts run; training mode ends.
+        """Logits (B,) of the rows x (B, d), computed by the chosen experts alone.
 
-        On average ``batch`` rows wait for each expert, however many experts there are: that bounds
-        the memory.
+        Puts the network into eval mode. An expert gets ``batch`` rows at a time on average, however
+        many experts there are, which bounds the memory.
         """
         self.eval()
         chunks = x.split(batch * self.n_experts // self.router.k)
@@ -574,8 +579,8 @@ class MoEDetector(nn.Module):
 
         The largest gate comes first.
         """
-        # In float64: a float32 product is rounded by a row's place in the batch. Nearly equal
-        # gates are equal, and the first expert has the row: no last digit chooses.
+        # In float64, since the rounding of a float32 product depends on a row's place in the batch.
+        # Nearly equal gates are made equal: the first expert is chosen, rounding never decides.
         open_ = x.double() @ self.router.clean.weight.double().T  # (B, E)
         open_ = (open_ / TIED).round_().mul_(TIED).to(x.dtype)
         top = []
@@ -596,7 +601,7 @@ class MoEDetector(nn.Module):
         score = x.new_zeros(len(x))
         start = 0
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
-            if count:  # an expert nobody chose costs nothing
+            if count:  # an expert that no row chose costs nothing
                 mine = slice(start, start + count)
                 inputs = whole_blocks(x[rows[mine]])
                 logits = self.experts(inputs, slice(index, index + 1))[0][:count]  # (count,)
@@ -606,19 +611,19 @@ class MoEDetector(nn.Module):
 
 
 def whole_blocks(x):
-    """Rows x (B, d), its first repeated after the last up to a multiple of ``ROW_BLOCK``."""
+    """Rows x (B, d), padded with copies of the first row to a multiple of ``ROW_BLOCK``."""
     missing = -len(x) % ROW_BLOCK
     return torch.cat([x, x[:1].expand(missing, -1)]) if missing else x
 
 
 def choose_n_experts(X):
-    """The number of experts that a table's complexity asks for (M9), as an explicit rule.
+    """The number of experts for a table, by an explicit rule on its complexity (M9).
 
     Complexity is the effective rank of the standardised features, exp(entropy of the normalised
-    eigenvalues of their covariance): the number of directions a table really varies in. The
-    rule is 4 experts up to an effective rank of 16, doubled at each fourfold of it, at most 16; and
-    never more than one expert per 64 training rows, since each needs rows to learn from, with 4 as
-    the floor (one per fold).
+    eigenvalues of their covariance): the number of directions in which a table really varies. The
+    rule: 4 experts up to an effective rank of 16, twice as many for each further factor of 4 in
+    rank, at most 16; and at most one expert per 64 training rows, since each needs rows to learn
+    from, but never fewer than 4 (one per fold).
 
     Args:
         X: (n, d) array of standardised training rows.

@@ -55,7 +55,7 @@ STAND_INS = 400
 CVAE_BATCH = 128
 CVAE_RATE = 2e-3
 CVAE_DECAY = 1e-4
-NOT_DECAYED = ("A_log", ".D", "bias", "norm")  # the first two as Mamba's authors have it
+NOT_DECAYED = ("A_log", ".D", "bias", "norm")  # the first two as in Mamba's own code
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -87,7 +87,7 @@ class PretrainSettings:
 
 @dataclass
 class OutputOptions:
-    """Where a run goes, and what it prints."""
+    """Where a run is written, and what it prints."""
 
     out: Place = setting("results", "folder that runs are written to")
     resume: bool = setting(False, "go on where the same command was cut off, to the same scores")
@@ -101,7 +101,7 @@ class OutputOptions:
 
 
 def new_cvae(n_features, beta):
-    """An untrained Beta C-VAE for rows of so many features; wide tables get wider layers."""
+    """An untrained Beta C-VAE for rows of ``n_features``; wide tables get wider layers."""
     d_hidden = 64 if n_features <= 128 else 128
     return BetaCVAE(n_features, d_latent=min(16, n_features), d_hidden=d_hidden, beta=beta)
 
@@ -109,14 +109,14 @@ def new_cvae(n_features, beta):
 def train_cvae(make, X, y, seed, stage, steps, journal):
     """Train a Beta C-VAE (M2).
 
-    Both classes fill half of every batch, so that a handful of anomalies is seen.
+    Each class fills half of every batch, so that even a handful of anomalies is seen.
 
     Args:
-        make: a function without arguments that returns the network: a new one, drawn in this
-            stage's random stream, or one that goes on learning.
+        make: a function without arguments that returns the network: a new one, initialised from
+            this stage's random stream, or one to train further.
         X: (n, d) float32 tensor of standardised rows.
         y: (n,) int64 tensor; one class alone is allowed.
-        seed: of the run.
+        seed: the run's seed.
         stage: names the random stream, and the training in the journal.
         steps: training steps.
         journal: a :class:`journal.Journal`.
@@ -143,23 +143,23 @@ def train_cvae(make, X, y, seed, stage, steps, journal):
 
 
 class Recipe(NamedTuple):
-    """How a detector is trained; what small tables were measured to need.
+    """How a detector is trained; the defaults did best on small tables.
 
     Attributes:
         steps: training steps.
         synthetic_share: share of generated rows in the anomaly half of a batch.
-        lr: the one-cycle schedule's largest rate.
+        lr: largest learning rate of the one-cycle schedule.
         batch: rows of a batch.
-        weight_decay: of AdamW.
-        mixup: both parameters of the Beta distribution of mix-up's weights; 0 for none.
+        weight_decay: weight decay of AdamW.
+        mixup: both parameters of the Beta distribution of mix-up's weights; 0 for no mix-up.
         own_weight: weight of the experts' own loss. Every expert also learns from every row it may
             see, routed or not, so that none starves: the third cure for winner-take-all.
         balance_weight: weight of the router's balance loss.
-        backend: of the experts, see :func:`scan.backends.choose_backend`.
+        backend: Mamba backend of the experts, see :func:`scan.backends.choose_backend`.
     """
 
     steps: int = 300
-    synthetic_share: float = 0.2  # DIFF(paper): there, generated rows are anomalies like others
+    synthetic_share: float = 0.2  # DIFF(paper): there, generated rows count like known anomalies
     lr: float = 3e-3
     batch: int = 64
     weight_decay: float = 0.05
@@ -174,10 +174,10 @@ def train_detector(make, examples, recipe, seed, stage, journal):
 
     Args:
         make: a function without arguments that returns the :class:`model.MoEDetector`: a new one,
-            drawn in this stage's random stream, or one that goes on learning.
+            initialised from this stage's random stream, or one to train further.
         examples: :class:`training.batches.Examples`.
         recipe: a :class:`Recipe`.
-        seed: of the run.
+        seed: the run's seed.
         stage: names the random stream, and the training in the journal.
         journal: a :class:`journal.Journal`.
 
@@ -190,7 +190,7 @@ def train_detector(make, examples, recipe, seed, stage, journal):
     stream = streams(seed, stage)
     device = examples.X.device
     detector = stream.built(make).to(device).train()
-    # Resolved once: a search for kernels that are not there would cost every step its time.
+    # Resolved once: searching for missing kernels would cost time in every step.
     detector.backend = choose_backend(recipe.backend, device)
     several = detector.n_experts > 1
     rng = stage_rng(seed, stage + "/mixup")
@@ -215,7 +215,7 @@ def train_detector(make, examples, recipe, seed, stage, journal):
             loss = loss + recipe.own_weight * own
             parts["balance_loss"] = out.router.balance_loss.item()
         training.learn(loss, **parts)
-    detector.backend = loaded_backend(recipe.backend)  # it may go somewhere else
+    detector.backend = loaded_backend(recipe.backend)  # it may score on another device
     return detector.eval()
 
 
@@ -227,25 +227,28 @@ class LearnedRows(NamedTuple):
 
     kept: np.ndarray  # (n,) bool, False for rows that are not learned from
     sampled: np.ndarray  # (n,) bool, False for rows that were not drawn
-    share: float  # of the rows that might hide anomalies, estimated to be some
-    n_doubtful: int  # how many these are, of the sample
+    share: float  # estimated share of hidden anomalies among the doubtful rows
+    n_doubtful: int  # rows of the sample that might be hidden anomalies
     n_known: int  # known anomalies of the sample
     Z: torch.Tensor  # (n', d) the kept rows, standardised
-    y: torch.Tensor  # (n',) int64, 1 for the known anomalies; maybe none
-    subjects: np.ndarray | None  # (n',) numbers from 0 of what they were measured of
+    y: torch.Tensor  # (n',) int64, 1 for the known anomalies, of which there may be none
+    subjects: np.ndarray | None  # (n',) the subject each row was measured on, numbered from 0
 
 
 def known_rows(rows, seed, settings):
-    """What of the training rows is learned from: :class:`LearnedRows`.
+    """Choose the training rows that are learned from: :class:`LearnedRows`.
 
-    Of a larger table ``max_samples`` rows are drawn. What learns does so in some hundred batches,
-    or looks at some thousand rows: a hundred thousand are as good as a million, and looking for
-    hidden anomalies among them, and leaving each of them out, takes a tenth of the time.
+    From a larger table ``max_samples`` rows are drawn. Every model trains on some hundred batches
+    or on some thousand reference rows, so that a hundred thousand rows are as good as a million.
+    Searching them for hidden anomalies and leaving each of them out takes a tenth of the time.
 
     Args:
         rows: :class:`data.rows.TrainingRows`.
-        seed: of the run.
+        seed: the run's seed.
         settings: a :class:`PretrainSettings`.
+
+    Raises:
+        InputError: if all drawn rows without a known anomaly belong to one subject.
     """
     options = settings.cleaning_settings or {}
     sampled = sample(rows.y, settings.max_samples, seed, rows.subjects)
@@ -261,7 +264,7 @@ def known_rows(rows, seed, settings):
     of_sample, share = set_aside(*given, **options)
     kept = sampled.copy()
     kept[sampled] = of_sample
-    if not are_several(rows.subjects, kept & others):  # nothing would be left to compare with
+    if not are_several(rows.subjects, kept & others):  # else no other subject to compare with
         kept = sampled.copy()
     y = (rows.y[kept] == 1).astype(np.int64)
     counts = (int(in_doubt(labels, trusted).sum()), int((labels == 1).sum()))
@@ -270,16 +273,21 @@ def known_rows(rows, seed, settings):
 
 
 def sample(y, most, seed, subjects=None):
-    """Which rows stand for a table, by their labels (n,): all, or ``most`` of more: (n,) bool.
+    """Draw the rows that represent a table: (n,) bool.
 
-    At most ``most / 2`` known anomalies; of less all are drawn. A subject's rows (``subjects``:
-    (n,) numbers from 0; None: each row is of its own) are drawn together, those with known
-    anomalies are ``most / 2`` rows at most, and a subject for which there is no room is passed
-    over.
+    All rows, if there are no more than ``most``. Otherwise known anomalies fill at most half of the
+    sample; if they are fewer, all of them are drawn. The rows of a subject are drawn together:
+    subjects with known anomalies fill at most half of the sample, and a subject that does not fit
+    in any more is skipped.
+
+    Args:
+        y: (n,) labels.
+        most: rows of the sample.
+        seed: the run's seed.
+        subjects: (n,) the subject of each row, numbered from 0; None: every row has its own.
 
     Raises:
-        InputError: where no subject, of those with known anomalies or of the others, is small
-            enough.
+        InputError: if no subject with known anomalies, or none without, is small enough.
     """
     if len(y) <= most:
         return np.ones(len(y), dtype=bool)
@@ -303,7 +311,7 @@ def sample(y, most, seed, subjects=None):
 
 
 def _that_fit(order, size, room):
-    """Those of ``order`` (m,), one after the other, for whose rows there is room still."""
+    """The subjects in ``order`` (m,) that fit, taken one by one while their rows find room."""
     if (size == 1).all():
         return order[:room]
     fit = []
@@ -315,15 +323,15 @@ def _that_fit(order, size, room):
 
 
 def stand_ins(Z, seed):
-    """Rows that stand for anomalies where none is known: (m, d).
+    """Rows that take the place of anomalies if none is known: (m, d).
 
-    # DIFF(paper): an addition; there, anomalies are known from the start.
+    # DIFF(paper): an addition; in the paper, anomalies are known from the start.
 
     Each is a row moved in a random direction by one to eight times its distance to its neighbours.
 
     Args:
         Z: (n, d) tensor of rows taken for normal.
-        seed: of the run.
+        seed: the run's seed.
     """
     draws = streams(seed, "stand-ins").draws
     base = Z[torch.randint(len(Z), (STAND_INS,), generator=draws)]
@@ -342,14 +350,14 @@ class Pretrained(NamedTuple):
 
 
 def pretrain(Z, y, seed, settings, journal=None):
-    """Train C-VAE (M2) and one Mamba detector (M3) on standardised rows.
+    """Train a C-VAE (M2) and one Mamba detector (M3) on standardised rows.
 
     Args:
         Z: (n, d) float32 tensor.
-        y: (n,) int64 tensor; without an anomaly :func:`stand_ins` take their place.
-        seed: of both trainings.
+        y: (n,) int64 tensor; if it has no anomaly, :func:`stand_ins` are added as anomalies.
+        seed: seed of both trainings.
         settings: a :class:`PretrainSettings`.
-        journal: what both trainings go on from and leave; None keeps nothing.
+        journal: keeps the state of both trainings, and resumes them; None keeps nothing.
 
     Returns:
         A :class:`Pretrained`.
@@ -368,7 +376,7 @@ def pretrain(Z, y, seed, settings, journal=None):
     def make_cvae():
         return new_cvae(d, settings.beta)
 
-    # DIFF(paper): one small expert in place of a large Mamba detector: it is trained anew so often.
+    # DIFF(paper): one small expert, not a large Mamba detector, as it is retrained so often.
     def make_detector():
         return MoEDetector(d, n_experts=1, k=1)
 
@@ -381,11 +389,10 @@ def pretrain(Z, y, seed, settings, journal=None):
 
 
 def _decisive(settings, n_rows):
-    """What of the settings decides the networks, but for the device and what no command can set.
+    """The settings that decide the networks, as plain values.
 
-    How many rows are drawn does where there are more.
-
-    Nor does the Mamba backend, but for rounding.
+    ``max_samples`` is one of them only if the table is larger. Left out are the device, the Mamba
+    backend (it changes nothing but rounding), and settings that have no command-line flag.
     """
     names = ("cvae_steps", "detector_steps", "beta", "trust_normals")
     sampled = {"max_samples": settings.max_samples} if n_rows > settings.max_samples else {}
@@ -399,7 +406,7 @@ def save_pretrained(path, pretrained, rows, seed, settings, log):
         path: the file.
         pretrained: a :class:`Pretrained`.
         rows: the :class:`data.rows.TrainingRows` it learned from.
-        seed: of the run.
+        seed: the run's seed.
         settings: a :class:`PretrainSettings`.
         log: entries for log.jsonl.
     """
@@ -421,10 +428,10 @@ def load_pretrained(path, fingerprint):
 
     Args:
         path: the file.
-        fingerprint: of the rows it is to be used on.
+        fingerprint: fingerprint of the training rows it is to be used on.
 
     Returns:
-        A :class:`Pretrained`, its settings, and its entries for the log.
+        A :class:`Pretrained`, its settings, and its log entries.
 
     Raises:
         InputError: if the file is damaged, of another kind, or was trained on other rows.
@@ -452,11 +459,11 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     Args:
         folder: the run's :class:`run.folder.RunFolder`.
         rows: :class:`data.rows.TrainingRows`.
-        seed: of the run.
+        seed: the run's seed.
         settings: a :class:`PretrainSettings`.
         options: an :class:`OutputOptions`.
-        journal: a :class:`journal.Journal`; its ``progress`` also has ``say``.
-        pace: how often a run writes what it keeps, see :class:`run.resume.Pace`.
+        journal: a :class:`journal.Journal` whose ``progress`` has a method ``say``.
+        pace: how often a run saves its state, see :class:`run.resume.Pace`.
 
     Returns:
         A :class:`Pretrained`.
@@ -475,7 +482,7 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
 
 
 def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE):
-    """What was saved for these rows and settings, or a pretraining that is saved for next time.
+    """Load what was saved for these rows and settings; otherwise pretrain, and save the result.
 
     Arguments and return value are those of :func:`pretrain_and_save`.
     """
@@ -484,7 +491,7 @@ def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE)
         pretrained, found, log = load_pretrained(path, rows.fingerprint)
         if found == _decisive(settings, len(rows.y)):
             journal.progress.say(f"using {path}")
-            # Left by a run that was killed between the two files.
+            # Left by a run that was killed after saving, before it could remove this file.
             remove(folder.path / "pretrain-resume.pt")
             journal.log += log
             return pretrained
@@ -497,11 +504,11 @@ def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE)
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Settings(ColumnSettings, PretrainSettings):
-    """All that decides the networks."""
+    """All settings that decide the networks."""
 
 
 def main(argv=None, pace=PACE):
-    """The command; ``pace`` says how often it keeps what is finished, for ``--resume``."""
+    """Run the command; ``pace`` sets how often a run saves its state for ``--resume``."""
     classes = (RowOptions, _Settings, OutputOptions)
     about = first_line(__doc__)
     which, settings, options = parse_config(classes, about, argv, dataset=DATASET)

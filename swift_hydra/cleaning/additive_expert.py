@@ -2,12 +2,13 @@
 
 # DIFF(paper): an addition; ``preset="paper"`` runs without it.
 
-The other kernels multiply what columns say: a row is like another where all columns are. Such a fit
-is local, and a hidden anomaly beside a known one, taken for normal, takes back what the known one
-says of their place. A kernel that adds gives a sum of one curve for each column (a generalised
-additive model; Hastie and Tibshirani 1986), as boosted trees of few leaves do, which cannot single
-out one row. Where nothing hides the products are better (forty normal columns, ten known anomalies:
-AUC-ROC .85 and .88), where half of the rows taken for normal are anomalies the sum is (.70, .68).
+The other kernels are products over the columns: two rows are similar if they are in all columns.
+Such a fit is local: a hidden anomaly that is taken for normal, next to a known one, cancels what
+the known one says about their region. A sum of kernels gives a sum of one curve for each column (a
+generalised additive model; Hastie and Tibshirani 1986), as boosted trees with few leaves do, and
+cannot single out one row. Without hidden anomalies the products are better (forty normal columns,
+ten known anomalies: AUC-ROC .85 for the sum and .88); if half of the rows taken for normal are
+anomalies, the sum is (.70 and .68).
 
 Shapes: n rows, d columns, m centres (training rows that carry a coefficient).
 """
@@ -17,16 +18,16 @@ import torch
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 
-WIDTH = 2.0  # of a column's kernel, in normal scores
-FEW_VALUES = 32  # of a column: whose rows are products of them
-OF_A_FIT = ("kernel", "sums")  # attributes that are found anew
+WIDTH = 2.0  # bandwidth of a column's kernel, in normal scores
+FEW_VALUES = 32  # the kernel of a column with no more values is a product of matrices
+OF_A_FIT = ("kernel", "sums")  # attributes that are not saved, but computed again
 
 
 def _of_values(column):
-    """Rows of a column (m,) of few different values as factors of its kernel, or None.
+    """Factors of the kernel of a column (m,) with few different values, or None if they are many.
 
     Returns:
-        One-hot rows (m, u) and the same times the values' kernel (m, u), float32.
+        One-hot rows (m, u), and their product with the kernel of the u values (m, u), float32.
     """
     values, place = np.unique(column, return_inverse=True)
     if len(values) > FEW_VALUES:
@@ -38,23 +39,23 @@ def _of_values(column):
 class AdditiveExpert(KernelExpert):
     """Mean over columns of exp(-|x - x'| / 2): scores are a sum of curves, one for each column.
 
-    Columns have no scales: one round of them made nothing better.
+    There are no feature scales: one round of learning them improved nothing.
     """
 
     def __init__(self, norm="additive", sees=None):
         super().__init__(norm, sees)
-        self.sums = None  # of :meth:`_sums`, once rows are scored
-        self.kernel = None  # of the centres, during a fit
+        self.sums = None  # what :meth:`_sums` returns, from the first scoring on
+        self.kernel = None  # kernel matrix of the centres, during a fit
 
     def fit(self, *given):
-        """As that of :class:`KernelExpert`."""
+        """As :meth:`KernelExpert.fit`."""
         try:
             return super().fit(*given)
         finally:
             self.kernel = None
 
     def ridges(self, few):
-        """Larger ones than a product's: one column's rows are all near each other."""
+        """Larger than for the product kernels: within one column, all rows are close together."""
         return (0.3, 3.0, 30.0)
 
     def _own_kernel(self):
@@ -62,10 +63,10 @@ class AdditiveExpert(KernelExpert):
         self.width, self.sums = WIDTH, None
         if self.kernel is None:
             self.kernel = self._sum_of_columns()
-        return self.kernel.copy()  # what solves writes into it
+        return self.kernel.copy()  # the solver overwrites its argument
 
     def _part_of(self, centres, kept):
-        """Without scales the kernel of some centres is a part of that of all."""
+        """As in :class:`KernelExpert`; without scales, the kernel matrix is a part of the whole."""
         part = super()._part_of(centres, kept)
         same = np.array_equal(centres, self.centres[kept])
         part.kernel = self.kernel[np.ix_(kept, kept)] if same else None
@@ -91,12 +92,14 @@ class AdditiveExpert(KernelExpert):
         self.scale = np.ones(self.centres.shape[1])
 
     def _sums(self):
-        """What the centres on either side of a place in a column add up to.
+        """Sums over the centres below and above every centre, column by column.
+
+        A term of these sums is a centre's coefficient times exp(-distance / width).
 
         Returns:
-            The centres of every column, ascending (d, m); and at each of them and before the first
-            the sum over those up to there (d, m + 1), and at each and after the last over those
-            from there on: coefficients times exp(-distance / width).
+            Values of the centres in every column, ascending (d, m). Sums over the i lowest centres,
+            at the last of these, for i = 0 to m: (d, m + 1). Sums over all centres but the i
+            lowest, at the first of the rest, for i = 0 to m: (d, m + 1).
         """
         order = np.argsort(self.centres, axis=0, kind="stable")
         points = np.take_along_axis(self.centres, order, axis=0)

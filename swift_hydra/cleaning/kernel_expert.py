@@ -3,11 +3,11 @@
 # DIFF(paper): an addition; with ``preset="paper"`` only M13 uses them.
 
 With C = K + ridge W^-1 (K the kernel matrix, W the row weights), alpha = C^-1 y solves the weighted
-ridge problem, and y_i - alpha_i / (C^-1)_ii is the prediction for row i by the fit without row i,
-for a group g of rows y_g - (C^-1)_gg^-1 alpha_g: the left-out scores that calibration needs cost
-nothing. Feature weights follow Radhakrishnan et al., "Mechanism for feature learning in neural
-networks and backpropagation-free machine learning models" (Science 2024), in diagonal form: fit,
-weigh every feature by the root of its mean squared gradient, fit again.
+ridge problem. The fit without row i predicts y_i - alpha_i / (C^-1)_ii for it, and the fit without
+a group g of rows predicts y_g - (C^-1)_gg^-1 alpha_g for these: the left-out scores that
+calibration needs cost nothing. Feature weights follow Radhakrishnan et al., "Mechanism for feature
+learning in neural networks and backpropagation-free machine learning models" (Science 2024), in
+diagonal form: fit, weight every feature by the root of its mean squared gradient, fit again.
 
 Shapes: n rows, d features, m centres (training rows that carry a coefficient).
 """
@@ -25,26 +25,26 @@ from sklearn.metrics.pairwise import euclidean_distances
 from swift_hydra.compiled import available, city_block_distances, sums_of_kernels, sums_of_signs
 
 RIDGES = (0.03, 0.3, 3.0)
-FEW_KNOWN = 8  # of fewer anomalies each weighs so much that the largest ridge would hardly smooth
+FEW_KNOWN = 8  # each of fewer anomalies has so large a weight that a ridge of 3 hardly smooths
 RIDGES_OF_FEW = (0.03, 0.3, 10.0)
 SCALE_RIDGE = 0.3  # while scales are learned
-CANCELLED = 1e-13  # of the squared length of two rows
+CANCELLED = 1e-13  # squared distances below this part of two rows' squared lengths are rounding
 SAME = 1e-6  # standard deviations: rows nearer than that are copies
 GRADIENT_ROWS = 400  # centres at which the gradient is taken
-FEW_ROWS = 50  # times the columns: of fewer rows scales of all of them know each one's label
-CODED = 0.1  # of few rows, from which share of codes on there are no scales
+FEW_ROWS = 50  # per column: with no more rows, scales of all of them know each row's label
+CODED = 0.1  # if rows are few and a larger share of them are codes, no scales are learned
 SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's cache
 COPIED_ROWS = 65536  # training rows scored at a time: a copy of all of them could be gigabytes
 
 
 def _balanced(target):
-    """Row weights of +-1 targets (m,): the classes weigh half each, 1 on average."""
+    """Row weights for +-1 targets (m,): both classes have half of the weight; the mean is 1."""
     counts = {label: max((target == label).sum(), 1) for label in (-1.0, 1.0)}
     return len(target) * np.where(target > 0, 0.5 / counts[1.0], 0.5 / counts[-1.0])
 
 
 def _typical(distance):
-    """Median distance, of rows that are no copies where most are; 1 where all are."""
+    """Median distance; copies are left out if they are the majority; 1 if all are copies."""
     median = float(np.median(distance))
     if median > SAME:
         return median
@@ -60,7 +60,7 @@ def _members(groups):
 
 
 def _sums_of_signs(X, Y, weights):
-    """What :func:`compiled.sums_of_signs` gives where nothing is compiled."""
+    """The same as :func:`compiled.sums_of_signs`, without numba."""
     weights = torch.from_numpy(weights)
     sums = np.empty(X.shape, np.float32)
     columns = [torch.from_numpy(np.ascontiguousarray(rows.T, dtype=np.float32)) for rows in (X, Y)]
@@ -71,11 +71,11 @@ def _sums_of_signs(X, Y, weights):
 
 
 class KernelExpert:
-    """exp(-|s * (x - x')| / width) with learned feature scales s (M11).
+    """Kernel ridge regression with exp(-|s * (x - x')| / width) and learned scales s (M11).
 
     Args:
         norm: "l2" or "l1".
-        sees: name of those of its caller's inputs that it reads.
+        sees: name of the caller's input that it reads.
     """
 
     def __init__(self, norm, sees=None):
@@ -83,34 +83,32 @@ class KernelExpert:
         self.sees = sees
 
     def fit(self, X, y, rng, max_centres, left_out, views=None):
-        """Fit on rows with labels; the classes weigh half each.
+        """Fit on labelled rows, with half of the weight on each class.
 
-        Generated anomalies stay out: they cost .01 to .02 of AUC-ROC on yeast, where they meet the
-        kernels' local fit.
+        Generated anomalies are not used: on yeast they cost .01 to .02 of AUC-ROC, as they disturb
+        the kernels' local fit.
 
         Args:
             X: (n, d).
             y: (n,) labels.
-            rng: numpy Generator that draws the centres of a large table.
+            rng: numpy Generator that draws the centres from a large table.
             max_centres: most centres, at most half of them anomalies: bounds the m^3 of the fit
                 and the m of scoring a row.
             left_out: a :class:`cleaning.leave_out.LeaveOut`.
-            views: a function from a fold's number to X as it looks without that fold; None where X
+            views: a function from a fold's number to X as computed without that fold; None if X
                 does not depend on other rows.
 
         Returns:
-            (n,) scores of the rows by fits that left them out. Without views every group of rows is
-            left out of the one fit, in closed form; rows beyond the centres, and not copies of any,
-            were never part of it.
-            With views there is a fit without each fold. So there is where rows are few for the
-            columns: the others of a class lie away from one that is left out alone, which takes an
-            AUC-ROC of labels without meaning to .38. And where several rows were measured of one
-            subject: those beyond the centres are told by others of it. Scales are learned again in
-            each such fit: those of all rows would know the labels of the ones that are left out.
-            Where more than a tenth of so few rows are codes there are none: new rows are copies of
-            those whose labels the scales know.
-            A fold without which no anomaly is known has nothing to be told by: there, too, groups
-            are left out of the one fit.
+            (n,) left-out scores. By default every group of rows is left out of the one fit, in
+            closed form; rows that are neither centres nor copies of one were never part of it.
+            A separate fit without each fold is made with views; if rows are few for the columns (a
+            row that is left out alone lies on the far side of its class's mean, which takes the
+            AUC-ROC of meaningless labels to .38); and with subjects (rows beyond the centres would
+            be recognised by other rows of their subject). In the last two cases each fit learns its
+            own scales, as those of all rows know the labels of the left-out ones. If more than a
+            tenth of so few rows are codes, no scales are learned: new rows would be copies of rows
+            whose labels the scales know.
+            If no known anomaly remains without a fold, its groups are left out of the one fit.
         """
         X = np.asarray(X)
         few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
@@ -131,13 +129,13 @@ class KernelExpert:
         return scores
 
     def _without_groups(self, scores, X, here, rows, predicted, groups):
-        """Write scores of the rows ``here`` (n,) by the one fit that leaves groups out.
+        """Write the scores of the rows ``here`` (n,) bool by the one fit that leaves groups out.
 
-        Those of the centres are ``predicted`` (m,), those of other rows the fit's.
+        Centres get their left-out scores ``predicted`` (m,), other rows the fit's own scores.
         """
         others = np.setdiff1d(np.flatnonzero(here), rows)
         self._score_into(scores, X, others)
-        # A row beyond the centres whose copy is one has that one's score.
+        # A row that is a copy of a centre gets that centre's left-out score.
         known, first = np.unique(groups[rows], return_index=True)
         place = np.searchsorted(known, groups[others]).clip(max=len(known) - 1)
         again = known[place] == groups[others]
@@ -145,9 +143,9 @@ class KernelExpert:
         scores[rows[here[rows]]] = predicted[here[rows]]
 
     def _learn(self, X, y, rng, max_centres, scaled):
-        """Centres from rows X (n, d) with labels; where ``scaled``, scales of the columns.
+        """Draw centres from rows X (n, d) with labels y (n,), and learn scales if ``scaled``.
 
-        Returns numbers of the centres' rows (m,) and their targets.
+        Returns the row numbers of the centres (m,) and their targets (m,).
         """
         anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[: max_centres // 2])
         most = max_centres - len(anomalies)
@@ -159,16 +157,17 @@ class KernelExpert:
         return rows, target
 
     def _without_folds(self, scores, target, rows, folds, told, views, learn=None):
-        """Write the scores of the rows of each fold by a fit to the centres of all others.
+        """Write the scores of each fold's rows by a fit to the centres of all other folds.
 
         Args:
             scores: (n,), written to.
-            target: (m,) of the centres.
-            rows: (m,) numbers of the centres' rows.
-            folds: (n,).
-            told: the folds that are written.
+            target: (m,) targets of the centres.
+            rows: (m,) row numbers of the centres.
+            folds: (n,) fold numbers.
+            told: the folds whose scores are written.
             views: see :meth:`fit`.
-            learn: finds a fit's scales from its own rows; None: those of all rows.
+            learn: a function that learns a fit's scales from its own rows; None keeps the scales
+                that were learned from all rows.
         """
         for fold in told:
             X = views(fold)
@@ -180,13 +179,13 @@ class KernelExpert:
             part._score_into(scores, X, np.flatnonzero(folds == fold))
 
     def _part_of(self, centres, kept):
-        """A copy of itself with the centres that are ``kept`` (m,) bool, as they look there."""
+        """A copy of this expert on ``centres``, its own ``kept`` (m,) bool ones in some view."""
         part = copy.copy(self)
         part.centres = centres
         return part
 
     def _score_into(self, scores, X, rows):
-        """Write the scores of numbered rows of X into ``scores``, part by part."""
+        """Write the scores of the rows of X that ``rows`` numbers into ``scores``, in parts."""
         for some in np.array_split(rows, len(rows) // COPIED_ROWS + 1):
             scores[some] = self.score(X[some])
 
@@ -201,36 +200,36 @@ class KernelExpert:
                 return city_block_distances(rows, centres).astype(np.float64)
             return cdist(rows, centres, "cityblock")
         square = euclidean_distances(rows, centres, squared=True)
-        # What cancels leaves 1e-15 of the rows' size, whose root would be no small distance.
+        # Cancellation leaves 1e-15 of the rows' squared length; its root is not small.
         size = np.square(rows).sum(1)[:, None] + np.square(centres).sum(1)
         square[square < CANCELLED * size] = 0.0
         return np.sqrt(square, out=square)
 
     def _kernel(self, distance):
         """exp(-distance / width), in place: (n, m)."""
-        # torch's exp has vector instructions.
+        # torch's exp is vectorised.
         return torch.from_numpy(distance).mul_(-1 / self.width).exp_().numpy()
 
     def _own_kernel(self):
-        """Kernel of the centres (m, m) under the scales; their typical distance is its width."""
+        """Kernel matrix (m, m) of the scaled centres; the bandwidth is their typical distance."""
         distance = self._distance(self.centres)
         self.width = _typical(distance)
         return self._kernel(distance)
 
     def _solve(self, target, ridge):
-        """Width and coefficients for targets (m,) of the centres."""
+        """Set bandwidth and coefficients for targets (m,) of the centres."""
         kernel = self._own_kernel()
         kernel.flat[:: len(kernel) + 1] += ridge / _balanced(target)
         self.alpha = cho_solve(cho_factor(kernel, overwrite_a=True, check_finite=False), target)
 
     def ridges(self, few):
-        """Those of which the best is chosen; ``few``: anomalies are."""
+        """The ridges to choose from; ``few``: whether few anomalies are known."""
         return RIDGES_OF_FEW if few else RIDGES
 
     def _choose_ridge(self, target, groups):
-        """Width, and coefficients for the ridge with the least weighted left-out error.
+        """Set bandwidth, the ridge with the least weighted left-out error, and its coefficients.
 
-        Returns the left-out scores (m,): each row's by the fit without its group (m,).
+        Returns the left-out scores (m,): each centre's by the fit without its group (m,).
         """
         K = self._own_kernel()
         weight = _balanced(target)
@@ -238,7 +237,7 @@ class KernelExpert:
         together = _members(groups)
         small, middle, large = self.ridges(np.count_nonzero(target > 0) < FEW_KNOWN)
         for ridge in (middle, large, small):
-            # Where the large one is better than the middle, the small one is worse than both.
+            # If the large ridge is better than the middle one, the small one is worse than both.
             if ridge == small and best[1] == large:
                 break
             system = K.copy()
@@ -258,11 +257,11 @@ class KernelExpert:
         return left_out
 
     def _learn_scale(self, target, scaled, rng):
-        """Scales from a fit's mean squared gradient at some centres; ones if not ``scaled``."""
+        """Set scales from a fit's mean squared gradient at some centres; ones if not ``scaled``."""
         self.scale = np.ones(self.centres.shape[1])
         if not scaled:
             return
-        self._solve(target, SCALE_RIDGE)  # which ridge is best hardly matters to the scales
+        self._solve(target, SCALE_RIDGE)  # the ridge hardly matters to the scales
         at = self.centres[rng.permutation(len(self.centres))[:GRADIENT_ROWS]]
         distance = self._distance(at)  # (g, m)
         if self.norm == "l2":

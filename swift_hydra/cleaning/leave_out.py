@@ -1,13 +1,15 @@
-"""Which training rows are left out together: copies of a row, in folds of equal make-up.
+"""Which training rows are left out together: all copies of a row, in balanced folds.
 
-A prediction of a row by a fit that has seen a copy of it, label included, is no prediction. A value
-that a large part of the rows has is another matter: left out as a whole it would take much of the
-table with it. So is a code that normals come again with: a new row may be one more of them. Their
-rows are dealt over the folds whatever their labels, and those of a fold are left out together: what
-the other folds' rows say of the value does not depend on these labels.
+A fit that has seen a copy of a row, label included, does not predict that row: it remembers it. So
+copies are left out together. There are two exceptions. If a large part of the rows are copies of
+each other, leaving all of them out would remove much of the table. And if normal rows recur as
+codes (combinations of values that many rows share), a new row may well be one more of them. Such
+copies are distributed over the folds, whatever their labels, and only those of one fold are left
+out together. What the other folds' rows say about the code does not depend on the labels that are
+left out.
 
-Rows that were measured of one subject (a patient, a machine) tell of each other as copies do,
-however they differ: where it is known which are, those of a subject are in one fold and left out
+Rows that were measured on one subject (a patient, a machine) tell about each other as copies do,
+however much they differ. Where subjects are known, the rows of one are in one fold and left out
 together.
 
 Shapes: n rows, F folds.
@@ -23,26 +25,27 @@ from swift_hydra.cleaning.repeats import expected_counts
 from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.seeds import stage_rng
 
-OFTEN = 3  # copies up to which a row may have been written twice by mistake
-SHARE_OFTEN = 0.1  # of the rows with copies, that have more than so many: no row's are a mistake
-MANY = 16  # copies of normals that no sample with replacement leaves
-ENOUGH = 10  # groups of copies whose sizes have no common divisor by chance
-ODD = 1 / 3  # of the groups beyond these, which were written more or less often than the table
-RARE = 0.05  # rows that are expected of a code: less counts for nothing
-LEAST_COMMON = 8  # rows that a value has at least, to be taken for a frequent one
+OFTEN = 3  # up to so many copies of a row may be duplicates by mistake
+# If a larger share of the rows with copies has more than OFTEN, no row's copies are a mistake.
+SHARE_OFTEN = 0.1
+MANY = 16  # more copies of a normal row than sampling with replacement produces
+ENOUGH = 10  # so many groups of copies do not have a common divisor of their sizes by chance
+ODD = 1 / 3  # share of the groups beyond ENOUGH whose size may not be a multiple of the divisor
+RARE = 0.05  # a code with fewer expected rows than this is ignored
+LEAST_COMMON = 8  # a frequent value has more rows than this, unless the table is tiny
 
 
 class FreshScores(NamedTuple):
-    """Scores that stand for those of as many fresh rows of the table."""
+    """A weighted sample of scores: what as many fresh rows of the table are expected to score."""
 
     row: np.ndarray  # (m,) number of the training row whose score it is
     score: np.ndarray  # (m,)
-    weight: np.ndarray  # (m,) of how many rows
-    normal: np.ndarray  # (m,) of how many rows without a known anomaly
+    weight: np.ndarray  # (m,) how many fresh rows it stands for
+    normal: np.ndarray  # (m,) how many fresh rows without a known anomaly it stands for
 
     @classmethod
     def plain(cls, score, normal):
-        """Each training row stands for one: scores (n,), which are normal (n,)."""
+        """Each training row counts once: scores (n,), and which rows are normal, (n,) bool."""
         return cls(np.arange(len(score)), score, np.ones(len(score)), normal.astype(np.float64))
 
 
@@ -53,15 +56,16 @@ class LeaveOut:
         Z: (n, d) standardised rows.
         y: (n,) labels.
         n_folds: F.
-        seed: of the run.
-        subjects: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
+        seed: the run's seed.
+        subjects: (n,) the subject each row was measured on, numbered from 0; None: every row has
+            its own.
 
     Attributes:
-        subjects: the same.
-        folds: (n,) from 0; both classes are spread evenly over them.
-        groups: (n,) rows of one number are left out together.
-        coded: (n,) bool, rows that a new row may well be a copy of: of a frequent value, or of
-            common ones where rows come again.
+        subjects: the argument.
+        folds: (n,) fold numbers from 0; both classes are spread evenly over the folds.
+        groups: (n,) group numbers; the rows of a group are left out together.
+        coded: (n,) bool, rows that a new row may well be a copy of: the row has many copies, or
+            rows of the table recur and it consists of values that other rows have too.
     """
 
     def __init__(self, Z, y, n_folds, seed, subjects=None):
@@ -70,48 +74,49 @@ class LeaveOut:
         self._same = same
         self.subjects = subjects
         frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
-        times = _common_factor(size_of_normals)  # of a table written k times all are multiples
+        times = _common_factor(size_of_normals)  # a multiple of k if the table was written k times
         common = _made_of_common_values(Z, same)
         coded = common & (Z.shape[1] > 1)
-        # A code, not a slip: many rows of it, or several of values that other rows have too.
+        # A code, not a duplicate by mistake: it has many rows, or several with common values.
         large = frequent | (size > MANY * times)
         several = coded & (size > times)
         frequent |= (several | large) & (np.bincount(same, y == 0) > 0)
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]
-        if (of_normals == of_normals[0]).all():  # nothing would be left to compare with
+        if (of_normals == of_normals[0]).all():  # no normal rows would remain without that fold
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
-        # What was only written k times with all of the table does not come again.
+        # Copies that exist only because the whole table was written k times are no recurrence.
         self._written = _times_written(Z, same, size_of_normals) if subjects is None else 1
         again = size > self._written
         coded &= again | (self._written == 1)
         self.coded = (frequent | (coded & several.any()))[same]
-        # Many copies are no slip: a code, a template.
+        # Many copies are no mistake: they are a code or a template.
         often = size > OFTEN * times
-        # Nor are its fewer copies of other rows then.
+        # If many rows have so many copies, the smaller groups are no mistake either.
         often |= size[often].sum() > SHARE_OFTEN * size[size > 1].sum()
-        # Few copies over the folds: what is left of them for a row is what a new row will find.
+        # Codes with few copies in each fold: a left-out row meets as many as a new row will, so
+        # that its left-out score is what a fresh row gets.
         few = frequent & ~large
         again |= frequent
         self._met_again = (size > 1) & again & (often | frequent | common) & ~few
         self._codes = self._met_again | (few & (size > 1))
 
     def _deal(self, y, n_folds, frequent, rng):
-        """Groups and folds; a ``frequent`` group of copies becomes one for every fold."""
+        """Set groups and folds; ``frequent`` groups of copies are split over the folds."""
         same = self._same
         alone = len(frequent) + np.arange(len(y))
         unit = np.where(frequent[same], alone, same)
         if self.subjects is not None:
             unit = _joined(self.subjects, same, ~frequent[same])
             most = max(len(y) / n_folds, np.bincount(self.subjects).max())
-            held = np.bincount(unit).max() > most  # together, by copies here and there
+            held = np.bincount(unit).max() > most  # shared copies join too many subjects
             if held or len(np.unique(unit[y == 0])) == 1:
                 unit = self.subjects
         unit = np.unique(unit, return_inverse=True)[1]
         count = np.bincount(unit)
         kind = (np.bincount(unit, y) > 0).astype(np.int64)
-        if self.subjects is not None:  # of an anomalous one there may be no normal row
+        if self.subjects is not None:  # a subject with anomalies may have no normal row
             kind += np.bincount(unit, y == 0) == 0
         fold = np.zeros(len(count), dtype=np.int64)
         start = 0
@@ -119,9 +124,9 @@ class LeaveOut:
             units = rng.permutation(np.flatnonzero(kind == which))
             order = np.argsort(-count[units], kind="stable")  # else in random order
             fold[units[order]] = (start + np.arange(len(units))) % n_folds
-            if self.subjects is not None:  # else few of each kind would meet in the first folds
+            if self.subjects is not None:  # else the few of each kind would fill the first folds
                 start += len(units)
-        if len(np.unique(fold % 2)) == 1:  # few groups: all in folds that are left out together
+        if len(np.unique(fold % 2)) == 1:  # few groups, all in one of the C-VAEs' two halves
             fold = np.arange(len(count)) % n_folds
         self.folds = fold[unit]
         part = len(frequent) + same * n_folds + self.folds
@@ -130,26 +135,26 @@ class LeaveOut:
             self.groups = _joined(unit, part, frequent[same])
 
     def as_fresh(self, left_out, score, normal):
-        """What fresh rows of the same table would score, by the training rows.
+        """Estimate what fresh rows of the same table would score, from the training rows.
 
-        A fresh row can be a copy of training rows where rows are copies of each other as columns
-        have few values, and then has the score that the detector gives them. Where a row was
-        written twice no fresh one is its copy: the left-out scores are as good as fresh there, as
-        they are of rows without a copy. How often a code is met is estimated, see
-        :mod:`cleaning.repeats`; for a new one stand those that are there once.
+        Where rows recur because the columns have few values, a fresh row can be a copy of training
+        rows; it then gets the score that the detector gives to them. A row that was duplicated by
+        mistake has no fresh copies, and its left-out score is what a fresh row would get, as for
+        rows without a copy. How often a code will recur is estimated, see :mod:`cleaning.repeats`;
+        codes that occur once stand for those that have not been seen.
 
         Args:
-            left_out: (n,) scores of the training rows.
+            left_out: (n,) left-out scores of the training rows.
             score: a function from numbers of training rows to the detector's scores of them.
             normal: (n,) bool, rows without a known anomaly.
 
         Returns:
-            (n,) scores of the training rows, and :class:`FreshScores`.
+            (n,) scores of the training rows as fresh rows, and :class:`FreshScores`.
         """
         if not self._codes.any():
             return left_out, FreshScores.plain(left_out, normal)
         first, size = np.unique(self._same, return_index=True, return_counts=True)[1:]
-        # The others were written twice by mistake.
+        # All other groups of copies are duplicates by mistake.
         comes_again = self._codes | (size <= self._written)
         weights = [self._stand_for(rows, comes_again) for rows in (np.ones_like(normal), normal)]
         alone, again = (np.stack(part) for part in zip(*weights, strict=True))  # (2, n) each
@@ -164,24 +169,25 @@ class LeaveOut:
         return fresh, FreshScores(np.concatenate(rows), np.concatenate(scores), weight, of_normal)
 
     def _stand_for(self, rows, comes_again):
-        """For how many fresh rows each row's left-out score stands, and the score of its copies.
+        """How many fresh rows a row's left-out score, and the detector's score of it, stand for.
 
         Args:
-            rows: (n,) bool, those that are the table.
-            comes_again: (groups,) bool, codes.
+            rows: (n,) bool, the rows that are counted.
+            comes_again: (groups,) bool, groups of copies that are codes.
 
         Returns:
-            Two arrays (n,), which are as many rows in all.
+            Weights of the left-out scores (n,) and of the detector's scores (n,), which add up to
+            the number of ``rows``.
         """
         count = np.bincount(self._same, rows, len(comes_again)) / self._written
-        count = np.ceil(count).astype(np.int64)  # up: of labels that differ between the copies
+        count = np.ceil(count).astype(np.int64)  # up, as labels may differ between the copies
         expected = np.zeros(len(count))
         codes = comes_again & (count > 0)
         if codes.any():
             expected[codes] = expected_counts(count[codes])
-        # Rows that are there once among many such hardly come again: not worth their scoring.
+        # Where most rows occur once, each of them hardly recurs: scoring them is not worth it.
         expected[expected < RARE] = 0.0
-        share = expected / np.maximum(count, 1)  # the same of each time that it was written
+        share = expected / np.maximum(count, 1)  # split evenly over the copies
         again = np.where(rows, share[self._same], 0.0)
         alone = np.where(rows & ((count == 1) | ~comes_again)[self._same], 1.0, 0.0)
         scale = rows.sum() / max(alone.sum() + again.sum(), 1e-12)
@@ -189,13 +195,13 @@ class LeaveOut:
 
 
 def _sizes(same, normal, subjects):
-    """How many rows all groups of copies have, and how many normals, of groups that have any.
+    """Number of rows in every group of copies, and of normal rows in every group that has any.
 
     Args:
         same: (n,) numbers from 0, equal for copies.
         normal: (n,) bool.
-        subjects: (n,) numbers, or None: a value that one subject has again and again is no code,
-            and of each subject a row counts.
+        subjects: (n,) numbers, or None. A row that recurs within one subject is no code, so each
+            subject counts once in a group.
     """
 
     def size(rows):
@@ -208,10 +214,11 @@ def _sizes(same, normal, subjects):
 
 
 def _common_factor(size):
-    """The largest number of which the sizes (m,) are multiples, but for a part of many.
+    """The largest number that divides the sizes (m,); where they are many, a part may differ.
 
-    Somebody leaves a row out of a table that was written twice, or adds one. Of sizes that are what
-    they are by chance half are even at most, and this allows what happens once in 500 tables.
+    A table that was written twice may lack a row of the second copy, or have one more. Of sizes
+    that arise by chance at most half are even, and the tolerance is one that these meet in one
+    table out of 500.
     """
     n_odd = int(max(len(size) - ENOUGH, 0) * ODD)
     most = np.sort(size)[n_odd] if len(size) else 1
@@ -221,12 +228,12 @@ def _common_factor(size):
 
 
 def _times_written(Z, same, of_normals):
-    """How many times the whole table, or its normal rows, seem to have been written.
+    """How many times the whole table, or all of its normal rows, seem to have been written.
 
     Args:
         Z: (n, d) standardised rows.
         same: (n,) numbers from 0, equal for copies.
-        of_normals: sizes of the groups with normal rows.
+        of_normals: number of normal rows in every group that has any.
     """
     if len(of_normals) < ENOUGH:
         return 1
@@ -235,16 +242,18 @@ def _times_written(Z, same, of_normals):
         first = np.unique(same, return_index=True)[1]
         rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
         cells = np.log([len(np.unique(column)) for column in rows.T]).sum()
-        if cells < np.log(2 * len(first)):  # a design, whose cells are met equally often
+        if cells < np.log(2 * len(first)):  # a factorial design: all cells equally frequent
             return 1
     return times
 
 
 def _joined(first, second, where):
-    """(n,) numbers of rows that hang together: equal in ``first``, or in ``second``, both (n,).
+    """Component numbers (n,): rows are connected if equal in ``first`` or in ``second``, both (n,).
 
     Args:
-        where: (n,) bool, rows of which the second number says something.
+        first: (n,) numbers.
+        second: (n,) numbers.
+        where: (n,) bool, rows whose second number counts.
     """
     second = np.unique(second, return_inverse=True)[1]
     n_first = first.max() + 1
@@ -255,9 +264,9 @@ def _joined(first, second, where):
 
 
 def _made_of_common_values(Z, same):
-    """(groups,) bool: groups of copies of whose values each is in rows of another group as well.
+    """(groups,) bool: groups of copies whose every value also occurs in another group.
 
-    Of a single column that cannot be asked: any of its values may come again.
+    A single column cannot tell: there, all groups are True, as any of its values may recur.
     """
     first = np.unique(same, return_index=True)[1]
     common = np.ones(len(first), dtype=bool)

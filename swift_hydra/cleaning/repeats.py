@@ -1,27 +1,28 @@
-"""How often a code that was counted in one sample is met in another of as many rows.
+"""How often a code that was counted in one sample will occur in another of the same size.
 
-# DIFF(paper): an addition; thresholds and p-values of tables whose rows come again rest on it.
+# DIFF(paper): an addition; thresholds and p-values of tables with recurring rows rest on it.
 
-Which codes are flagged depends on how often they were met: of two that are as frequent, the one
-that was met less often by chance looks the more unlike. Counted as they are, the flagged codes then
-seem rarer than they are. Empirical Bayes mends it (Robbins 1956): counts are Poisson, the means of
-the codes follow whatever distribution makes the counts likeliest (Kiefer and Wolfowitz 1956), here
-on a grid and by the EM algorithm, and a code's expected count is its mean given its count.
+A code is a combination of values that recurs in the table. Which codes are flagged depends on how
+often they occurred: of two equally frequent codes, the one that occurred less often by chance looks
+more anomalous. By their raw counts, the flagged codes would seem rarer than they are. Empirical
+Bayes corrects this (Robbins 1956): counts are Poisson, the distribution of the codes' means is the
+one of maximum likelihood (Kiefer and Wolfowitz 1956; here on a grid, by the EM algorithm), and a
+code's expected count is the posterior mean given its count.
 """
 
 import numpy as np
 from scipy.special import gammaln
 
-MOST = 50  # a larger count says how often a code is met
+MOST = 50  # a larger count is taken as it is
 GRID = np.geomspace(0.02, 1.2 * MOST, 80)  # means that codes may have
 STEPS = 200  # of the EM algorithm
 
 
 def expected_counts(counts):
-    """Expected counts (m,) of codes in another sample, of their counts (m,) in this one, from 1 on.
+    """Expected counts (m,) of codes in another sample, from their counts (m,) >= 1 in this one.
 
-    Codes that were not met are not among them: they are as many rows of another sample as codes
-    were met once (Good 1953).
+    Codes that did not occur are not included. In another sample they are expected to have as many
+    rows as there are codes that occurred once in this one (Good 1953).
     """
     counts = np.asarray(counts)
     few = counts <= MOST
@@ -31,7 +32,7 @@ def expected_counts(counts):
     count, place, times = np.unique(counts[few], return_inverse=True, return_counts=True)
     count = count[:, None].astype(np.float64)
     likelihood = np.exp(count * np.log(GRID) - GRID - gammaln(count + 1))  # (counts, means)
-    likelihood /= -np.expm1(-GRID)  # only codes that were met are counted
+    likelihood /= -np.expm1(-GRID)  # truncated: codes with a count of 0 are not observed
     share = np.full(len(GRID), 1 / len(GRID))
     for _ in range(STEPS):
         of_mean = likelihood * share

@@ -1,15 +1,15 @@
-"""Which rows without a known anomaly are probably anomalies nobody has labelled (M13).
+"""Which rows without a known anomaly are probably unlabelled (hidden) anomalies (M13).
 
-# DIFF(paper): an addition. The paper takes every row that is not labelled for normal; where those
-hide anomalies, all that takes them for normal learns the wrong thing.
+# DIFF(paper): an addition. The paper takes every unlabelled row for normal; if some of these are
+anomalies, all models that learn from them as normal learn the wrong thing.
 
-Two looks at a row, neither of which has learned from it: the closed-form experts' left-out score
-(is it like the known anomalies?), and how near the nearest known anomaly is in units of the row's
-own distance to its neighbours. The rows that both find most suspicious are set aside: they are no
-anomalies either (taken for such they did harm), they are just not learned from. How many are set
-aside depends on how the known anomalies' own left-out scores rank among the rows': where nothing is
-hidden hardly any row ranks above half of them, so that clean tables keep their rows; where the
-known anomalies rank like any other row, none is set aside.
+Two measures of suspicion, neither of which has learned from the row: the left-out score of the
+closed-form experts (is the row like the known anomalies?), and the distance to the nearest known
+anomaly, relative to the row's own distance to its neighbours. The rows with the largest sum of both
+are set aside. They are not used as anomalies either (that did harm): nothing learns from them. How
+many are set aside depends on how the known anomalies' own left-out scores rank among the scores of
+the rows. Without hidden anomalies, hardly any row ranks above half of the known ones, so that clean
+tables keep their rows. If the known anomalies rank like any other row, none is set aside.
 
 Shapes: n rows, d features.
 """
@@ -24,46 +24,48 @@ from swift_hydra.geometry import ROUNDING, Neighbours, copies
 from swift_hydra.seeds import stage_rng
 
 PRIOR = 0.05  # share of hidden anomalies before anything is known
-IN_COMPANY = 0.15  # share of the rows, see company(), from which on the prior holds whole
-NEAREST = 5  # rows around a known anomaly that keep it company
+IN_COMPANY = 0.15  # with a smaller :func:`company`, the prior is reduced in proportion
+NEAREST = 5  # neighbours that :func:`company` looks at
 STRENGTH = 5  # known anomalies that the prior counts for
-TELLING = (0.6, 0.75)  # area under the known anomalies' curve: from nothing told to all
-FARTHEST = 0.15  # share of rows that is set aside where nothing is known: too many cost little
-MOST = 0.4  # of the rows that may be set aside
-LEAST_KEPT = 5  # rows that stay
+TELLING = (0.6, 0.75)  # AUC of the known anomalies at which the estimate is worth nothing, and all
+FARTHEST = 0.15  # share of rows set aside if no anomaly is known; too many cost little
+MOST = 0.4  # largest share of the doubtful rows that is set aside
+LEAST_KEPT = 5  # rows without a known anomaly that are kept at least
 NEIGHBOURHOOD = 0.05  # share of the rows that are a row's own neighbourhood
-# The same where nothing is known. Hidden anomalies of one kind, a tenth of the rows, must not fill
-# half of it: they would seem the most normal of all.
+# The same if no anomaly is known. Hidden anomalies of one kind, a tenth of the rows, must not fill
+# more than half of it, or they would seem the most normal of all rows.
 UNKNOWN = 0.2
-REFERENCE = 4096  # rows that stand for a larger table
-CENTRES = 800  # of each closed-form expert
+REFERENCE = 4096  # most reference rows; a larger table is sampled
+CENTRES = 800  # most centres of each closed-form expert
 FOLDS = 4
 NORMS = ("l2", "l1")  # of the closed-form experts
 LOOKS = ("likeness", "nearness")  # to the known anomalies: left-out scores, ratio of distances
 
 
 class Cleaned(NamedTuple):
-    """What is left to learn from."""
+    """Which rows remain to learn from."""
 
     kept: np.ndarray  # (n,) bool, False for the rows that are set aside
-    share: float  # of the rows that might hide anomalies, estimated to be some
+    share: float  # estimated share of hidden anomalies among the doubtful rows
 
 
 def in_doubt(y, trust_normals):
-    """(n,) bool: the rows that might hide anomalies, of labels (n,) as in :func:`set_aside`."""
+    """(n,) bool: the rows that might be hidden anomalies; labels y are as in :func:`set_aside`."""
     return y == -1 if trust_normals else y != 1
 
 
 def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
-    """Find the rows that are not to be learned from.
+    """Find the rows that are probably hidden anomalies.
 
     Args:
         Z: (n, d) standardised rows.
         y: (n,) labels: 1 known anomaly, 0 taken for normal, -1 unlabelled.
-        subjects: (n,) numbers from 0 of what the rows were measured of; None: each of its own.
-        seed: of the run.
-        trust_normals: rows labelled 0 stay, whatever they look like.
-        looks: which of ``LOOKS`` decide where anomalies are known; one of them is an ablation.
+        subjects: (n,) the subject each row was measured on, numbered from 0; None: every row has
+            its own.
+        seed: the run's seed.
+        trust_normals: keep all rows labelled 0, whatever they look like.
+        looks: the measures in ``LOOKS`` that decide if anomalies are known; one alone is an
+            ablation.
 
     Returns:
         :class:`Cleaned`.
@@ -84,18 +86,18 @@ def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
         suspicion = np.log(others.own_distance(UNKNOWN) + 1e-9)
     share = hidden_share(suspicion[doubtful], suspicion[known], prior)
     number = min(round((share if known.any() else FARTHEST) * len(doubtful)), most)
-    # Of equally suspicious rows all stay: which of them comes first must not matter.
+    # Rows that tie at the bound are all kept: their order in the table must not matter.
     bound = np.partition(suspicion[doubtful], -number - 1)[-number - 1]
     kept[doubtful[suspicion[doubtful] > bound]] = False
     return Cleaned(kept, share)
 
 
 class OtherRows:
-    """The rows without a known anomaly, which each row is compared with, itself left out.
+    """The rows without a known anomaly, with which each row is compared (itself left out).
 
     Args:
         Z: (n, d) all rows.
-        reference: numbers of those that stand for them.
+        reference: row numbers of the reference rows among them.
         left_out: a :class:`cleaning.leave_out.LeaveOut` of all rows.
     """
 
@@ -107,17 +109,17 @@ class OtherRows:
         self.subjects = left_out.subjects
 
     def groups(self, rows, reference):
-        """Subjects of some rows and of what they are compared with, as neighbours take them."""
+        """Subjects of rows and of reference rows, for :meth:`geometry.Neighbours.mean_distance`."""
         return None if self.subjects is None else (self.subjects[rows], self.subjects[reference])
 
     def own_distance(self, share=NEIGHBOURHOOD):
-        """Mean distance of every row to a share of the others, (n,)."""
+        """Mean distance of every row to the nearest others, a ``share`` of the reference: (n,)."""
         k = max(5, int(share * len(self.reference)))
         groups = self.groups(slice(None), self.reference)
         return self.neighbours.mean_distance(self.Z, k, True, 0.0, self.coded, groups)
 
     def company(self, known):
-        """:func:`company` of the known anomalies (n,) bool; of each subject one row tells."""
+        """:func:`company` of the ``known`` anomalies (n,) bool, with one row of each subject."""
         if self.subjects is None:
             return company(self.neighbours, self.Z[known])
         own = np.isin(
@@ -133,24 +135,25 @@ class OtherRows:
 
 
 def company(others, anomalies):
-    """How ordinary it is for the known anomalies to have rows around them, 0 to 1.
+    """How little the known anomalies are isolated among the other rows, 0 to 1.
 
-    Where anomalies hide, the known ones stand among others of their kind; where none do, most stand
-    alone. Local outlier factors (Breunig et al. 2000), plain means of distances: a known anomaly's
-    distance to the nearest rows over those rows' own, ranked among the same of the rows.
+    With hidden anomalies, the known ones lie among rows of their own kind; without, most of them
+    are isolated. The measure is a local outlier factor (Breunig et al. 2000) of plain mean
+    distances: a known anomaly's mean distance to its nearest rows, divided by the mean of those
+    rows' own mean distances. It is ranked among the same ratios of the rows.
 
     Args:
         others: :class:`geometry.Neighbours` of the rows without a known anomaly.
         anomalies: (m, d) the known ones.
 
     Returns:
-        Mean share of the rows that stand at least as alone as a known anomaly.
+        Share of the rows that are at least as isolated as a known anomaly, averaged over these.
     """
     first = np.unique(copies(others.reference, ROUNDING), return_index=True)[1]
     rows = others.reference[first]
     if len(rows) <= NEAREST:
         return 1.0
-    # In the order of ``distinct``, which ``nearest`` speaks of.
+    # In the order of ``distinct``, to which the indices of ``nearest`` refer.
     others = Neighbours(rows)
     rows = rows[others.distinct]
     distance, index = others.nearest(rows, NEAREST + 1)
@@ -164,21 +167,23 @@ def company(others, anomalies):
 def hidden_share(doubtful, known, prior=PRIOR):
     """Estimated share of anomalies among the doubtful rows.
 
-    If hidden anomalies score like the known ones, as many of them lie above the j-th highest known
-    one as of those, in share: j / (m + 1). All rows up there are at most that many times more. The
-    smallest such bound over the upper half of the known ones, drawn up towards the prior, but to no
-    more than twice the bound: where hardly any row ranks above half of the known anomalies,
-    hardly any is hidden. The highest known one alone says too little: it is often above all rows.
+    If hidden anomalies score like the known ones, a share j / (m + 1) of them is expected to score
+    above the j-th highest known one. So the share of hidden anomalies is at most the share of all
+    doubtful rows that score above it, times (m + 1) / j. The estimate is the smallest such bound
+    over the upper half of the known anomalies, averaged with the prior; the prior counts as twice
+    the bound at most, since hardly any anomaly is hidden if hardly any row ranks above half of the
+    known ones. j starts at 2: the highest known anomaly often ranks above all rows.
 
-    Scores that hardly tell the known anomalies from the rest cannot tell the hidden ones either:
-    the share fades where their rank sum is no further from chance than two to four of its standard
-    deviations (Mann and Whitney), and where the area is below ``TELLING``. A single one ranks
-    nothing and the prior stands; two hardly do, and it is weighed against a bound of 0.
+    Scores that hardly separate the known anomalies from the rest cannot find the hidden ones. So
+    the estimate falls to 0 as the rank sum of the known anomalies (Mann and Whitney) comes within
+    four to two of its standard deviations of chance, and as their AUC falls through ``TELLING``.
+    With a single known anomaly the prior is returned; with two, the average of prior and a bound of
+    0.
 
     Args:
         doubtful: (u,) left-out scores.
         known: (m,) left-out scores of the known anomalies.
-        prior: share before they are looked at.
+        prior: estimate of the share before any score is seen.
     """
     m = len(known)
     if m < 2:  # any row may rank above a single one
@@ -203,7 +208,7 @@ def _some(rows, seed):
 
 
 def _like_known(Z, known, others, left_out, seed, looks):
-    """How much a row looks like the known anomalies, by nothing that has learned from it: (n,)."""
+    """How much each row looks like the known anomalies, to models that did not see it: (n,)."""
     of = {
         "likeness": lambda: _likeness(Z, known, left_out, seed),
         "nearness": lambda: _nearness(Z, known, others),
@@ -222,11 +227,11 @@ def _likeness(Z, known, left_out, seed):
 
 
 def _nearness(Z, known, others):
-    """Log of a row's distance to its own neighbours over that to the known anomalies, (n,)."""
+    """Log ratio of a row's distance to its neighbours and to the nearest known anomaly, (n,)."""
     own = others.own_distance()
     anomalies = Neighbours(Z[known])
     near = anomalies.mean_distance(Z, 1, groups=others.groups(slice(None), known))
-    # NaN: copies of one row, or all of one subject.
+    # NaN if all known anomalies are copies of one row or rows of one subject.
     groups = others.groups(known, known)
     near[known] = anomalies.mean_distance(Z[known], 1, others=True, groups=groups)
     ratio = np.log(own + 1e-9) - np.log(near + 1e-9)

@@ -2,18 +2,18 @@
 
 # DIFF(paper): an addition; ``preset="paper"`` runs without it.
 
-Distances to neighbours, local density ratios, a Gaussian, a PCA residual, the C-VAE's residual, and
-how much nearer known anomalies are. For training rows every column is computed without the row
-itself (cross-fitted models, neighbours other than the row and its copies, whose own densities do
-without the row too): computed in-sample they look more normal than any new row ever will, and a
-detector trained on that is misled. New rows that are copies of training rows leave those out too,
-so that a column is one function of a row. Where rows are codes, so that new rows will be copies of
-training rows, the copies count, but for the training row itself: how many normals are the same is
-what tells most about a row there.
+The columns are distances to neighbours, local density ratios, a Gaussian distance, a PCA residual,
+the C-VAE's residual, and how much nearer known anomalies are than normals. For training rows every
+column is computed without the row itself: models are cross-fitted, and neither the row nor a copy
+of it counts as a neighbour or in the neighbours' densities. Computed in-sample, training rows would
+look more normal than any new row, and a detector trained on that would be misled. A new row that is
+a copy of training rows leaves these out too, so that a column is the same function of every row.
+For codes (recurring rows, of which new rows will be copies) the other copies do count, and only the
+training row itself is left out: the number of equal normals is the best evidence there.
 
-That is not enough for predictions that leave a row out: the neighbours' columns of the rows beside
-it know its label. So there is a view of the neighbours' columns for every fold, in which nothing of
-that fold is a neighbour; whoever predicts a fold learns from that view.
+Left-out predictions need more: the neighbour columns of the rows around a left-out row know its
+label. So the neighbour columns have a view for every fold, in which no row of that fold is a
+neighbour, and the model that predicts a fold learns from that fold's view.
 
 Shapes: n rows, d features, c = len(COLUMNS) evidence columns, F folds. All arrays are numpy on the
 CPU.
@@ -29,10 +29,10 @@ from swift_hydra.geometry import WIDE, Neighbours, spread_over
 SUBSPACE = ("gaussian", "pca")
 COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS)
 IS_RATIO = np.array([name in RATIOS for name in COLUMNS])
-MAX_ANOMALIES = 2048  # known anomalies that stand for more: keeps fit and score linear in the rows
-MOST_OF_A_SUBJECT = 200  # reference rows that were measured of one subject
+MAX_ANOMALIES = 2048  # most known anomalies in the reference: keeps fit and score linear in n
+MOST_OF_A_SUBJECT = 200  # most reference rows that were measured on one subject
 PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change any value
-VARIANCE = 0.9  # of the normals, in the directions that count as theirs
+VARIANCE = 0.9  # share of the normals' variance, in the leading directions that PCA removes
 
 
 def column_index(names):
@@ -61,12 +61,12 @@ class Subspaces:
     """Gaussian distance and PCA residual, one eigendecomposition per fold of the normals.
 
     Args:
-        means: (d,) of each fold's model.
-        bases: (d, r) eigenvectors in columns, r = min(rows, d).
-        scales: (r + 1,) one over the standard deviation along each, shrunken; the last holds in
-            all directions that no row spans.
-        kept: (r,) 0 for the directions that hold less than the leading 90 % of the variance
-            together, else 1.
+        means: for each fold, (d,) the mean.
+        bases: for each fold, (d, r) eigenvectors in columns, r = min(rows, d).
+        scales: for each fold, (r + 1,) the inverse of the shrunken standard deviation along each
+            eigenvector; the last is that of all directions which no row spans.
+        kept: for each fold, (r,) 1 for the eigenvectors whose components make the PCA residual, 0
+            for the leading ones, which hold up to 90 % of the variance together.
     """
 
     def __init__(self, means, bases, scales, kept):
@@ -77,7 +77,7 @@ class Subspaces:
 
     @classmethod
     def fit(cls, X, fold, n_folds):
-        """From normals X (n, d) and their fold numbers (n,): model f leaves fold f out."""
+        """Fit to normals X (n, d) with fold numbers (n,): model f leaves fold f out."""
         parts = []
         for f in range(n_folds):
             others = fold != f
@@ -92,7 +92,7 @@ class Subspaces:
         n, d = rows.shape
         mean = rows.mean(0)
         centred = rows - mean
-        if n < d:  # the rows span n directions: nothing is cubic in the columns
+        if n < d:  # the rows span n directions: avoid work that is cubic in the columns
             value, left = np.linalg.eigh(centred @ centred.T / n)
             value = np.clip(value, 0.0, None)
             vector = centred.T @ left / np.sqrt(n * np.maximum(value, 1e-12))
@@ -127,13 +127,13 @@ class Subspaces:
         return len(self.means)
 
     def snapshot(self):
-        """Arrays, in lists over the folds."""
+        """Lists with the arrays of each fold."""
         return dict(vars(self))
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
-        # Memory order as eigh left it: BLAS rounds a transposed operand differently.
+        # In the memory order that eigh returned: BLAS rounds a transposed operand differently.
         bases = [np.asfortranarray(basis) for basis in saved["bases"]]
         return cls(saved["means"], bases, saved["scales"], saved["kept"])
 
@@ -141,15 +141,15 @@ class Subspaces:
 class EvidenceColumns(NamedTuple):
     """Evidence of training rows, or of generated ones."""
 
-    all: np.ndarray  # (n, c) float32; of training rows without the row itself
-    without: np.ndarray  # (F, n, c) the same, without anything of fold f
+    all: np.ndarray  # (n, c) float32; for training rows, without the row itself
+    without: np.ndarray  # (F, n, c) the same in the view without fold f
 
 
 def _drawn(rows, most, subjects, rng):
-    """Numbers of the reference rows of a side, ascending: at most so many, and few of each subject.
+    """Draw the reference rows from ``rows``: ascending row numbers, at most ``most``.
 
-    A row's own subject is passed over in search of its neighbours: what is looked at would grow
-    with the largest of them.
+    At most ``MOST_OF_A_SUBJECT`` are from one subject. The search for a row's neighbours skips the
+    rows of its own subject, so that its cost grows with the largest subject.
     """
     rows = rng.permutation(rows)
     if subjects is not None:
@@ -161,14 +161,15 @@ def _drawn(rows, most, subjects, rng):
 
 
 def _own(y, kept, rng):
-    """Which training rows are one of their copies among the reference rows of each side: (2, n).
+    """For which training rows one copy in each side's reference counts as the row itself: (2, n).
 
-    A row of the other class, too, or what it lacks would tell its label: as many of them as of the
-    side's own rows are in the reference.
+    That copy is left out. Rows of the other class lose a copy too, as a row's label would otherwise
+    show in how many copies are left. If the reference is a sample of its side, they do so with the
+    probability that a row of the side itself is in the reference.
 
     Args:
         y: (n,) labels.
-        kept: numbers of the reference rows of both sides.
+        kept: row numbers of the reference rows of both sides (normals, anomalies).
         rng: numpy Generator.
     """
     own = np.ones((2, len(y)), dtype=bool)
@@ -188,8 +189,8 @@ class Evidence:
         residuals: functions (n, d) -> (n,), C-VAE residuals.
         surroundings: :class:`Surroundings`.
         subspaces: :class:`Subspaces` of the normals.
-        centre: (F + 1, c) mean of the columns over the training normals, in every view.
-        scale: (F + 1, c) standard deviation.
+        centre: (F + 1, c) means of the columns over the training normals, in every view.
+        scale: (F + 1, c) their standard deviations.
     """
 
     def __init__(self, residuals, surroundings, subspaces, centre=None, scale=None):
@@ -205,16 +206,16 @@ class Evidence:
 
         Args:
             X: (n, d) standardised rows.
-            y: (n,) labels, 1 for known anomalies, if there are any; at least two normals.
-            left_out: folds, codes and subjects of the rows, a
-                :class:`cleaning.leave_out.LeaveOut`.
-            residuals: C-VAE residuals; function i was trained without the rows of fold i.
-            residual_fold: (n,) which residual function did not see the row.
+            y: (n,) labels, 1 for known anomalies, of which there may be none; at least two normals.
+            left_out: a :class:`cleaning.leave_out.LeaveOut` of the rows: folds, codes, subjects.
+            residuals: C-VAE residual functions; number i was trained without the rows whose
+                ``residual_fold`` is i.
+            residual_fold: (n,) the number of the residual function that did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
             max_normals: most reference normals.
 
         Returns:
-            The Evidence, and the :class:`EvidenceColumns` of the training rows, standardised by the
+            The Evidence, and the :class:`EvidenceColumns` of the training rows: standardised by the
             training normals, not clipped.
         """
         normal = np.flatnonzero(y == 0)
@@ -241,7 +242,7 @@ class Evidence:
         for view in range(n_folds + 1):
             rows = normal[folds[normal] != view]
             rows = raw[view, rows if len(rows) else normal]
-            # Only a ratio can have nothing to compare with, in some rows or in all.
+            # Only a ratio can lack anomalies to compare with, in some rows or in all.
             rows = np.where(np.isnan(rows).all(0) & IS_RATIO, 0.0, rows)
             self.centre[view] = np.where(IS_RATIO, np.nanmean(rows, axis=0), rows.mean(0))
             self.scale[view] = np.where(IS_RATIO, np.nanstd(rows, axis=0), rows.std(0))
@@ -251,8 +252,8 @@ class Evidence:
     def _left_out(self, X, folds, residual_fold):
         """Columns of the training rows by models that did not learn from them: {name: (n,)}.
 
-        Known anomalies have theirs from the same models as the normals beside them: else the number
-        of models that are averaged would tell the two apart.
+        Known anomalies use the same models as the normals of their fold; otherwise the number of
+        models in the average would separate the two classes.
         """
         columns = self._models(X)
         if len(self.subspaces) > 1:
@@ -267,7 +268,7 @@ class Evidence:
         return columns
 
     def transform(self, X):
-        """Columns of new rows (n, d): (n, c) float32, on the scale of the training normals."""
+        """Evidence of new rows (n, d): (n, c) float32, standardised by the training normals."""
         return self._standardised(self._raw(X, [-1], self._models(X)), [-1]).all
 
     def transform_in_views(self, X):
@@ -276,14 +277,18 @@ class Evidence:
         return self._standardised(self._raw(X, views, self._models(X)))
 
     def _models(self, X):
-        """The models' columns of new rows (n, d): {name: (n,)}."""
+        """The columns of new rows (n, d) that models compute: {name: (n,)}."""
         return self._subspaces(X, range(len(self.subspaces))) | self._residual(X, self.residuals)
 
     def _raw(self, X, views, models, training=()):
-        """All columns of rows (n, d) in some views: (views, n, c).
+        """All columns of rows (n, d) in some views, not standardised: (views, n, c).
 
-        ``training``: of training rows, ``folds``, ``own`` and ``subjects`` of
-        :meth:`Surroundings.columns`.
+        Args:
+            X: (n, d) rows.
+            views: numbers of the views.
+            models: the columns that models compute, {name: (n,)}.
+            training: for training rows, the arguments ``folds``, ``own`` and ``subjects`` of
+                :meth:`Surroundings.columns`.
         """
         out = np.empty((len(views), len(X), len(COLUMNS)))
         out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views, *training)
@@ -293,8 +298,8 @@ class Evidence:
 
     def _standardised(self, raw, views=slice(None)):
         columns = (raw - self.centre[views][:, None]) / self.scale[views][:, None]
-        # Nothing to compare with: as near to anomalies as the normals are. What is no number in
-        # another column stays so, and the scores' own check sees it.
+        # A ratio without anomalies to compare with gets the normals' mean. NaN in another column
+        # stays, and the check of the scores finds it.
         columns = np.where(np.isnan(columns) & IS_RATIO, 0.0, columns).astype(np.float32)
         return EvidenceColumns(columns[-1], columns[:-1])
 
@@ -308,13 +313,13 @@ class Evidence:
         return {"cvae": np.mean([log(residual(X)) for residual in residuals], axis=0)}
 
     def snapshot(self):
-        """Everything but the residual functions and the views: arrays and plain numbers."""
+        """Everything but the residual functions and the folds' views: arrays and plain numbers."""
         normals, anomalies = self.surroundings.sides
         return {
             "normals": normals.reference,
             "anomalies": anomalies.reference,
             "coded": self.surroundings.coded,
-            "things": self.surroundings.subjects,  # their name in files
+            "things": self.surroundings.subjects,  # the name that files have for subjects
             "subspaces": self.subspaces.snapshot(),
             "centre": self.centre[-1:],
             "scale": self.scale[-1:],
@@ -322,7 +327,7 @@ class Evidence:
 
     @classmethod
     def from_snapshot(cls, saved, residuals):
-        """Rebuild from :meth:`snapshot`; columns are equal to the bit."""
+        """Rebuild from :meth:`snapshot`; its columns are equal to the bit."""
         sides = (Neighbours(saved[name]) for name in ("normals", "anomalies"))
         told = {"coded": saved.get("coded"), "subjects": saved.get("things")}  # not of older files
         return cls(

@@ -3,9 +3,10 @@
 # DIFF(paper): M10, M11 and M12 are additions; ``preset="paper"`` runs without them.
 
 :class:`FullDetector` joins two sides. :class:`KnownSide` asks whether a row is like the known
-anomalies, :class:`UnlikeSide` whether it is unlike the normals. Either gives left-out scores of the
-training rows, and p-values against the normals' left-out scores: every score that calibration or a
-threshold rests on comes from models that did not learn from its row.
+anomalies, :class:`UnlikeSide` whether it is unlike the normals. Both give left-out scores of the
+training rows, which :class:`ScoreCombiner` turns into p-values against those of the normals. So
+every score on which calibration or a threshold rests comes from models that did not learn from its
+row.
 
 Shapes: n rows, d features, c evidence columns.
 """
@@ -43,37 +44,36 @@ from swift_hydra.seeds import stage_rng
 from swift_hydra.snapshot import pack_network, read_network
 from swift_hydra.training.batches import Examples, with_view
 
-ONE_CLASS_STEPS = 200  # seven columns are learned sooner than a table
-CLIP = (-4.0, 8.0)  # evidence columns as experts see them, in standard deviations of the normals
-# The ratios know the anomalies: they are no one-class evidence.
+ONE_CLASS_STEPS = 200  # most training steps: seven columns are learned sooner than a table
+CLIP = (-4.0, 8.0)  # bounds of evidence that experts see, in standard deviations of the normals
+# The ratios use the known anomalies, so that they are no one-class evidence.
 MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae")
 MIXTURE_COLUMNS += ("ratio1", "ratio3", "ratio5")
 ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
 DISTANCE = ("knn5",)
 KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
-# Norm (or a sum over columns), and what they see: normal scores of the ranks, values and evidence,
-# or the values along the directions of the rows, each by its own spread.
+# Each kernel expert's norm (or a sum over columns) and its inputs: normal scores of the ranks,
+# values and evidence, or whitened values along the principal directions.
 KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directions"))
 KERNELS += (("additive", "ranks"),)
-# Left-out AUC-ROC of the mixture and of the kernels before any anomaly is known: along directions
-# less than over columns.
+# Prior left-out AUC-ROC of the mixture and of each kernel expert; lower along the directions.
 USUAL_EACH = (USUAL, *(0.7 if sees == "directions" else USUAL for _, sees in KERNELS))
-UPRIGHT = 0.5  # AUC-ROC of the training rows; below, they are upside down
-UPRIGHT_ROWS = 256  # of each class that are looked at: what turns over by chance has fewer
+UPRIGHT = 0.5  # AUC-ROC of the training rows; if it is lower, their order is inverted
+UPRIGHT_ROWS = 256  # most rows of each class in that check: by chance, only fewer are inverted
 
 
 def _kind_of(norm):
-    """The class of an expert of this norm."""
+    """The class of a kernel expert with this norm."""
     return AdditiveExpert if norm == "additive" else KernelExpert
 
 
 def shown(columns, names):
-    """Named ones of the evidence columns (..., c) as an expert sees them, a float32 tensor."""
+    """The named evidence columns out of (..., c), clipped as experts see them: float32 tensor."""
     return torch.from_numpy(np.clip(columns[..., column_index(names)], *CLIP).astype(np.float32))
 
 
 def beside(Z, columns, names):
-    """Features and named evidence side by side: (n, d + len(names)) float32 tensor."""
+    """Features Z (n, d) and the named evidence columns: (n, d + len(names)) float32 tensor."""
     features = torch.from_numpy(np.asarray(Z, dtype=np.float32))
     return torch.cat([features, shown(columns, names)], dim=1)
 
@@ -81,8 +81,8 @@ def beside(Z, columns, names):
 class Residual:
     """A C-VAE's residual on arrays; a class, since a fitted estimator has to be picklable.
 
-    In float64: float32 products are rounded by a row's place in the batch, and where a table says
-    nothing that is all that the router has to choose experts by.
+    In float64: the rounding of float32 products depends on a row's place in the batch, and on a
+    table without information the router would choose experts by rounding alone.
     """
 
     def __init__(self, cvae):
@@ -96,19 +96,19 @@ class CrossFitted(NamedTuple):
     """The training rows as both sides see them."""
 
     Z: np.ndarray  # (n, d)
-    columns: EvidenceColumns  # evidence of them, cross-fitted
+    columns: EvidenceColumns  # their cross-fitted evidence
     labels: torch.Tensor  # (n,)
     synthetic: np.ndarray  # (m, d) generated anomalies
     synthetic_columns: EvidenceColumns
     left_out: LeaveOut
-    distances: np.ndarray  # (n, 1) to five normals, the row itself left out, as they are scored
+    distances: np.ndarray  # (n, 1) column ``knn5`` without the row itself, as scoring has it
 
     def examples(self, features, names):
-        """What a mixture learns from: named evidence columns, behind the features where asked for.
+        """What a mixture learns from, :class:`training.batches.Examples`.
 
         Args:
-            features: bool.
-            names: of evidence columns.
+            features: whether the inputs begin with the features.
+            names: the evidence columns that follow.
         """
         X = shown(self.columns.all, names)
         synthetic = shown(self.synthetic_columns.all, names)
@@ -118,15 +118,15 @@ class CrossFitted(NamedTuple):
         both = (self.columns, self.synthetic_columns)
         views, synthetic_views = (shown(part.without, names) for part in both)
         folds, coded = self.left_out.folds, np.flatnonzero(self.left_out.coded)
-        # A fresh row finds all others around it, and so does a row that is left out. But what is
-        # left of a code without a row tells its label: its whole fold is left out there.
+        # A left-out row is shown with all other rows around it, as a fresh row is. Not so a code:
+        # the number of its other copies tells the row's label, so its whole fold is left out.
         left_out = X.clone()
         left_out[coded] = with_view(X[coded], views[folds[coded], coded])
         made = (synthetic, folds, views, synthetic_views, self._copied_folds())
         return Examples(X, self.labels, *made, left_out)
 
     def _copied_folds(self):
-        """Folds of the training rows that generated ones are copies of, -1 of others: (m,)."""
+        """Folds of the training rows that the generated rows are copies of, else -1: (m,)."""
         m = len(self.synthetic)
         same = copies(np.concatenate([self.synthetic, self.Z]), ROUNDING)
         fold = np.full(same.max() + 1, -1)
@@ -137,11 +137,11 @@ class CrossFitted(NamedTuple):
 class KnownSide:
     """Is a row like the known anomalies? The mixture and the kernel experts (M9, M11).
 
-    There is none where no anomaly is known.
+    A detector without known anomalies has no such side.
 
     Args:
         mixture: a :class:`detection.mixture.Mixture` on features and evidence.
-        ranks: :class:`detection.normal_scores.NormalScores`.
+        ranks: a :class:`detection.normal_scores.NormalScores`.
         directions: a :class:`detection.principal_scores.PrincipalScores`; None in older files.
         kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
     """
@@ -154,7 +154,7 @@ class KnownSide:
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`CrossFitted` rows; returns the side and left-out scores (n, 1 + kernels)."""
+        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 + kernels)."""
         with journal.stage("mixture"):
             examples = seen.examples(True, MIXTURE_COLUMNS)
             recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
@@ -178,7 +178,7 @@ class KnownSide:
         return self, np.column_stack(experts)
 
     def _inputs(self, Z, columns):
-        """What the kernels see of rows Z (n, d) with their evidence (n, c), by name."""
+        """The kernel experts' inputs, by name, for rows Z (n, d) with evidence (n, c)."""
         return {
             "ranks": self.ranks(Z),
             "evidence": beside(Z, columns, KERNEL_COLUMNS).numpy(),
@@ -186,7 +186,7 @@ class KnownSide:
         }
 
     def score(self, Z, columns):
-        """The experts' scores (n, 1 + kernels) of rows Z (n, d) with their evidence (n, c)."""
+        """The experts' scores (n, 1 + kernels) of rows Z (n, d) with evidence (n, c)."""
         experts = [self.mixture.logits(beside(Z, columns, MIXTURE_COLUMNS))]
         inputs = self._inputs(Z, columns)
         experts += [expert.score(inputs[expert.sees]) for expert in self.kernels]
@@ -217,20 +217,22 @@ def _evidence_without(seen, fold):
 
 
 def _directions_without(seen, fold):
-    """The training rows along the directions of those of other folds."""
+    """The training rows along the principal directions of all other folds' rows."""
     others = seen.left_out.folds != fold
     return PrincipalScores.fit(seen.Z[others] if others.any() else seen.Z)(seen.Z)
 
 
 class UnlikeSide:
-    """Is a row unlike the normals? The distance to five of them, and a learned expert (M12).
+    """Is a row unlike the normals? A distance to them, and a learned expert (M12).
 
     Args:
-        mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned normals
-            against generated rows, or None where there were none or rows are not trusted.
-        alone: what judges beside them where no anomaly is known: a
-            :class:`detection.one_class.TrustedDistance` of trusted rows, else a
-            :class:`detection.one_class.TolerantDistance`; or None.
+        mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned to separate
+            normals from generated rows; None without generated rows, or beside a
+            TolerantDistance.
+        alone: the distance if no anomaly is known: a :class:`detection.one_class.TrustedDistance`
+            if the rows are trusted to be normal, else a
+            :class:`detection.one_class.TolerantDistance`. None if anomalies are known: then the
+            distance is that to five normals.
     """
 
     def __init__(self, mixture, alone=None):
@@ -239,7 +241,7 @@ class UnlikeSide:
 
     @classmethod
     def fit(cls, seen, settings, journal):
-        """From :class:`CrossFitted` rows; returns the side and left-out scores (n, 1 to 4)."""
+        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 to 4)."""
         with journal.stage("one-class"):
             alone = None
             if not seen.labels.any():
@@ -250,12 +252,12 @@ class UnlikeSide:
             distances = seen.distances
             if alone is not None:
                 distances = alone.score(seen.Z, True, seen.left_out.subjects)
-            # An expert that takes rows for normal which may hide anomalies learns to pass these
-            # over: beside the distance it cost .017 AUC-ROC (29 sets).
+            # An expert learns to accept hidden anomalies among the rows that it takes for normal:
+            # beside the distance it cost .017 AUC-ROC (29 sets).
             if not len(seen.synthetic) or isinstance(alone, TolerantDistance):
                 return cls(None, alone), distances
-            # Only generated rows stand for anomalies here: known ones would teach it what it has
-            # to do without.
+            # The only anomalies here are generated ones: this side has to find those that are
+            # unlike the known ones.
             examples = seen.examples(False, ONE_CLASS_COLUMNS)
             recipe = Recipe(min(settings.mixture_steps, ONE_CLASS_STEPS), synthetic_share=1.0)
             n_experts = min(settings.n_experts, N_FOLDS)
@@ -266,7 +268,7 @@ class UnlikeSide:
             return cls(mixture, alone), scores
 
     def score(self, Z, columns):
-        """One-class scores (n, 1 to 4) of rows Z (n, d) with their evidence (n, c)."""
+        """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c)."""
         distances = self._distances(Z, columns)
         if self.mixture is None:
             return distances
@@ -274,7 +276,7 @@ class UnlikeSide:
         return np.column_stack([distances, learned])
 
     def _distances(self, Z, columns):
-        """The scores that nothing learned, (n, 1 to 3), of new rows."""
+        """The distances of new rows, (n, 1 to 3)."""
         if self.alone is None:
             return columns[:, column_index(DISTANCE)]
         return self.alone.score(Z)
@@ -300,15 +302,18 @@ class UnlikeSide:
 class ScoreCombiner:
     """Both sides' scores as class-balanced log-odds: "known anomaly OR unlike normals" (M12).
 
-    Where no anomaly is known, the one-class side alone, by the prior shape and not calibrated.
+    If no anomaly is known, only the one-class side counts, with the prior shape and without
+    calibration.
 
     Args:
         known: :class:`detection.pvalue.MergedPValue` of the experts' scores, or None.
-        unlike: of the one-class scores.
-        shapes: of both p-values under anomalies.
+        unlike: the same for the one-class scores.
+        shapes: shapes of both p-values under anomalies, see
+            :func:`detection.pvalue.shrunken_shape`.
         weight: prior share of anomalies unlike the known ones.
         calibration: slope and intercept of Platt's calibration.
-        n_normals: rows that the p-values compare with; None in files that do not say so.
+        n_normals: number of normals that the p-values compare with; None if no anomaly is known,
+            and in older files.
     """
 
     def __init__(self, known, unlike, shapes, weight, calibration=(1.0, 0.0), n_normals=None):
@@ -321,10 +326,14 @@ class ScoreCombiner:
 
     @classmethod
     def fit(cls, experts, one_class, y, weight, heard=True):
-        """From left-out scores (n, ..) of both sides and labels (n,); no experts: None.
+        """Fit to left-out scores.
 
         Args:
-            heard: bool, or one for each expert: whether it has a say.
+            experts: (n, ..) scores of the known side, or None if no anomaly is known.
+            one_class: (n, ..) scores of the one-class side.
+            y: (n,) labels.
+            weight: prior share of anomalies unlike the known ones.
+            heard: which experts are used: one bool for all, or one for each.
         """
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
@@ -345,9 +354,10 @@ class ScoreCombiner:
         return slope * known_or_unlike(*sides, self.weight, self.shapes) + shift
 
     def _sides(self, experts, one_class):
-        """Both sides' -log p (n,), neither surer than the normals are many.
+        """Both sides' -log p (n,), bounded by what the number of normals can support.
 
-        Where rows drift away, all of them are far: what the experts say still orders them.
+        If new rows drift, all of them are far from the normals; thanks to the bound, the experts'
+        scores still rank them.
         """
         sides = self.known.minus_log_p(experts), self.unlike.minus_log_p(one_class)
         if self.n_normals is None:
@@ -367,7 +377,7 @@ class ScoreCombiner:
 
     @classmethod
     def from_snapshot(cls, saved, weight):
-        """Rebuild from :meth:`snapshot`; weight: that of older files, which do not say it."""
+        """Rebuild from :meth:`snapshot`; ``weight`` is for older files, which do not hold it."""
         known, unlike = (
             None if saved[name] is None else MergedPValue.from_snapshot(saved[name])
             for name in ("known", "unlike")
@@ -377,12 +387,12 @@ class ScoreCombiner:
 
 
 class FullDetector:
-    """Both sides and how they join (``preset="full"``).
+    """Both sides, and the combiner that joins their scores (``preset="full"``).
 
     Args:
         evidence: :class:`detection.evidence.Evidence`, with the :class:`Residual` of two C-VAEs,
             each trained on half of the rows.
-        known: :class:`KnownSide`, or None where no anomaly is known.
+        known: :class:`KnownSide`, or None if no anomaly is known.
         unlike: :class:`UnlikeSide`.
         judgement: :class:`ScoreCombiner`.
     """
@@ -414,16 +424,16 @@ class FullDetector:
         return Fitted(self, scores, *fresh)
 
     def _undo_inversion(self, seen, experts, one_class, settings):
-        """Join the sides anew where the rows that were learned from would come out upside down.
+        """Fit the combiner again if the detector ranks its own training rows in inverted order.
 
-        That is: the known anomalies below the normals on the whole. Left-out scores cannot show
-        it where a handful of rows are copies of each other. Experts that have even these rows
-        upside down lose their say, then the one-class side does.
+        That is, if known anomalies score below normals on the whole (AUC-ROC < .5). Left-out scores
+        cannot show this if a handful of rows are copies of each other. First the experts that
+        invert even these rows are dropped, then the one-class side.
 
         Args:
             seen: :class:`CrossFitted` rows.
             experts: (n, ..) their left-out scores by the known side.
-            one_class: (n, ..) by the other.
+            one_class: (n, ..) their left-out scores by the one-class side.
             settings: has ``unlike_weight`` and ``random_state``.
         """
         y = seen.labels.numpy()
@@ -453,7 +463,7 @@ class FullDetector:
     def expert_usage(self, Z):
         """Numbers of the mixture's experts that run for standardised rows (n, d): (n, k).
 
-        Of the one-class mixture where no anomaly is known; without any, (n, 0).
+        If no anomaly is known, those of the one-class mixture; (n, 0) if there is none either.
         """
         columns = self.evidence.transform(Z)
         if self.known is not None:
@@ -487,7 +497,7 @@ class FullDetector:
 
 
 def _gather(left_out, Z, y, synthetic, settings, journal):
-    """The evidence, with C-VAEs on half of the rows each, and the rows as both sides see them."""
+    """The :class:`Evidence`, with two C-VAEs on half of the rows each, and CrossFitted rows."""
     seed = settings.random_state
     X = Z.numpy()
     labels = y.numpy()
@@ -512,9 +522,9 @@ def _gather(left_out, Z, y, synthetic, settings, journal):
     synthetic_columns = evidence.transform_in_views(synthetic)
     evidence.surroundings.forget_folds()
     distances = columns.all[:, column_index(DISTANCE)]
-    # What learns finds one normal less around every row of a code, or it would read the labels off
-    # what is missing. Known anomalies are none of these normals: scored so, they would look
-    # farther than they are (left-out AUC-ROC .69 on labels without meaning).
+    # For learning, every row of a code has one normal less among its copies, or the missing one
+    # would tell the label. A known anomaly is no normal: with one less, its score would be too high
+    # (left-out AUC-ROC .69 on meaningless labels), so its distance is computed as for a new row.
     rows = np.flatnonzero((labels == 1) & left_out.coded)
     if len(rows):
         distances[rows] = evidence.transform(X[rows])[:, column_index(DISTANCE)]

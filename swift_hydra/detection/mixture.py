@@ -1,8 +1,8 @@
 """A trained mixture of Mamba experts as a detector of table rows (M9), with left-out logits.
 
 :class:`MixtureDetector` is ``preset="paper"``: the mixture alone, on raw features. Detectors learn
-from standardised real rows plus generated anomalies and score standardised rows; they know neither
-files nor scalers nor where generated rows came from.
+from standardised training rows and generated anomalies, and score standardised rows. They know
+neither files nor scalers, nor how rows were generated.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from swift_hydra.snapshot import in_own_numbers, pack_network, read_network
 from swift_hydra.training.batches import Examples
 
 N_FOLDS = 4  # folds of the left-out predictions
-LEFT_OUT_ROWS = 4096  # rows of one left-out computation: bounds memory
+LEFT_OUT_ROWS = 4096  # rows that are scored at a time, left out: bounds memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectorSettings:
-    """What detectors are told, under the names of :class:`SwiftHydra.SwiftHydra`'s settings.
+    """The settings that detectors need, under :class:`SwiftHydra.SwiftHydra`'s names.
 
-    ``n_experts`` and ``device`` are here what "auto" became.
+    ``n_experts`` and ``device`` are resolved: they are never "auto".
     """
 
     random_state: int
@@ -47,7 +47,7 @@ class DetectorSettings:
 
     @classmethod
     def of(cls, estimator, **resolved):
-        """Those of an estimator, with what its "auto" settings became."""
+        """The settings of an estimator; ``resolved`` holds the values of its "auto" settings."""
         names = {field.name for field in dataclasses.fields(cls)} - resolved.keys()
         own = in_own_numbers(estimator)
         settings = {name: getattr(own, name) for name in names} | resolved
@@ -57,18 +57,19 @@ class DetectorSettings:
 
 
 class Fitted(NamedTuple):
-    """A detector and what it says of its training rows."""
+    """A detector and its scores of its training rows."""
 
     detector: object
-    scores: np.ndarray  # (n,) by fits that left the row out, where the detector has them
-    fresh: np.ndarray  # (n,) as fresh rows of the same table would have them
-    sample: FreshScores
+    scores: np.ndarray  # (n,) left-out scores, if the detector has them
+    fresh: np.ndarray  # (n,) scores that new copies of the rows would get
+    sample: FreshScores  # expected scores of fresh rows
 
 
 def n_folds_of(n_experts):
-    """Folds of the left-out predictions: an expert leaves one out, of a single one there are two.
+    """Number of folds of the left-out predictions: 2 to ``N_FOLDS``.
 
-    See :meth:`Mixture.train_left_out`.
+    Every expert leaves out one fold; a single expert is cross-fitted on two, see
+    :meth:`Mixture.train_left_out`.
     """
     return 2 if n_experts == 1 else min(N_FOLDS, n_experts)
 
@@ -85,7 +86,7 @@ def out_of_fold(detector, X, folds):
         folds: (n,) their fold numbers.
 
     Raises:
-        ValueError: for fewer experts than folds.
+        ValueError: if there are fewer experts than folds.
     """
     folds = torch.as_tensor(folds)
     n_folds = int(folds.max()) + 1
@@ -106,11 +107,11 @@ def out_of_fold(detector, X, folds):
 
 
 class Mixture:
-    """Trained mixtures of Mamba experts on the device where they score; their mean is the logit.
+    """An ensemble of trained mixtures of Mamba experts; its logit is the mean of its members'.
 
     Args:
-        networks: :class:`model.MoEDetector` objects, as many as the ensemble has members.
-        device: torch device.
+        networks: :class:`model.MoEDetector` objects, the members of the ensemble.
+        device: the torch device where they score.
     """
 
     def __init__(self, networks, device):
@@ -119,7 +120,7 @@ class Mixture:
 
     @property
     def network(self):
-        """The first member, which stands for the others in figures."""
+        """The first member, the only one that figures show."""
         return self.networks[0]
 
     @classmethod
@@ -127,12 +128,12 @@ class Mixture:
         """Train on :class:`training.batches.Examples` as a :class:`pretrain.Recipe` says.
 
         Args:
-            examples: rows on the CPU.
+            examples: the rows, on the CPU.
             recipe: steps and share of generated rows.
-            stage: its name.
+            stage: name of the training stage.
             settings: :class:`DetectorSettings`.
             journal: a :class:`journal.Journal`.
-            n_experts: None takes those of the settings.
+            n_experts: number of experts; None takes that of the settings.
         """
         n_experts = n_experts or settings.n_experts
         d = examples.X.shape[1]
@@ -152,12 +153,12 @@ class Mixture:
 
     @classmethod
     def train_left_out(cls, examples, recipe, stage, settings, journal, n_experts):
-        """A mixture, and its logits on training rows by experts that did not learn from them.
+        """Train a mixture, and score the training rows by experts that did not learn from them.
 
-        Arguments are those of :meth:`train`; the examples have folds.
+        Arguments are those of :meth:`train`; the examples must have folds.
 
         Returns:
-            The Mixture, and (n,) logits.
+            The Mixture, and the left-out logits (n,).
         """
         if n_experts > 1:
             self = cls.train(examples, recipe, stage, settings, journal, n_experts)
@@ -167,7 +168,7 @@ class Mixture:
         alone = examples._replace(folds=None, views=None, synthetic_views=None)
         self = cls.train(alone, recipe, stage, settings, journal, 1)
         logits = np.empty(len(examples.X))
-        # One expert leaves nothing out: two further ones, on half of the rows each, do.
+        # A single expert leaves no rows out, so two more are trained on half of the rows each.
         for h in (0, 1):
             part, left = examples.without(h)
             half = cls.train(part, recipe, f"{stage}-half{h}", settings, journal, 1)
@@ -188,7 +189,7 @@ class Mixture:
         return self.network.route(inputs.to(self.device))[1].cpu().numpy()
 
     def snapshot(self):
-        """The networks as tensors and plain values; of one alone that one, as ever."""
+        """The networks as tensors and plain values; a single one is not wrapped in a list."""
         packed = [pack_network(network) for network in self.networks]
         return packed[0] if len(packed) == 1 else {"members": packed}
 
@@ -204,7 +205,7 @@ class Mixture:
         for packed in saved["members"] if "members" in saved else [saved]:
             network = read_network(MoEDetector, packed)
             network.backend = loaded_backend(backend)
-            # All experts: a wrong index in one would show for its rows alone.
+            # Runs all experts: a wrong index in one would else fail only for the rows it scores.
             network(torch.zeros(1, network.d_features))
             networks.append(network)
         return cls(networks, torch.device("cpu"))
@@ -235,8 +236,8 @@ class MixtureDetector:
             synthetic: (m, d) generated anomalies, m may be 0.
             settings: :class:`DetectorSettings`.
             journal: a :class:`journal.Journal`.
-            subjects: (n,) numbers from 0 of what the rows were measured of, or None; not used here,
-                where nothing is left out.
+            subjects: not used, since this detector leaves no rows out; see
+                :class:`cleaning.leave_out.LeaveOut`.
 
         Returns:
             :class:`Fitted`.

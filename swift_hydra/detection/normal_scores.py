@@ -1,8 +1,8 @@
 """Normal scores of ranks: what kernel experts see in place of the values (M11).
 
-A kernel weighs a step the same wherever it is taken; in a skewed or heavy-tailed column nearly all
-rows lie within one step of each other. Trees do not mind, they know ranks alone. Distances that
-judge how unlike a row is need the values, and keep them.
+To a kernel, equal differences are equal wherever they are; in a skewed or heavy-tailed column
+nearly all rows lie within one bandwidth of each other. (Trees do not suffer from this, as they use
+ranks alone.) Distances that measure how unlike the normals a row is need the values, and keep them.
 
 Shapes: n rows, d columns.
 """
@@ -11,15 +11,17 @@ import numpy as np
 from scipy.special import ndtri
 
 POINTS = 257  # quantiles that stand for a column
-SAME = 2.0**-30  # standard deviations: values that differ by less differ by rounding
+SAME = 2.0**-30  # standard deviations: smaller differences between values are rounding errors
 
 
 class NormalScores:
-    """Every column by the normal quantiles of its values' ranks; beyond all of them by the values.
+    """Maps every column to the normal quantiles of its values' ranks.
+
+    Beyond the range of the training rows it continues with slope 1.
 
     Args:
-        values: for each column its different quantiles, ascending.
-        scores: their normal scores.
+        values: for each column, its distinct quantiles, ascending.
+        scores: for each column, the normal scores of these.
     """
 
     def __init__(self, values, scores):
@@ -28,7 +30,7 @@ class NormalScores:
 
     @classmethod
     def fit(cls, Z):
-        """From standardised rows (n, d)."""
+        """Fit to standardised rows (n, d)."""
         n = len(Z)
         levels = np.linspace(0, 1, min(n, POINTS))
         values, scores = [], []
@@ -42,7 +44,10 @@ class NormalScores:
         return cls(values, scores)
 
     def __call__(self, Z):
-        """Rows (n, d) as normal scores, float32; in order to the end, and row by row the same."""
+        """Rows (n, d) as normal scores, float32; values keep their order beyond the range, too.
+
+        A row's result does not depend on the rows beside it.
+        """
         scores = np.empty(Z.shape, dtype=np.float32)
         for j, (points, at_points) in enumerate(zip(self.values, self.scores, strict=True)):
             column = np.asarray(Z[:, j], dtype=np.float64)
@@ -51,5 +56,5 @@ class NormalScores:
         return scores
 
     def snapshot(self):
-        """Arrays in lists."""
+        """Lists with the arrays of each column."""
         return {"values": self.values, "scores": self.scores}

@@ -1,10 +1,11 @@
-"""One-class scores for tables of which no anomaly is known (M12).
+"""One-class scores for tables in which no anomaly is known (M12).
 
 # DIFF(paper): additions; the paper has labels.
 
-:class:`TrustedDistance` serves rows that are trusted to be normal; it is the sharper one. Other
-rows get :class:`TolerantDistance`, which bears hidden anomalies: once the farthest rows are set
-aside, few of a group of anomalies remain, too few to be the twenty nearest neighbours of any row.
+:class:`TrustedDistance` is for rows that are trusted to be normal; it is the more sensitive one.
+:class:`TolerantDistance` is for all other rows and tolerates hidden anomalies: once the farthest
+rows are set aside, few of a group of anomalies remain, too few to be the twenty nearest neighbours
+of any row.
 
 Shapes: n rows, r reference rows, d features.
 """
@@ -27,18 +28,18 @@ from swift_hydra.geometry import (
     squared_distances,
 )
 
-FAR = 20  # neighbours
-TRUSTED = 2000  # reference rows of :class:`TrustedDistance`: bounds its n r d
-NEAREST = 2  # neighbours by the sum of absolute differences
-RIDGE = 0.05  # of the mean variance, added to that along every direction
-WIDTHS = np.logspace(-3, 0.3, 10)  # of the kernel, in the median squared distance
-LEAST = 1e-9  # squared distances and variances: less is what cancels
-ROW_STEP, COLUMN_STEP = 16, 8  # products are of multiples of these
-BLOCK = 2048  # rows smoothed at a time: bounds memory
+FAR = 20  # neighbours of :class:`TolerantDistance`
+TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
+NEAREST = 2  # its neighbours by the sum of absolute differences
+RIDGE = 0.05  # this part of the mean variance is added to the variance along every direction
+WIDTHS = np.logspace(-3, 0.3, 10)  # squared bandwidths to try, in median squared distances
+LEAST = 1e-9  # smaller squared distances and variances are rounding errors
+ROW_STEP, COLUMN_STEP = 16, 8  # rows and columns are padded to multiples of these in products
+BLOCK = 2048  # rows scored at a time: bounds memory
 
 
 def _some_of(rows, *arrays):
-    """Numbered rows of each array; of None, None."""
+    """The rows of each array that ``rows`` numbers; None stays None."""
     return [None if array is None else array[rows] for array in arrays]
 
 
@@ -47,9 +48,10 @@ class TolerantDistance:
 
     Args:
         reference: (r, d) rows.
-        coded: (r,) bool, those that rows may well be copies of, see
-            :class:`cleaning.leave_out.LeaveOut`: of them one is left out. Only for training rows.
-        subjects: (r,) numbers of what they were measured of, or None. Only for training rows.
+        coded: (r,) bool, codes, see :class:`cleaning.leave_out.LeaveOut`: only one copy of them is
+            left out. Needed to score training rows only.
+        subjects: (r,) numbers of the subjects they were measured on, or None. Needed to score
+            training rows only.
     """
 
     def __init__(self, reference, coded=None, subjects=None):
@@ -60,16 +62,24 @@ class TolerantDistance:
 
     @classmethod
     def fit(cls, Z, rng, coded=None, subjects=None):
-        """From rows (n, d), a numpy Generator that draws those that stand for a larger table, which
-        of them (n,) new rows may be copies of, and what they were measured of.
+        """Draw the reference rows.
+
+        Args:
+            Z: (n, d) rows.
+            rng: numpy Generator that draws from a large table.
+            coded: (n,) bool, rows that new rows may well be copies of.
+            subjects: (n,) numbers of the subjects they were measured on, or None.
         """
         rows = np.sort(rng.permutation(len(Z))[:REFERENCE])
         return cls(Z[rows], *_some_of(rows, coded, subjects))
 
     def score(self, Z, others=False, subjects=None):
-        """(n, 1) of rows (n, d).
+        """Scores (n, 1) of rows (n, d).
 
-        ``others`` leaves a row's own copies out, and with ``subjects`` (n,) what is of its own one.
+        Args:
+            Z: the rows.
+            others: leave out a row's own copies, as training rows need it.
+            subjects: (n,) leave out reference rows of the same subject, too; None: no subjects.
         """
         groups = None if subjects is None else (subjects, self.subjects)
         distance = self.neighbours.mean_distance(Z, FAR, others, 0.0, self.coded, groups)
@@ -81,15 +91,15 @@ class TolerantDistance:
 
 
 class Smoother:
-    """Residual of a Nadaraya-Watson smoother: how far a row is from the mean of rows around it.
+    """Residual of a Nadaraya-Watson smoother: a row's distance to the weighted mean around it.
 
-    After Melo et al., kernel contraction matching (CIKM 2026): the width of the Gaussian kernel is
-    the one that reproduces the reference rows best when each is left out.
+    After Melo et al., kernel contraction matching (CIKM 2026): the bandwidth of the Gaussian kernel
+    is the one that reproduces the reference rows best when each is left out.
 
     Args:
         reference: (r, d) rows.
-        width: squared, of the kernel; None finds it.
-        left_out: a :class:`WithoutItself` of the reference rows; only for that.
+        width: squared bandwidth of the kernel; None finds it.
+        left_out: a :class:`WithoutItself` of the reference rows, needed to find the bandwidth.
     """
 
     def __init__(self, reference, width=None, left_out=None):
@@ -108,7 +118,10 @@ class Smoother:
         return float(widths[int(np.argmin(errors))])
 
     def residuals(self, Z, left_out=None):
-        """(n,) distances of rows (n, d) to their smoothed selves, each without its own copies."""
+        """Distances (n,) of rows Z (n, d) to what the smoother makes of them.
+
+        With ``left_out``, a :class:`WithoutItself` of the rows, each without its own copies.
+        """
         rows = torch.as_tensor(Z).double()
         square = squared_distances(rows, self.reference)  # (n, r)
         if left_out is not None:
@@ -127,23 +140,27 @@ class Smoother:
 
 
 class WithoutItself(NamedTuple):
-    """What whitened rows (n, d) would be compared with if they had not been there themselves.
+    """How to whiten rows (n, d) as if each had not been among the reference rows.
 
-    A row widens the variance along its own direction, and so makes itself look near; on a wide
-    table all rows do. Without it squared lengths in whitened coordinates are those with it, times
-    ``factor``, and ``weight`` times the square along ``own_direction`` (Sherman and Morrison).
+    A reference row adds variance along its own direction, and so makes itself look near; on a wide
+    table all rows do. Without the row, the squared length of a difference in whitened coordinates
+    is ``factor`` times (its squared length with the row, plus ``weight`` times its squared
+    component along ``own_direction``), by the formula of Sherman and Morrison.
     """
 
     own: np.ndarray  # (n, r) bool, its copies among the reference rows
-    own_direction: torch.Tensor  # (n, d) the row itself, whitened, from the mean
+    own_direction: torch.Tensor  # (n, d) the row minus the mean, whitened; not of unit length
     weight: torch.Tensor  # (n,)
     factor: torch.Tensor  # (n,)
 
 
 class Whitening:
-    """Rows in coordinates of equal variance along every direction of the reference rows.
+    """Maps rows to coordinates with equal variance along every direction of the reference rows.
 
-    What is small beside the other directions and yet unlike the normals shows there.
+    An anomaly along a direction in which the normals vary little is visible there.
+
+    Args:
+        reference: (r, d) rows.
     """
 
     def __init__(self, reference):
@@ -156,17 +173,17 @@ class Whitening:
         variance = np.square(root)
         least = RIDGE * variance.sum() / rows.shape[1] + LEAST
         self.directions = torch.from_numpy(filled(directions, COLUMN_STEP, COLUMN_STEP))
-        self.beyond = least**-0.5  # along what no row spans
+        self.beyond = least**-0.5  # the scale of all directions that no row spans
         self.scale = torch.zeros(len(self.directions), dtype=torch.float64)
         self.scale[: len(variance)] = torch.from_numpy((variance + least) ** -0.5 - self.beyond)
 
     def __call__(self, Z):
-        """Rows (n, d) as a float64 tensor, columns of zeros beside it."""
+        """Whitened rows (n, d) as a float64 tensor, padded with columns of zeros."""
         Z = torch.from_numpy(filled(np.asarray(Z, dtype=np.float64), 1, COLUMN_STEP))
         return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
 
     def without(self, Z, own):
-        """A :class:`WithoutItself` of rows (n, d), their copies ``own`` (n, r) among these."""
+        """A :class:`WithoutItself` of rows Z (n, d), given their copies ``own`` (n, r) bool."""
         n = self.n_rows
         m = torch.from_numpy(own[:, self.some].sum(1)).double()  # (n,)
         m[m >= n] = 0
@@ -176,18 +193,18 @@ class Whitening:
 
 
 class TrustedDistance:
-    """Three distances to trusted rows: a smoother's residual and the two nearest rows, twice.
+    """Three distances to trusted rows: a smoother's residual, and two to the two nearest rows.
 
-    The smoother looks at the rows in coordinates of equal variance. The nearest rows are those by
-    the sum of absolute differences (a few values that differ much count less than many that differ
-    a little), of the values and of the normal scores of their ranks, where a step counts by how
-    many rows it passes.
+    The smoother works in whitened coordinates. The distances to the nearest rows are sums of
+    absolute differences, in which a few large differences count less than many small ones: one of
+    the values, and one of the normal scores of their ranks, where a difference counts by the number
+    of rows between.
 
     Args:
         reference: (r, d) rows.
-        width: of the smoother, see there; None finds it.
+        width: see :class:`Smoother`; None finds it.
         coded: (r,) bool, see :class:`TolerantDistance`.
-        ranked: bool; False in older files, which have no distance of ranks.
+        ranked: whether there is a distance of ranks; False in older files.
         subjects: (r,), see :class:`TolerantDistance`.
     """
 
@@ -201,7 +218,7 @@ class TrustedDistance:
             own = self._own(cdist(self.reference, self.reference, "cityblock"), subjects)
             left_out = self.whitened.without(self.reference, own)
         self.smoother = Smoother(self.whitened(self.reference), width, left_out)
-        self.views = [(None, self.reference)]  # no function, which could not be pickled
+        self.views = [(None, self.reference)]  # None, since a lambda could not be pickled
         if ranked:
             ranks = NormalScores.fit(self.reference)
             self.views.append((ranks, ranks(self.reference)))
@@ -214,7 +231,7 @@ class TrustedDistance:
         return cls(Z[rows], coded=coded, ranked=True, subjects=subjects)
 
     def score(self, Z, others=False, subjects=None):
-        """Logarithms of the distances, (n, 3), left out as in :meth:`TolerantDistance.score`."""
+        """Logarithms of the distances, (n, 3); arguments as in :meth:`TolerantDistance.score`."""
         n = len(Z)
         Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
         out = np.empty((len(Z), 1 + len(self.views)))
@@ -237,23 +254,27 @@ class TrustedDistance:
 
     @staticmethod
     def _nearest(distance):
-        """(B,) mean of the least distances, of (B, r) where infinite ones are left out."""
+        """Mean (B,) of the least of the distances (B, r); infinite ones are left out."""
         k = min(NEAREST, distance.shape[1])
         nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
-        # Copies of one row and another: one other row is all there is.
+        # If only one reference row is no copy, it stands for both neighbours.
         return np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
 
     def _own(self, distance, subjects):
-        """(n, r) bool by sums of differences: a row's own copies; none where all are such.
+        """Which reference rows are left out when a row is scored: (n, r) bool.
 
-        Rows that were written out and read again differ by rounding. Of those that
-        new rows may be copies of one is the row itself. So are those of the same of ``subjects``
-        (n,).
+        A row's own copies up to rounding (as a table that was written and read again differs), but
+        only one of them if they are codes, and the rows of its own subject. If these are all
+        reference rows, none is left out.
+
+        Args:
+            distance: (n, r) sums of absolute differences.
+            subjects: (n,) the rows' subjects, or None.
         """
         own = distance <= ROUNDING * self.reference.shape[1]
         if self.coded is not None:
             own &= ~self.coded | (np.cumsum(own, axis=1) == 1)
-        if subjects is not None:  # rows of zeros below them fill a block
+        if subjects is not None:  # the block may end with padding, which has no subject
             own[: len(subjects)] |= subjects[:, None] == self.subjects
         return own & ~own.all(1, keepdims=True)
 

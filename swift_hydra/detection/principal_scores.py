@@ -1,8 +1,9 @@
 """Rows along their principal directions: what one kernel expert sees in place of the values (M11).
 
-Columns that go together, such as parts and their sum or two sensors of one thing, differ little
-from what they say of each other. A distance over the columns does not see such a difference, nor do
-trees; along the narrow direction itself it is a step like any other.
+Columns that depend on each other, such as parts and their sum or two sensors of one quantity,
+deviate little from that dependence. A distance over the columns does not see such a small
+deviation, nor do trees; along its own direction, scaled by the spread there, it is as visible as
+any other.
 
 Shapes: n rows, d columns, r = min(n, d) directions.
 """
@@ -11,16 +12,16 @@ import numpy as np
 
 from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over
 
-RIDGE = 1e-3  # of the mean variance, added to that along every direction
-LEAST = 1e-9  # variance: less is what cancels
-VECTOR = 16  # products are of multiples of so many rows, columns and directions
+RIDGE = 1e-3  # this part of the mean variance is added to the variance along every direction
+LEAST = 1e-9  # a smaller variance is a rounding error
+VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
 
 
 class PrincipalScores:
-    """Every row along the directions of the training rows, by its spread along each.
+    """Maps rows to the training rows' principal directions, scaled by the spread along each.
 
     Args:
-        mean: (d,) of the training rows.
+        mean: (d,) mean of the training rows.
         directions: (r, d), each divided by the standard deviation along it.
     """
 
@@ -31,9 +32,9 @@ class PrincipalScores:
 
     @classmethod
     def fit(cls, Z):
-        """From standardised rows (n, d)."""
+        """Fit to standardised rows (n, d)."""
         rows = np.asarray(Z, dtype=np.float64)
-        if rows.shape[1] > WIDE:  # of any more rows as many directions
+        if rows.shape[1] > WIDE:  # a sample of the rows bounds the number of directions
             rows = rows[spread_over(len(rows), WIDE)]
         mean = rows.mean(0)
         root, directions = principal_axes(rows - mean)
@@ -42,7 +43,7 @@ class PrincipalScores:
         return cls(mean, directions / np.sqrt(variance)[:, None])
 
     def __call__(self, Z):
-        """(n, r) float64 of rows (n, d); row by row the same."""
+        """Rows (n, d) along the directions: (n, r) float64, each independent of the others."""
         n = len(Z)
         rows = filled(np.asarray(Z, dtype=np.float64) - self.mean, VECTOR, VECTOR)
         return (rows @ self._filled)[:n, : len(self.directions)]

@@ -2,38 +2,38 @@
 
 # DIFF(paper): an addition; ``preset="paper"`` runs without it.
 
-:class:`MergedPValue` turns several scores of a row into one p-value against the training normals'
-own left-out scores. :func:`known_or_unlike` joins the experts' p-value and the one-class p-value.
+:class:`MergedPValue` turns several scores of a row into one p-value against the left-out scores of
+the training normals. :func:`known_or_unlike` joins the experts' p-value and the one-class p-value.
 """
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-LEAST_SPREAD = 0.3  # of the normals' log-odds after calibration
-LEAST_EXCESS = 0.02  # of a score's size, or of 1
-SAME = 1e-4  # of the tail's mean excess
-USUAL = 0.8  # an expert's left-out AUC-ROC before any anomaly is known
-STRENGTH = 20  # how many anomalies that is worth
-LEAST_LEAD = 0.15  # over chance; what lies below is alike, or weights would follow chance
-SHARPNESS = 6  # of the experts' weights
-GROWTH = 0.1  # of a bounded p-value, with the logarithm of what is beyond
+LEAST_SPREAD = 0.3  # least standard deviation of the normals' calibrated log-odds
+LEAST_EXCESS = 0.02  # least mean excess of a tail, in units of the .9 quantile or of 1
+SAME = 1e-4  # scores that differ by less, in units of the mean excess, are equal
+USUAL = 0.8  # prior of an expert's left-out AUC-ROC
+STRENGTH = 20  # known anomalies that the prior counts for
+LEAST_LEAD = 0.15  # AUC-ROC over chance; all lower ones are equal, or chance would set the weights
+SHARPNESS = 6  # exponent of the experts' weights
+GROWTH = 0.1  # slope of a bounded -log p beyond its bound, in log(1 + excess)
 FEWEST_THAT_TELL = 3  # known anomalies
-HIDDEN_PER_KNOWN = 3  # hidden anomalies for each known one at which the one-class side has half
-LEAST_SHARE = 0.001  # of the rows, hidden, that means something
-TAIL = 0.1  # share of the normals beyond which the tail is taken for exponential
+HIDDEN_PER_KNOWN = 3  # hidden anomalies per known one that halve the one-class side's weight
+LEAST_SHARE = 0.001  # so small a share of hidden anomalies at most halves it
+TAIL = 0.1  # share of the normals that is taken for an exponential tail
 
 
 class TailPValue:
-    """-log p of a one-class score against the training normals' own (left-out) scores.
+    """-log p of a score against the left-out scores of the training normals.
 
-    Empirical up to the normals' .9 quantile, straight between two of their scores; an exponential
-    tail above it, so that new rows beyond every training normal still differ from each other.
+    Empirical up to the normals' .9 quantile, with linear interpolation between their scores; above
+    it an exponential tail, so that new rows beyond every training normal still differ.
 
     Args:
-        scores: (m,) float64 different scores of the normals, ascending.
+        scores: (m,) float64 distinct scores of the normals, ascending.
         minus_log: (m,) -log p at each of them.
-        quantile: their .9 quantile.
+        quantile: the .9 quantile of the normals' scores.
         excess: mean excess of the scores above it.
     """
 
@@ -45,18 +45,18 @@ class TailPValue:
 
     @classmethod
     def fit(cls, scores):
-        """From the normals' scores (n,)."""
+        """Fit to the normals' scores (n,)."""
         scores = np.sort(np.asarray(scores, dtype=np.float64))
         n = len(scores)
         quantile = float(np.quantile(scores, 1 - TAIL))
         above = scores[scores > quantile] - quantile
-        # Where nearly all scores are equal rounding would be all that the tail tells apart.
+        # If nearly all scores are equal, the tail would separate rounding errors alone.
         least = max(0.05 * scores.std(), LEAST_EXCESS * max(1.0, abs(quantile)))
         excess = float(max(above.mean() if len(above) else 0.0, least))
-        # Scores that differ by rounding alone are one: no step where a last digit decides.
+        # Scores that differ by rounding alone are merged: the last digit must not change p.
         same = np.rint((scores - quantile) / (SAME * excess))
         _, first, count = np.unique(same, return_index=True, return_counts=True)
-        share = (n - first - 0.5 * count + 0.5) / (n + 1.0)  # at and above, ties half
+        share = (n - first - 0.5 * count + 0.5) / (n + 1.0)  # at or above; ties count half
         minus_log = -np.log(np.clip(share, TAIL, 1.0))
         return cls(scores[first], minus_log, quantile, excess)
 
@@ -70,13 +70,13 @@ class TailPValue:
 class MergedPValue:
     """One p-value against the training normals from several scores of a row (M12).
 
-    Every score becomes -log p by its own :class:`TailPValue`; their mean is turned into a p-value
-    again.
+    A :class:`TailPValue` of its own turns every score into -log p; another one turns the weighted
+    mean of these into -log p.
 
     Args:
         each: a TailPValue for every score.
-        weights: (m,) of the mean, positive.
-        merged: the TailPValue of the mean; None until :meth:`fit` has it.
+        weights: (m,) weights of the mean; 0 for a score that is not used.
+        merged: the TailPValue of the mean; None until :meth:`fit` sets it.
     """
 
     def __init__(self, each, weights, merged=None):
@@ -86,14 +86,14 @@ class MergedPValue:
 
     @classmethod
     def fit(cls, scores, weights=None):
-        """From left-out scores (n_normals, m) of the training normals; no weights: equal ones."""
+        """Fit to left-out scores (n_normals, m) of the training normals; None: equal weights."""
         weights = np.ones(scores.shape[1]) if weights is None else weights
         self = cls([TailPValue.fit(column) for column in scores.T], weights)
         self.merged = TailPValue.fit(self._mean(scores))
         return self
 
     def minus_log_p(self, scores):
-        """(n, m) scores to (n,) -log p; larger is less like the normals."""
+        """(n, m) scores to (n,) -log p; larger means less like the normals."""
         return self.merged(self._mean(scores))
 
     def _mean(self, scores):
@@ -109,22 +109,22 @@ class MergedPValue:
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
-        if isinstance(saved, list):  # older checkpoints have tails alone, of equal weights
+        if isinstance(saved, list):  # older checkpoints hold tails alone; weights were equal
             saved = {"tails": saved, "weights": np.ones(len(saved) - 1)}
         *each, merged = (TailPValue(*values) for values in saved["tails"])
         return cls(each, saved["weights"], merged)
 
 
 def weights_by_auc(scores, y, usual=USUAL):
-    """Weights (m,) of experts by how well they tell the classes apart: (AUC-ROC - 1/2)^6.
+    """Weights (m,) of experts by how well they separate the classes: (AUC-ROC - 1/2)^6.
 
-    Several experts that are blind to a table's anomalies would else drown what one of them sees. Of
-    few known anomalies the AUC-ROC is mostly chance: it is drawn towards a usual one.
+    With equal weights, several experts that are blind to a table's anomalies would hide what one
+    expert sees. With few known anomalies the AUC-ROC is mostly chance, so it is shrunk to a prior.
 
     Args:
-        scores: (n, m) left-out.
-        y: (n,) labels, an anomaly among them.
-        usual: their AUC-ROC before any anomaly is known, a number or (m,).
+        scores: (n, m) left-out scores.
+        y: (n,) labels with at least one anomaly.
+        usual: prior of the AUC-ROC, a number or (m,).
     """
     n_known = int((y == 1).sum())
     area = np.array([roc_auc_score(y, column) for column in scores.T])
@@ -133,7 +133,7 @@ def weights_by_auc(scores, y, usual=USUAL):
 
 
 def platt(scores, y):
-    """Slope and intercept that make class-balanced log-odds of left-out scores (Platt 1999).
+    """Slope and intercept that turn left-out scores into class-balanced log-odds (Platt 1999).
 
     Args:
         scores: (n,).
@@ -145,7 +145,7 @@ def platt(scores, y):
     slope = float(fit.coef_[0, 0])
     intercept = float(fit.intercept_[0])
     least = LEAST_SPREAD / max(float(scores[y == 0].std()), 0.1 * LEAST_SPREAD)
-    # A few left-out anomalies can look more normal than the normals: the order must not turn over.
+    # A few left-out anomalies can look more normal than the normals: the slope must stay positive.
     if slope < least:
         middle = float((scores[y == 0].mean() + scores[y == 1].mean()) / 2)
         intercept += (slope - least) * middle
@@ -154,15 +154,15 @@ def platt(scores, y):
 
 
 def shrunken_shape(minus_log_p, prior=0.2, strength=10.0):
-    """The shape a of a p-value's density a p^(a - 1) under anomalies.
+    """Estimate of the shape a of a p-value's density a p^(a - 1) under anomalies.
 
-    -log p is then exponential with rate a, so that the estimate is conjugate. Where known anomalies
-    look like normals, a nears 1: that side of :func:`known_or_unlike` fades.
+    -log p is then exponential with rate a, which has a conjugate prior. If the known anomalies look
+    like normals, a approaches 1, and that side of :func:`known_or_unlike` loses its influence.
 
     Args:
-        minus_log_p: (m,) of the known anomalies, left out.
-        prior: the shape before any anomaly is known.
-        strength: how many anomalies the prior counts for.
+        minus_log_p: (m,) left-out -log p of the known anomalies.
+        prior: prior of the shape.
+        strength: known anomalies that the prior counts for.
     """
     minus_log_p = np.asarray(minus_log_p, dtype=np.float64)
     n = strength + len(minus_log_p)
@@ -172,12 +172,12 @@ def shrunken_shape(minus_log_p, prior=0.2, strength=10.0):
 def known_or_unlike(known, unlike, weight, shapes):
     """log of a mixture of two likelihood ratios: (1 - w) a p^(a - 1) + w b u^(b - 1) (M12).
 
-    Both p-values come from the normals' left-out scores: neither side can be surer than it was
-    right about normals.
+    Both p-values come from the normals' left-out scores: a side that is often wrong about normals
+    cannot be confident.
 
     Args:
         known: (n,) -log p, how improbable the experts' scores are for a normal row.
-        unlike: (n,) -log u, the same of the one-class scores.
+        unlike: (n,) -log u, the same for the one-class scores.
         weight: w, the prior share of anomalies unlike the known ones.
         shapes: (a, b), see :func:`shrunken_shape`.
     """
@@ -189,9 +189,9 @@ def known_or_unlike(known, unlike, weight, shapes):
 
 
 def bounded(minus_log, n):
-    """-log p (m,) as it is up to log n, and hardly growing beyond, so that rows keep an order.
+    """-log p (m,), unchanged up to log n and growing slowly beyond, so that rows keep their order.
 
-    No n normals say that a row is rarer than one in n.
+    From n normals nobody can tell that a row is rarer than one in n.
     """
     most = np.log(n)
     beyond = np.log1p(np.maximum(minus_log - most, 0.0))
@@ -199,24 +199,26 @@ def bounded(minus_log, n):
 
 
 def weight_of_unlike(weight, share, n_doubtful, n_known):
-    """w of :func:`known_or_unlike` where anomalies hide that were recognised by their likeness.
+    """w of :func:`known_or_unlike`, lowered if anomalies are hidden among the normals.
 
-    Where each known anomaly stands for several hidden ones, these are among the normals of the
-    one-class side, which passes over them, and the kinds that are known are what the table has.
+    If several hidden anomalies were found for each known one by their likeness to it, the one-class
+    side has seen such rows as normals and overlooks them, and the table's anomalies seem to be of
+    the known kinds.
 
     Args:
-        weight: w where none hide.
-        share: of the doubtful rows, estimated to hide, see :func:`cleaning.suspects.hidden_share`.
-        n_doubtful: how many these are.
-        n_known: known anomalies; fewer than three tell nothing of how many hide.
+        weight: w without hidden anomalies.
+        share: estimated share of hidden anomalies among the doubtful rows, see
+            :func:`cleaning.suspects.hidden_share`.
+        n_doubtful: number of doubtful rows.
+        n_known: number of known anomalies; from fewer than three the share cannot be estimated.
     """
     if n_known < FEWEST_THAT_TELL:
         return weight
     for_each = share * n_doubtful / n_known
-    # Of a long table a share that means nothing would be many rows.
+    # In a long table, even a negligible share is many rows for each known anomaly.
     return weight / (1 + min(for_each / HIDDEN_PER_KNOWN, share / LEAST_SHARE) ** 2)
 
 
 def likelihood_ratio(minus_log, shape):
-    """log of a p^(a - 1), of -log p (n,) and the shape a: (n,)."""
+    """log(a p^(a - 1)) from -log p (n,) and the shape a: (n,)."""
     return np.log(shape) + (1 - shape) * np.asarray(minus_log, dtype=np.float64)

@@ -2,10 +2,10 @@
 
 # DIFF(paper): an addition; ``preset="paper"`` runs without it.
 
-:class:`Surroundings` finds them in several views, each without the rows of one fold; what is left
-out of them, and why, is told in ``evidence.py``.
+:class:`Surroundings` computes them in F + 1 views: view f leaves out the reference rows of fold f,
+and the last one, -1, has all of them. ``evidence.py`` explains which rows are left out, and why.
 
-Shapes: n rows, d features, m distinct reference rows, F folds.
+Shapes: n rows, d features, m distinct reference rows, F folds, K or L neighbours.
 """
 
 import numpy as np
@@ -13,27 +13,28 @@ import numpy as np
 from swift_hydra.geometry import ROUNDING, largest, mean_of_first, shares, without_own
 
 DENSITY = ("knn5", "knn20", "lof5", "lof20")
-RATIOS = {"ratio1": 1, "ratio3": 3, "ratio5": 5}  # neighbours on either side
+RATIOS = {"ratio1": 1, "ratio3": 3, "ratio5": 5}  # neighbours among normals, and among anomalies
 LOCAL = (*DENSITY, *RATIOS)
-NEAREST = (5, 20)  # neighbours of the densities
+NEAREST = (5, 20)  # numbers of neighbours of the densities
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: bounds memory, does not change any value
-NUMBERS = 2**22  # of the neighbours of neighbours that are held at once
-SEARCHED = (48, 32)  # normals and anomalies looked at: enough are left without any one fold,
-SEARCHED_OF_TWO = (96, 32)  # where it is one of two, too
-SEARCHED_ALL = (21, 6)  # what is needed where no fold is left out
+NUMBERS = 2**22  # numbers of neighbours' neighbours that are held at once
+# Nearest normals and anomalies that are searched, so that enough are left
+SEARCHED = (48, 32)  # without one of three folds or more,
+SEARCHED_OF_TWO = (96, 32)  # without one of two folds,
+SEARCHED_ALL = (21, 6)  # if no fold is left out.
 
 
 class Others:
-    """The other reference rows around each of m reference rows, and how dense they are there.
+    """The neighbours of each of m reference rows among the other ones, and their distances.
 
     Args:
-        distance: (m, K) ascending.
-        counts: (m, K) rows that each of them stands for.
-        subjects: (m, K) what they were measured of, None where nothing is known of that.
+        distance: (m, K) distances to the neighbours, ascending.
+        counts: (m, K) number of reference rows that each neighbour stands for (its copies).
+        subjects: (m, K) subjects of the neighbours, or None.
 
     Attributes:
-        means: {k: (m,) mean distance to the k nearest; 0 where there are none}.
-        farthest: {k: (m,) how far the last of them is}.
+        means: {k: (m,) mean distance to the k nearest; 0 if there are none}.
+        farthest: {k: (m,) distance to the last of these}.
     """
 
     def __init__(self, distance, counts, subjects=None):
@@ -49,13 +50,13 @@ class Others:
             self.farthest[k] = distance[np.arange(len(last)), last]
 
     def means_without(self, k, index, distance, gone):
-        """The same around the neighbours of rows that are reference rows themselves, without these.
+        """Mean distances of rows' neighbours to their own k nearest, without the rows themselves.
 
         Args:
-            k: how many.
-            index: (n, L) neighbours, as numbers of reference rows.
-            distance: (n, L) how far they are from the row.
-            gone: (n,) how many reference rows the row itself is, with its copies.
+            k: number of nearest reference rows.
+            index: (n, L) the rows' neighbours, as numbers of distinct reference rows.
+            distance: (n, L) their distances to the row.
+            gone: (n,) number of reference rows that are left out as the row itself or its copies.
 
         Returns:
             (n, L) mean distances.
@@ -65,7 +66,7 @@ class Others:
             share = shares(self.distance, self.counts, k + n_gone)
             rows = gone == n_gone
             of_row = distance[rows]
-            # The row is among the first k, and all its copies then among the first k and n_gone.
+            # If the row is among the first k, all n_gone copies are among the first k + n_gone.
             total = (self.distance * share).sum(1)[index[rows]] - n_gone * of_row
             n_left = share.sum(1)[index[rows]] - n_gone
             mean = np.where(n_left > 0, np.maximum(total, 0.0) / np.maximum(n_left, 1), 0.0)
@@ -73,11 +74,11 @@ class Others:
         return means
 
     def means_without_subjects(self, k, index, of_rows):
-        """The same without all that is of a row's own subject.
+        """The same as :meth:`means_without`, without all rows of the row's own subject.
 
         Args:
-            k: how many.
-            index: (n, L) neighbours, as numbers of reference rows.
+            k: number of nearest reference rows.
+            index: (n, L) the rows' neighbours, as numbers of distinct reference rows.
             of_rows: (n,) the rows' subjects.
 
         Returns:
@@ -90,17 +91,16 @@ class Others:
 
 
 class Surroundings:
-    """The neighbours' columns: densities among the normals, and whether anomalies are nearer.
+    """The neighbours' columns: densities among the normals, and how much nearer anomalies are.
 
     Args:
         normals: :class:`geometry.Neighbours` of reference normals.
         anomalies: the same of known anomalies.
-        folds: the folds of both, two arrays; empty ones after :meth:`from_snapshot`.
+        folds: fold numbers of both sides' reference rows, two arrays; empty in a loaded detector.
         n_folds: F.
-        coded: of both, which reference rows new rows may be copies of; None: none.
-        subjects: of both, numbers of what the reference rows were measured of: those of a row's own
-            subject are none of its neighbours, but for copies that several subjects share; None:
-            each row is of its own.
+        coded: for both sides, (r,) bool: reference rows that are codes; None: none is.
+        subjects: for both sides, (r,) subjects of the reference rows: rows of its own subject are
+            no neighbours of a row, except copies that several subjects share. None: no subjects.
     """
 
     def __init__(self, normals, anomalies, folds=((), ()), n_folds=0, coded=None, subjects=None):
@@ -109,18 +109,18 @@ class Surroundings:
         self.subjects = subjects
         sides = zip(self.sides, subjects or (None, None), strict=True)
         self._subjects = [side.groups_of(of_side) for side, of_side in sides]
-        if subjects is not None:  # a row's own subject may be all that is nearest to it
+        if subjects is not None:  # all nearest rows may be of the row's own subject
             more = map(largest, self._subjects)
             self.searched = tuple(map(sum, zip(self.searched, more, strict=True)))
         self.coded = coded or [np.zeros(len(side.reference), dtype=bool) for side in self.sides]
-        # How many copies of each distinct row there are without fold f, and in all: (F + 1, m).
+        # Number of copies of each distinct row in every view: (F + 1, m).
         self.counts = [
             np.stack([*(side.counts(fold != f) for f in range(n_folds)), side.counts()])
             for side, fold in zip(self.sides, folds, strict=True)
         ]
         near = normals.nearest(normals.reference[normals.distinct], self.searched[0])
-        # What is nearer than this is a copy: rows that were written out and read again differ in
-        # their last digits.
+        # Rows at no larger distance are copies: after writing and reading a table, its rows differ
+        # in their last digits.
         self.beyond = ROUNDING * np.sqrt(normals.reference.shape[1])
         self._coded = [np.zeros(len(side.distinct), dtype=bool) for side in self.sides]
         # Added to a distance before its logarithm.
@@ -130,7 +130,7 @@ class Surroundings:
         self.others = self._others(near)  # of the reference rows, in every view
 
     def forget_folds(self):
-        """Keep the view of all rows alone, which scoring needs."""
+        """Keep only the view of all rows, which is what scoring needs."""
         self.counts = [counts[-1:] for counts in self.counts]
         self.floors = self.floors[-1:]
         self.others = self.others[-1:]
@@ -152,11 +152,11 @@ class Surroundings:
 
         Args:
             side: 0 for normals, 1 for anomalies.
-            view: its number.
-            near: what :meth:`geometry.Neighbours.nearest` gave.
-            own: how many of its copies a row is itself, a number or (n,): of codes that many are
-                left out.
-            subjects: (n,) what the rows were measured of, which is left out too; None: nothing is.
+            view: number of the view.
+            near: what :meth:`geometry.Neighbours.nearest` returned.
+            own: how many copies are left out if the row is a code, a number or (n,); of other rows
+                all copies are left out.
+            subjects: (n,) the rows' subjects, whose rows are left out too; None: no subjects.
 
         Returns:
             Distances (n, K), counts (n, K), and how many copies were left out, (n,).
@@ -172,21 +172,21 @@ class Surroundings:
         return distance, counts - copies + left, (copies - left).sum(1)
 
     def log(self, value, view=-1):
-        """Logarithm of a distance."""
+        """Logarithm of a distance plus the view's floor."""
         return np.log(value + self.floors[view])
 
     def columns(self, X, views, folds=None, own=None, subjects=None):
         """The columns LOCAL of rows X (n, d) in some of the F + 1 views: (views, n, 7).
 
-        The ratios are NaN where no anomaly is left to compare with.
+        The ratios are NaN if no anomaly is left to compare with.
 
         Args:
-            X: rows.
-            views: their numbers.
-            folds: (n,) of training rows.
-            own: (2, n) bool of training rows: each is one of its copies on a side, in the views
-                without another fold.
-            subjects: (n,) of training rows, what they were measured of, or None.
+            X: (n, d) rows.
+            views: numbers of the views.
+            folds: (n,) fold numbers, for training rows only.
+            own: (2, n) bool, for training rows only: whether one copy on each side counts as the
+                row itself. Without the row's own fold, none does.
+            subjects: (n,) subjects, for training rows only, or None.
         """
         out = np.empty((len(views), len(X), len(LOCAL)))
         searched = SEARCHED_ALL if list(views) == [-1] else self.searched
@@ -199,7 +199,7 @@ class Surroundings:
             for number, view in enumerate(views):
                 here = (0, 0) if folds is None else own[:, part] * (folds[part] != view)
                 out[number, part] = self._in_view(near, view, here, of_rows)
-            if searched == SEARCHED_ALL:  # copies may fill what is enough without them
+            if searched == SEARCHED_ALL:  # search more if copies take too many of the places
                 short = start + np.flatnonzero(self._short(near))
                 if len(short):
                     found = self._near(X[short], self.searched)
@@ -210,7 +210,7 @@ class Surroundings:
         return [side.nearest(X, k) for side, k in zip(self.sides, searched, strict=True)]
 
     def _short(self, near):
-        """(n,) bool: rows whose neighbours that are no copies are fewer than are needed."""
+        """(n,) bool: rows with fewer neighbours than needed once copies are left out."""
         out = np.zeros(len(near[0][0]), dtype=bool)
         needed = (max(NEAREST), max(RATIOS.values()))
         for side, k in enumerate(needed):
@@ -234,7 +234,7 @@ class Surroundings:
                 used = slice(0, np.flatnonzero(share.any(0)).max(initial=0) + 1)
                 share = share[:, used]
                 density = others.means_without(k, index[:, used], distance[:, used], gone)
-            else:  # a row's own subject, which does not count, stands before what does
+            else:  # rows of the own subject, which do not count, may come first
                 used = np.argsort(share == 0, axis=1, kind="stable")
                 used = used[:, : max((share > 0).sum(1).max(initial=0), 1)]
                 share, near = (np.take_along_axis(part, used, axis=1) for part in (share, index))

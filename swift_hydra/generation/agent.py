@@ -21,13 +21,13 @@ VALUE_WEIGHT, ENTROPY_WEIGHT = 0.5, 0.01  # of the value error and the entropy b
 
 
 class GaussianPolicy(nn.Module):
-    """pi(a | s) = N(mean(s), diag(exp(log_std))^2) (M6); the environment bounds the step.
+    """pi(a | s) = N(mean(s), diag(exp(log_std))^2) (M6); the environment bounds each step.
 
     Args:
         d_state: size of an observation.
         d_action: size of an action.
         d_hidden: width of both hidden layers.
-        initial_std: of every action before training.
+        initial_std: standard deviation of every component of an action before training.
     """
 
     def __init__(self, d_state, d_action, d_hidden=64, initial_std=0.6):
@@ -44,7 +44,7 @@ class GaussianPolicy(nn.Module):
         """Independent normals of shape (B, d_action) for states (B, d_state)."""
         mean = self.mean(self.body(state))
         std = self.log_std.clamp(-3.0, 1.0).exp().expand_as(mean)
-        # Checking the arguments would take a sixth of an update's time.
+        # Validating the arguments would take a sixth of an update's time.
         return torch.distributions.Normal(mean, std, validate_args=False)
 
     def log_prob(self, state, action):
@@ -94,12 +94,12 @@ def ppo_loss(log_prob, old_log_prob, advantage, value, value_target, entropy):
     """Clipped surrogate, squared value error, entropy bonus (Schulman et al. 2017, equation 9).
 
     Args:
-        log_prob: (N,) log pi(a | s) by the policy that learns.
-        old_log_prob: (N,) by the one that acted.
+        log_prob: (N,) log pi(a | s) of the policy that learns.
+        old_log_prob: (N,) the same of the policy that acted.
         advantage: (N,).
         value: (N,) V(s).
         value_target: (N,) returns.
-        entropy: (N,) of pi(. | s), in nats.
+        entropy: (N,) entropy of pi(. | s), in nats.
 
     Returns:
         A :class:`PPOLoss`.
@@ -120,7 +120,7 @@ def gae(rewards, values, discount=1.0, decay=0.95):
     Args:
         rewards: (H, B).
         values: (H + 1, B).
-        discount: of rewards.
+        discount: discount factor gamma.
         decay: lambda.
 
     Returns:
@@ -140,10 +140,10 @@ class Decisions(NamedTuple):
 
     state: torch.Tensor  # (N, d_state)
     action: torch.Tensor  # (N, d_action)
-    log_prob: torch.Tensor  # (N,) of the policy that acted
+    log_prob: torch.Tensor  # (N,) under the policy that acted
     advantage: torch.Tensor  # (N,)
-    target: torch.Tensor  # (N,) of the value net
-    guided: torch.Tensor  # (N,) bool: a gradient action (M5), not the policy's
+    target: torch.Tensor  # (N,) target of the value net
+    guided: torch.Tensor  # (N,) bool: a gradient action (M5), not one of the policy
 
 
 class LatentAgent:
@@ -151,10 +151,10 @@ class LatentAgent:
 
     Args:
         environment: a :class:`generation.environment.LatentEnvironment`.
-        lr: of Adam.
-        epochs: passes over the decisions of an update.
-        minibatch: decisions of a step.
-        imitation: weight of the distance to gradient actions that beat expectation.
+        lr: learning rate of Adam.
+        epochs: passes over the decisions in an update.
+        minibatch: decisions per optimiser step.
+        imitation: weight of the distance to gradient actions with a positive advantage.
     """
 
     def __init__(self, environment, lr=3e-3, epochs=4, minibatch=256, imitation=0.5):
@@ -167,15 +167,15 @@ class LatentAgent:
         self.optimiser = Adam(self.parameters, lr)
 
     def snapshot(self):
-        """Weights and moments."""
+        """Weights of both networks, and the optimiser's moments."""
         networks = {name: getattr(self, name).state_dict() for name in ("policy", "value")}
         return {**networks, "optimiser": self.optimiser.snapshot()}
 
     def go_on(self, snapshot):
-        """Take up learning where :meth:`snapshot` was taken.
+        """Resume learning from what :meth:`snapshot` returned.
 
         Raises:
-            ValueError: for weights that are not finite.
+            ValueError: if weights are not finite.
         """
         for name in ("policy", "value"):
             network = getattr(self, name)
@@ -195,7 +195,8 @@ class LatentAgent:
             generator: torch Generator.
 
         Returns:
-            Where the rollouts end, the candidates x^ (B, d), their Reward and the Decisions.
+            The final state of the rollouts (a Rollout), the candidates x^ (B, d), their Reward, and
+            the Decisions.
         """
         at = environment.reset(count, weight, generator)
         guided = torch.rand(count, generator=generator) < gradient_share  # (B,)
@@ -220,7 +221,7 @@ class LatentAgent:
         reward = environment.judge(x, weight)
         rewards = torch.zeros(environment.n_steps, count)
         rewards[-1] = reward.total
-        # The episode ends: no value after the last step.
+        # The rollout ends after the last step, so the value there is 0.
         values = torch.stack([*values, torch.zeros(count)])  # (H + 1, B)
         advantage = gae(rewards, values)  # (H, B)
         decisions = Decisions(
@@ -236,15 +237,16 @@ class LatentAgent:
     def update(self, batch, generator):
         """PPO on the policy's own actions; good gradient actions are imitated (M5 warms M6 up).
 
-        # DIFF(paper): imitation is an addition. PPO's ratio means nothing for actions that the
-        # policy did not draw, and without this the warm-up would teach it nothing.
+        # DIFF(paper): imitation is an addition. PPO's ratio is meaningless for actions that the
+        # policy did not draw, so that without imitation it would learn nothing from the warm-up.
 
         Args:
             batch: :class:`Decisions`.
-            generator: torch Generator that orders them.
+            generator: torch Generator that shuffles them.
 
         Returns:
-            The last minibatch's :class:`PPOLoss`, or None if the policy decided nothing.
+            The last minibatch's :class:`PPOLoss`, or None if no minibatch held two of the policy's
+            own actions.
         """
         own = ~batch.guided
         advantage = batch.advantage.clone()
@@ -280,7 +282,7 @@ class LatentAgent:
         )
 
     def _distance(self, batch, rows):
-        """Between the policy's mean and the actions taken, as the environment bounds them."""
+        """Squared distance of the policy's mean to the actions taken, both bounded by tanh."""
         mean = self.policy.distribution(batch.state[rows]).mean
         return (torch.tanh(mean) - torch.tanh(batch.action[rows])).square().mean()
 
@@ -293,7 +295,7 @@ class LatentAgent:
 
 
 class PolicyProposer:
-    """Candidates of the policy, which learns from their rewards ("rl"; M4 to M6).
+    """Proposes candidates of the policy, which learns from their rewards ("rl"; M4 to M6).
 
     Args:
         environment: a LatentEnvironment.
@@ -306,7 +308,7 @@ class PolicyProposer:
         self.warm_up = warm_up
 
     def propose(self, count, weight, generator):
-        """``count`` candidates in an episode of weight gamma^episode: :class:`Candidates`."""
+        """``count`` :class:`Candidates` in an episode with ``weight`` gamma^episode."""
         share = weight / 2 * self.warm_up
         at, x, reward, decisions = self.agent.play(
             self.environment, count, weight, share, generator
@@ -327,5 +329,5 @@ class PolicyProposer:
         return self.agent.snapshot()
 
     def go_on(self, snapshot):
-        """Take up learning where :meth:`snapshot` was taken."""
+        """Resume learning from what :meth:`snapshot` returned."""
         self.agent.go_on(snapshot)

@@ -1,7 +1,7 @@
-"""The rungs below the policy: what a generator has to beat to be worth its name.
+"""The other generators: simpler ones that the policy has to beat, and controls.
 
-``GENERATORS`` is the ablation ladder; every rung delivers the number of rows that is asked for, or
-fewer where its candidates do not pass the filter:
+``GENERATORS`` lists all of them. Each delivers the number of rows that is asked for, or fewer if
+too few of its candidates pass the filter. The ablation ladder:
 
     rl        the policy of agent.py, warmed up by gradient steps, top-l by reward with coverage
     gradient  no policy: gradient ascent on z along R, decoded with y = 1, top-l by R       (M5)
@@ -11,14 +11,14 @@ fewer where its candidates do not pass the filter:
 
 Controls for the benchmark:
 
-    search      random actions in place of the policy, the same budget and selection as rl
+    search      random actions in place of the policy, with the same budget and selection as rl
     boundary    the policy's starts, temperature and sparsity without the policy
     uniform     uniform in the box of the training rows
     smote       between a known anomaly and one of its nearest known anomalies (Chawla et al. 2002)
     oversample  copies of known anomalies
     shared-even, shared-odd  one proposal for all tables, see shared.py
 
-All but none, smote and oversample meet the same filter (M7).
+The same filter (M7) applies to all but none, smote and oversample.
 """
 
 import importlib.util
@@ -33,23 +33,23 @@ from swift_hydra.geometry import BOUND
 from swift_hydra.settings import InputError
 from swift_hydra.training.optimise import Adam
 
-N_CANDIDATES = 1024  # proposals of an episode
+N_CANDIDATES = 1024  # candidates per episode, or per round of drawing
 GRADIENT_STEPS = 8
 GRADIENT_RATE = 0.15
-MOST_ROUNDS = 20  # of drawing, where few candidates pass the filter
+MOST_ROUNDS = 20  # rounds of drawing, if few candidates pass the filter
 
 
 class Proposer:
-    """A proposer that learns nothing: it leaves nothing to the next episode."""
+    """A proposer that learns nothing, so that it has no state to save."""
 
     def __init__(self, environment, **_):
         self.environment = environment
 
     def snapshot(self):
-        """What it has learned: None."""
+        """Its state: None."""
 
     def go_on(self, snapshot):
-        """Take up learning: there is none."""
+        """Do nothing, as there is no state to restore."""
 
 
 class SearchProposer(Proposer):
@@ -60,7 +60,7 @@ class SearchProposer(Proposer):
     """
 
     def propose(self, count, weight, generator):
-        """``count`` candidates in an episode of weight gamma^episode."""
+        """``count`` :class:`Candidates` in an episode with ``weight`` gamma^episode."""
         environment = self.environment
         at = environment.reset(count, weight, generator)
         for _ in range(environment.n_steps):
@@ -72,7 +72,7 @@ class SearchProposer(Proposer):
 
 
 class GradientProposer(Proposer):
-    """Adam on z along the smooth reward, from latents of training rows (M5).
+    """Gradient ascent (Adam) on z along the smooth reward, from latents of training rows (M5).
 
     x^ is the decoder's mean, as in the paper.
 
@@ -81,14 +81,14 @@ class GradientProposer(Proposer):
     """
 
     def propose(self, count, weight, generator):
-        """``count`` candidates in an episode of weight gamma^episode."""
+        """``count`` :class:`Candidates` in an episode with ``weight`` gamma^episode."""
         environment = self.environment
         cvae = environment.cvae
         at = environment.reset(count, weight, generator)
         with torch.no_grad():
             mean, log_variance = cvae.encode(at.base, at.labels)
-            # A few anomalies are drawn many times: q(z | x, 1) is sampled, or their candidates
-            # would be copies.
+            # q(z | x, 1) is sampled: a few anomalies are drawn many times, and their candidates
+            # would otherwise be copies.
             noise = torch.randn(mean.shape, generator=generator)
             z = mean + (0.5 * log_variance).exp() * noise  # (B, d_latent)
         z.requires_grad_(True)
@@ -100,7 +100,7 @@ class GradientProposer(Proposer):
         z = z.detach()
         with torch.no_grad():
             x = cvae.decode(z, at.labels).clamp(-BOUND, BOUND)
-        # Selected without marginal gains of coverage, as it never aimed at any.
+        # Selected without marginal gains of coverage, which the ascent does not optimise.
         reward = environment.judge(x, weight)._replace(coverage_weight=0.0)
         return Candidates(x, reward, z - at.start, {})
 
@@ -126,7 +126,7 @@ def cvae_rows(environment, generator):
 
 
 def uniform_rows(environment, generator):
-    """Uniform in the box of the training rows, (B, d)."""
+    """Uniform rows in the bounding box of the training rows, (B, d)."""
     low = environment.X.min(0).values
     high = environment.X.max(0).values
     return low + (high - low) * torch.rand(N_CANDIDATES, len(low), generator=generator)
@@ -143,16 +143,16 @@ DRAWN = {
 
 @torch.no_grad()
 def draw_filtered(environment, kind, wanted, generator):
-    """Rows of a rung that learns nothing: drawn until enough of them pass the filter (M7).
+    """Rows of a generator that learns nothing, drawn until enough of them pass the filter (M7).
 
     Args:
         environment: a :class:`generation.environment.LatentEnvironment`.
         kind: a key of ``DRAWN``.
-        wanted: rows.
+        wanted: number of rows.
         generator: torch Generator.
 
     Returns:
-        At most ``wanted`` rows, and how many were drawn for them.
+        At most ``wanted`` rows, and how many were drawn to get them.
     """
     kept = environment.X[:0]
     drawn = 0
@@ -167,10 +167,10 @@ def draw_filtered(environment, kind, wanted, generator):
 
 
 def require_package(kind):
-    """Refuse a generator whose package is missing, before the work.
+    """Refuse a generator whose package is missing, before any work.
 
     Raises:
-        InputError: with the pip line.
+        InputError: with the pip command that installs it.
     """
     if kind == "smote" and importlib.util.find_spec("imblearn") is None:
         raise InputError("generator 'smote' needs imbalanced-learn: pip install imbalanced-learn")
@@ -183,13 +183,13 @@ def oversample_rows(X, y, wanted, seed, generator):
 
 
 def smote_rows(X, y, wanted, seed, generator):
-    """SMOTE's rows between known anomalies, (wanted, d); of a single one, copies.
+    """SMOTE's rows between known anomalies, (wanted, d); copies if only one anomaly is known.
 
     Raises:
-        InputError: with the pip line where imbalanced-learn is missing.
+        InputError: with the pip command, if imbalanced-learn is missing.
     """
     known = int((y == 1).sum())
-    if known == 1:  # between one row and itself is a copy
+    if known == 1:  # there is nothing to interpolate with
         return oversample_rows(X, y, wanted, seed, generator)
     require_package("smote")
     from imblearn.over_sampling import SMOTE

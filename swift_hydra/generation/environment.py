@@ -1,16 +1,16 @@
 """Rollouts in the C-VAE's latent space: start, observation, bounded step, decoding (M4).
 
-A rollout starts at a training row, its latent z = E[z | x, y = 1], a temperature tau and a sparsity
-rho. In each of a few steps the policy moves all of them by a bounded amount. At the end the row is
-decoded:
+A rollout starts at a training row x with latent z = E[z | x, y = 1], a temperature tau and a
+sparsity rho. In each of a few steps the policy changes z, tau and rho by a bounded amount. At the
+end the candidate is decoded:
 
     x^ = x + p(x | z', 1) - p(x | z, 1) + tau * s(x) * direction
 
-with a random direction on a share rho of the features, and s(x) the row's own distance to its five
-nearest normals. The last term samples the decoder instead of taking its mean.
+with a random unit direction on a share rho of the features, and s(x) the row's mean distance to its
+five nearest normals. The last term samples around the decoder's mean.
 
-# DIFF(paper): the paper decodes the mean of p(x | z', 1) from labelled anomalies only. A mean lies
-on the data's manifold, and a set made of means spans few directions; starts at normals and samples
+# DIFF(paper): the paper decodes the mean of p(x | z', 1) from labelled anomalies only. Means lie on
+the data's manifold, so that a set of them spans few directions; starts at normals and samples
 around the row restore coverage.
 
 Shapes: B rollouts, d features.
@@ -34,7 +34,7 @@ from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.snapshot import pack_network, read_network
 
 # Largest change of one step in each part of the state.
-# DIFF(paper): an action there is a move of z alone; here it sets length and sparsity, too.
+# DIFF(paper): an action there changes z alone; here also temperature and sparsity.
 STEP_Z = 1.0
 STEP_LOG_TAU = 0.7
 STEP_LOGIT_RHO = 1.0
@@ -42,15 +42,15 @@ STEP_LOGIT_RHO = 1.0
 
 @dataclass(frozen=True)
 class Rollout:
-    """Where B rollouts are, and what was drawn for them at their start."""
+    """The state of B rollouts, and what was drawn for them at their start."""
 
-    base: torch.Tensor  # (B, d) the rows they start at
+    base: torch.Tensor  # (B, d) the rows x they start at
     scale: torch.Tensor  # (B,) s(x)
     labels: torch.Tensor  # (B,) ones: decoded as anomalies
     start: torch.Tensor  # (B, d_latent) z of the base
-    decoded_start: torch.Tensor  # (B, d)
-    ticket: torch.Tensor  # (B, d) a feature moves when its ticket is below rho
-    noise: torch.Tensor  # (B, d)
+    decoded_start: torch.Tensor  # (B, d) p(x | z, 1)
+    ticket: torch.Tensor  # (B, d) uniform: the direction has the features with tickets up to rho
+    noise: torch.Tensor  # (B, d) normal: the direction before it is masked and normalised
     weight: float  # gamma^episode
     z: torch.Tensor  # (B, d_latent)
     log_tau: torch.Tensor  # (B,)
@@ -58,17 +58,17 @@ class Rollout:
     t: int = 0  # steps done
 
     def some(self, rows):
-        """Those of the rollouts that ``rows`` picks, numbers or (B,) bool."""
+        """The rollouts that ``rows`` picks, numbers or (B,) bool."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         picked = {name: v[rows] for name, v in every.items() if torch.is_tensor(v)}
         return replace(self, **picked)
 
 
 class LatentEnvironment:
-    """Rollouts from training rows, and the reward of what they decode to (M4).
+    """Rollouts from training rows, and the reward of the candidates they decode to (M4).
 
-    The C-VAE and the detector are refreshed between episodes: they are attributes that change. The
-    detector's logit is read, nothing else of it.
+    The attributes ``cvae`` and ``detector`` are replaced between episodes, when both networks are
+    refreshed. Only the detector's logit is used.
 
     Args:
         X: (n, d) tensor of training rows.
@@ -76,8 +76,8 @@ class LatentEnvironment:
         networks: has ``cvae`` and ``detector``.
         rng: numpy Generator that draws the reference rows.
         n_steps: steps of a rollout.
-        anomaly_share: share of rollouts that start at a known anomaly, where there is one.
-        quantile: bound of the filter, see :class:`generation.reward.Feasibility`.
+        anomaly_share: share of rollouts that start at a known anomaly, if there is any.
+        quantile: sets the filter's bound, see :class:`generation.reward.Feasibility`.
         reward_settings: weights and switches of :class:`generation.reward.RewardFunction`.
     """
 
@@ -103,8 +103,8 @@ class LatentEnvironment:
         self.anomalies = anomaly
         feasible = Feasibility(rows[self.normals], quantile)
         scales = [feasible.own, feasible.distance(rows[anomaly])]
-        # A row on top of its neighbours (duplicates) still has to move: the table's typical scale
-        # is its floor.
+        # A row that coincides with its neighbours (duplicates) still has to move, so a tenth of the
+        # table's typical scale is the least.
         floor = 0.1 * float(np.median(scales[0])) + 1e-3
         self.scales = [np.maximum(scale, floor) for scale in scales]
         reference = np.sort(rng.permutation(len(X))[:MAX_REFERENCE])
@@ -125,9 +125,9 @@ class LatentEnvironment:
 
         Args:
             count: B.
-            weight: gamma^episode, which the policy sees.
+            weight: gamma^episode, which the policy observes.
             generator: torch Generator.
-            anomaly_share: None takes the environment's.
+            anomaly_share: share of starts at known anomalies; None takes the environment's.
 
         Returns:
             A :class:`Rollout`.
@@ -162,9 +162,9 @@ class LatentEnvironment:
         )
 
     def observation(self, at):
-        """What the policy sees of a rollout, (B, d_latent + 5).
+        """What the policy observes, (B, d_latent + 5).
 
-        z, log tau, logit rho, log s(x), gamma^episode, share of the steps done.
+        z, log tau, logit rho / 3, log s(x), gamma^episode, share of the steps done.
         """
         rest = [
             at.log_tau,
@@ -176,7 +176,7 @@ class LatentEnvironment:
         return torch.cat([at.z, torch.stack(rest, 1)], dim=1)
 
     def step(self, at, action):
-        """The rollout after an action (B, d_latent + 2), which moves it by a bounded amount."""
+        """The rollouts after an action (B, d_latent + 2), which changes them by bounded amounts."""
         bounded = torch.tanh(action)
         return replace(
             at,
@@ -187,7 +187,7 @@ class LatentEnvironment:
         )
 
     def decode(self, at):
-        """Candidates x^ (B, d) of a rollout; differentiable in its ``z``."""
+        """The candidates x^ (B, d) of the rollouts; differentiable in their ``z``."""
         rho = torch.sigmoid(at.logit_rho)[:, None]
         least = at.ticket.min(1, keepdim=True).values
         moved = at.ticket <= torch.maximum(rho, least)  # (B, d), at least one feature
@@ -198,31 +198,31 @@ class LatentEnvironment:
         return (at.base + decoded - at.decoded_start + sampled).clamp(-BOUND, BOUND)
 
     def judge(self, x, weight):
-        """The :class:`generation.reward.Reward` of candidates (B, d) as one set."""
+        """The :class:`generation.reward.Reward` of candidates x (B, d), judged as one set."""
         return self.reward(x, self.detector, weight)
 
     def slope(self, x, weight, z):
-        """Gradient in z of the smooth part of R, summed over candidates x (B, d) of z."""
+        """Gradient in z of the smooth part of R, summed over the candidates x (B, d) made of z."""
         (slope,) = torch.autograd.grad(self.reward.smooth(x, self.detector, weight).sum(), z)
         return slope
 
     def gradient_action(self, at):
-        """One step to a feasible action (M5): ascend R in z; temperature and sparsity stay.
+        """The action (B, d_latent + 2) that ascends R in z by one bounded step (M5).
 
-        Returns (B, d_latent + 2).
+        Temperature and sparsity stay as they are.
         """
         z = at.z.detach().requires_grad_(True)
         slope = self.slope(self.decode(replace(at, z=z)), at.weight, z)
         unit = slope / slope.norm(dim=1, keepdim=True).clamp(min=1e-8)
-        # The longest coordinate of the step becomes .9 of the bound; atanh undoes the tanh of step.
+        # The step's largest coordinate becomes .9 of the bound; atanh inverts the tanh in step().
         bounded = 0.9 * unit / unit.abs().amax(1, keepdim=True).clamp(min=1e-8)
         return torch.cat([torch.atanh(bounded), torch.zeros(len(z), 2)], dim=1)
 
     def snapshot(self):
-        """Its networks as tensors and plain values."""
+        """The networks as tensors and plain values."""
         return {"cvae": pack_network(self.cvae), "detector": pack_network(self.detector)}
 
     def go_on(self, saved):
-        """Take up the networks of :meth:`snapshot`."""
+        """Restore the networks from what :meth:`snapshot` returned."""
         self.cvae = read_network(BetaCVAE, saved["cvae"])
         self.detector = read_network(MoEDetector, saved["detector"])

@@ -1,4 +1,4 @@
-"""Between two episodes both networks learn from what was accepted (M8)."""
+"""The training of both networks on the accepted rows, between two episodes (M8)."""
 
 import copy
 import math
@@ -10,28 +10,28 @@ from swift_hydra.journal import Journal
 from swift_hydra.pretrain import train_cvae, train_detector
 from swift_hydra.training.batches import Examples
 
-STEPS = 40  # of each training
-RATE = 1e-3  # of the detector's: the C-VAE keeps its own
-LOSS_ROWS = 4096  # most normals of the detector loss
+STEPS = 40  # training steps of each network
+RATE = 1e-3  # the detector's learning rate; the C-VAE's is that of its pretraining
+LOSS_ROWS = 4096  # most normals that enter the detector loss
 
 
 def refresh(environment, y, accepted, seed, stage, recipe):
-    """Give the environment networks that learned from the accepted rows too.
+    """Replace the environment's networks by copies that also learned from the accepted rows.
 
-    Copies of its networks learn: the pretrained ones stay as they are.
+    The pretrained networks stay unchanged.
 
     Args:
         environment: a :class:`generation.environment.LatentEnvironment`.
         y: (n,) labels of its training rows.
         accepted: (m, d) generated anomalies so far.
-        seed: of the run.
+        seed: the run's seed.
         stage: names the random streams.
-        recipe: a :class:`pretrain.Recipe`, of which steps and rate are replaced.
+        recipe: a :class:`pretrain.Recipe`, whose steps and learning rate are replaced.
     """
     cvae = environment.cvae
     detector = environment.detector
     if not len(accepted) and not y.any():
-        return  # no anomaly, known or generated
+        return  # there is no anomaly to learn from, known or generated
     rows = torch.cat([environment.X, accepted])
     labels = torch.cat([y, torch.ones(len(accepted), dtype=y.dtype)])
     environment.cvae = train_cvae(
@@ -55,7 +55,7 @@ def refresh(environment, y, accepted, seed, stage, recipe):
 
 @torch.no_grad()
 def detector_loss(environment, y, accepted):
-    """Cross-entropy of W on what it has learned from so far, both classes half: nats.
+    """Cross-entropy of W in nats on normals and anomalies so far, each class with half the weight.
 
     Args:
         environment: a :class:`generation.environment.LatentEnvironment`.

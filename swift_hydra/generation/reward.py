@@ -1,18 +1,17 @@
 """The reward of generated anomalies (M4), the filter and the selection (M7).
 
-R of a rollout is given once, at its end:
+A rollout gets its reward R once, at its end:
 
     R = gamma^episode * diversity * H - log W(x^) - penalty * [infeasible]
     H = (novelty + coverage) / 2
 
-Novelty is -log p_KDE(x^), bounded; coverage is the marginal gain of x^ in the log-determinant of
-the kernel matrix of data and candidates: what x^ adds to the entropy of the set that all the others
-have not.
+Novelty is -log p_KDE(x^), bounded. Coverage is the marginal gain of x^ in the log-determinant of
+the kernel matrix of data and candidates: what x^ adds to the entropy of the set beyond all others.
 
 # DIFF(paper): the paper names H(D u {x^}) without an estimator; without the coverage term a policy
-collapses onto a few directions. There, D holds what was accepted before; here it is the table's own
-rows for as long as the loop lasts, and only the selection sees the accepted ones. H is weighed four
-times against -log W, and what the filter rejects loses 2: neither is in the paper.
+collapses onto a few directions. In the paper, D includes the rows accepted before; here D is the
+table's own rows in every episode, and only the selection uses the accepted ones. H has four times
+the weight of -log W, and a candidate that the filter rejects loses 2: neither is in the paper.
 
 Shapes: B candidates, d features, m reference rows.
 """
@@ -29,9 +28,9 @@ from scipy.linalg.lapack import dtrtri
 from swift_hydra.geometry import Neighbours, squared_distances
 
 MAX_REFERENCE = 1024  # rows of the KDE and of the kernel matrix: bounds an n^2 term
-NARROWEST = 1e-3  # standard deviations: rows nearer than that are one
-# DIFF(paper): -log W has no bound there. A candidate the detector is sure to miss is worth no more
-# than this, or a few of them would outweigh all diversity.
+NARROWEST = 1e-3  # standard deviations: rows nearer than that are copies; least bandwidth
+# DIFF(paper): -log W is unbounded there. It is bounded here, as a few candidates that the detector
+# is sure to miss would otherwise outweigh all diversity.
 CEILING = 4.0
 
 
@@ -39,18 +38,18 @@ class Reward(NamedTuple):
     """Rewards of a set of candidates, part by part."""
 
     total: torch.Tensor  # (B,)
-    without_coverage: torch.Tensor  # (B,) what greedy selection adds its own marginal gains to
+    without_coverage: torch.Tensor  # (B,) to which the greedy selection adds its marginal gains
     novelty: torch.Tensor  # (B,) in [0, 1]
     coverage: torch.Tensor  # (B,) in [0, 1]
     deception: torch.Tensor  # (B,) -log W, in [0, CEILING]
     feasible: torch.Tensor  # (B,) bool
-    coverage_weight: float  # of the coverage term in the total
+    coverage_weight: float  # weight of the coverage term in the total
 
 
 class Novelty:
-    """-log p_KDE of a row under the reference rows, in [0, 1] (M4).
+    """-log p_KDE of a row under the reference rows, squashed to [0, 1] (M4).
 
-    Standardised by the reference rows' own leave-one-out values.
+    It is standardised by the reference rows' own leave-one-out values.
 
     Args:
         reference: (m, d) tensor.
@@ -77,8 +76,8 @@ class Coverage:
     """Marginal gains in log det(K + jitter I), K an RBF kernel (M4, M7).
 
     Args:
-        data: (m, d) tensor of rows that are covered already.
-        width: of the kernel; None takes the median distance of the data.
+        data: (m, d) tensor of rows that are already covered.
+        width: bandwidth of the kernel; None takes the median distance of the data.
     """
 
     JITTER = 1e-2
@@ -87,7 +86,7 @@ class Coverage:
         self.data = data
         if width is None:
             apart = squared_distances(data, data).sqrt()
-            apart = apart[apart > NARROWEST]  # no copies
+            apart = apart[apart > NARROWEST]  # without copies
             width = float(apart.median()) if len(apart) else 1.0
         self.width = width
 
@@ -96,22 +95,22 @@ class Coverage:
         return torch.exp(-squared_distances(a, b) / (2 * self.width**2))
 
     def scale(self, variance):
-        """Conditional variance in [jitter, 1 + jitter] to [0, 1].
+        """Maps a conditional variance in [jitter, 1 + jitter] to [0, 1], on a log scale.
 
-        0 says that the others know all of a row, 1 none of it.
+        0 means that the other rows determine a row, 1 that they say nothing about it.
         """
         share = variance.clamp(self.JITTER, 1.0).log() / math.log(self.JITTER)
         return (1.0 - share).clamp(0.0, 1.0)
 
     def leave_one_out(self, x):
-        """What each of the rows x (B, d) adds beyond data and all other rows: (B,) in [0, 1].
+        """What each of the rows x (B, d) adds to the data and all other rows: (B,) in [0, 1].
 
-        That is log det K - log det K without the row, scaled.
+        That is log det K minus log det K without the row, scaled.
         """
         rows = torch.cat([self.data, x])
         K = self.kernel(rows, rows)
-        # K^-1 = M^T M for M the inverse of the Cholesky factor. The last rows of K^-1 are made of
-        # the last block of M alone, which is the inverse of the factor's.
+        # K^-1 = M^T M for M the inverse of the Cholesky factor. Its last diagonal entries need only
+        # the last block of M, which is the inverse of the factor's last block.
         factor = self._factor(K)[len(self.data) :, len(self.data) :]
         inverse, _ = dtrtri(factor.numpy(), lower=1)
         precision = torch.from_numpy(np.square(inverse).sum(0))
@@ -119,22 +118,22 @@ class Coverage:
 
     def _factor(self, K):
         """Lower Cholesky factor of K (m, m) with the jitter, in place."""
-        # In float64 rounding is 1e-12 of the jitter: there is a factor, whatever the rows.
+        # Rounding in float64 is 1e-12 of the jitter, so that the factor exists for any rows.
         K.diagonal().add_(self.JITTER)
-        # LAPACK's by way of SciPy: torch's takes half as long again.
+        # SciPy calls LAPACK; torch takes half as long again.
         return torch.from_numpy(cholesky(K.numpy(), lower=True, check_finite=False))
 
     def select(self, x, score, count, weight):
-        """Greedy top-l: repeatedly the largest score + weight * marginal gain (M7).
+        """Greedy top-l: repeatedly choose the largest score + weight * marginal gain (M7).
 
-        The gain is what a row adds given all that were chosen so far. Pivoted Cholesky: one column
-        of the factor per choice, O(B * count) in all.
+        The gain is what a row adds to the data and to all rows chosen so far. A pivoted Cholesky
+        factorisation adds one column of B numbers per choice.
 
         Args:
             x: (B, d) candidates.
-            score: (B,) of each by itself.
+            score: (B,) each candidate's own value.
             count: rows wanted.
-            weight: of the marginal gain.
+            weight: weight of the marginal gain.
 
         Returns:
             Row numbers, (min(count, B),).
@@ -144,7 +143,7 @@ class Coverage:
         cross = self.kernel(self.data, x)
         factor = torch.linalg.solve_triangular(self._factor(K), cross, upper=False)
         variance = 1.0 + self.JITTER - factor.square().sum(0)  # (B,) given the data
-        given = factor.T  # (B, m) rows of the Cholesky factor so far, and in basis the new ones
+        given = factor.T  # (B, m) the candidates' rows of the Cholesky factor; basis continues them
         basis = torch.zeros(len(x), count, dtype=torch.float64)
         square = squared_distances(x, x)
         open_ = torch.ones(len(x), dtype=torch.bool)
@@ -162,9 +161,9 @@ class Coverage:
 
 
 class Feasibility:
-    """Rejects a candidate as near to the normals as normals are to each other (M7).
+    """Rejects candidates that are as near to the normals as normals are to each other (M7).
 
-    Such a candidate is a mislabelled normal, no anomaly.
+    Such a candidate would be a normal row with the wrong label.
 
     # DIFF(paper): no filter by distance is described there.
 
@@ -173,8 +172,8 @@ class Feasibility:
         quantile: the bound is this quantile of the normals' mean distance to five other normals.
 
     Attributes:
-        own: (m,) that distance of every normal.
-        bound: the quantile.
+        own: (m,) mean distance of every normal to five others.
+        bound: the quantile of these.
     """
 
     def __init__(self, normals, quantile=0.9):
@@ -183,7 +182,7 @@ class Feasibility:
         self.bound = float(np.quantile(self.own, quantile))
 
     def _others(self, normals):
-        """(m,) mean distance of the normals to five others; 0 where all others are copies."""
+        """(m,) mean distance of the normals to five others; 0 if all others are copies."""
         return self.neighbours.mean_distance(normals, 5, others=True, nothing=0.0)
 
     def distance(self, x):
@@ -191,19 +190,19 @@ class Feasibility:
         return self.neighbours.mean_distance(x, 5)
 
     def __call__(self, x):
-        """(B, d) tensor to (B,) bool array."""
+        """Which rows x (B, d) pass: (B,) bool array."""
         return self.distance(x.cpu().numpy()) > self.bound
 
 
 class RewardFunction:
-    """R of candidates (M4): the one place of its weights.
+    """R of candidates (M4); the only place that knows its weights.
 
     Args:
         novelty: a :class:`Novelty`.
         covered: a :class:`Coverage` of training rows.
         feasible: a :class:`Feasibility`.
         diversity: weight of H.
-        penalty: taken from infeasible candidates.
+        penalty: subtracted from the reward of infeasible candidates.
         coverage: False drops the coverage term (for ablations).
         deception: False drops -log W.
     """
@@ -227,11 +226,11 @@ class RewardFunction:
         self.use_deception = deception
 
     def half(self, weight):
-        """Weight of novelty and of coverage, either half of H, in an episode."""
+        """Weight in an episode of novelty, and of coverage: each is half of H."""
         return weight * self.diversity * 0.5
 
     def smooth(self, x, detector, weight):
-        """The differentiable part of R: no coverage (it belongs to the set), no hard filter.
+        """The differentiable part of R, without coverage (a property of the set) and filter.
 
         Args:
             x: (B, d).
@@ -245,7 +244,7 @@ class RewardFunction:
 
     @torch.no_grad()
     def __call__(self, x, detector, weight):
-        """R of candidates x (B, d) as one set: a :class:`Reward`."""
+        """The :class:`Reward` of candidates x (B, d), judged as one set."""
         half = self.half(weight)
         novelty = self.novelty(x)
         coverage = self.covered.leave_one_out(x) if self.use_coverage else torch.zeros(len(x))
@@ -266,11 +265,11 @@ class Candidates(NamedTuple):
 
     x: torch.Tensor  # (B, d) standardised
     reward: Reward
-    moved: torch.Tensor  # (B, d_latent) the way of z
+    moved: torch.Tensor  # (B, d_latent) the change of z from its start
     notes: dict  # numbers for the log
 
     def numbers(self):
-        """What the log says of them: means over the candidates."""
+        """Means over the candidates, for the log."""
         reward = self.reward
         return {
             "reward": float(reward.total.mean()),

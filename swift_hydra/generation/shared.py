@@ -1,18 +1,18 @@
-"""One proposal for all tables, learned across sets.
+"""One proposal distribution for all tables, learned across data sets.
 
 # DIFF(paper): the paper's policy learns anew on every table, from a reward that its own detector
-gives. This one is learned once, on many tables, and paid by what counts in the end: how well a
-mixture that trained with its rows finds anomalies of a kind that was held out.
+gives. This proposal is learned once, on many tables, and its reward is the final objective: how
+well a mixture that was trained with its rows finds anomalies of a held-out kind.
 
-What is learned means the same on every table. A row is made without a network: a start at a normal
-row or a known anomaly, moved some of the way to a known anomaly (negative: away from it), then by a
-multiple tau of its distance to its neighbours in a random direction on a share rho of its features.
-Learned are the distributions of these, in standard deviations of :data:`SPREAD` around
-:data:`CENTRE`, and how tau and the way depend on the one thing that is seen of the table: how far
-its known anomalies are from the normals.
+Its parameters have the same meaning on every table. A row is made from a normal row or a known
+anomaly: it is moved by a fraction (the way) towards a known anomaly, or away from it if negative;
+and then by tau times its distance to its neighbours, in a random direction on a share rho of its
+features. The parameters, in units of :data:`SPREAD` around :data:`CENTRE`, are the distributions of
+these quantities, and how tau and the way depend on the only feature of the table that is used: how
+far its known anomalies are from the normals.
 
-:mod:`bench.proposal` learns the numbers of :data:`LEARNED`. What is learned on a set may be judged
-on other sets alone.
+:mod:`bench.proposal` learns the numbers in :data:`LEARNED`. A proposal that was learned on a set
+may only be evaluated on other sets.
 """
 
 import math
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 NAMES = ("starts", "tau", "tau_spread", "rho", "rho_spread", "way", "tau_by_far", "way_by_far")
-# Logit of the share of starts at known anomalies, log tau, log of its spread, logit rho, log of its
-# spread, the way, and both slopes.
+# Logit of the share of starts at known anomalies, log tau and the log of its spread, logit rho and
+# the log of its spread, the way, and the slopes of log tau and of the way.
 CENTRE = np.array([-1.1, 1.0, -0.5, 0.0, 0.6, 0.0, 0.0, 0.0])
 SPREAD = np.array([1.5, 0.7, 0.4, 1.5, 0.5, 0.3, 0.4, 0.2])
-LEARNED = {  # on the sets of even and of odd place in the list
+LEARNED = {  # learned on the sets at even and at odd places of the list
     "shared-even": (0.491, 1.375, -0.575, 1.074, -0.573, -0.614, 1.433, 0.352),
     "shared-odd": (0.222, 0.33, -0.408, 1.293, -0.239, -0.219, -0.75, 0.098),
 }
@@ -34,13 +34,13 @@ LEARNED = {  # on the sets of even and of odd place in the list
 
 @torch.no_grad()
 def shared_rows(environment, generator, theta, count=1024):
-    """Rows (count, d) by the proposal ``theta`` (8,), before the filter.
+    """Rows (count, d) that the proposal ``theta`` (8,) makes, before the filter.
 
     Args:
         environment: a :class:`generation.environment.LatentEnvironment`.
         generator: torch Generator.
-        theta: in standard deviations of ``SPREAD`` around ``CENTRE``.
-        count: rows.
+        theta: (8,) parameters in the order of ``NAMES``, in units of ``SPREAD`` around ``CENTRE``.
+        count: number of rows.
     """
     value = dict(zip(NAMES, CENTRE + SPREAD * np.asarray(theta), strict=True))
     known = environment.X[torch.from_numpy(environment.anomalies)]

@@ -1,15 +1,15 @@
 """A small mixture of Mamba experts that learns a fitted detector's scores (``fast=True``).
 
-# DIFF(paper): an addition. The paper's mixture is small; what stands beside it here (evidence,
-kernel experts) is accurate and slow, and carries training rows. After Hinton et al., "Distilling
-the knowledge in a neural network" (2015): the fitted detector is the teacher, this is the student.
+# DIFF(paper): an addition. The paper's mixture is small; the parts added to it here (evidence,
+kernel experts) are accurate but slow, and hold training rows. After Hinton et al., "Distilling the
+knowledge in a neural network" (2015): the fitted detector is the teacher, this is the student.
 
-The student sees a row, its distances to a few centres, and how far out it lies. It learns from rows
-that nobody labelled but the teacher (:func:`questions`), not from the training rows (a question can
-come out as one where columns have few values, or a row is mixed with itself): with the teacher's
-left-out scores as their targets it memorised what the teacher does not say around them, and its own
-scores of them were no measure of those of fresh rows. Nothing of it is a training row: every centre
-is a mean of two different rows at least.
+The student sees a row, its distances to a few centres, and how far out it lies. It learns from new
+rows that the teacher scores (:func:`questions`), not from the training rows (though a question can
+equal one if columns have few values, or if a row is mixed with itself). With training rows and the
+teacher's left-out scores as targets, the student memorised scores that the teacher does not give to
+rows around them, and its scores of training rows did not predict those of fresh rows. The student
+holds no training row: every centre is the mean of at least two different rows.
 
 Shapes: n rows, d features, c centres, i inputs, E experts.
 """
@@ -38,28 +38,29 @@ BALANCE = 0.02
 QUESTIONS = 9000
 NORMAL_CENTRES = 64
 ANOMALY_CENTRES = 16
-NEAREST = 8  # centres of normals whose distances are inputs, in their order
+NEAREST = 8  # nearest centres of normals whose distances are inputs, in ascending order
 NEAREST_ANOMALIES = 4
-CENTRED_ROWS = 16384  # that centres are found of
-ROWS_AROUND = 2048  # of which one is averaged with a row that is alone
-STEP = 2.0**-20  # of squared distances
+CENTRED_ROWS = 16384  # most rows from which centres are computed
+ROWS_AROUND = 2048  # rows searched for one to average with a row that is alone in its cluster
+STEP = 2.0**-20  # squared distances are rounded to multiples of this
 LEAST = 1e-2  # added to a distance before its logarithm
-MOST = 6.0  # standard deviations of an input
-FARTHEST = 12.0  # of a squashed score
+MOST = 6.0  # bound of a standardised input
+FARTHEST = 12.0  # bound of a squashed score
 SHELLS = (0.05, 8.0)  # how far rows are moved, in distances to their neighbours
-DISAGREE = 0.5  # between squashed scores: more is a disagreement
-# A student that disagrees on more training rows, or ranks them less alike, does not follow.
+DISAGREE = 0.5  # student and teacher disagree if their squashed scores differ by more
+# The student follows the teacher up to this share of disagreement and from this rank correlation.
 MOST_DISAGREEMENT = 0.05
 LEAST_CORRELATION = 0.7
-SCORED_ROWS = 65536  # at a time: their inputs are many times the rows
+SCORED_ROWS = 65536  # rows scored at a time: their inputs are many times larger
 DOUBTS = 201  # quantiles of the training rows' doubt that are kept
 
 
 def questions(Z, y, generated, rng):
-    """Rows for the teacher to score: (m, d), ``QUESTIONS`` or two thirds of it, and the generated.
+    """Rows for the teacher to score, float32 (m, d): ``QUESTIONS`` rows, and the generated ones.
 
     A third each: mix-up of two rows; rows moved in a random direction of some features by .05 to 8
-    times their distance to their neighbours; rows with a random share of another row's values.
+    times their distance to their neighbours; rows with a random share of another row's values. The
+    last third is left out if there is only one column.
 
     Args:
         Z: (n, d) standardised training rows.
@@ -87,7 +88,7 @@ def questions(Z, y, generated, rng):
     length = np.linalg.norm(direction, axis=1, keepdims=True)
     moved = Z[base] + step[:, None] * direction / np.maximum(length, 1e-9)
     taken = rng.random((m, d)) < rng.random((m, 1))
-    # Neither none of the values nor all: that would be a training row.
+    # Swap at least one value and not all, as the result would otherwise be a training row.
     one = rng.integers(d, size=m)
     odd = taken.all(1) | ~taken.any(1)
     taken[odd, one[odd]] ^= True
@@ -98,15 +99,15 @@ def questions(Z, y, generated, rng):
 
 
 def centres_of(Z, most, rng, others=None):
-    """Centres of rows (n, d), each the mean of two different rows at least: (c, d) float64.
+    """Centres of rows (n, d), each the mean of at least two different rows: (c, d) float64.
 
-    Where all rows are copies of one there is no other.
+    The exception: if all rows, ``others`` included, are copies of one, the centre is that row.
 
     Args:
-        Z: the rows.
-        most: centres.
+        Z: (n, d) the rows.
+        most: most centres.
         rng: numpy Generator.
-        others: (o, d) further rows, for one that is the only one of its kind.
+        others: (o, d) further rows to average with a row that is alone in its cluster.
     """
     if len(Z) > CENTRED_ROWS:
         Z = Z[np.sort(rng.permutation(len(Z))[:CENTRED_ROWS])]
@@ -118,10 +119,11 @@ def centres_of(Z, most, rng, others=None):
     total = np.zeros((wanted, Z.shape[1]))
     np.add.at(total, label, Z.astype(np.float64))
     centres = total[count > 0] / count[count > 0, None]
-    # Copies of one row are one, also where they differ by rounding.
+    # Copies of a row, up to rounding, count as one row.
     kinds = np.unique(np.column_stack([label, copies(Z, ROUNDING)]), axis=0)[:, 0]
     alone = np.bincount(kinds, minlength=wanted)[count > 0] < 2
-    # The nearest other *row*: a centre is in the file, too, and would give the row away.
+    # Average with the nearest other *row*. With another centre, which is in the file too, the row
+    # could be computed from the two.
     around = Z[:ROWS_AROUND] if others is None else np.concatenate([Z[:ROWS_AROUND], others])
     for i in np.flatnonzero(alone):
         apart = np.abs(around - centres[i]).max(1)
@@ -133,33 +135,37 @@ def centres_of(Z, most, rng, others=None):
 
 
 def _root(square):
-    """float32 roots of float64 sums, of which a row's place in its batch decides the last digits.
+    """float32 roots of float64 sums, without their last digits.
 
-    Those are cut off: where a table says little, inputs are scaled up to a thousandfold.
+    Those depend on a row's place in its batch, and standardising an input that hardly varies can
+    multiply them by a thousand.
     """
     return (square / STEP).round_().mul_(STEP).clamp_(min=0.0).sqrt_().float()
 
 
 def rank_correlation(scores, teachers):
-    """Spearman's, of scores (n,); 1 where the teacher has no order, 0 where only they have none."""
+    """Spearman correlation of scores (n,) with the teacher's (n,).
+
+    1 if all of the teacher's scores are equal; 0 if only the other scores are.
+    """
     if not np.ptp(teachers):
         return 1.0
     return float(spearmanr(scores, teachers).statistic) if np.ptp(scores) else 0.0
 
 
 class Inputs:
-    """What the student sees of a row, (i,) numbers: all of them cheap.
+    """The student's inputs: i numbers for each row, all of them cheap to compute.
 
-    The row itself; logarithms of the distances to the nearest centres of normals and of known
-    anomalies, in their order; its length and largest value; a Gaussian of the distance to every
-    centre.
+    The row itself; logarithms of the distances to its nearest centres of normals and of known
+    anomalies, in ascending order; its length and its largest absolute value; a Gaussian of the
+    distance to every centre.
 
     Args:
         normals: (c, d) centres of rows that are not known anomalies.
-        anomalies: (a, d) of the known anomalies; a may be 0.
-        width: of the Gaussians.
+        anomalies: (a, d) centres of the known anomalies; a may be 0.
+        width: bandwidth of the Gaussians.
         centre: (i,) mean of the inputs over the training rows, or None.
-        scale: (i,) standard deviation.
+        scale: (i,) their standard deviation, or None.
     """
 
     def __init__(self, normals, anomalies, width, centre=None, scale=None):
@@ -172,7 +178,7 @@ class Inputs:
 
     @classmethod
     def fit(cls, Z, y, rng):
-        """From standardised rows (n, d), labels (n,) and a numpy Generator."""
+        """Fit to standardised rows (n, d) with labels (n,), drawing from a numpy Generator."""
         normals = centres_of(Z[y != 1], NORMAL_CENTRES, rng)
         known = Z[y == 1]
         anomalies = known[:0]
@@ -217,7 +223,7 @@ class Inputs:
         """Rebuild from :meth:`snapshot`.
 
         Raises:
-            ValueError: for what does not fit together or is not finite.
+            ValueError: if shapes do not fit together or numbers are not finite.
         """
         self = cls(**saved)
         d = self.normals.shape[1]
@@ -232,19 +238,20 @@ class Inputs:
 class Student:
     """A mixture of Mamba experts that scores in a detector's place.
 
-    It learns arsinh((score - middle) / spread): a difference between two anomalies far out counts
-    less than one between two rows that could be either.
+    It learns squashed scores, arsinh((score - middle) / spread), so that a difference between two
+    extreme anomalies counts less than one between two ambiguous rows.
 
     Args:
         inputs: :class:`Inputs`.
-        network: a :class:`model.MoEDetector` of them.
-        middle: median of the teacher's scores of the training rows, as of new ones.
-        spread: their standard deviation.
+        network: a :class:`model.MoEDetector` that reads them.
+        middle: median of the teacher's scores of the training rows, scored like new rows.
+        spread: standard deviation of these.
         doubts: (DOUBTS,) quantiles of the training rows' doubt, see :meth:`doubt`.
-        agreement: ``disagreement``, the share of training rows whose squashed scores differ by
-            more than ``DISAGREE``, and ``rank_correlation`` (Spearman).
-        followed: 0 to 1, how much of what the teacher says of a training row because it learned
-            from it the student says, too.
+        agreement: ``disagreement``, the share of training rows on which the squashed scores of
+            student and teacher differ by more than ``DISAGREE``, and ``rank_correlation``.
+        followed: 0 to 1, how much of the teacher's memory of the training rows the student
+            reproduces; memory is the difference between the teacher's score of a row and its
+            left-out score.
     """
 
     def __init__(self, inputs, network, middle, spread, doubts=None, agreement=None, followed=1.0):
@@ -262,11 +269,11 @@ class Student:
 
         Args:
             rows: :class:`data.rows.TrainingRows`.
-            kept: (n,) bool, those that the teacher learned from: centres and questions are of
-                them. How well the teacher is followed shows on all.
-            scores: (n,) the teacher's scores of them, as of new rows.
-            left_out: (n,) the same by fits that left them out.
-            teacher: a function from standardised rows (m, d) to their scores.
+            kept: (n,) bool, the rows that the teacher learned from. Centres and questions are made
+                of them; the agreement with the teacher is measured on all rows.
+            scores: (n,) the teacher's scores of all rows, scored like new rows.
+            left_out: (n,) the teacher's left-out scores.
+            teacher: a function from standardised rows (m, d) to the teacher's scores.
             generated: (g, d) generated anomalies, standardised.
             settings: has ``random_state`` and ``mamba``.
             journal: a :class:`journal.Journal`.
@@ -296,7 +303,7 @@ class Student:
 
     @property
     def follows(self):
-        """Whether it ranks the training rows as its teacher does: else it is no stand-in."""
+        """Whether its scores of the training rows agree with the teacher's well enough."""
         return (
             self.agreement["disagreement"] <= MOST_DISAGREEMENT
             and self.agreement["rank_correlation"] >= LEAST_CORRELATION
@@ -309,11 +316,15 @@ class Student:
         return self.middle + self.spread * np.sinh(np.clip(values, -FARTHEST, FARTHEST))
 
     def beside(self, Z, teachers):
-        """What :meth:`as_left_out` needs of training rows (n, d): (n,) and their doubt, (n,).
+        """What :meth:`as_left_out` needs to know about training rows.
 
         Args:
-            Z: the rows.
-            teachers: (n,) the teacher's scores of them, as of new rows.
+            Z: (n, d) the rows.
+            teachers: (n,) the teacher's scores of them, scored like new rows.
+
+        Returns:
+            The student's squashed scores less ``followed`` times the teacher's (n,), and the doubt
+            (n,).
         """
         own = self._squashed(self.score(Z)) - self.followed * self._squashed(teachers)
         return own, self.doubt(Z)
@@ -321,21 +332,21 @@ class Student:
     def as_left_out(self, left_out, own, doubt, share):
         """Scores (n,) of the training rows as if neither student nor teacher had seen them.
 
-        The student's, less what it follows the teacher in that the latter knows from the row
-        itself: the difference to the score by fits without the row. All of it would be too much: a
-        student that says less of it would have known anomalies too low by what it does not say.
+        These are the student's scores less the part of the teacher's memory that it reproduces:
+        ``followed`` times the difference between the teacher's score and its left-out score. With
+        the whole difference, known anomalies would score too low if the student reproduces less.
 
         Args:
             left_out: (n,) the teacher's left-out scores.
-            own: (n,) and ``doubt`` (n,), see :meth:`beside`.
-            doubt: see there.
-            share: of the rows that the teacher scores again: these have the teacher's.
+            own: (n,) what :meth:`beside` returns first.
+            doubt: (n,) what it returns second.
+            share: share of the rows that the teacher scores again; they get its left-out scores.
         """
         scores = self._unsquashed(own + self.followed * self._squashed(left_out))
         return np.where(self._again(doubt, share), left_out, scores)
 
     def _again(self, doubt, share):
-        """(n,) bool: does the teacher score rows of such doubt (n,) again?"""
+        """Which rows the teacher scores again, given their doubt (n,): (n,) bool."""
         bound = np.interp(1 - share, np.linspace(0, 1, DOUBTS), self.doubts)
         return doubt > bound if share < 1 else np.ones(len(doubt), dtype=bool)
 
@@ -343,9 +354,9 @@ class Student:
         """(n,) float64 scores of standardised rows (n, d), on the teacher's scale.
 
         Args:
-            Z: the rows.
-            share: of rows like the training rows that the teacher scores again: those whose
-                experts differ most.
+            Z: (n, d) the rows.
+            share: expected share of rows that the teacher scores again, those with the largest
+                doubt; it is exact for rows that are distributed like the training rows.
             teacher: a function from rows to the teacher's scores.
         """
         parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(SCORED_ROWS)
@@ -359,7 +370,7 @@ class Student:
 
     @torch.no_grad()
     def doubt(self, Z):
-        """Standard deviation of the experts' squashed scores of rows (n, d): (n,)."""
+        """Disagreement of the experts on rows (n, d): standard deviation of their outputs, (n,)."""
         parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(16384)
         each = [self._spread_of_experts(self.inputs(part)) for part in parts]
         return torch.cat(each).numpy().astype(np.float64)
@@ -403,7 +414,7 @@ class Student:
 
 
 def _train(X, target, batches, seed, backend, journal):
-    """The network, trained on inputs (n, i) and targets (n,), in eval mode."""
+    """Train the network on inputs (n, i) and targets (n,); returns it in eval mode."""
     stream = streams(seed, "student")
     network = stream.built(lambda: MoEDetector(X.shape[1], n_experts=N_EXPERTS, **MIXTURE)).train()
     network.backend = choose_backend(backend, X.device)

@@ -12,10 +12,10 @@ A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``
 ``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``, or a group of methods: ours, peers,
 weak-peers (few known anomalies), one-class-peers (none), tuned, tabular, foundation, ladder,
 ablations. ``script`` runs ``python SwiftHydra.py`` in a process of its own, on whole tables with
-``--max-rows 0``. A cell is done when its record is there: an interrupted sweep goes on where it
-was, a failed cell is recorded with its reason and does not stop the others (``--retry-failed``
-tries again). A record is of one content of its set's file: another is refused, or computed again
-where the record is a failure.
+``--max-rows 0``. A cell is done when its record exists, so an interrupted sweep continues where it
+stopped. A failed cell is recorded with its reason and does not stop the others (``--retry-failed``
+tries again). A record belongs to its set's file as it was then: if the file has changed since, the
+command is refused, or the cell is computed again if its record is a failure.
 """
 
 import os
@@ -67,9 +67,9 @@ from swift_hydra.settings import (
 FIXED = ("datasets", "seeds", "protocols", "methods", "max_rows")
 FIXED += ("time_limit", "memory_limit", "report", "figures", "speed", "parts", "dirty")
 
-MERGING = 20  # times as long as it took passes before the records are merged again
+MERGING = 20  # after a merge of records that took t seconds, the next one waits 20 t
 
-# Each of them does its own and stops.
+# What --report, --speed and --dirty ignore: each does one thing and stops.
 CELLS = ("seeds", "protocols", "methods", "jobs", "backend")
 CELLS += ("max_rows", "time_limit", "memory_limit", "retry_failed")
 IDLE = [
@@ -142,7 +142,7 @@ class BenchmarkConfig:
 
 
 def main(argv=None, configuration=FROZEN):
-    """The command; ``configuration`` is what ``--frozen`` measures."""
+    """Run the command line; ``configuration`` is what ``--frozen`` measures."""
     argv = sys.argv[1:] if argv is None else argv
     (config,) = parse_config([BenchmarkConfig], first_line(__doc__), argv)
     if config.figures and not config.report:
@@ -167,15 +167,15 @@ def main(argv=None, configuration=FROZEN):
 
 
 def _measure(cells, config):
-    """Compute what is not recorded yet; returns how many cells were lost."""
+    """Compute the cells without a record; returns how many were lost with their machines."""
     sums = {path: sha256_of(path) for path in {cell.path for cell in cells}}
     _tell_copies(sums)
     cells = [replace(cell, sha256=sums[cell.path]) for cell in cells]
     todo, n_failed = _open_cells(cells, config)
     again = f", {n_failed} as failed (--retry-failed computes them again)" if n_failed else ""
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already{again}")
-    # In a random order the cells so far are a fair sample of the rest, and the progress bar's
-    # estimate an honest one.
+    # In random order the finished cells are a fair sample of the rest, so the progress bar's
+    # estimate is unbiased.
     random.Random(0).shuffle(todo)
     _prepare_environment()
     failed, lost = _sweep(todo, config)
@@ -218,7 +218,7 @@ def _measure_frozen(config, argv, configuration):
 
 
 def list_cells(config):
-    """All cells that a command line asks for.
+    """All cells requested by a command line.
 
     Args:
         config: a :class:`BenchmarkConfig`.
@@ -227,7 +227,7 @@ def list_cells(config):
         A list of :class:`cell.Cell`.
 
     Raises:
-        InputError: for what cannot be computed.
+        InputError: a setting is unusable, or a method, protocol or data set is unknown.
     """
     check_settings(config)
     methods = []
@@ -236,14 +236,14 @@ def list_cells(config):
     for method in methods:
         check_method(method)
     names = [protocol_name(*parse_protocol(name)) for name in listed_names(config.protocols)]
-    protocols = list(dict.fromkeys(names))  # weak-0.05 and weak-.05 are one
+    protocols = list(dict.fromkeys(names))  # weak-0.05 and weak-.05 are the same protocol
     try:
         seeds = list(dict.fromkeys(int(seed) for seed in config.seeds.split(",")))
     except ValueError:
         raise InputError(
             f"seeds={config.seeds!r} is not usable: give integers separated by commas"
         ) from None
-    # What no cell can be computed with is no cell's failure: its record would stay.
+    # Refused here: otherwise every cell would fail with these values, and be recorded as failed.
     for seed in seeds:
         check_range("seeds", seed, 0, 2**32 - 1)
     if config.max_rows != 0:
@@ -273,21 +273,21 @@ def _dataset_paths(datasets):
     folder = Path(datasets)
     if not folder.is_dir():
         return [resolve_dataset(name) for name in listed_names(datasets)]
-    # A name that begins with a dot is a system's own: macOS leaves ._name.npz beside copies.
+    # Names with a leading dot are no data: macOS writes ._name.npz beside copied files.
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
     paths = sorted(path for path in files if path.suffix.lower() == ".npz")
     if not paths:
         raise InputError(
             f"{folder}: holds no .npz file: give another folder or names with --datasets"
         )
-    for path in paths:  # a pipe would be waited for, a link to nothing left out without a word
+    for path in paths:  # reading a pipe would block; a broken link would be skipped silently
         if not path.is_file():
             raise InputError(f"{path}: is no regular file: take it out of the folder")
     return paths
 
 
 def _refuse_namesakes(paths):
-    """Records know a set by its file's name: of two of one name only one would be measured."""
+    """Refuse files of the same name: records identify a set by it, so one would be skipped."""
     first = {}
     for path in map(Path, paths):
         other = first.setdefault(path.stem, path)
@@ -296,7 +296,7 @@ def _refuse_namesakes(paths):
 
 
 def _tell_copies(sums):
-    """One table under several names counts as often in means and tests.
+    """Warn of copies of one file: each would count in the means and tests.
 
     Args:
         sums: {path: SHA256 of the file}.
@@ -312,10 +312,11 @@ def _tell_copies(sums):
 def _open_cells(cells, config):
     """The cells that are still to be computed, and how many of the others have failed.
 
-    Failed ones are forgotten where that is wanted, and where their file is another one now.
+    Records of failures are removed, and their cells computed again, with ``--retry-failed`` or if
+    the set's file has changed.
     """
     _check_writable(config.records)
-    merge_records(config.records)  # what an interrupted sweep left
+    merge_records(config.records)  # an interrupted sweep may have left unmerged ones
     known = {key_of(record): record for record in load_records(config.records)}
     _refuse_other_rows(cells, known)
     recorded = [cell for cell in cells if cell.key in known]
@@ -335,9 +336,9 @@ def _open_cells(cells, config):
 
 
 def _of_other_tables(cells, known):
-    """Those of the cells whose record is of a file of other content.
+    """Yield the cells whose record was computed from a file of other content.
 
-    Records without a sum are of the published files.
+    Records without a SHA256 were computed from the published files.
     """
     rows = [(name, row["sha256"]) for row in read_catalogue() for name in row["files"]]
     published = {Path(name).stem: sha256 for name, sha256 in rows if sha256}
@@ -348,7 +349,7 @@ def _of_other_tables(cells, known):
 
 
 def _refuse_other_rows(cells, known):
-    """A record of other rows than are asked for must not pass for the cell's."""
+    """Refuse records that were computed with another ``--max-rows`` than the cells'."""
     for cell in cells:
         found = known.get(cell.key, {}).get("max_rows", cell.max_rows)
         if found != cell.max_rows:
@@ -359,7 +360,7 @@ def _refuse_other_rows(cells, known):
 
 
 def _check_writable(records):
-    """Make the folder of the records, and see that it takes files."""
+    """Make the folder of the records and check that files can be written there."""
     try:
         Path(records).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=records):
@@ -371,7 +372,7 @@ def _check_writable(records):
 
 
 def _prepare_environment():
-    """Set what the workers and the cells inherit: one thread each, and where this project is."""
+    """Set what the workers and cells inherit: one thread each, and the path of this project."""
     for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
         os.environ[f"{name}_NUM_THREADS"] = "1"
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -396,7 +397,7 @@ def _sweep(todo, config):
             outcome = f"not computed ({record['lost']})"
         else:
             start = time.monotonic()
-            if start - merged >= pause:  # a merge reads and writes all that is there
+            if start - merged >= pause:  # a merge reads and writes all records
                 merge_records(config.records)
                 merged = time.monotonic()
                 pause = MERGING * (merged - start)
@@ -409,7 +410,7 @@ def _sweep(todo, config):
 
 
 def _timed(config):
-    """Measure the parts that were asked for; returns the paths of their records."""
+    """Measure the requested parts; returns the paths of their records."""
     from swift_hydra.bench.speed import PARTS, measure
 
     parts = listed_names(config.parts)

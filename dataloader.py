@@ -52,7 +52,7 @@ from swift_hydra.settings import (
 )
 
 DEFAULT_DATASET = "47_yeast"
-UNLABELLED = "unlabelled"  # in place of a protocol: all rows train, none tests
+UNLABELLED = "unlabelled"  # in place of a protocol's name: all rows train, none test
 LONGEST_NAME = 10_000  # characters
 
 
@@ -101,15 +101,16 @@ class RowOptions(FileOptions):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A checked table with labels.
+    """A checked table, with labels unless ``label`` is ``NO_LABEL``.
 
     Attributes:
         name: the file's stem, for example ``47_yeast``.
         table: n rows as :class:`data.columns.Preparation` takes them.
-        labels: checked labels, at least two anomalies and one other row.
-        label: name of their column.
+        labels: checked labels with at least two anomalies and one other row; without a label
+            column all are -1.
+        label: name of the label column.
         path: the file it came from.
-        settings: what happens to gaps and texts.
+        settings: how gaps and texts are treated.
     """
 
     name: str
@@ -131,23 +132,23 @@ class Dataset:
 
     @property
     def X(self):
-        """(n, d') the rows prepared by all of them: to look at, never to learn from."""
+        """(n, d') the rows, prepared with statistics of all n: for inspection, not for training."""
         return Preparation.of(self.settings).fit_transform(self.table)
 
 
 class Rows(NamedTuple):
-    """A dataset under a protocol; without labels all of it trains, and the test part is empty."""
+    """A dataset under a protocol; without labels all rows train and the test part is empty."""
 
     data: Dataset
     split: Split | None  # None without labels
-    train: TrainingRows  # its labels are what the protocol tells, not all that the data set knows
+    train: TrainingRows  # with the labels that the protocol reveals, not all that the file has
     test: Table
-    X_test: np.ndarray  # (m, d') the test rows, prepared by what the training rows say
+    X_test: np.ndarray  # (m, d') the test rows, prepared with statistics of the training rows
     y_test: np.ndarray  # (m,)
 
     @property
     def fingerprints(self):
-        """SHA256 of either part, as the report of a run names them."""
+        """SHA256 of the training and the test part, under the names used in a run's report."""
         return {
             "train_fingerprint": self.train.fingerprint,
             "test_fingerprint": fingerprint(self.X_test, self.y_test),
@@ -155,14 +156,14 @@ class Rows(NamedTuple):
 
     @property
     def label(self):
-        """Which column is the label, which value the anomaly, and how many of them there are."""
+        """A text: the label column, the value that marks anomalies, and how many there are."""
         if self.split is None:
             return f"no label column, {len(self.train.y)} rows"
         return f"label column {self.data.label!r}, {self.data.labels}"
 
     @property
     def n_hidden(self):
-        """Anomalies among the training rows that training does not know of; None without labels."""
+        """How many training rows are anomalies but not known ones; None without labels."""
         if self.split is None:
             return None
         of_train, told = (self.data.y[rows] for rows in (self.split.train, self.split.known))
@@ -183,7 +184,7 @@ class Rows(NamedTuple):
 
 
 def load_rows(options, settings=None, least=2):
-    """Read a table, split it, and prepare both parts by what the training rows say.
+    """Read a table, split it, and prepare both parts with statistics of the training rows.
 
     Args:
         options: a :class:`RowOptions`.
@@ -194,7 +195,7 @@ def load_rows(options, settings=None, least=2):
         A :class:`Rows`.
 
     Raises:
-        InputError: whatever is wrong with the file or its content, or a split that is undefined.
+        InputError: the file or its content is unusable, or the split is undefined.
     """
     settings = settings or ColumnSettings()
     data = load_dataset(
@@ -216,7 +217,7 @@ def load_rows(options, settings=None, least=2):
                 f"give --protocol {protocol}, or leave it out"
             )
     data, split = _split_of(data, options, least)
-    y = np.minimum(data.y, 0)  # what is not told is taken as normal, and -1 stays unlabelled
+    y = np.minimum(data.y, 0)  # anomalies that are not revealed count as normal, -1 stays
     y[split.known] = 1
     labels = Labels(y[split.train], data.labels.classes)
     train = TrainingRows.read(data.table.take(split.train), labels, settings)
@@ -225,7 +226,7 @@ def load_rows(options, settings=None, least=2):
 
 
 def _split_of(data, options, least):
-    """The data set as its protocol leaves it, and its :class:`data.splits.Split`."""
+    """The data set as changed by its protocol, and its :class:`data.splits.Split`."""
 
     def draw(X, y, max_rows):
         given = (options.protocol, options.seed, options.n_labelled, max_rows)
@@ -241,7 +242,7 @@ def _split_of(data, options, least):
 
 
 def _changed(data, split):
-    """The data set with the rows or columns that its protocol makes; most make none."""
+    """The data set with the synthetic rows or columns of its protocol; most protocols have none."""
     table = data.table
     if split.protocol in KINDS:
         preparation = Preparation.of(data.settings)
@@ -262,7 +263,7 @@ def _changed(data, split):
 def _all_rows(data, options, settings):
     """:class:`Rows` of a table without labels."""
     _refuse_for_labels(options, ("protocol", "max_rows", "n_labelled", "labelled"))
-    if hasattr(settings, "trust_normals"):  # of what trains, not of a table's columns alone
+    if hasattr(settings, "trust_normals"):  # training settings; ColumnSettings alone have none
         _refuse_for_labels(settings, ("trust_normals",))
     train = TrainingRows.read(data.table, data.labels, settings)
     nothing = data.table.take(slice(0, 0))
@@ -270,7 +271,7 @@ def _all_rows(data, options, settings):
 
 
 def _refuse_for_labels(config, names):
-    """Refuse settings that say something of labels, where there are none."""
+    """Refuse settings about labels for a table without labels."""
     for name, value in changed(config, names):
         raise InputError(
             f"{name}={value!r} is for tables with labels: with label_column='none' all rows "
@@ -295,20 +296,21 @@ def load_dataset(
             (n, d) and ``y`` (n,) or (n, 1); a text file may have a header row and separates cells
             by comma, semicolon, tab or |; ``.parquet`` needs pyarrow.
         label_column: the label column of a text file or ``.parquet``; None takes the last one,
-            "none" says that there are no labels.
-        impute: what happens to gaps, see :class:`data.columns.Preparation`.
-        categorical: what happens to texts.
-        drop_columns: names of columns to leave out, separated by commas; one that has a comma
-            or a line break itself is quoted, ``"a, b",c``.
+            "none" means that there are no labels.
+        impute: how gaps are treated, see :class:`data.columns.Preparation`.
+        categorical: how texts are treated, see there.
+        drop_columns: names of columns to leave out, separated by commas; a name that contains a
+            comma or a line break is quoted, ``"a, b",c``.
         settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
         reading: a :class:`data.reading.Reading` of a text file, or None.
-        group_column: column (or array of an .npz) that says what a row was measured of.
+        group_column: column (or array of an .npz) that names the subject of each row, such as a
+            patient or a machine; rows of one subject stay together in a split.
 
     Returns:
         A :class:`Dataset`.
 
     Raises:
-        InputError: whatever is wrong with the file or its content, all of it in one message.
+        InputError: the file or its content is unusable; one message names all problems.
     """
     settings = settings or ColumnSettings(impute=impute, categorical=categorical)
     if label_column == NO_LABEL:
@@ -335,20 +337,20 @@ def load_dataset(
     for note in (*said, *tell_tales(table, labels.y)):
         tell(f"{path.name}: {note}")
     if not table.texts and np.isfinite(table.X).all():
-        table = replace(table, X=X)  # one copy where one will do
+        table = replace(table, X=X)  # keep one copy of the numbers, not two
     table = replace(table, columns=table.names(), named=bool(table.columns) and table.named)
     return Dataset(stem_of(path), table, labels, label, path, settings)
 
 
 def _names_of(drop_columns):
-    """The names in a list of them, of which those with a comma or a line break are quoted."""
+    """The names in a comma-separated list; names with a comma or a line break are quoted."""
     try:
         names = next(csv.reader([drop_columns], skipinitialspace=True))
         longest = max(map(len, names), default=0)
         if longest > LONGEST_NAME:
             raise csv.Error(f"one of {longest} characters")
         return names
-    except csv.Error as error:  # which tells of files
+    except csv.Error as error:  # csv's own message about line breaks talks of opening files
         broken = len(drop_columns.splitlines()) > 1
         reason = "a line break outside of quotes" if broken else error
         raise InputError(
@@ -361,7 +363,7 @@ def _labels_of(path, y, label, settings, lines, reading, by_default):
     """:class:`data.labels.Labels` of a file; all -1 where it has none.
 
     Args:
-        by_default: nobody named the column.
+        by_default: the user did not name the label column.
     """
     if label == NO_LABEL:
         return Labels(y.astype(np.int64), np.array([0, 1]))
@@ -376,7 +378,7 @@ def _labels_of(path, y, label, settings, lines, reading, by_default):
 
 
 def stem_of(path):
-    """The name of a data set: its file's, without suffixes, and never a path of its own."""
+    """The data set's name: its file's without suffixes, and never a path such as ``..``."""
     stem = path.name
     for suffix in (".gz", suffix_of(path)):
         stem = stem[: -len(suffix)] if suffix and stem.lower().endswith(suffix) else stem
@@ -384,7 +386,7 @@ def stem_of(path):
 
 
 def _all_or_every_problem(checks, path):
-    """Results of functions without arguments, or one InputError that says what any of them did."""
+    """Call functions without arguments: all results, or one InputError with all messages."""
     results = []
     problems = []
     for check in checks:

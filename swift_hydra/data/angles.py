@@ -1,33 +1,34 @@
 """Two further angles of ADBench as protocols: kinds of anomalies, and faults of tables.
 
-After the description of Han, Hu, Huang, Jiang and Zhao, "ADBench: Anomaly Detection Benchmark"
-(NeurIPS 2022, section 3.3 and its appendix). All of them split as ``seen`` does, 40 % train, so
-that a difference to ``seen`` is the change's own; there, 70 % train.
+They follow the description of Han, Hu, Huang, Jiang and Zhao, "ADBench: Anomaly Detection
+Benchmark" (NeurIPS 2022, section 3.3 and its appendix). All of them use the split of ``seen``
+(40 % train), so that a difference from ``seen`` is due to the change alone; ADBench trains on 70 %.
 
     local       normal rows from a Gaussian mixture fitted to the set's normals; anomalies from the
                 same mixture with its covariances times 5
-    cluster     ... with its means times 5
-    global      ... and anomalies uniform between 1.1 times the smallest and the largest value of
-                every column of the normals
-    dependency  normal rows with their own dependence; anomalies with the same columns, drawn
-                independently
-    duplicated  every anomaly, of training and of test, is there three times
+    cluster     the same normal rows; anomalies from the mixture with its means times 5
+    global      the same normal rows; anomalies uniform between 1.1 times the smallest and 1.1 times
+                the largest value of every column of the normals
+    dependency  normal rows that keep the dependence between columns; anomalies with the same
+                distribution in every column, but the columns drawn independently
+    duplicated  every anomaly, of training and of test, occurs three times
     irrelevant  half as many columns again, uniform in the range of a column drawn at random
-    flipped     10 % of the training labels are the other one
+    flipped     10 % of the training labels are inverted
 
-A kind makes all rows anew, normal ones too, as there: where real rows met made ones, the rounding
-of a column would tell them apart. Labels stay, so a made row stands in the place of a real one of
-its class. Rows of -1 have no place in such a set and are left out.
+The first four, the kinds, replace all rows, normal ones too, by synthetic ones, as ADBench does:
+the rounding of a column would tell synthetic rows from real ones. The labels stay, and every row is
+replaced by a synthetic row of its class. Unlabelled rows (-1) are left out.
 
-Where this differs from ADBench: there the dependence of ``dependency`` is a vine copula fitted to
-the normals; here it is the real rows' own, every value moved by the kernel of its column's density
-estimate, from which the anomalies are drawn too, so that the columns alone tell nothing. A mixture
-gets no component that has fewer than five rows per column, is fitted to 5,000 rows at most, and has
-as many components as lower the criterion without a rise before; there, as many of one to nine as
-have the lowest. There, the limits of ``global`` are those of made normals, the copies of
-``duplicated`` are drawn with replacement, and irrelevant columns are up to half of all columns,
-here a third. Means and limits are scaled about 0 of the columns as they are given, as there:
-columns that were centred before make ``cluster`` harder.
+Differences from ADBench: its ``dependency`` models the dependence by a vine copula fitted to the
+normals. Here the normal rows are the real ones with noise from the Gaussian kernel density
+estimates of their columns, and the anomalies are drawn from the same estimates, so that no single
+column tells the classes apart. A mixture here has at most one component per five rows and column
+and is fitted to at most 5,000 rows; components are added until the Bayesian information criterion
+(BIC) no longer falls, where ADBench takes the number from one to nine with the lowest BIC. In
+ADBench the limits of ``global`` are those of synthetic normals, the copies of ``duplicated`` are
+drawn with replacement, and irrelevant columns are up to half of all columns, here a third. As in
+ADBench, means and limits are multiplied as they are, not relative to a centre: columns that were
+centred before make ``cluster`` harder.
 
 Shapes: n rows, d columns.
 """
@@ -42,19 +43,19 @@ from swift_hydra.seeds import stage_rng, stage_seed
 KINDS = ("local", "global", "cluster", "dependency")
 FAULTS = ("duplicated", "irrelevant", "flipped")
 ANGLES = (*KINDS, *FAULTS)
-LOCAL_SCALE = 5.0  # ADBench's alpha, of covariances
-CLUSTER_SCALE = 5.0  # of means
-GLOBAL_SCALE = 1.1  # of smallest and largest values
+LOCAL_SCALE = 5.0  # ADBench's alpha, a factor of covariances
+CLUSTER_SCALE = 5.0  # factor of means
+GLOBAL_SCALE = 1.1  # factor of smallest and largest values
 COPIES = 3  # of an anomaly under "duplicated"
 IRRELEVANT = 0.5  # added columns per column
 FLIPPED = 0.1  # of the training labels
 MOST_COMPONENTS = 9
-ROWS_PER_COLUMN = 5  # that a component of the mixture needs at least
-FITTED_ROWS = 5000  # of a larger table's normals say as much about the mixture
+ROWS_PER_COLUMN = 5  # for each component of the mixture
+FITTED_ROWS = 5000  # enough of a larger table's normals to fit the mixture
 
 
 def repeated(y, rows):
-    """Row indices with every anomaly there ``COPIES`` times, ascending.
+    """Row indices in which every anomaly occurs ``COPIES`` times, ascending.
 
     Args:
         y: (n,) labels.
@@ -64,12 +65,12 @@ def repeated(y, rows):
 
 
 def flipped(y, train, seed):
-    """What is told as an anomaly once ``FLIPPED`` of the training labels are the other one.
+    """The training rows labelled as anomalies after a share ``FLIPPED`` of labels is inverted.
 
     Args:
         y: (n,) labels, 0 or 1 on the training rows.
         train: ascending row indices.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         Ascending row indices, a part of ``train``.
@@ -82,16 +83,17 @@ def flipped(y, train, seed):
 
 
 def irrelevant(X, seed, numbers=None):
-    """Columns that say nothing about a row.
+    """Columns of noise, unrelated to the rows.
 
     Args:
-        X: (n, d) rows; NaN is passed over.
-        seed: of the draw.
-        numbers: the columns whose ranges may be taken, all of them where None; without any the
-            range is 0 to 1.
+        X: (n, d) rows; NaN is ignored.
+        seed: seed of the draw.
+        numbers: the columns whose ranges may be taken; None means all. If it is empty the range is
+            0 to 1.
 
     Returns:
-        (n, d'') array, d'' half of d rounded up, of X's type where that is floating.
+        (n, d'') array, where d'' is half of d rounded up; of X's type if that is floating, else
+        float64.
     """
     rng = stage_rng(seed, "angles/irrelevant")
     numbers = np.arange(X.shape[1]) if numbers is None else np.asarray(numbers, dtype=np.int64)
@@ -105,13 +107,13 @@ def irrelevant(X, seed, numbers=None):
 
 
 def made_rows(X, y, kind, seed):
-    """A set of one kind of anomalies in the place of a real one.
+    """A synthetic set with one kind of anomalies, in place of a real one.
 
     Args:
         X: (n, d) finite rows.
-        y: (n,) labels, 0 or 1; normals are learned from, for anomalies their number counts alone.
+        y: (n,) labels, 0 or 1. The normals are modelled; of the anomalies only the number is used.
         kind: one of ``KINDS``.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         (n, d) float64; row i is of class y[i].
@@ -130,9 +132,10 @@ def made_rows(X, y, kind, seed):
 
 
 def _with_and_without_dependence(normals, counts, rng):
-    """Rows whose columns depend on each other as the normals' do, and rows whose columns do not.
+    """Rows whose columns depend on each other as the normals' do, and rows with independent ones.
 
-    The columns of either are draws from Gaussian kernel density estimates, Scott's rule.
+    In both, every column is a draw from its Gaussian kernel density estimate, whose bandwidth is
+    n ** -0.2 standard deviations (Scott's rule).
     """
     n, d = normals.shape
     width = normals.std(axis=0) * n**-0.2
@@ -150,12 +153,12 @@ def _of_mixture(normals, counts, kind, seed, rng):
     Z = (normals - centre) / np.where(scale > 0, scale, 1.0)
     if len(Z) > FITTED_ROWS:
         Z = Z[np.sort(rng.permutation(len(Z))[:FITTED_ROWS])]
-    with warnings.catch_warnings(), threadpool_limits(limits=1):  # threads add up in another order
+    with warnings.catch_warnings(), threadpool_limits(limits=1):  # more would change rounding
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture = _fitted(Z, stage_seed(seed, f"angles/{kind}/mixture"))
         mixture.set_params(random_state=stage_seed(seed, f"angles/{kind}/rows"))
         rows, component = mixture.sample(sum(counts))
-    # By component as they come, so shuffled first.
+    # sample() returns the rows sorted by component.
     order = rng.permutation(len(rows))
     means = centre + scale * mixture.means_[component[order]]
     rows = centre + scale * rows[order]
@@ -169,7 +172,7 @@ def _of_mixture(normals, counts, kind, seed, rng):
 
 
 def _fitted(Z, seed):
-    """The mixture with as many components as lower the Bayesian information criterion."""
+    """The mixture to which one more component would not lower the BIC."""
     from sklearn.mixture import GaussianMixture
 
     n, d = Z.shape

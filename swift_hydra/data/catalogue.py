@@ -1,6 +1,6 @@
-"""Names of data sets: which file is meant, and what ADBench has.
+"""Names of data sets: which file a name means, and which sets ADBench has.
 
-ADBench's own list is ``ADBenchDatasets/datasets.csv``; files are looked for beside it.
+The list of ADBench's sets is ``ADBenchDatasets/datasets.csv``; files are looked for beside it.
 """
 
 import csv
@@ -14,7 +14,7 @@ from swift_hydra.settings import InputError
 
 SUFFIXES = (".npz", ".csv", ".tsv", ".txt", ".data", ".gz", ".parquet")
 PACKAGE = Path(__file__).resolve().parents[1]
-# Beside the scripts of a clone, inside an installed package.
+# In a clone the folder is beside the scripts, in an installation inside the package.
 DATASET_DIR = next(
     (
         root / "ADBenchDatasets"
@@ -29,8 +29,8 @@ def resolve_dataset(spec):
     """Find the file behind a path or a name.
 
     Args:
-        spec: an existing file, or a name looked for in ``DATASET_DIR``, case and number optional
-            (``yeast``).
+        spec: an existing file, or a name looked for in ``DATASET_DIR``; case does not matter, and
+            the number may be omitted (``yeast`` for ``47_yeast``).
 
     Returns:
         The path of an existing file.
@@ -38,7 +38,7 @@ def resolve_dataset(spec):
     Raises:
         InputError: a directory, a missing file, an ADBench set not yet downloaded, an unknown name.
     """
-    path = Path(os.path.expanduser(spec))  # pathlib's own fails where no such user is
+    path = Path(os.path.expanduser(spec))  # pathlib's own fails for unknown users
     if path.is_file():
         return path
     bare = len(path.parts) == 1
@@ -75,7 +75,7 @@ def _by_alias(files):
 
 
 def _hint(stem, known):
-    """Names that look like ``stem``, in words."""
+    """A text that suggests names similar to ``stem``."""
     names = {Path(file) for group in known.values() for file in group}
     folded = _by_alias({Path(path.name) for path in names} | set(DATASET_DIR.glob("*.npz")))
     matches = difflib.get_close_matches(stem.casefold(), folded, n=5, cutoff=0.6)
@@ -97,7 +97,7 @@ def read_catalogue(listing=None):
         listing: the file; None takes the project's own.
 
     Raises:
-        InputError: the file is missing.
+        InputError: the file cannot be read.
     """
     path = Path(listing or DATASET_DIR / "datasets.csv")
     try:
@@ -112,7 +112,7 @@ def read_catalogue(listing=None):
 def catalogue(listing=None):
     """ADBench's names with their files: ``{"yeast": ("Classical/47_yeast.npz",), ...}``.
 
-    Names are in lower case; ``listing`` is that of :func:`read_catalogue`.
+    Names are in lower case. For ``listing`` see :func:`read_catalogue`.
     """
     names = {}
     for row in read_catalogue(listing):

@@ -1,8 +1,8 @@
-"""What becomes of columns on their way to the networks, learned from training rows only (M1).
+"""How columns are prepared for the networks, learned from training rows only (M1).
 
 :class:`Preparation` fills gaps and encodes texts; :class:`data.scaler.ColumnScaler` then brings
-every column to one scale. Gaps and texts are refused unless asked for: a filled gap and a number in
-place of a text are assumptions about the table.
+every column to one scale. Gaps and texts are refused by default: to fill a gap or to replace a text
+by a number is an assumption about the table.
 
 Shapes: n rows, d columns of the table, d' prepared ones.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
-from swift_hydra.data.scaler import ColumnScaler  # noqa: F401  of older pickles
+from swift_hydra.data.scaler import ColumnScaler  # noqa: F401  older pickles look for it here
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.data.texts import why_texts
 from swift_hydra.settings import InputError, check_choice, setting
@@ -21,11 +21,11 @@ from swift_hydra.settings import InputError, check_choice, setting
 IMPUTE = ("refuse", "median", "indicator")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
-MOST_ALONE = 0.05  # share of the rows whose text no other row has; beyond, a column has a tail
-COUNTED = 16  # rows of a text from which on one more or less is all the same
-FEW_TEXTS = 50  # of which each is somebody's to tell apart
-FEWEST_ROWS = 30  # that tell whether a text comes again; of fewer, texts keep their order
-ALONE, PAIRED = -1, -2  # ordinal codes of texts that no other row holds, and that one does
+MOST_ALONE = 0.05  # with more than this share of unique texts a column has a tail of rare texts
+COUNTED = 16  # from this many rows of a text on, one row more or less does not matter
+FEW_TEXTS = 50  # a column with more codes than this gets no warning of merged texts
+FEWEST_ROWS = 30  # fewer rows do not show whether texts recur: all keep their ordinal codes
+ALONE, PAIRED = -1, -2  # ordinal codes of texts that no other row, and one other row, holds
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -59,32 +59,33 @@ class Preparation:
     Args:
         impute: "refuse"; "median": the training rows' median, of a text column its most frequent
             text; "indicator": the same, and a column of 0 and 1 for every column that has gaps in
-            the training rows. To "median" a gap is a value in the middle.
+            the training rows. With "median" a gap cannot be told from a typical value.
         categorical: "refuse".
             "onehot": a column of 0 and 1 for every text of the training rows; a new text is 0 in
             all of them.
             "ordinal": the text's place in alphabetical order; a new text is -1.
-            "frequency": the logarithm of how many training rows hold it, an answer to columns of
-            many texts. One row and none count half: a new text looks like one that a single
+            "frequency": the logarithm of how many training rows hold it, for columns of many
+            texts. Counts of 1 and 0 are both taken as 1/2: a new text looks like one that a single
             training row holds.
-            Where more than a twentieth of the rows hold a text that no other row holds, a column
-            has a tail, and what counts is how many *other* rows hold the text: a new row is one
-            more beside the training rows. To "onehot" such texts then share a column, which is 1
-            for new texts too, and so do those that one other row holds; to "ordinal" the former
-            are -1, as new texts are, the latter -2.
+            If more than a twentieth of the rows hold a text that no other row holds, the column
+            has a tail of rare texts. Then it matters how many *other* rows hold the text, and a
+            new row counts as one more row beside the training rows. "onehot" gives the texts that
+            no other row holds one shared column, which is 1 for new texts too, and those that one
+            other row holds another; "ordinal" codes the former as -1, like new texts, and the
+            latter as -2 (not in tables of fewer than ``FEWEST_ROWS`` rows).
 
     Attributes after ``fit``, d input columns, d' prepared ones:
         columns: d names, or None.
-        named: somebody gave these names; None in files that do not say so.
+        named: the names are the user's, not made up; None if an older file does not say.
         tails: {column number: (texts,) how many training rows hold each} of columns with a tail.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns, ``column missing`` for indicators.
         gaps: numbers of the columns that have an indicator.
         reading: how the training table's file was read, or None.
-        dated: numbers of the columns that held dates; None in files that do not say so.
+        dated: numbers of the columns that held dates; None if an older file does not say.
     """
 
-    reading = None  # of pickles from before there was one
+    reading = None  # these four are for pickles older than the attributes
     dated = None
     gaps = ()
     tails = ()
@@ -97,15 +98,15 @@ class Preparation:
 
     @classmethod
     def of(cls, settings):
-        """As :class:`ColumnSettings` say."""
+        """A preparation with the options of :class:`ColumnSettings`."""
         return cls(settings.impute, settings.categorical)
 
     def fit(self, table):
         """Learn fills and texts from the training rows, a :class:`data.table.Table`.
 
         Raises:
-            InputError: a name that two columns have, a text column where they are refused or with
-                too many texts, a column without any value.
+            InputError: two columns have one name, a text column is refused or has too many texts,
+                or a column with gaps to fill has no value at all.
         """
         self.columns = table.columns
         self.named = bool(table.columns) and table.named
@@ -130,7 +131,7 @@ class Preparation:
         if self.categorical == "frequency":
             self.logs = {j: _log_counts(of_text) for j, of_text in counts.items()}
         self.fill = None
-        # What is no real number is refused by transform.
+        # Other types are no real numbers, and transform refuses them.
         self.gaps = []
         if self.impute != "refuse" and table.X.dtype.kind in "biuf":
             self.fill = self._fills(table)
@@ -161,7 +162,7 @@ class Preparation:
     def _known_texts(self, table, j):
         """The different texts of a text column, in alphabetical order.
 
-        Of one value that is written in several ways, 7 and 7.0, the first of them.
+        Of a value that is written in several ways, such as 7 and 7.0, the first is kept.
         """
         codes = table.X[:, j]
         texts = sorted({table.texts[j][int(code)] for code in np.unique(codes[~np.isnan(codes)])})
@@ -204,12 +205,12 @@ class Preparation:
         return onehot
 
     def _onehot(self, codes, j, new):
-        """Columns of 0 and 1 (n, ..) bool.
+        """The one-hot columns of column j: (n, ..) bool.
 
         Args:
-            codes: (n, 1) numbers of texts, -1 of new ones.
+            codes: (n, 1) numbers of texts, -1 for new ones.
             j: the column.
-            new: (n, 1) bool, rows beside those of training.
+            new: (n, 1) bool, True for rows that are not training rows.
         """
         hot = codes == np.arange(len(self.texts[j]))
         if j not in self.tails:
@@ -218,33 +219,35 @@ class Preparation:
         return np.concatenate([hot[:, self.tails[j] > 2], paired, alone], axis=1)
 
     def _in_tail(self, codes, j, new):
-        """Which rows hold a text that no other row holds, and which one that one does.
+        """Which rows hold a text that no other row holds, and which a text that one other holds.
 
-        Arguments are those of :meth:`_onehot`; returns two (n, 1) bool.
+        The arguments are those of :meth:`_onehot`; returns two (n, 1) bool.
         """
         count = np.append(self.tails[j], 0)[codes.astype(int)]  # -1, a new text, is the last
-        # A new row with the text of one training row is one of two, and there is no third kind.
+        # A new row and one training row with its text are a pair. A new row whose text two training
+        # rows hold counts as paired too: there is no third kind.
         alone = np.where(new, count == 0, count == 1)
         return alone, (count > 0) & (count <= 2) & ~alone
 
     def _ordinal_tails(self):
-        """The columns with a tail whose texts are numbers."""
+        """The columns with a tail, if texts are encoded as ordinal codes."""
         return self.tails if self.categorical == "ordinal" else ()
 
     def _places(self, codes, j, new):
-        """Codes (n, 1) of ordinal texts of a column with a tail, of their numbers.
+        """Ordinal codes (n, 1) of a column with a tail, from the numbers of its texts.
 
-        A training row's own place would be one that no other row has, and a new row's -1 is no
-        training row's: all that is unlike the training rows would be new texts.
+        If unique texts kept their own codes, no training row would have the code -1, and every row
+        with a new text would look unlike all training rows.
         """
         alone, paired = self._in_tail(codes, j, new)
         return np.where(alone, ALONE, np.where(paired, PAIRED, codes))
 
     def _logs_of_new(self, j):
-        """Codes of a new row; of a column with a tail it is one more of those with its text.
+        """Frequency codes (texts + 1,) of new rows, the last one for a new text.
 
-        Where that is hardly another number, and in other columns, it stays the same: a row's code
-        is one of few values then, as in the training table.
+        In a column with a tail a new row adds one to the count of its text. From ``COUNTED`` rows
+        on that would hardly matter: such texts, and all of columns without a tail, keep the
+        training's codes, so that new rows have the same few values.
         """
         if j not in self.tails:
             return self.logs[j]
@@ -252,7 +255,7 @@ class Preparation:
         return np.log([*np.where(counts < COUNTED, counts + 1, counts), 0.5])
 
     def notes(self):
-        """A text where ``frequency`` makes one of several texts of a column that has few."""
+        """Yield a warning if ``frequency`` gives several texts of a column with few one code."""
         merged = []
         for j, logs in self.logs.items():
             number, counts = np.unique(logs[:-1], return_counts=True)
@@ -267,7 +270,7 @@ class Preparation:
             )
 
     def _fills(self, table):
-        """(d,) float64: medians, and the most frequent text's number of a text column."""
+        """(d,) float64: medians, or for a text column the number of its most frequent text."""
         X = self._encoded(table)
         if not len(X):
             return np.zeros(self.d)
@@ -278,7 +281,7 @@ class Preparation:
                 f"{table.source}: column {listed(repr(names[j]) for j in np.flatnonzero(empty))} "
                 "has no value in the training rows: leave it out with --drop-columns"
             )
-        with np.errstate(over="ignore"):  # infinity, which transform names
+        with np.errstate(over="ignore"):  # transform reports infinite values
             fill = _medians(X, np.nanmedian).astype(np.float64)
         for j in self.texts:
             codes = X[~np.isnan(X[:, j]), j].astype(int)
@@ -286,7 +289,7 @@ class Preparation:
         return fill
 
     def _encoded(self, table):
-        """(n, d) with the numbers of the known texts, -1 for a new one, NaN for a missing one."""
+        """(n, d) with texts as their numbers in ``self.texts``: -1 for new ones, NaN for gaps."""
         if not self.texts:
             return table.X
         X = np.array(table.X, dtype=np.float64)
@@ -303,10 +306,10 @@ class Preparation:
         return X
 
     def _finder(self, texts):
-        """A function from a text to its number among these, -1 of a new one.
+        """A function from a text to its number among these, -1 for a new one.
 
-        A bool or number that another container writes in another way is the same text, where it
-        can be no other one.
+        A bool or number that is written in another way counts as the same text, if only one known
+        text has its value.
         """
         exact = {text: i for i, text in enumerate(texts)}
         same = {}
@@ -334,16 +337,16 @@ class Preparation:
 
         Args:
             table: the rows.
-            new: they are none of those that were learned from, but one more row beside them.
+            new: the rows are not the training rows; each counts as one more beside those.
 
         Raises:
-            InputError: a missing value where they are refused, infinity, another type than numbers.
+            InputError: a missing value if these are refused, infinity, another type than numbers.
         """
         X = self._encoded(table)
-        # A filled gap is no row more that holds the text, in training as later.
+        # A row with a filled gap does not count as one more row that holds the text.
         beside = {j: new & ~np.isnan(X[:, j, None]) for j in self.tails}
         if self.fill is not None and self.logs and np.isnan(X).any():
-            X = np.where(np.isnan(X), self.fill, X)  # a text before it becomes a frequency
+            X = np.where(np.isnan(X), self.fill, X)  # fill with a text before it gets its frequency
         for j in self.logs:
             known = ~np.isnan(X[:, j])
             codes = X[known, j].astype(int)  # -1, a new text, is the last
@@ -368,18 +371,18 @@ class Preparation:
         return np.concatenate(parts, axis=1, dtype=X.dtype)
 
     def centre(self, X):
-        """A typical row (d',) of prepared rows: medians, of texts the most frequent."""
+        """A typical prepared row (d',): medians, and of text columns the most frequent text."""
         centre = _medians(X, np.median)
         for j in self.texts:
             of = self.groups == j
             codes, counts = np.unique(X[:, of], axis=0, return_counts=True)
             centre[of] = codes[counts.argmax()]
-            if j in self.logs:  # the last is of new texts
+            if j in self.logs:  # the last code is that of new texts
                 centre[self.first_of(j)] = self._logs_of_new(j)[:-1].max()
         return centre
 
     def span(self, X):
-        """Smallest and largest values of the training rows X (n, d'), as new rows show them."""
+        """Smallest and largest values of the training rows X (n, d') when encoded as new rows."""
         low, high = X.min(axis=0), X.max(axis=0)
         for j in self.logs:
             at, logs = self.first_of(j), self._logs_of_new(j)
@@ -395,7 +398,7 @@ class Preparation:
     def unknown(self, table):
         """(n, d) True where a column holds a text that no training row held.
 
-        Not of columns with a tail: there, that is as it was in training.
+        False in columns with a tail: unique texts were usual there in training too.
         """
         out = np.zeros((len(table), self.d), dtype=bool)
         texts = [j for j in self.texts if j not in self.tails]
@@ -404,8 +407,8 @@ class Preparation:
         return out
 
     def check(self, d):
-        """Refuse what no fit leaves, after :meth:`from_snapshot`. Raises ValueError."""
-        if self.d != d or len(self.groups) < d:  # before memory for d numbers is taken
+        """Raise ValueError if, after :meth:`from_snapshot`, the state is not one of a fit."""
+        if self.d != d or len(self.groups) < d:  # before memory for d numbers is allocated
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
         texts = all(
             0 <= j < d and all(isinstance(text, str) for text in each)
@@ -471,12 +474,12 @@ class Preparation:
 
 
 def _log_counts(counts):
-    """Logarithms of how often each text is there (texts,), the last of a new one: (texts + 1,)."""
+    """Logarithms of how often each text occurs, from counts (texts,); the last is a new text's."""
     return np.log([*np.where(counts > 1, counts, 0.5), 0.5])
 
 
 def _medians(X, median):
-    """Medians (d,) of rows (n, d); the sum of two float32 values can be beyond all of them."""
+    """Medians (d,) of rows (n, d), in float64 if the sum of two float32 values overflows."""
     with np.errstate(over="ignore"):
         found = median(X, axis=0)
     beyond = ~np.isfinite(found)

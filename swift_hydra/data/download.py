@@ -1,12 +1,12 @@
-"""Fetch ADBench sets: checked by SHA256, resumable, never in place of a good file.
+"""Fetch ADBench sets: checked by SHA256, resumable; a good file is never replaced.
 
     python dataloader.py --download Ionosphere,Pima
     python dataloader.py --download all --source URL       # a mirror that has URL/<file>.npz
 
-The sums of the sets measured for ``ADBenchDatasets/datasets.csv`` are known beforehand. For the
-others the sum of the first download is recorded in ``SHA256SUMS.local`` and holds from then on. A
-part-file ``<file>.npz.part`` remains after an interruption, and the next call goes on from its end
-where the server can (HTTP Range).
+The SHA256 sums of the sets measured for ``ADBenchDatasets/datasets.csv`` are known. For the others
+the sum of the first download is recorded in ``SHA256SUMS.local`` and required from then on. An
+interruption leaves a part-file ``<file>.npz.part``, and the next call continues from its end if the
+server supports that (HTTP Range).
 """
 
 import hashlib
@@ -29,11 +29,11 @@ from swift_hydra.settings import InputError
 DEFAULT_SOURCE = "https://github.com/Minqi824/ADBench/raw/main/adbench/datasets"
 LOCAL_SUMS = "SHA256SUMS.local"
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
-ANSWER = 120.0  # seconds until the answer's headers are there, however slowly they come
-BLOCK = 1 << 14  # bytes at a time, at most: what has come is on disk at once
+ANSWER = 120.0  # seconds until all headers of the answer have arrived
+BLOCK = 1 << 14  # bytes read at most at a time, so that received bytes are soon on disk
 MOST_BYTES = 1 << 30  # of a file whose length the server does not say; ADBench's largest has 600 MB
-SLOWEST = 1024  # bytes per second, on average; looked at after the first ...
-PATIENCE = 30.0  # ... seconds
+SLOWEST = 1024  # lowest average rate in bytes per second, enforced after PATIENCE
+PATIENCE = 30.0  # seconds
 # The embedded yeast is rebuilt from UCI's data (ADBenchDatasets/build_yeast.py): the same table in
 # other bytes.
 EMBEDDED = {"47_yeast.npz": "cfc8cef4d4d32c47d23fefd5994e2cd8cba51f5fde10f5a5e2efc8b778cc8279"}
@@ -48,14 +48,14 @@ def download(names, source=None, folder=DATASET_DIR, listing=None, embedded=EMBE
             repository.
         folder: where the files go.
         listing: the file with names and sums, see :func:`data.catalogue.read_catalogue`.
-        embedded: {file name: SHA256} of files that stand for the published ones.
+        embedded: {file name: SHA256} of files that are accepted in place of the published ones.
 
     Returns:
         The paths of the files, in the order asked for.
 
     Raises:
-        InputError: pooch is missing, a name is unknown, or, once all others are done, files that
-        failed and why.
+        InputError: pooch is missing, a name is unknown, or files failed. Of several files it is
+            raised once all others are done; the reasons are then printed as lines with FAILED.
     """
     files = _files(names, listing)
     if source is not None and not source.lower().startswith(("http://", "https://")):
@@ -117,7 +117,7 @@ def _fetch(pooch, url, target, sha256, good):
         url: where it comes from.
         target: where it goes.
         sha256: its published sum, or None.
-        good: sums with which a file that is there may stay.
+        good: sums with which an existing file is kept.
     """
     name = target.name
     folder = target.parent
@@ -133,7 +133,7 @@ def _fetch(pooch, url, target, sha256, good):
             target.unlink()  # without a sum to compare, pooch would keep it
     log = pooch.get_logger()
     level = log.level
-    log.setLevel(logging.ERROR)  # our own lines say it
+    log.setLevel(logging.ERROR)  # pooch's messages would repeat our own
     try:
         _retrieve(pooch, url, target, wanted, sha256 is not None)
     except OSError as error:
@@ -150,7 +150,7 @@ def _fetch(pooch, url, target, sha256, good):
 
 
 def _is_good(target, wanted, good):
-    """Is the file there what is wanted? Says so."""
+    """Is the existing file a right one? Prints a line if it is."""
     found = sha256_of(target)
     if found == wanted or found in good:
         print(f"{target.name}: already there, SHA256 as recorded", flush=True)
@@ -162,7 +162,11 @@ def _is_good(target, wanted, good):
 
 
 def _retrieve(pooch, url, target, wanted, published):
-    """Fetch a file by pooch; a part of it that another source left is worth a second, whole try."""
+    """Fetch a file by pooch.
+
+    If the sum is wrong after a part-file was continued, that part may have come from another
+    source: a second try then fetches the whole file.
+    """
     name, folder = target.name, target.parent
     fetcher = _Resuming(name, folder / f"{name}.part", None if wanted else _intact)
     for attempt in (1, 2):
@@ -186,12 +190,12 @@ def _retrieve(pooch, url, target, wanted, published):
 
 
 class _Resuming:
-    """A downloader for pooch that keeps what it has and asks the server for the rest.
+    """A downloader for pooch that keeps a part-file and asks the server for the rest.
 
     Args:
         name: the file's name, for messages.
         part: path of the part-file.
-        check: a function that says whether the whole part-file can be right, or None.
+        check: a function of the complete part-file that says whether it is usable, or None.
     """
 
     def __init__(self, name, part, check):
@@ -222,7 +226,7 @@ class _Resuming:
 
     def _get(self, requests, url):
         have = self.part.stat().st_size if self.part.exists() else 0
-        # identity: a compressed transfer would make byte positions and sums those of other bytes
+        # identity: positions in a compressed transfer would not be positions in the file
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
@@ -230,7 +234,7 @@ class _Resuming:
         with _within(ANSWER, ask, f"{self.name}: {url} sends no whole answer") as reply:
             self.resumed = _goes_on_at(reply, have)
             if have and reply.status_code in (206, 416) and not self.resumed:
-                self.part.unlink()  # not the rest of this file: the whole of it instead
+                self.part.unlink()  # the answer is not the rest of this file: fetch all of it
                 return self._get(requests, url)
             if reply.status_code not in (200, 206):
                 what = "there is no such file" if reply.status_code == 404 else "the server refuses"
@@ -258,7 +262,7 @@ class _Resuming:
             while block := reply.raw.read1(BLOCK):
                 came += len(block)
                 if have + came > most:
-                    self.part.unlink(missing_ok=True)  # of another file, whatever comes next
+                    self.part.unlink(missing_ok=True)  # never continue what is another file
                     raise InputError(
                         f"{self.name}: {url} sends more than {most} bytes: refused, check the "
                         "address or --source"
@@ -279,20 +283,20 @@ class _Resuming:
 
 
 def _within(seconds, call, complaint):
-    """What ``call`` returns or raises, if it does within so many seconds.
+    """What ``call`` returns or raises, if it does so within this many seconds.
 
-    A time limit of the connection is one for each of its bytes: a server that sends its headers
-    byte by byte would hold us for hours. The thread that waits for it ends with the process.
+    The timeout of requests applies to every single read: a server that sends its headers byte by
+    byte could block us for hours. A thread that still waits then ends with the process.
 
     Raises:
-        InputError: with the complaint, if it does not.
+        InputError: with the complaint, after that time.
     """
     outcome = queue.SimpleQueue()
 
     def run():
         try:
             outcome.put((call(), None))
-        except BaseException as error:  # whatever it is belongs to the thread that asked
+        except BaseException as error:  # raised again in the calling thread
             outcome.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()
@@ -308,7 +312,7 @@ def _within(seconds, call, complaint):
 
 
 def _goes_on_at(reply, have):
-    """Does the server send the rest of a file of which ``have`` bytes are there?"""
+    """Does the reply continue a file at byte ``have``?"""
     start = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range", ""))
     return bool(have) and reply.status_code == 206 and bool(start) and int(start[1]) == have
 
@@ -342,7 +346,7 @@ def sha256_of(path):
 
 
 def _intact(path):
-    """True for a zip archive whose members have the right checksums; an error page is none."""
+    """Is it a zip archive whose members have the right checksums, and not, say, an error page?"""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -359,8 +363,8 @@ def _read_local(folder):
 
 
 def _record(folder, name, sha256, occasion):
-    """Add a sum to ``SHA256SUMS.local`` (the format of ``sha256sum -c``), all or nothing."""
-    from swift_hydra.files import write_bytes  # loads torch, which the data part does without
+    """Add a sum to ``SHA256SUMS.local`` (the format of ``sha256sum -c``), atomically."""
+    from swift_hydra.files import write_bytes  # imports torch, which this package avoids
 
     sums = _read_local(folder) | {name: sha256}
     lines = (f"{value}  {key}\n" for key, value in sorted(sums.items()))

@@ -1,7 +1,7 @@
-"""Files of rows: .npz, .csv and .parquet, read whole or piece by piece.
+"""Tables in files, .npz, .csv and .parquet, read whole or piece by piece.
 
-:func:`read_table` reads a labelled table, :func:`stream_table` rows to score; ``formats.py`` knows
-how they are written.
+:func:`read_table` reads a labelled table, :func:`stream_table` rows to score; ``formats.py`` reads
+the file formats.
 
 Shapes: n rows, d columns.
 """
@@ -37,9 +37,9 @@ from swift_hydra.data.table import (
 )
 from swift_hydra.settings import InputError, changed, tell
 
-COPY = re.compile(r"\.\d+$")  # what a repeated name gets, see header.distinct
+COPY = re.compile(r"\.\d+$")  # the suffix of a repeated name, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
-SAID = 3  # names in another case that a message says
+SAID = 3  # most names in another case that a message lists
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
 
@@ -49,7 +49,7 @@ class Labelled(NamedTuple):
     table: Table  # unchecked values
     labels: np.ndarray  # (n,) numbers or texts
     label: str  # name of their column, or y
-    problems: list  # what is wrong with cells, texts
+    problems: list  # texts that say what is wrong with cells
 
 
 def _labelled_npz(path, label_column, drop, texts, reading, dates, group_column):
@@ -76,7 +76,7 @@ def _labelled_npz(path, label_column, drop, texts, reading, dates, group_column)
 
 
 def _of_subjects(table, groups, group_column, reading):
-    """A table with what its rows were measured of, from pieces of the group column, if any."""
+    """The table with its rows' subjects, read from pieces of the group column if there is one."""
     if group_column is None:
         return table
     where = f"{table.source}: group column {group_column!r}"
@@ -91,7 +91,7 @@ def _table_of_npz(path, X, texts, reading, dates):
 
 
 def _place_of_labels(file, label_column, dropped, of_subjects=()):
-    """Number of the label column: the last one that is not left out, unless it is named."""
+    """Number of the label column: the named one, or the last that is not left out."""
     left = set(range(file.width)) - set(file.indexes) - dropped - set(of_subjects)
     if not left:
         out = "group_column and drop_columns" if of_subjects else "drop_columns"
@@ -99,7 +99,7 @@ def _place_of_labels(file, label_column, dropped, of_subjects=()):
     last = max(left)
     if label_column == NO_LABEL:
         return last
-    if label_column is None:  # the last of two columns of one name need not be the one meant
+    if label_column is None:  # if the last column's name is repeated, file.column refuses it
         name = file.names()[last]
         label_column = next((other for other in file.repeated if _is_copy(name, other)), None)
     label = last if label_column is None else file.column(label_column, "label column")
@@ -117,12 +117,12 @@ def _place_of_labels(file, label_column, dropped, of_subjects=()):
 
 
 def _refuse_unparted(file):
-    """Refuse a single column whose name holds what may part cells, as all lines below do."""
+    """Refuse a file with a single column whose name contains what may be a separator."""
     name = file.names()[0]
     if isinstance(file, ParquetFile) or file.width > 1:
         return
     if re.search(r"[^\w .()[\]?-]| {2}", name):
-        next(file.pieces([0], 1), None)  # cells below would make it a title, which is refused there
+        next(file.pieces([0], 1), None)  # raises if lines below have more cells: it is a title
         raise InputError(
             f"{file.path}: nothing parts the cells of its first line, {name[:40]!r}: part them "
             "with commas, semicolons, tabs or |, without quotes around a whole line, or write what "
@@ -131,7 +131,7 @@ def _refuse_unparted(file):
 
 
 def _say_of_columns(file, unlabelled, out):
-    """Warn of columns that are left out, or learned from, though nobody said so."""
+    """Warn of columns that are left out as an index, or kept though they look like one."""
     path, names = file.path, file.names()
     if unlabelled and NO_LABEL in names:
         tell(
@@ -157,7 +157,7 @@ def _say_of_columns(file, unlabelled, out):
 
 
 def _refuse_of_text(path, reading):
-    """Refuse what is asked for and only a text file can have; Parquet may hold texts of numbers."""
+    """Refuse settings of text files for other files (Parquet takes ``decimal``: it has texts)."""
     for name, value in changed(reading, OF_TEXT.get(suffix_of(path), ())):
         raise InputError(f"{path}: {name}={value!r} is for text files: leave it out")
 
@@ -165,24 +165,24 @@ def _refuse_of_text(path, reading):
 def read_table(
     path, label_column=None, drop=(), texts=False, reading=None, dates=False, group_column=None
 ):
-    """A labelled file: features and labels.
+    """Read the features and labels of a file.
 
     Args:
         path: an existing .npz, text file or .parquet.
-        label_column: None takes the last column, ``NO_LABEL`` says that there is none: the labels
-            are then -1. Another name is not for an .npz.
+        label_column: None takes the last column; with ``NO_LABEL`` there is none, and all labels
+            are -1. An .npz allows no other name.
         drop: names of columns to leave out.
         texts: False refuses text.
         reading: a :class:`data.reading.Reading`, or None for the defaults.
         dates: take dates as days since 1970.
-        group_column: name of the column, or of the array of an .npz, that says what a row was
-            measured of, or None.
+        group_column: name of the column, or of the array of an .npz, that names each row's subject
+            (a patient, a machine), or None.
 
     Returns:
         :class:`Labelled`.
 
     Raises:
-        InputError: whatever is wrong with the file.
+        InputError: the file or its content is unusable.
     """
     reading = reading or Reading()
     _refuse_of_text(path, reading)
@@ -221,7 +221,8 @@ def _cells_of(file, parse, which):
     Args:
         file: what :func:`data.formats.open_table` opened.
         parse: a :class:`data.table.CellParser` of its d columns.
-        which: numbers of these, of the group column if there is one, and of the label column.
+        which: a list of the numbers of these columns, a list with the number of the group column
+            or nothing, and the number of the label column.
     """
     keep, of_subjects, label = which
     blocks = [np.empty((0, len(keep)))]
@@ -245,7 +246,7 @@ def _cells_of(file, parse, which):
 
 
 def _label_text(cell, decimal):
-    """A label's text: 1 of ``1,0`` where the file has decimal commas."""
+    """A label's text; in a file with decimal commas that of ``1,0`` is 1."""
     text = as_text(cell)
     return as_text(number(text, ",")) if decimal == "," and COMMA.fullmatch(text) else text
 
@@ -253,10 +254,10 @@ def _label_text(cell, decimal):
 class How(NamedTuple):
     """How a table that is to be scored is read."""
 
-    reading: Reading = Reading()  # what is asked for
-    dates: bool = False  # dates are days since 1970
-    training: dict | None = None  # how the training table was, see :meth:`Reading.remembered`
-    named: bool | None = None  # the training's columns had names, not made up; None: not known
+    reading: Reading = Reading()  # the user's settings
+    dates: bool = False  # take dates as days since 1970
+    training: dict | None = None  # how the training table was read, see :meth:`Reading.remembered`
+    named: bool | None = None  # the training table's names are not made up; None: not known
     dated: tuple | None = None  # numbers of the training's columns of dates; None: not known
 
 
@@ -266,22 +267,22 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
     Args:
         path: a text file or .parquet, read in pieces, or an .npz with ``X`` (its ``y`` is not
             read).
-        columns: the d names of the training table, or None. With a header (and always from Parquet)
-            columns are found by name, in any order, and others are ignored; without one there must
-            be d columns in the training's order.
+        columns: the d names of the training table, or None. If the file has a header (Parquet
+            always has), columns are found by name, in any order, and others are ignored; otherwise
+            there must be d columns in the training's order.
         texts: numbers of the training table's text columns.
         id_column: name of the column that holds the rows' ids, or None for their numbers.
-        size: rows of a piece.
+        size: most rows of a piece.
         how: a :class:`How`, or None for the defaults.
 
     Yields:
         A :class:`Table` of d columns, and its rows' ids.
 
     Raises:
-        InputError: missing columns, text in a column of numbers and whatever else is wrong with the
-            file.
+        InputError: a column is missing, a column of numbers holds text, or the file is unusable in
+            another way.
     """
-    path = Path(os.path.expanduser(path))  # pathlib's own fails where no such user is
+    path = Path(os.path.expanduser(path))  # pathlib's own fails for unknown users
     if not path.is_file():
         state = (
             "is no regular file: give one" if path.exists() else "does not exist: check the path"
@@ -302,7 +303,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         if how.reading.decimal is None:
             file.forget_decimal()
         if file.width == 1 < d:
-            # Cells below make the first line a title, which is refused there.
+            # Raises if lines below have more cells: the first line is a title.
             next(file.pieces([0], PEEKED_ROWS), None)
         own = [] if id_column is None else [file.column(id_column, "id column")]
         keep = _columns_to_keep(file, columns, d, own, how.named)
@@ -329,7 +330,7 @@ def _npz_pieces(path, columns, d, texts, size, how):
 def _text_pieces(file, columns, d, texts, which, size, how):
     keep, own = which
     _check_width(file.path, len(keep), d)
-    # Versions, addresses: what training knew as texts says nothing of numbers.
+    # Not in text columns: the points of versions and addresses are no decimal marks.
     file.look_at([j for number, j in enumerate(keep) if number not in (texts or ())])
     start = 0
     for n, given, numbers in file.pieces([*keep, *own], size):
@@ -344,16 +345,16 @@ def _text_pieces(file, columns, d, texts, which, size, how):
 
 
 def _columns_to_keep(file, columns, d, own, named=None):
-    """Numbers of the file's columns that are the training's, in the training's order."""
+    """Numbers of the file's columns that the training table had, in its order."""
     keep = _by_name(file, columns) if file.header and columns else None
     if keep is not None:
         _refuse_copies(file, keep)
         return keep
-    # The training table or this one has no names, or entirely other ones.
-    if named is None:  # an older checkpoint: only the look of the names can tell
+    # The training table or this one has no names, or none of them are shared.
+    if named is None:  # an older checkpoint: judge by the names themselves
         named = columns != made_up_names(d)
     keep = [j for j in range(file.width) if j not in own and j not in file.indexes]
-    if file.header and columns and named and len(keep) == d:  # others are refused
+    if file.header and columns and named and len(keep) == d:  # other widths are refused later
         tell(
             f"{file.path}: none of its columns has a name of the training table: they are taken in "
             f"their order{_first_line_as_names(file)}",
@@ -362,9 +363,9 @@ def _columns_to_keep(file, columns, d, own, named=None):
 
 
 def _by_name(file, columns):
-    """Numbers of the columns with the training's names, or None where it has none of them.
+    """Numbers of the columns with the training's names, or None if the file has none of them.
 
-    Upper and lower case are told apart, unless every name is there in one other case.
+    Case is ignored if every name then matches exactly one column.
     """
     place = {name: j for j, name in enumerate(as_known(file.header, columns))}
     missing = [name for name in columns if name not in place]
@@ -396,14 +397,14 @@ def _loosely(name):
 
 
 def _first_line_as_names(file):
-    """What is to be said where a text file's first line was taken as names."""
+    """The end of a warning, if it was guessed that a text file's first line holds names."""
     if isinstance(file, ParquetFile) or file.reading.header != "auto":
         return ""
     return f", and its first line ({shown(file.header)}) as names: if it is a row give --header no"
 
 
 def _refuse_copies(file, keep):
-    """Refuse columns of one name, unless all of them are wanted and stand as in training."""
+    """Refuse columns with one name, unless all of them are used, in the file's order."""
     copies_of = collections.defaultdict(set)
     for j, other in enumerate(file.header):
         for name in {other, COPY.sub("", other)} & file.repeated:

@@ -1,6 +1,6 @@
-"""How files of rows are written: .npz, .csv and its kin, .parquet.
+"""The formats of table files: .npz, .csv and similar text files, .parquet.
 
-:func:`read_npz` reads arrays, :func:`open_table` opens what has columns, to be read piece by piece.
+:func:`read_npz` reads arrays; :func:`open_table` opens a file with columns, read piece by piece.
 """
 
 import collections
@@ -30,13 +30,13 @@ from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, made_up_names, text_columns
 from swift_hydra.settings import InputError, lacks_memory, tell
 
-PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the room of numbers
+PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the memory of numbers
 MOST_COLUMNS = 100_000
-PEEKED_ROWS = 200  # rows that say whether the first one names the columns
+PEEKED_ROWS = 200  # rows used to decide whether the first one names the columns
 PEEKED_CELLS = 200_000
 TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
 TEXTS_OF_ARROW = ("string", "large_string", "string_view")
-# What pandas calls an index without a name, or one that was written and read before.
+# How pandas names an index without a name, also one that was written and read again.
 INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 
@@ -44,13 +44,13 @@ INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 
 def read_npz(path, keys=("X", "y")):
-    """The named arrays of an .npz, never a pickle.
+    """The named arrays of an .npz; pickled objects are refused.
 
     Raises:
-        InputError: for a damaged file, a missing key, or what is no array of numbers or texts.
+        InputError: for a damaged file, a missing key, or what is not an array of numbers or texts.
     """
     try:
-        # is_zipfile on a path takes a file without read permission for a damaged one.
+        # Given a path, is_zipfile would call a file without read permission damaged.
         with open(path, "rb") as handle:
             is_archive = zipfile.is_zipfile(handle)
     except OSError as error:
@@ -77,7 +77,7 @@ def read_npz(path, keys=("X", "y")):
             f"{path}: there is not enough memory for key {key!r} ({_short(error)}): give fewer "
             "rows or columns"
         ) from None
-    except Exception as error:  # numpy parses an array's header as Python text: anything
+    except Exception as error:  # numpy parses an array's header as Python text: any error
         if key is not None and "allow_pickle" in str(error):
             raise InputError(
                 f"{path}: key {key!r} holds pickled Python objects, which are not read since they "
@@ -95,7 +95,7 @@ def _checked_array(path, key, array):
         raise InputError(f"{path}: key {key!r} is no array: write the file with numpy.savez")
     if array.dtype.kind == "U" and array.dtype.itemsize:
         text = array.astype(array.dtype.newbyteorder("=")).reshape(-1)
-        # numpy reads it, Python then breaks on it.
+        # numpy reads such text, Python's str cannot hold it.
         if (text.view(np.uint32) > sys.maxunicode).any():
             raise InputError(
                 f"{path}: key {key!r} holds text that is no Unicode: write the file again"
@@ -108,7 +108,7 @@ def _checked_array(path, key, array):
 
 @contextlib.contextmanager
 def _readable(path, encoding):
-    """What goes wrong with a text file in one line."""
+    """Turn errors of reading a text file into an InputError of one line."""
     try:
         yield
     except UnicodeError as error:
@@ -132,12 +132,14 @@ def _readable(path, encoding):
 
 @contextlib.contextmanager
 def _csv_rows(path, reading, is_header, least=None):
-    """Open a .csv.
+    """Open a text file of cells.
 
     Args:
+        path: the file.
         reading: a :class:`data.reading.Reading`.
-        is_header: does the first row name the columns: a function of it and the rows below.
-        least: columns of the training table, or None.
+        is_header: a function of the first row and the rows below that says whether the first row
+            names the columns.
+        least: number of columns of the training table, or None.
 
     Yields:
         Its names (None without a header), its width, its separator, and an iterator of (line
@@ -180,9 +182,9 @@ def _csv_rows(path, reading, is_header, least=None):
 
 
 def _up_to_the_last_cell(rows, path, say):
-    """The rows (line number, cells) without those of nothing at their end, as spreadsheets write.
+    """The rows (line number, cells) without empty ones at the end, which spreadsheets write.
 
-    They are no rows, as a blank line is none; ``say``: somebody may wait for their scores.
+    ``say`` warns of the rows left out: the user of a table to score may expect scores for them.
     """
     empty = []
     for line, row in rows:
@@ -200,7 +202,7 @@ def _up_to_the_last_cell(rows, path, say):
 
 
 def _refuse_row(line, row, n_cells, width, path):
-    """Refuse a row of more or fewer cells than the first line, or with some beyond the table."""
+    """Refuse a row with another number of cells than the first line, or values beyond the width."""
     if len(row) != n_cells:
         title = ": is that a title? Take it out" if n_cells == 1 else ": mend it"
         raise InputError(
@@ -216,10 +218,10 @@ def _refuse_row(line, row, n_cells, width, path):
 
 
 def _width(rows, least):
-    """How many columns there are without empty ones at the end of the first rows.
+    """The number of columns, without those at the end that are empty in all first rows.
 
-    Lines that end with what parts the cells have a last column of nothing, those of spreadsheets
-    several. A table to score keeps as many as the training table had, ``least``, or None.
+    Lines that end with a separator have one such column, lines of spreadsheets several. A table to
+    score keeps at least ``least`` columns, the training table's number; otherwise that is None.
     """
     width = len(rows[0])
     full = [row for row in rows if len(row) == width]
@@ -233,9 +235,9 @@ def _width(rows, least):
 
 
 def _again(names):
-    """A function that says of a row whether it is the line of names once more.
+    """A function that says whether a row repeats the line of names.
 
-    Names that are all numbers may be a row as well.
+    Names that are all numbers repeat in ordinary rows: then no row counts as a repetition.
     """
     names = list(names)
     if all(numeric(name) is not None for name in names):
@@ -244,7 +246,10 @@ def _again(names):
 
 
 def _filled(names, indexes=()):
-    """The names, of which one that is not there is made up, as pandas makes up an index's."""
+    """The names, with an empty one replaced by ``x<j>``, or ``Unnamed: <j>`` as in pandas.
+
+    The latter is for an index, and for other columns if ``x<j>`` is taken.
+    """
     taken = set(names)
     return [
         name or (f"Unnamed: {j}" if j in indexes or f"x{j}" in taken else f"x{j}")
@@ -259,7 +264,7 @@ def _has_quotes(path, encoding):
 
 
 class CsvFile:
-    """A .csv read piece by piece.
+    """A text file of cells, such as a .csv, read piece by piece.
 
     Args:
         path: the file.
@@ -269,10 +274,10 @@ class CsvFile:
     Attributes:
         header: its names, or None.
         width: the number of its columns.
-        indexes: the numbers of columns that pandas wrote for its index, as far as can be told.
-        told: those of which the file says so.
-        kept: the number of a first column without a name that is no index, or None.
-        problems: {column number: what is wrong with its kind of values}.
+        indexes: the numbers of columns taken for an index that pandas wrote.
+        told: the numbers of columns that the file itself declares to be an index.
+        kept: the number of a first column without a name that is taken for a feature, or None.
+        problems: {column number: a text that says why its values are unusable}.
     """
 
     told = frozenset()
@@ -282,7 +287,7 @@ class CsvFile:
         self.path = path
         self.reading = reading
         self.problems = {}
-        self.least = None  # columns: an empty last one may be a feature of the training table
+        self.least = None  # fewest columns: an empty last one may be a feature of the training
         if known is not None and known.names:
             self.least = len(known.names) + known.n_others
 
@@ -301,19 +306,19 @@ class CsvFile:
         self.separator = separator
 
     def forget_decimal(self):
-        """Where no cell can hold a comma there is no decimal comma, whatever training had."""
+        """Ignore the training table's decimal mark if no cell of this file can hold a comma."""
         if self.reading.decimal is not None and self._commas_part_all():
             self.reading = dataclasses.replace(self.reading, decimal=None)
 
     def _commas_part_all(self):
-        """Is every comma between two cells? The separator is one, and nothing is quoted."""
+        """Does every comma separate cells, because nothing is quoted?"""
         return self.separator == "," and not _has_quotes(self.path, self.reading.encoding)
 
     def look_at(self, keep):
-        """Find the decimal mark of the columns ``keep``: what is left out decides nothing.
+        """Find the decimal mark from the columns ``keep`` alone.
 
         Raises:
-            InputError: where it cannot be told.
+            InputError: it is ambiguous.
         """
         found = self.reading.decimal or self._found_decimal(keep)
         self.decimal = found or "."
@@ -355,9 +360,9 @@ class CsvFile:
         self.place = {name: j for j, name in enumerate(self.names())}
 
     def _keep_a_first_column(self, names, known, has_fractions):
-        """A first column without a name is no index where it holds fractions.
+        """Keep a first column without a name as a feature if it holds fractions.
 
-        In a table to score it is none where the training table has the name that it gets.
+        In a table to score it is kept if the training table has a column of the name that it gets.
         """
         j = next(j for j in self.indexes if j not in self.told)
         if known is not None and known.names:
@@ -372,7 +377,7 @@ class CsvFile:
     def pieces(self, keep, size):
         """Pieces of at most ``size`` rows.
 
-        Yields how many, their cells in the columns ``keep``, and their line numbers.
+        Yields the number of rows, their cells in the columns ``keep``, and their line numbers.
         """
         with self._rows(lambda *_: self.header is not None) as (*_, rows):
             while piece := list(itertools.islice(rows, size)):
@@ -384,11 +389,11 @@ class CsvFile:
         return columns
 
     def number_categories(self, keep):
-        """Places in ``keep`` of columns that are declared as categories which are numbers."""
-        return ()  # nothing in a text declares them
+        """Positions in ``keep`` of columns declared as categorical whose categories are numbers."""
+        return ()  # a text file declares no types
 
     def labels(self, column, j):
-        """Cells of the column of labels, which has the number j."""
+        """The cells of the label column, which has the number j."""
         return column
 
     def texts(self, keep, dates):
@@ -399,9 +404,17 @@ class CsvFile:
         return found
 
     def column(self, name, what):
-        """Number of a column by its name, whichever way its accents are written."""
+        """Number of the column with this name; it may use composed or decomposed accents.
+
+        Args:
+            name: the name.
+            what: what messages call the column.
+
+        Raises:
+            InputError: there is no such column, or more than one.
+        """
         name = composed(name)
-        if name not in self.place:  # written without the spaces around it, or with them
+        if name not in self.place:  # the two may differ in spaces around them
             like = [j for other, j in self.place.items() if other.strip() == name.strip()]
             if len(like) == 1:
                 return like[0]
@@ -416,14 +429,14 @@ class CsvFile:
 
     @staticmethod
     def ids(cells):
-        """A column of ids as it is in the file."""
+        """The cells of an id column as the file writes them."""
         return cells
 
 
 class ParquetFile(CsvFile):
     """The same for a .parquet file; columns of numbers come as arrays, rows are counted from 0."""
 
-    separator = None  # nothing parts the cells
+    separator = None  # of cells; there is none
 
     def __init__(self, path, reading, dates, known=None):
         try:
@@ -438,7 +451,7 @@ class ParquetFile(CsvFile):
         self.problems = {}
         try:
             self.file = parquet.ParquetFile(path)
-            # A text is read once, however often it comes: a small file can hold gigabytes of them.
+            # As dictionaries: a small file can hold gigabytes of repeated texts.
             schema = self.file.schema_arrow
             texts = [field.name for field in schema if str(field.type) in TEXTS_OF_ARROW]
             if texts:
@@ -449,7 +462,7 @@ class ParquetFile(CsvFile):
         self.width = len(schema)
         if not self.width:
             raise InputError(f"{path} has no column: write the table again")
-        # pandas says which columns its index became; other writers of its frames keep the names.
+        # pandas' metadata name its index columns; other writers of its frames keep only the names.
         told = {str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())}
         self.told = frozenset(
             j
@@ -461,8 +474,8 @@ class ParquetFile(CsvFile):
 
     def number_categories(self, keep):
         schema = self.file.schema_arrow
-        types = schema.types  # made anew by every call
-        # Parquet holds plain numbers then; pandas, which wrote them, says what they were.
+        types = schema.types  # built anew by every access
+        # Categories that are numbers are stored as plain numbers; only pandas' metadata show them.
         told = (schema.pandas_metadata or {}).get("columns", ())
         declared = {c.get("field_name") for c in told if c.get("pandas_type") == "categorical"}
         numbers = ("int", "uint", "float", "double", "halffloat")
@@ -480,12 +493,12 @@ class ParquetFile(CsvFile):
         return bool((values[np.isfinite(values)] % 1 > 0).any())
 
     def _header_of(self):
-        return None  # there always are names
+        return None  # a .parquet always has names
 
     def _found_decimal(self, keep):
         """The decimal mark of the columns of texts, see :func:`data.reading.find_decimal`."""
         is_dictionary = self.arrow.types.is_dictionary
-        every = self.file.schema_arrow.types  # made anew by every call
+        every = self.file.schema_arrow.types  # built anew by every access
         types = [every[j] for j in keep]
         kinds = [kind.value_type if is_dictionary(kind) else kind for kind in types]
         texts = [j for j, kind in zip(keep, kinds, strict=True) if str(kind) in TEXTS_OF_ARROW]
@@ -501,7 +514,7 @@ class ParquetFile(CsvFile):
 
     def pieces(self, keep, size):
         names = self.file.schema_arrow.names
-        # By name, where that says which: what is not wanted is not read.
+        # Unique names allow reading only these columns.
         by_name = bool(keep) and len(set(names)) == len(names)
         wanted = [names[j] if by_name else j for j in keep]
         start = 0
@@ -519,7 +532,7 @@ class ParquetFile(CsvFile):
     def _cells_or_problem(self, column, j):
         try:
             return self._cells(column, j)
-        except InputError as error:  # said with what is wrong with other columns
+        except InputError as error:  # reported together with the problems of other columns
             told = str(error).removeprefix(f"{self.path}: ")
             how = " (--drop-columns)" if told.endswith("leave it out") else ""
             self.problems.setdefault(j, told + how)
@@ -533,23 +546,23 @@ class ParquetFile(CsvFile):
         return cells_of(arrow_values(column), where, self.dates)
 
     def labels(self, column, j):
-        if str(column.type).startswith(("time", "date")):  # a label is no number of days
+        if str(column.type).startswith(("time", "date")):  # dates as labels stay texts
             return self.ids(column)
-        return self._values(column, j)  # a number that is a gap elsewhere is none here
+        return self._values(column, j)  # a number that means a gap in features is a label here
 
     def ids(self, cells):
         kind = str(cells.type)
-        # Python's own times end with microseconds, its dates with the year 9999.
+        # Python's own times have no nanoseconds, and its dates end with the year 9999.
         if kind.startswith(("time", "date")):
             texts = cells.cast(self.arrow.string()).to_pylist()
             return ["" if text is None else re.sub(r"\.0+$", "", text) for text in texts]
-        if kind in ("float", "halffloat"):  # .1 is meant as .1
+        if kind in ("float", "halffloat"):  # 0.1 in float32 stays 0.1
             return [as_text(cell) for cell in np.asarray(cells)]
         return [_id_text(cell) for cell in arrow_objects(cells)]
 
 
 def _id_text(cell):
-    """An id as a text: of bytes that are no text their digits, after 0x."""
+    """An id as a text; bytes that are not printable text become 0x and hexadecimal digits."""
     if isinstance(cell, bytes):
         text = text_of_bytes(cell)
         return text if text.isprintable() else f"0x{cell.hex()}"
@@ -561,7 +574,7 @@ def _short(error):
 
 
 def _unread(path, what, error):
-    """An error about a file, unless it is this machine that lacks something."""
+    """An InputError that blames the file, or this machine if it lacks memory, threads or files."""
     lacks = ("memory", "malloc", "worker thread", "temporarily unavailable", "too many open files")
     if lacks_memory(error) or any(word in str(error).casefold() for word in lacks):
         remedy = "allow more memory, threads or open files"
@@ -570,7 +583,7 @@ def _unread(path, what, error):
 
 
 def open_table(path, reading, dates, known=None):
-    """A text file or .parquet, by its suffix.
+    """Open a text file or .parquet, by its suffix.
 
     Args:
         path: the file.
@@ -579,7 +592,7 @@ def open_table(path, reading, dates, known=None):
         known: a :class:`data.header.TrainingHeader` of the training table, or None.
 
     Raises:
-        InputError: for another suffix, and whatever is wrong with the file.
+        InputError: the suffix is another one, or the file is unusable.
     """
     kind = suffix_of(path)
     if kind == ".parquet" and path.suffix.lower() == ".gz":
@@ -597,6 +610,6 @@ def open_table(path, reading, dates, known=None):
 
 
 def suffix_of(path):
-    """The suffix that says how a file is written: .csv for ``table.csv.gz``."""
+    """The suffix of a file's format: .csv for ``table.csv.gz``."""
     path = Path(path)
     return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()

@@ -1,6 +1,6 @@
-"""Columns of pandas, polars and Arrow tables, by name, whatever they hold.
+"""Columns of pandas, polars and Arrow tables, whatever types they have.
 
-Nothing of these libraries is imported: a frame is known by what it has.
+None of these libraries is imported: a frame is recognised by its attributes.
 
 Shapes: n rows, d columns.
 """
@@ -17,10 +17,10 @@ from swift_hydra.data.reading import composed, text_of_bytes
 from swift_hydra.settings import InputError, tell
 
 DAY = np.timedelta64(1, "D")
-EXACT = 2**53  # whole numbers up to here are float64's to the digit
-WRITTEN = 1e22  # whole floats up to here are written to the digit
+EXACT = 2**53  # float64 holds all whole numbers up to here exactly
+WRITTEN = 1e22  # whole floats below this are written with all digits
 CODE = re.compile(r"[0-9]E[0-9]")
-# No 007, which is a code, and no number of more digits than float64 has.
+# Not 007, which is a code, nor numbers with more digits than float64 holds.
 NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 
 
@@ -38,18 +38,18 @@ def frame_names(X):
 
 
 def text_of_name(name):
-    """A column's name as a text; of bytes and members of enumerations what they stand for."""
+    """A column's name as a text; bytes are decoded, a member of an enumeration is its value."""
     name = text_of_bytes(name) if isinstance(name, bytes) else name
     return composed(str.__str__(name) if isinstance(name, str) else str(name))
 
 
 def number_categories(types):
-    """Places of the columns, of their types, that are declared as categories which are numbers."""
+    """Positions of the column types that are categorical with numbers as categories."""
     return tuple(j for j, kind in enumerate(types) if _kind_of_categories(kind) in ("i", "u", "f"))
 
 
 def _kind_of_categories(kind):
-    """The first letter of the kind of values that a categorical type of pandas or Arrow holds."""
+    """numpy's one-letter kind of the categories of a categorical pandas or Arrow type, or None."""
     if hasattr(kind, "categories"):  # pandas, and polars, whose categories are texts
         return getattr(getattr(kind.categories, "dtype", None), "kind", None)
     held = str(getattr(kind, "value_type", "")) if hasattr(kind, "index_type") else ""
@@ -57,9 +57,10 @@ def _kind_of_categories(kind):
 
 
 def stands_apart(kind):
-    """Is a pandas column of this type no array beside others?
+    """Must a pandas column of this type be converted to an array by itself, without the others?
 
-    Of the gaps of categories pandas makes whole numbers there, or True; of sparse bools it warns.
+    Converted with others, gaps in categories become whole numbers or True, and sparse bools cause
+    a warning.
     """
     return hasattr(kind, "categories") or hasattr(kind, "fill_value")
 
@@ -70,14 +71,14 @@ def frame_types(X):
 
 
 def repeated(names):
-    """The names that are there more than once."""
+    """The names that occur more than once."""
     return [name for name, count in collections.Counter(names).items() if count > 1]
 
 
 def as_known(names, known):
-    """The names, of which one that is a known one but for spaces around it is that one.
+    """The names, with those that differ from a known name only in spaces around it replaced by it.
 
-    Files of text are read without these, other readers of the same files keep them.
+    Text files are read without such spaces here; other readers of the same files keep them.
     """
     own = {name.strip(): name for name in known}
     if set(known) <= set(names) or len(own) < len(known):
@@ -87,19 +88,19 @@ def as_known(names, known):
 
 
 def with_columns(X, order):
-    """A data frame with some of its columns, by their numbers."""
+    """A data frame with the columns of these numbers, in this order."""
     if hasattr(X, "iloc"):
         return X.iloc[:, order]
-    if hasattr(X, "column_names"):  # Arrow takes numbers, as names may be there twice
+    if hasattr(X, "column_names"):  # Arrow: by number, since names may be repeated
         return X.select(order)
     return X.select([X.columns[j] for j in order])
 
 
 def unmasked(X):
-    """A masked array with nothing in the place of what is masked."""
+    """A plain array of a masked one, with NaN, NaT or None for masked cells."""
     if X.dtype.kind == "f":
         return X.filled(np.nan)
-    if X.dtype.kind in "mM":  # as objects, nanoseconds would be whole numbers
+    if X.dtype.kind in "mM":  # as objects, nanoseconds would become whole numbers
         return X.filled(np.array("NaT", X.dtype))
     cells = np.array(X.data, dtype=object)
     cells[np.ma.getmaskarray(X)] = None
@@ -107,7 +108,7 @@ def unmasked(X):
 
 
 def is_missing(cell):
-    """Is a cell what pandas, polars, Arrow or a text file leave where nothing is known?"""
+    """Is a cell what pandas, polars, Arrow or a text file hold for a missing value?"""
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(cell, str):
@@ -126,7 +127,7 @@ def cells_of_frame(X, dates, source):
         source: what messages call the table.
 
     Raises:
-        InputError: naming the column whose kind of values cannot be used.
+        InputError: names the column whose kind of values cannot be used.
     """
     names = frame_names(X)
     return [
@@ -143,16 +144,16 @@ def _column(X, j):
     if hasattr(X, "get_columns"):
         column = X.get_columns()[j]
         simple = not column.dtype.is_nested()
-        # Python's own dates end with the year 9999, and it has no float32.
+        # As Python objects, dates would end with the year 9999, and float32 would be float64.
         kind = column.dtype
         simple = simple and (not column.null_count() or kind.is_temporal() or kind.is_float())
-        simple = simple and not str(kind).endswith("Int128")  # numpy has none of 16 bytes
+        simple = simple and not str(kind).endswith("Int128")  # numpy has no such type
         return column.to_numpy() if simple else object_array(column.to_list())
     return arrow_values(X.column(j))
 
 
 def object_array(cells):
-    """(n,) array of Python objects, whatever they are: of equally long lists, too."""
+    """(n,) array of any Python objects, even of lists of one length."""
     return np.array([*cells, None], dtype=object)[:-1]
 
 
@@ -161,7 +162,7 @@ def arrow_values(column):
     kind = str(column.type)
     if kind.startswith(("bool", "int", "uint")) and not column.null_count:
         return np.asarray(column)
-    # Python's own dates end with the year 9999, and it has no float32.
+    # As Python objects, dates would end with the year 9999, and float32 would be float64.
     if kind.startswith(("float", "double", "timestamp", "date", "duration")):
         return np.asarray(column)
     parts = column.chunks if hasattr(column, "chunks") else [column]
@@ -170,7 +171,7 @@ def arrow_values(column):
 
 
 def arrow_objects(column):
-    """The values of an Arrow array; what a dictionary holds is one object for all its rows."""
+    """The values of an Arrow array; rows with one dictionary entry share one object."""
     if not hasattr(column, "dictionary"):
         return column.to_pylist()
     words = column.dictionary.to_pylist()
@@ -180,17 +181,17 @@ def arrow_objects(column):
 def cells_of(values, where, dates=False):
     """A column's values (n,) as an array of numbers, or as a list of cells with "" for gaps.
 
-    Bools and whole numbers that float64 does not hold to the digit stay what they are in a list:
-    where training had texts, :func:`as_text` finds these again.
+    Bools, and whole numbers that float64 does not hold exactly, stay unchanged in a list, so that
+    :func:`as_text` gives the same texts as in training if the column held texts there.
 
     Raises:
-        InputError: for dates that are not asked for, and for what is neither number nor text.
+        InputError: for dates without ``dates``, and for values that are neither numbers nor texts.
     """
     if values.dtype.kind in "biuf":
         return values
     if values.dtype.kind == "c":
         raise InputError(f"{where}: Complex data not supported: give real numbers")
-    if values.dtype.kind in "mM" and np.isnat(values).all():  # nothing is known, of any kind
+    if values.dtype.kind in "mM" and np.isnat(values).all():  # only gaps, of whatever kind
         return np.full(len(values), np.nan)
     if values.dtype.kind == "M":
         return _days(values, where, dates)
@@ -216,25 +217,25 @@ def cells_of(values, where, dates=False):
 
 
 def without_gaps(cells, reading):
-    """What :func:`cells_of` made of a column, with nothing where a number stands for a gap.
+    """The result of :func:`cells_of`, with gaps in place of the numbers that stand for a gap.
 
     Args:
         cells: an array of numbers, or a list.
         reading: a :class:`data.reading.Reading`.
     """
-    if isinstance(cells, Days):  # what stands for a gap is no number of days
+    if isinstance(cells, Days):  # a number of days never stands for a gap
         return cells
     if isinstance(cells, np.ndarray):
         return reading.without_gaps(cells)
     gaps = reading.gap_numbers()
     if not gaps:
         return cells
-    words = (str, bool, np.bool_)  # False is no 0
+    words = (str, bool, np.bool_)  # False is not 0
     return ["" if not isinstance(cell, words) and cell in gaps else cell for cell in cells]
 
 
 def _is_exact(cell):
-    """Would a float64 lose what a value is?"""
+    """Would a conversion to float64 change the text of a value?"""
     if isinstance(cell, numbers.Integral):
         return isinstance(cell, bool) or abs(cell) > EXACT
     return isinstance(cell, np.bool_) or (isinstance(cell, np.floating) and cell.itemsize < 8)
@@ -269,13 +270,13 @@ def _days(values, where, dates):
 
 
 def day_of(value):
-    """Days since 1970 as they are written: a date, with the time where that is not midnight."""
+    """The date of a number of days since 1970, with the time unless that is midnight."""
     moment = np.datetime64(round(value * 86_400), "s")
     return str(moment.astype("datetime64[D]")) if value % 1 == 0 else str(moment)
 
 
 def _number(cell, where):
-    # A timedelta64 calls itself a whole number.
+    # timedelta64 is a subclass of numpy's integers.
     if isinstance(cell, (numbers.Real, np.bool_, decimal.Decimal)) and not isinstance(
         cell, np.timedelta64
     ):
@@ -293,7 +294,7 @@ def _number(cell, where):
 
 
 def as_text(cell):
-    """The text of a value, whatever held it: True, 7 (of 7.0 too), 1234567, 0.1; "" of a gap."""
+    """A value's text, the same for all types: True, 7 (also for 7.0), 1234567, 0.1; "" for gaps."""
     if isinstance(cell, str):
         return composed(cell.strip())
     if isinstance(cell, (bool, np.bool_)):
@@ -302,13 +303,13 @@ def as_text(cell):
         return ""
     if isinstance(cell, numbers.Integral):
         return str(int(cell))
-    # 0.1 of a float32 is meant as 0.1, not as the float64 beside it.
+    # A float32 of 0.1 means 0.1, not 0.10000000149.
     value = float(str(cell) if isinstance(cell, np.floating) else cell)
     return str(int(value)) if value.is_integer() and abs(value) < WRITTEN else repr(value)
 
 
 def one_spelling(text):
-    """What all ways to write a bool or a whole number have in common; another text stays.
+    """One text for all ways to write a bool or a whole number; other texts stay unchanged.
 
     1.1 and 1.10 may be two versions of something, 7 and 7.0 hardly are; 1E2 may be a
     code, 1e2 hardly is.
@@ -320,7 +321,7 @@ def one_spelling(text):
 
 
 def same_value(text):
-    """A text that all ways to write a bool or a number have in common; another text stays."""
+    """One text for all ways to write a bool or a number; other texts stay unchanged."""
     word = text.casefold()
     if word in ("true", "false"):
         return word.capitalize()
@@ -328,17 +329,17 @@ def same_value(text):
 
 
 def name_of_labels(y, own):
-    """Name of the labels' column, which a frame to score may still have; or None.
+    """Name of the label column, which a frame to score may still contain; None if unknown.
 
     Args:
-        y: labels of any container.
-        own: names that somebody gave the columns of X, maybe none.
+        y: labels in any container.
+        own: names that the user gave to the columns of X; may be empty.
     """
     names = frame_names(y) or [getattr(y, "name", None) or None]
     names = [text_of_name(name) if isinstance(name, str | bytes) else name for name in names]
     if len(names) != 1 or names[0] is None:
         return None
-    if not isinstance(names[0], str):  # a number: it counts columns, of X as well perhaps
+    if not isinstance(names[0], str):  # a number just counts columns, those of X perhaps too
         return None if str(names[0]) in own else str(names[0])
     if names[0] in own:
         tell(

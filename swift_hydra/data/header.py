@@ -1,4 +1,4 @@
-"""Whether the first row of a text file names the columns.
+"""Decide whether the first row of a text file names the columns.
 
 Shapes: d columns.
 """
@@ -14,24 +14,24 @@ from swift_hydra.data.texts import form_of
 from swift_hydra.settings import tell
 
 SHOWN = 3  # cells of a line that a message quotes
-COPIES = 0.05  # share of the rows that may be the line of names again
-PANDAS_ROWS = 3  # columns from which 0, 1, 2, ... are rather names than values
+COPIES = 0.05  # largest share of the rows that may repeat the line of names
+PANDAS_ROWS = 3  # from this many columns on, 0, 1, 2, ... are taken as names, not as values
 
 
 class TrainingHeader(NamedTuple):
-    """What a table to score can be compared with."""
+    """What is known of the training table's header when another table is scored."""
 
     names: list | None  # d names of the training table
-    header: str | None  # "yes" or "no": whether its file had one; None where that is not known
-    texts: dict  # of its text columns, {number: texts}
-    n_others: int = 0  # columns that are asked for beside them: the rows' ids
+    header: str | None  # "yes" or "no": whether its file had one; None if that is not known
+    texts: dict  # {number: texts} of its text columns
+    n_others: int = 0  # columns needed beside the features, such as that of the rows' ids
 
 
 def has_header(first, below, path, known=None, gaps=frozenset()):
     """Does the first row name the columns?
 
-    A table to score is judged by its first line and the training table alone, where that is known:
-    a row's reading does not depend on the rows beside it.
+    A table to score is judged by its first row and the training table's header alone, if that is
+    known, so that how a row is read does not depend on the rows beside it.
 
     Args:
         first: cells of the first row.
@@ -60,10 +60,15 @@ def has_header(first, below, path, known=None, gaps=frozenset()):
 
 
 def _is_row(first, without, known):
-    """Is the first line, of which ``without`` has no gaps, a row of the training table's kind?
+    """Is the first line a row like those of the training table?
 
-    It holds a number, a bool, a day, a text that training knew in its column, or a gap anywhere but
-    at the start, where an index has no name.
+    It is if it holds a number, a bool, a date, a text that training knew in this column, or a gap
+    anywhere but at the start, where an index has no name.
+
+    Args:
+        first: its cells.
+        without: its cells, empty where the text stands for a gap.
+        known: a :class:`TrainingHeader`.
     """
     named = itertools.dropwhile(lambda pair: not pair[0].strip(), zip(first, without, strict=True))
     gap = not any(without) or any(not cell.strip() for _, cell in named)
@@ -72,18 +77,18 @@ def _is_row(first, without, known):
 
 
 def _is_value(cell):
-    """Is it a number, true or false, or a day?"""
+    """Is it a number, true or false, or a date?"""
     return is_number(cell) or bool_number(cell) is not None or days(cell) is not None
 
 
 def _is_known(cell, texts):
-    """Did training know a text in its column, in whatever way a bool or a number is written?"""
+    """Is a cell one of the training's texts in its column? Bools and numbers match by value."""
     cell = cell.strip()
     return cell in texts or same_value(cell) in map(same_value, texts)
 
 
 def _say_of_unknown_texts(first, known, path):
-    """Warn where the first line of a table of texts, taken as a row, may be the names."""
+    """Warn if the first line of a table of texts is taken as a row but may hold the names."""
     unknown = all(
         cell and numeric(cell) is None and j in known.texts and not _is_known(cell, known.texts[j])
         for j, cell in enumerate(first)
@@ -102,12 +107,12 @@ def shown(cells):
 
 
 def _without(row, gaps):
-    """A row with nothing in the place of texts that stand for that."""
+    """A row with empty cells in place of texts that stand for a gap."""
     return ["" if cell.strip().casefold() in gaps else cell for cell in row]
 
 
 def _names_columns(first, below, path):
-    """:func:`has_header` of a table of which nothing is known."""
+    """:func:`has_header` without a training table."""
     below = _without_copies(first, below)
     top = [numeric(cell) for cell in first]
     numbers = [cell.strip() for cell in first if is_number(cell)]
@@ -119,13 +124,13 @@ def _names_columns(first, below, path):
         return True
     if not texts:
         return False
-    # A text that comes again below is a value, and so is one of its column's own kind.
+    # A text that recurs below is a value, and so is one of the same kind as its column's cells.
     below_too = [j for j in texts if first[j].strip() in columns[j]]
     of_kind = [j for j in texts if _is_of_kind(first[j], columns[j])]
     names = [j for j in texts if j not in below_too and j not in of_kind]
     if not numbers:
         is_header = 2 * len(names) >= len(texts)
-        # Nobody calls a column of days by one of them.
+        # A date above dates is a value, never a name.
         is_header = is_header and not any(_kind(first[j].strip()) == "day" for j in of_kind)
         _say_if_mixed(is_header, [first[j].strip() for j in (*below_too, *of_kind)], names, path)
         return is_header
@@ -135,8 +140,8 @@ def _names_columns(first, below, path):
             "or down, as years do, and it is taken as names: if it is a row give --header no",
         )
         return True
-    # A column with a name above numbers speaks for a header; a stray - or $3 is no name. A number
-    # with a fraction speaks for a row, unless all go up; one that comes again is worth a word.
+    # A word above numbers suggests a header (- and $3 are no words). A fraction suggests a row,
+    # unless the numbers ascend. A number that recurs below causes a warning.
     names = [j for j in names if re.search(r"[^\W\d_]", first[j]) and _mostly_numbers(columns[j])]
     values = [value for value in top if value is not None and value == value]
     ascending = len(values) >= 5 and all(a < b for a, b in itertools.pairwise(values))
@@ -153,10 +158,10 @@ def _names_columns(first, below, path):
 
 
 def _without_copies(first, below):
-    """The rows below without the few that are the first line again, where it may name the columns.
+    """The rows below without a few that repeat the first line, if that may name the columns.
 
-    Files that were joined have their line of names several times. None of its cells stands in any
-    other row.
+    Joined files hold their line of names several times. If one of its cells occurs in the same
+    column of another row, the first line is not taken for names, and all rows are returned.
     """
     top = [cell.strip() for cell in first]
     others = [row for row in below if [cell.strip() for cell in row] != top]
@@ -168,11 +173,11 @@ def _without_copies(first, below):
 
 
 def _runs(first, top, columns, names):
-    """Are the numbers of the first row, beside texts ``names``, rather names than values?
+    """Are the numbers of the first row, beside the texts ``names``, names rather than values?
 
-    Two of three hold: they go all up or all down; none is like a value of its column (and, where
-    they do not, all are whole above fractions); a text stands above few others that come again and
-    again.
+    They are if two of three conditions hold: all ascend or all descend; none lies within the range
+    of its column (and, unless they ascend or descend, all are whole numbers above fractions); a
+    text stands above few texts that recur often.
     """
     at = [j for j, cell in enumerate(first) if is_number(cell)]
     if len(at) < PANDAS_ROWS:
@@ -198,13 +203,13 @@ def _mostly_fractions(column):
 
 
 def _is_within(value, column):
-    """Is a number between the smallest and the largest of its column, or the column without any?"""
+    """Is a number within its column's range, or the column without numbers?"""
     values = _numbers_of(column)
     return not values or min(values) <= value <= max(values)
 
 
 def _say_if_mixed(is_header, values, names, path):
-    """Warn where a first line of texts holds cells like values and cells like names."""
+    """Warn if a first line of texts holds both cells like values and cells like names."""
     if not values or not names:
         return
     taken, other = ("names", "a row") if is_header else ("a row", "names")
@@ -216,14 +221,14 @@ def _say_if_mixed(is_header, values, names, path):
 
 
 def _kind(cell):
-    """What a text is that no column is called: a day, true or false, a number with its unit."""
+    """The kind of a text that is a value, not a name: a date, a bool or a number with a unit."""
     if days(cell) is not None:
         return "day"
     return "bool" if bool_number(cell) is not None else form_of(cell)
 
 
 def _is_of_kind(cell, column):
-    """Is a cell of the kind that most of its column's are?"""
+    """Is a cell of the same kind as most cells of its column?"""
     kind = _kind(cell.strip())
     return kind is not None and 2 * sum(_kind(other) == kind for other in column) > len(column)
 
@@ -235,18 +240,18 @@ def _mostly_numbers(cells):
 
 
 def _counts(first, below, path):
-    """Do the numbers of the first row count the columns from 0, as the names that pandas makes up?
+    """Do the numbers of the first row count the columns from 0, like names made up by pandas?
 
-    What may be a row is told either way.
+    If they count from 0 or 1, a warning says how the row was taken, unless it looks like any other.
     """
     at = [j for j, cell in enumerate(first) if is_number(cell)]
     start = first[at[0]].strip() if at else None
-    # Rows that count on (0 1 2, 1 2 3, ...) are values.
+    # If the next row counts too (0 1 2, then 1 2 3), both are values.
     if start not in ("0", "1") or not _counting(first, at) or _counting(below[0], at):
         return False
     names = start == "0" and _are_names(first, below, at)
     again = [any(row[j].strip() == first[j].strip() for row in below) for j in at]
-    # One that is no value of its column is worth a word, beside others that are.
+    # No warning if the numbers occur in their columns: all of them (from 0), or any (from 1).
     usual = all(again) if start == "0" else any(again)
     if not names and (len(at) < 2 or len(at) < len(first) or usual):
         return False
@@ -262,7 +267,7 @@ def _counts(first, below, path):
 
 
 def _counting(row, at):
-    """Is every one of the cells of a row one more than the one before?"""
+    """Is each of these cells of a row one more than the one before?"""
     cells = [row[j].strip() for j in at]
     start = cells[0]
     if not start.isdecimal() or len(start) > 9:
@@ -271,7 +276,7 @@ def _counting(row, at):
 
 
 def _are_names(first, below, at):
-    """Fewer than three such names are some over fractions alone, or beside an index, alone."""
+    """Are numbers counting from 0 names? Three are; one beside an index, and two above fractions."""
     if len(at) >= PANDAS_ROWS:
         return True
     if not first[0].strip() and [row[0].strip() for row in below] == [*map(str, range(len(below)))]:
@@ -281,7 +286,7 @@ def _are_names(first, below, at):
 
 
 def distinct(names):
-    """The names, of which a repeated one gets .1, .2, ... as in pandas."""
+    """The names, with .1, .2, ... appended to repeated ones, as in pandas."""
     given = set(names)
     taken = set()
     last = {}

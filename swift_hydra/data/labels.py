@@ -1,10 +1,10 @@
-"""Labels of rows: what is known of them.
+"""Labels of rows.
 
     1   a known anomaly
-    0   taken as normal, which may hide anomalies
-    -1  unlabelled: taken as 0 is, but never trusted
+    0   taken as normal; there may be hidden anomalies among these rows
+    -1  unlabelled: treated like 0, but never trusted to be normal
 
-Without any 1 nothing is known.
+Without any 1 no anomaly is known.
 """
 
 import decimal
@@ -21,7 +21,7 @@ from swift_hydra.settings import InputError, tell
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"
-LONG = 100  # labels from which on a value that stands there once is worth a word
+LONG = 100  # from this many labels on, a value that occurs once causes a warning
 BOOLS = ("false", "true")
 TEXT_PAIRS = (BOOLS, ("no", "yes"), ("f", "t"), ("n", "y"))
 
@@ -30,7 +30,7 @@ class Labels(NamedTuple):
     """Checked labels."""
 
     y: np.ndarray  # (n,) int64 of -1, 0 and 1
-    classes: np.ndarray  # (2,) the values that were given for 0 and 1; of several for 0 the first
+    classes: np.ndarray  # (2,) the original values of 0 and 1; if 0 has several, the first
 
     def __str__(self):
         anomaly = self.classes[1]
@@ -44,24 +44,24 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
     """Check labels and cast them to -1, 0 and 1.
 
     Args:
-        y: (n,) or (n, 1) array-like: 0 (normal) and 1 (anomaly); any two numbers from 0 on, in that
-            order, with a warning; true and false, yes and no. -1 beside 0, or beside 0 and 1, is
-            unlabelled, and stays -1.
+        y: (n,) or (n, 1) array-like: 0 (normal) and 1 (anomaly); any two other numbers that are
+            not negative, the larger for anomalies (with a warning); true and false; yes and no.
+            -1 beside 0, or beside 0 and 1, is unlabelled, and stays -1.
         source: the file, or what the messages shall call the labels.
-        least: anomalies needed. A table needs two, one for each side of a split; 0 takes labels
-            of which none is an anomaly: nothing is known.
+        least: number of anomalies needed. A table needs two, one for each side of a split; 0
+            accepts labels without any anomaly.
         anomaly_label: the value of anomalies, a text or a number; all others are then normal, and
             -1 beside one of them is unlabelled.
-        majority: take it that more than half of the rows are anomalies; otherwise that is refused
-            for a table, and a warning for a training part, whose caller has the labels at hand.
+        majority: accept that more than half of the rows are anomalies; otherwise that is refused
+            for a table (``least`` above 1), and else causes a warning.
         lines: n line numbers for messages, or None.
-        gaps: texts in lower case that are no label, but for the anomalies' own.
+        gaps: texts in lower case that are empty labels, unless one is ``anomaly_label``.
 
     Returns:
         :class:`Labels`.
 
     Raises:
-        InputError: not 1-D, an empty label, values of which none is known for the anomaly,
+        InputError: not 1-D, an empty label, values that do not show which one is the anomaly,
             anomalies only, fewer than ``least`` anomalies, more than half anomalies.
     """
     wanted = () if anomaly_label is None else {str(_word(anomaly_label)).casefold()}
@@ -88,9 +88,10 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
 
 
 def _ask_about_majority(labels, source, refuse):
-    """Refuse, or warn, where more are anomalies than not; unlabelled rows beside them say nothing.
+    """Refuse, or warn, if more than half of the labelled rows (or of all, if no 0) are anomalies.
 
-    Where most of the labelled rows alone are anomalies, that may well be meant: a warning.
+    If they are not more than half of all rows, unlabelled ones included, this is only a warning: it
+    may well be meant.
     """
     n_anomalies = int((labels.y == 1).sum())
     n_labelled = int((labels.y != -1).sum())
@@ -109,7 +110,7 @@ def _ask_about_majority(labels, source, refuse):
 
 
 def _values(y, source, lines, gaps):
-    """(n,) float64, or texts where some label is no number that float64 holds to the digit."""
+    """(n,) float64, or texts if some label is not a number that float64 holds exactly."""
     if isinstance(y, np.ma.MaskedArray):
         y = unmasked(y)
     try:
@@ -138,7 +139,7 @@ def _values(y, source, lines, gaps):
             return np.array([_float(cell) for cell in cells])
         except (TypeError, ValueError, OverflowError):
             _refuse_name(cells, source, lines)
-            # As objects: numpy's own texts take the room of the longest one each.
+            # As objects: in an array of numpy's texts each takes the memory of the longest.
             return object_array(map(_text, cells))
     values = y.astype(np.float64)
     _refuse_gaps(np.isnan(values), values, source, lines)
@@ -146,16 +147,16 @@ def _values(y, source, lines, gaps):
 
 
 def _word(cell):
-    """A label as it is compared: bytes are texts, without spaces around."""
+    """A label as it is compared: bytes are decoded, and spaces around texts are removed."""
     if isinstance(cell, bytes):
         cell = text_of_bytes(cell)
     return composed(cell.strip()) if isinstance(cell, str) else cell
 
 
 def _refuse_name(cells, source, lines):
-    """Refuse a text in a file's first line above labels that are all numbers: it names the column.
+    """Refuse a text in a file's first line if all other labels are numbers: it names the column.
 
-    Names that are numbers themselves make that line a row.
+    Such a line counts as a row if, for example, the other names are numbers.
     """
     if not isinstance(lines, list) or lines[0] != 1 or len(cells) < 2:
         return
@@ -171,9 +172,11 @@ def _refuse_name(cells, source, lines):
 
 
 def _float(cell):
-    """A label's number; ``1_0`` is none, as in the other columns, nor what float64 would merge.
+    """A label's number.
 
-    Nor is ``nan``: where it is no gap (``--missing ''``) it is a word.
+    Raises:
+        ValueError: for a text; so are ``1_0``, as in other columns, and ``nan``, which is a word
+            if it is not a gap (``--missing ''``). Also for numbers beyond float64's exact range.
     """
     if isinstance(cell, str) and "_" in cell:
         raise ValueError(cell)
@@ -184,7 +187,7 @@ def _float(cell):
 
 
 def _text(cell):
-    """A label's text: of a number or a bool the one that it has in a file, whatever holds it."""
+    """A label's text; numbers and bools of all types have the same text as in a file."""
     known = isinstance(cell, (numbers.Real, np.bool_, decimal.Decimal))
     return as_text(cell) if known else str(cell)
 
@@ -207,7 +210,7 @@ def _shown(values):
 
 
 def _known(values, source):
-    """Labels whose values say for themselves which is the anomaly."""
+    """Labels whose values show which of them is the anomaly."""
     different = np.unique(values)
     if values.dtype.kind == "f":
         found = set(different.tolist())
@@ -245,10 +248,10 @@ def _known(values, source):
 
 
 def _say_other_cases(values, wanted):
-    """Warn of texts that differ from the anomalies' label in upper and lower case alone."""
+    """Warn of texts that differ from the anomalies' label only in upper and lower case."""
     like = sorted({text for text in values if text.lower() == wanted.lower()})
     others = [text for text in like if text != wanted]
-    if others and len(others) < len(like):  # where there are no others these are refused
+    if others and len(others) < len(like):  # if ``wanted`` does not occur itself, it is refused
         tell(
             f"label {listed(map(repr, others))} differs from {wanted!r} in upper and lower case "
             "alone and is taken as normal: write them alike if it is an anomaly",
@@ -256,7 +259,7 @@ def _say_other_cases(values, wanted):
 
 
 def _say_single(values):
-    """Warn of labels that a single row of many has: the last line of a table may be its total."""
+    """Warn of labels that a single row of many has: it may be a table's last line, its total."""
     if len(values):
         tell(
             f"label {listed(_shown(values))}: a single row has it and is taken as normal: take the "
@@ -265,25 +268,25 @@ def _say_single(values):
 
 
 def _minus_one(values):
-    """(n,) True where a label is -1: messages that refuse empty ones say to fill them so."""
+    """(n,) True where a label is -1, a number or a text."""
     if values.dtype.kind == "f":
         return values == -1
     return np.isin(values, [text for text in np.unique(values) if same_value(text) == "-1"])
 
 
 def _chosen(values, anomaly_label, source):
-    """Labels of which one value is the anomaly, -1 is unlabelled and all others are normal."""
+    """Labels where ``anomaly_label`` is the anomaly, -1 is unlabelled and all others are normal."""
     wanted = _word(anomaly_label)
     if values.dtype.kind == "f":
         word = str(wanted).casefold()
-        if word in BOOLS and set(values.tolist()) <= {0.0, 1.0}:  # bools of a frame are numbers
+        if word in BOOLS and set(values.tolist()) <= {0.0, 1.0}:  # a frame's bools are numbers here
             wanted = BOOLS.index(word)
         try:
             wanted = _float(wanted)
         except (TypeError, ValueError):
             wanted = None
         if wanted == 1 and 0.0 in values and set(values.tolist()) <= {-1.0, 0.0, 1.0}:
-            return _known(values, source)  # what 1 means anyway: -1 stays unlabelled
+            return _known(values, source)  # 1 is the anomaly by default; -1 stays unlabelled
     else:
         wanted = _text(wanted)
         _say_other_cases(values, wanted)
@@ -298,7 +301,7 @@ def _chosen(values, anomaly_label, source):
             "(y=None, --label-column none) where nothing is known"
         )
     unknown = (y == 0) & _minus_one(values)
-    if (y == 0).sum() > unknown.sum():  # beside another label it is no name of normal rows
+    if (y == 0).sum() > unknown.sum():  # with other normal labels, -1 means unlabelled
         y[unknown] = -1
     others, counts = np.unique(values[y == 0], return_counts=True)
     if len(values) >= LONG and counts.max(initial=0) > 1:

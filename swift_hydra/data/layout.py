@@ -1,4 +1,4 @@
-"""The lines of a text file, and the rows of cells that they are."""
+"""The lines of a text file, and their rows of cells."""
 
 import collections
 import csv
@@ -8,21 +8,21 @@ import re
 from swift_hydra.data.reading import composed
 from swift_hydra.settings import InputError, tell
 
-SPACE = " "  # what parts cells where any number of spaces does
+SPACE = " "  # the separator if any number of spaces separates cells
 LONGEST_LINE = 2**26  # characters
 PEEKED = 2**17  # characters looked ahead
 MARKS = "\ufeff\u00ef\u00bb\u00bf"  # the byte order mark, and how cp1252 shows that of UTF-8
-DOS_END = "\x1a"  # Ctrl-Z, which old programs write behind the last line, or fill a file with
+DOS_END = "\x1a"  # Ctrl-Z, which old programs write after the last line or pad a file with
 END = "\x00end\x00"  # a line after the last one: an open quote swallows it
-# A cell may be as long as a line; csv knows one limit for the whole process.
+# A cell may be as long as a line; csv has one limit for the whole process.
 csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
 
 
 class Lines:
-    """The lines of an open text file, each of bounded length, with a look ahead.
+    """Iterates over the lines of an open text file, each of bounded length, and can look ahead.
 
     Raises:
-        InputError: while it is read, for a line without an end.
+        InputError: while it is read, for a line longer than ``LONGEST_LINE``.
     """
 
     def __init__(self, file, path):
@@ -35,7 +35,7 @@ class Lines:
         yield from self._rest
 
     def peek(self, n):
-        """At most n of the next lines, fewer of very long ones; they are still to come."""
+        """At most n of the next lines, fewer if they are very long, without consuming them."""
         size = sum(map(len, self._ahead))
         while len(self._ahead) < n and (size < PEEKED or len(self._ahead) < 2):
             line = next(self._rest, None)
@@ -46,14 +46,14 @@ class Lines:
         return list(itertools.islice(self._ahead, n))
 
     def skip(self):
-        """Pass over the next line."""
+        """Skip the next line, which must have been peeked at."""
         self._ahead.popleft()
 
 
 def _bounded(file, path):
     n = 0
     while line := file.readline(LONGEST_LINE):
-        if line[0] in MARKS:  # of a later line too, where files were joined
+        if line[0] in MARKS:  # at later lines too, since files may have been joined
             line = line.removeprefix(MARKS[1:]).lstrip(MARKS[0])
         n += 1
         if DOS_END in line and not line.strip(DOS_END + "\r\n"):
@@ -65,16 +65,16 @@ def _bounded(file, path):
 
 
 def stripped(line):
-    """A line without spaces at its ends, which would be cells where spaces part them."""
+    """A line without spaces at its ends: as separators they would make empty cells."""
     return line.strip(" \r\n") + "\n"
 
 
 def read_rows(lines, separator, passed, path):
-    """Rows of cells; blank lines are none, but for those inside a table of one column.
+    """Rows of cells; blank lines are skipped, but inside a table of one column they are gaps.
 
     Args:
         lines: a :class:`Lines` after :func:`data.separator.read_preamble`.
-        separator: of the cells.
+        separator: the character between cells.
         passed: number of lines before.
         path: the file, for messages.
 
@@ -87,9 +87,9 @@ def read_rows(lines, separator, passed, path):
     """
     if separator == SPACE:
         lines = map(stripped, lines)
-    closed = []  # the last line had an end
-    recent = []  # lines of the row at hand
-    # A quote after a space is one, and several spaces are as good as one.
+    closed = []  # filled after the last line: whether that had a line end
+    recent = []  # lines of the current row
+    # A quote after a space still opens a quoted cell, and several spaces count as one.
     given = {"delimiter": separator, "skipinitialspace": True}
     reader = csv.reader(_with_end(lines, closed, recent), **given)
     width = None
@@ -114,13 +114,13 @@ def read_rows(lines, separator, passed, path):
             return
         if len(recent) > 1:
             _refuse_swallowed(recent, len(row), separator, last, path)
-            row = [cell.replace("\r\n", "\n") for cell in row]  # however the file ends its lines
+            row = [cell.replace("\r\n", "\n") for cell in row]  # whatever line ends the file has
         written = recent[0].strip()
         recent.clear()
         if not row or (len(row) == 1 and not row[0].strip()):
             if width != 1:
                 continue
-            if not written:  # one that is written as "" is a gap wherever it stands
+            if not written:  # a line of "" is a gap, even at the end of the file
                 blank.append(last)
                 continue
         if blank:
@@ -131,10 +131,10 @@ def read_rows(lines, separator, passed, path):
 
 
 def _refuse_swallowed(lines, width, separator, last, path):
-    """Refuse quotes that join lines of which each is a row of as many cells.
+    """Refuse quotes that join lines each of which is a row of as many cells.
 
-    A text that begins with an inch mark or a quoted word, twice in a file, does that: the rows
-    between the two would be gone.
+    Two texts that begin with a quotation mark of their own, such as a quoted word, have this
+    effect: the rows between them would be lost. If the quotes are valid CSV, only warn.
     """
     given = {"delimiter": separator, "skipinitialspace": True}
     plain = csv.reader(lines, quoting=csv.QUOTE_NONE, **given)
@@ -148,7 +148,7 @@ def _refuse_swallowed(lines, width, separator, last, path):
             f"{joined}is a row of its own: a quote that is part of a text is written twice, "
             'inside of quotes: "a ""quoted"" word"'
         ) from None
-    # An address of two lines, most likely: nothing stands behind the quote that ends it.
+    # Valid CSV: most likely a cell of several lines, such as an address.
     tell(f"{joined}could be a row of its own: they are taken as one")
 
 

@@ -1,7 +1,7 @@
 """How a text file writes its values: encoding, numbers, gaps, dates.
 
-What a file leaves no doubt about is found out; what can be read in two ways is refused with the
-flag that decides it.
+What is unambiguous is detected; what can be read in two ways is refused, and the message names the
+flag that decides.
 """
 
 import codecs
@@ -17,12 +17,12 @@ import numpy as np
 
 from swift_hydra.settings import AnyText, InputError, setting
 
-# Beside the empty cell.
+# Texts that stand for a gap, beside the empty cell.
 MISSING = ("na", "n/a", "nan", "<na>", "nat", "null", "none", "?")
 GAPS = frozenset(["", *MISSING])
-SPACES = "' \u00a0\u2009\u202f\u2019"  # what parts thousands beside point and comma
+SPACES = "' \u00a0\u2009\u202f\u2019"  # separators of thousands beside point and comma
 GROUPED = r"[1-9]\d{0,2}(?:[MARKS]\d{3})+"  # nobody groups 0123
-# Four groups up to 255 are an address in a network.
+# Four groups up to 255 are an IP address.
 ADDRESS = r"(?!(?:(?:1?\d?\d|2[0-4]\d|25[0-5])\.){3}(?:1?\d?\d|2[0-4]\d|25[0-5])$)"
 POINT = re.compile(r"[+-]?" + GROUPED.replace("MARKS", "," + SPACES) + r"(?:\.\d+)?")
 COMMA = re.compile(
@@ -30,11 +30,11 @@ COMMA = re.compile(
     + GROUPED.replace("MARKS", "." + SPACES)
     + r")(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?"
 )
-EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234: a thousand, or a little over one
+EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")  # 1,234: it may mean 1234 or 1.234
 EITHER_POINT = re.compile(EITHER.pattern.replace(",\\d", r"\.\d"))
-SHORT = re.compile(r"0|[+-]?[1-9]\d{0,2}")  # a whole number without thousands
-ODD = re.compile(r"[^\d.,+\-\seE'\u2019]|\d-|\.\d*\.")  # what few numbers hold
-MOMENT = re.compile(r"\d{1,2}\.\d{2}")  # 12.58 is a time or a day where no other point is
+SHORT = re.compile(r"0|[+-]?[1-9]\d{0,2}")  # a whole number below 1000
+ODD = re.compile(r"[^\d.,+\-\seE'\u2019]|\d-|\.\d*\.")  # what few numbers contain
+MOMENT = re.compile(r"\d{1,2}\.\d{2}")  # 12.58: if all points are like this, times or dates
 MARKED = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
@@ -55,7 +55,7 @@ BINARY = {
     b"%PDF-": ("a PDF", "save its table as CSV UTF-8"),
     **{b"BZh%d1AY&SY" % k: ("packed by bzip2", "unpack it with bunzip2") for k in range(1, 10)},
 }
-# Texts that are no rows of cells: a page in place of what was to be fetched, a list of records.
+# Texts that are not rows of cells: a web page in place of a download, a list of records.
 MARKUP = {
     re.compile(rb'\s*(?:\[\s*)?\{\s*"[^"]*"\s*:'): (
         "JSON",
@@ -66,9 +66,9 @@ MARKUP = {
         "save its table as CSV, or fetch the file again",
     ),
 }
-PIECE = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # what is composed together
+PIECE = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")  # characters that are composed together
 LONGEST_PIECE = 1000
-WORD = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)  # what float() reads beside digits
+WORD = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)  # words that float() reads
 
 
 @dataclass(kw_only=True)
@@ -96,14 +96,14 @@ class Reading:
         return frozenset(["", *(composed(text.strip()).casefold() for text in given)])
 
     def label_gaps(self):
-        """:meth:`gaps` of labels: 0 may be a gap of the features, a label it is all the same."""
+        """:meth:`gaps` for labels, without numbers: a 0 that is a gap in features is a label."""
         numbers = ((text, number(text, gaps=frozenset())) for text in self.gaps())
         return frozenset(
             text for text, value in numbers if value is None or not math.isfinite(value)
         )
 
     def gap_numbers(self):
-        """The gaps that are numbers, such as -999: -999.0 is one as well."""
+        """The gaps that are numbers: with -999 a cell of -999.0 is a gap too."""
         if self.missing is None:
             return frozenset()
         found = (number(text, gaps=frozenset()) for text in self.missing.split(","))
@@ -115,7 +115,7 @@ class Reading:
         if not gaps or values.dtype.kind not in "iuf":
             return values
         gap = np.isin(values, list(gaps))
-        if values.dtype.kind == "f":  # -999.9 of a float32 is another number
+        if values.dtype.kind == "f":  # -999.9 in float32 is another number than in float64
             gap |= np.isin(values, np.array(list(gaps)).astype(values.dtype))
         return np.where(gap, np.nan, values.astype(np.float64)) if gap.any() else values
 
@@ -123,7 +123,7 @@ class Reading:
         """A function from a cell to its number, NaN for a gap or None for text.
 
         Args:
-            decimal: the mark that was found or given.
+            decimal: the decimal mark that was detected or given.
         """
         if decimal == "." and self.missing is None:
             return number
@@ -139,21 +139,21 @@ class Reading:
         return read_with_gaps
 
     def remembered(self, decimal, header):
-        """What a file was read with, as plain values, for the tables that are scored later.
+        """How a file was read, as plain values, so that tables to score are read alike later.
 
         Args:
-            decimal: the mark that was found or given, or None where no cell told.
+            decimal: the decimal mark that was detected or given, or None if no cell has one.
             header: "yes", "no", or None for a file that always has names.
         """
         return {"decimal": decimal, "missing": self.missing, "header": header}
 
     def after(self, training):
-        """This reading, and what is not given as the training table's file was read.
+        """This reading, with unset options taken from the training table's file.
 
-        The header is left as it is: see :func:`data.header.has_header`.
+        The header is not: see :func:`data.header.has_header`.
 
         Args:
-            training: what :meth:`remembered` made, or None.
+            training: a result of :meth:`remembered`, or None.
         """
         training = training or {}
         decimal = self.decimal or training.get("decimal")
@@ -162,7 +162,7 @@ class Reading:
 
 
 def check_remembered(reading):
-    """Refuse what :meth:`Reading.remembered` does not leave. Raises ValueError."""
+    """Raise ValueError unless this may be a result of :meth:`Reading.remembered`."""
     allowed = {"decimal": (None, ".", ","), "header": (None, "yes", "no")}
     for name, values in allowed.items():
         value = reading.get(name) if isinstance(reading, dict) else reading
@@ -173,7 +173,7 @@ def check_remembered(reading):
 
 
 def open_text(path, encoding):
-    """An open text file, gunzipped where its name ends with .gz.
+    """Open a text file, decompressed if its name ends with .gz.
 
     Raises:
         InputError: for an unknown encoding.
@@ -193,11 +193,11 @@ def open_text(path, encoding):
 
 
 def _encoding_of(start, path):
-    """The encoding that the first bytes of a text file tell.
+    """The encoding of a text file, from its first bytes.
 
     Raises:
-        InputError: for bytes of zero, as in UTF-16 and UTF-32 without a mark, and for what is no
-            table of text by its first bytes.
+        InputError: the bytes look like UTF-16 or UTF-32 without a byte order mark, or like a file
+            of another format.
     """
     for mark, name in MARKED:
         if start.startswith(mark):
@@ -208,7 +208,7 @@ def _encoding_of(start, path):
     for pattern, (what, remedy) in MARKUP.items():
         if pattern.match(start.removeprefix(codecs.BOM_UTF8)):
             raise InputError(f"{path}: is {what} by its first line, no rows of cells: {remedy}")
-    if 5 * start.count(b"\0") >= len(start) > 0:  # of every second byte, most are
+    if 5 * start.count(b"\0") >= len(start) > 0:  # UTF-16 has nearly one in every two bytes
         order = "be" if start[::2].count(b"\0") > start[1::2].count(b"\0") else "le"
         names = (f"utf-{width}-{order}" for width in (32, 16))
         name = next((name for name in names if _is_text(start, name)), None)
@@ -219,7 +219,7 @@ def _encoding_of(start, path):
 
 
 def _is_text(start, encoding):
-    """Are bytes, the last character of which may be cut, characters of a text in an encoding?"""
+    """Are these bytes printable text in an encoding? The last character may be cut."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(start)
     except UnicodeDecodeError:
@@ -228,12 +228,12 @@ def _is_text(start, encoding):
 
 
 def composed(text):
-    """A text in which an accent and its letter are one character, however it was written (NFC)."""
+    """A text with every accent and its letter composed into one character (Unicode's NFC)."""
     return text if text.isascii() else PIECE.sub(_composed_piece, text)
 
 
 def text_of_bytes(cell):
-    """Bytes as a text: UTF-8, or else 0x and their digits, as different bytes stay different."""
+    """Bytes decoded as UTF-8, or else 0x and hexadecimal digits, which keep them distinct."""
     try:
         return cell.decode()
     except UnicodeDecodeError:
@@ -242,7 +242,7 @@ def text_of_bytes(cell):
 
 def _composed_piece(match):
     piece = match[0]
-    # The time for many marks in a row is quadratic; no name and no word has so many.
+    # Many marks in a row take quadratic time; no name and no word has so many.
     return piece if len(piece) > LONGEST_PIECE else unicodedata.normalize("NFC", piece)
 
 
@@ -251,7 +251,7 @@ def number(cell, decimal=".", gaps=GAPS):
     cell = composed(cell.strip())
     if cell.casefold() in gaps:
         return float("nan")
-    if WORD.fullmatch(cell):  # words are numbers unless nan was said to be none
+    if WORD.fullmatch(cell):  # if the user's gaps do not include nan, these words are texts
         return float(cell) if "nan" in gaps else None
     if decimal == ".":
         try:
@@ -290,14 +290,14 @@ def days(cell):
 
 
 class Marks:
-    """What the cells of a column say about commas and points so far.
+    """What the cells of a column, seen so far, show about commas and points.
 
     Attributes:
-        text: some cell with a comma is no number.
+        text: some cell with a comma is not a number.
         words: some cell is neither a number nor a gap.
         comma: some comma is a decimal comma.
         point: some point is a decimal point.
-        moment: all such numbers could be times or days.
+        moment: all numbers with a decimal point could be times or dates.
     """
 
     def __init__(self, gaps=GAPS):
@@ -307,13 +307,13 @@ class Marks:
         self.comma = False
         self.point = False
         self.moment = True
-        self._either = None  # a cell whose comma may be either
-        self._grouped = None  # 12.500
-        self._short = False  # 950
-        self._long = False  # 12500: points part no thousands here
+        self._either = None  # a cell such as 1,234, whose comma may be either
+        self._grouped = None  # a cell such as 12.500
+        self._short = False  # some cell is like 950
+        self._long = False  # some cell is like 12500: no points between thousands here
 
     def look(self, cells):
-        """Look at more cells."""
+        """Take note of more cells."""
         cells = dict.fromkeys(cells)
         joined = "\n".join(cells)
         if not self.words and ODD.search(joined):
@@ -360,10 +360,11 @@ class Marks:
         self._long = self._long or (cell.isdecimal() and len(cell) > 3)
 
     def doubtful(self):
-        """A cell that is a number under either mark, and another one, or None.
+        """A cell that is a different number under either decimal mark, or None.
 
-        Nobody writes a fraction as 12.500 where 950 has no point, and few have three digits in
-        every one: these are rather thousands. All with a point, or 12.5 and 950, are fractions.
+        A comma as in 1,234 is always in doubt if nothing shows the mark. A point as in 12.500 is
+        only in doubt beside whole numbers such as 950: fractions hardly have three digits or none.
+        If all cells have a point, or some are like 12.5 or 12500, it is a decimal point.
         """
         if self.text:
             return None
@@ -372,7 +373,11 @@ class Marks:
 
 
 def _of_numbers(marks, path, names):
-    """The decimal mark where some columns have commas and others points."""
+    """The decimal mark if columns disagree, decided by those that hold only numbers.
+
+    Raises:
+        InputError: these disagree, too.
+    """
     numbers = [
         (name, column)
         for name, column in zip(names, marks, strict=True)
@@ -390,30 +395,31 @@ def _of_numbers(marks, path, names):
 
 
 def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
-    """The decimal mark that all cells of some columns were written with.
+    """The decimal mark with which the cells of some columns were written.
 
-    Columns of numbers tell before those with words among them: versions have points everywhere.
+    If columns disagree, those that also hold words do not count: versions have points everywhere.
 
     Args:
         pieces: an iterator over pieces of the columns, each d sequences of cells.
         path: the file, for messages.
         names: d names of the columns.
         gaps: texts that stand for a gap.
-        parted_by_commas: its cells are; who writes such files writes decimal points.
+        parted_by_commas: commas separate the file's cells. Such files usually have decimal points,
+            so that a decimal point anywhere decides.
 
     Returns:
-        A point or a comma, or None where no cell tells.
+        A point or a comma, or None if no cell shows it.
 
     Raises:
-        InputError: where 1,234 could be either and nothing else in the file tells, and where some
-            columns of numbers have decimal commas and others decimal points.
+        InputError: a number such as 1,234 is ambiguous and nothing else in the file decides, or
+            some columns of numbers have decimal commas and others decimal points.
     """
     marks = [Marks(gaps) for _ in names]
     for columns in pieces:
         for column, cells in zip(marks, columns, strict=True):
             column.look(cells)
     points = [column for column in marks if column.point]
-    # Times and days of one column say nothing of the commas of another.
+    # The points of times and dates in one column say nothing about commas in another.
     point = bool(points) and (parted_by_commas or not all(column.moment for column in points))
     if any(column.comma for column in marks if not column.text):
         if point and not parted_by_commas:

@@ -1,4 +1,4 @@
-"""Training rows, prepared and standardised once, and what they say about the columns (M1).
+"""Training rows, prepared and standardised once, and the statistics of their columns (M1).
 
 Shapes: n rows, d columns of the table, d' prepared ones.
 """
@@ -18,8 +18,8 @@ from swift_hydra.data.suspicious import company_of_near_copies, notes, tell_tale
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
 from swift_hydra.settings import InputError, tell
 
-ENOUGH = 30  # new rows that are judged together; fewer may well all be unusual in one way
-MIN_NORMALS = 5  # fewer cannot be split into folds that say what normal looks like
+ENOUGH = 30  # new rows that are judged together; fewer may all lack a value by chance
+MIN_NORMALS = 5  # fewer cannot be split into folds from which normal rows can be learned
 
 
 class Columns:
@@ -52,9 +52,9 @@ class Columns:
 
     @property
     def own_names(self):
-        """The d names that somebody gave, or None: those of arrays only count the columns."""
+        """The d names if they are the user's, or None if they are made up (x0, x1, ...)."""
         named = self.preparation.named
-        if named is None:  # an older file, of which only the look of the names can tell
+        if named is None:  # an older file does not say: judge by the names themselves
             named = self.given_names not in (None, made_up_names(self.n_features))
         return list(self.given_names) if named else None
 
@@ -70,13 +70,13 @@ class Columns:
 
     @property
     def mark(self):
-        """SHA256 of names, texts and how the file was read: what the rows' numbers do not tell."""
+        """SHA256 of names, texts and how the file was read, which the rows' numbers do not show."""
         saved = self.preparation.snapshot()
         told = {name: saved[name] for name in ("columns", "texts", "names", "reading")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def prepare(self, table):
-        """Gaps of new rows filled and texts encoded: (n, d'), finite."""
+        """New rows with gaps filled and texts encoded: (n, d'), finite."""
         return self.preparation.transform(table, new=True)
 
     def standardise(self, X):
@@ -98,7 +98,7 @@ class Columns:
             table: n rows as given.
             X: (n, d') the same rows, prepared.
         """
-        # A text file's rounding is no drift, nor is that of a constant in another type.
+        # Rounding in a text file, or of a constant in another type, does not count as outside.
         digits = 4 * np.finfo(np.float32).eps * np.maximum(abs(self.low), abs(self.high))
         slack = np.maximum(1e-4 * (self.high - self.low), np.where(self.high > self.low, 0, digits))
         beyond = (X < self.low - slack) | (X > self.high + slack)
@@ -107,21 +107,22 @@ class Columns:
 
     @staticmethod
     def gaps(table):
-        """(d,) how many of a table's rows are empty in each column."""
+        """(d,) how many values each column of a table lacks."""
         if table.X.dtype.kind != "f":
             return np.zeros(table.X.shape[1], dtype=np.int64)
         return np.isnan(table.X).sum(0)
 
     def emptied(self, n_gaps, n_rows):
-        """A line where columns of new rows (n_rows of them) hold nothing at all, else None.
+        """A warning if some columns have no value in any of the new rows, else None.
 
         Args:
-            n_gaps: (d,) rows that are empty in each column.
+            n_gaps: (d,) how many values each column lacks.
+            n_rows: number of new rows.
         """
         empty = np.flatnonzero(n_gaps == n_rows)
         if not len(empty) or n_rows < ENOUGH or self.preparation.fill is None:
-            return None  # without a fill they are refused
-        # That a value is missing is learned from where training has met it.
+            return None  # without a fill such rows are refused
+        # Columns with gaps in training have an indicator, by which a missing value can be unusual.
         told = set(empty) <= set(self.preparation.gaps)
         usual = "" if told else ", as if nothing were unusual there"
         names = [repr(self.names[j]) for j in empty]
@@ -131,14 +132,14 @@ class Columns:
         )
 
     def range_of(self, j):
-        """What the training rows held in column j of the table, in words."""
+        """The range of the training rows in column j of the table, as a text."""
         if j in self.texts:
             return f"{len(self.texts[j])} texts"
         at = self.preparation.first_of(j)
         low, high = float(self.low[at]), float(self.high[at])
         if j in (self.preparation.dated or ()):
             return f"{day_of(low)} to {day_of(high)}"
-        # Of 1000000.5 to 1000001.5, too, both ends.
+        # Enough digits to show two ends such as 1000000.5 and 1000001.5.
         offset = max(abs(low), abs(high)) / (high - low) if high > low else 1e3
         digits = 4 + min(max(int(np.log10(offset)), 0), 13)
         return f"{low:.{digits}g} to {high:.{digits}g}"
@@ -158,7 +159,7 @@ class Columns:
         """Rebuild from :meth:`snapshot`.
 
         Raises:
-            ValueError: for what no fit on ``n_features`` columns leaves.
+            ValueError: for values that no fit on ``n_features`` columns produces.
         """
         preparation = Preparation.from_snapshot(saved["preparation"])
         preparation.check(n_features)
@@ -173,12 +174,12 @@ class Columns:
 def _say_order(classes):
     """Warn of classes (2,) that scikit-learn's scorers would take the other way round.
 
-    They know nothing of the classes' order: roc_auc of a perfect detector would be 0.
+    They take the larger label for the anomaly: roc_auc of a perfect detector would be 0.
     """
     normal, anomaly = classes.tolist()
     try:
         turned = anomaly < normal
-    except TypeError:  # of two kinds
+    except TypeError:  # of two types
         turned = str(anomaly) < str(normal)
     if turned:
         tell(
@@ -189,10 +190,10 @@ def _say_order(classes):
 
 
 def _say_order_of_rows(X, y):
-    """Warn of a frame and labels that hold one index in two orders.
+    """Warn if a frame and its labels have the same index in different orders.
 
-    scikit-learn takes rows by position, and so does this; nothing else would show that the labels
-    of a sorted or shuffled frame were taken from before.
+    Rows are matched by position, as in scikit-learn: nothing else would show that a frame was
+    sorted or shuffled after its labels were taken from it.
     """
     index, of_labels = getattr(X, "index", None), getattr(y, "index", None)
     if not (hasattr(index, "equals") and hasattr(of_labels, "equals")) or index.equals(of_labels):
@@ -206,7 +207,7 @@ def _say_order_of_rows(X, y):
 
 
 def _as_given(y, labels):
-    """The classes (2,) of labels as y had them: texts that were read as numbers, or the reverse."""
+    """The classes (2,) as y holds them: a text may have been read as a number, or the reverse."""
     cells = array_of(y).reshape(-1)
     told = cells.dtype.kind not in "OUT" and labels.classes.dtype.kind not in "OU"
     if told or len(np.unique(labels.y)) < 2:
@@ -218,9 +219,9 @@ def _as_given(y, labels):
 
 
 def classes_of(labels):
-    """Two labels as an array; of a number and a text numpy would make two texts.
+    """Two labels as an array that keeps a number beside a text (numpy would make two texts).
 
-    A text that is a member of an enumeration is the text that it stands for.
+    A text that is a member of an enumeration becomes its value.
     """
     labels = [str.__str__(label) if isinstance(label, str) else label for label in labels]
     if isinstance(labels[0], str) != isinstance(labels[1], str):
@@ -235,8 +236,8 @@ class TrainingRows:
         columns: a :class:`Columns` that was learned from these rows.
         X: (n, d') prepared rows, float32 or float64.
         y: (n,) int64: 1 for known anomalies, 0 for rows taken as normal, -1 for unlabelled ones.
-        classes: (2,) the labels that were given for normal and anomaly.
-        subjects: (n,) numbers from 0 of what the rows were measured of, or None.
+        classes: (2,) the user's labels for normal and anomaly.
+        subjects: (n,) numbers from 0 of the rows' subjects (see data/subjects.py), or None.
 
     Attributes:
         Z: (n, d') the rows standardised, float32.
@@ -256,15 +257,14 @@ class TrainingRows:
 
         Args:
             X: (n, d) array-like, data frame or Table.
-            y: (n,) labels, of which all may be 0 or -1; :class:`data.labels.Labels` that are
-                checked already; or None, where nothing is known: all are then -1.
+            y: (n,) labels, all of which may be 0 or -1; :class:`data.labels.Labels` that are
+                checked already; or None if nothing is known: all are then -1.
             settings: a :class:`data.columns.ColumnSettings`.
-            groups: (n,) names or numbers of what the rows were measured of; None takes those of a
-                Table.
+            groups: (n,) names or numbers of the rows' subjects; None takes those of a Table.
 
         Raises:
-            InputError: for whatever is wrong with the rows, the labels or the groups, and for
-                fewer than ``MIN_NORMALS`` rows that are no known anomalies.
+            InputError: the rows, the labels or the groups are unusable, or fewer than
+                ``MIN_NORMALS`` rows are not known anomalies.
         """
         _say_order_of_rows(X, y)
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
@@ -308,12 +308,12 @@ class TrainingRows:
 
     @property
     def n_subjects(self):
-        """How many subjects the rows were measured of, or None."""
+        """The number of subjects, or None if these are unknown."""
         return None if self.subjects is None else int(self.subjects.max()) + 1
 
     @cached_property
     def fingerprint(self):
-        """SHA256 of the prepared rows and labels: tells what was trained on them."""
+        """SHA256 of the prepared rows, labels and subjects, which identifies the training data."""
         if self.subjects is None:
             return fingerprint(self.X, self.y)
         return fingerprint(self.X, np.concatenate([self.y, self.subjects]))

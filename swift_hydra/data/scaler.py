@@ -1,4 +1,4 @@
-"""Every column to one scale, learned from training rows only (M1).
+"""Bring every column to one scale, learned from training rows only (M1).
 
 Shapes: n rows, d prepared columns.
 """
@@ -9,37 +9,38 @@ from swift_hydra.data.table import listed
 from swift_hydra.geometry import bend, unbend
 from swift_hydra.settings import InputError
 
-# Shares of the rows below and above, and the standard deviations between a normal distribution's
-# two quantiles.
+# The share of the rows beyond each of two quantiles, and the distance between these in a normal
+# distribution, in standard deviations.
 QUANTILES = ((0.1, 2.563), (0.05, 3.290), (0.02, 4.107), (0.01, 4.653))
 MOST_DEVIATIONS = 1e150  # what a float64 can square
 LARGEST = np.finfo(np.float64).max
-FEW_DIGITS = 16  # steps of float32 that a constant in it may be off what it is in float64
-SMALLEST = np.finfo(np.float64).smallest_subnormal  # a scale that is rounded to 0 is none
-BLOCK_ROWS = 65_536  # rows in float64 at once: all of a large table take over a gigabyte
+FEW_DIGITS = 16  # float32 steps by which a constant may differ from its value in float64
+SMALLEST = np.finfo(np.float64).smallest_subnormal  # least scale: one rounded to 0 is unusable
+BLOCK_ROWS = 65_536  # rows in float64 at once: a whole large table would take over a gigabyte
 
 
 class ColumnScaler:
-    """Every column to one scale that a few absurd rows cannot move, tails bent, and back (M1).
+    """Brings every column to one scale, robust to outliers, and compresses the tails (M1).
 
-    u = (x - median) / scale, and z = u / sqrt(1 + (u / 5)^2): within +-5, in order to the end. The
-    scale is the distance between two quantiles, as a normal distribution's standard deviation would
-    be taken from it: .1 and .9, or the first pair farther out between which values differ at all.
-    Where fewer values differ than that, it is their typical difference from the median times the
-    root of their share: the standard deviation, but of one absurd value of many no more than its
-    own size.
+    u = (x - median) / scale, and z = u / sqrt(1 + (u / 5)^2): z lies within +-5 and keeps the order
+    of all values. The scale is the distance between two quantiles, divided by that distance in a
+    standard normal distribution. The quantiles are .1 and .9, or the first pair farther out whose
+    values differ. If none differ, the scale is the median distance from the median, of the values
+    that differ from it, times the square root of their share. This is like a standard deviation,
+    but a single extreme value among several does not dominate it.
 
-    All arithmetic is float64, results are float32. A constant column has scale 1, or its own size
-    where that is less: its rows become 0, and a row that differs there later is far away in small
-    units as well as beside a large offset. What is the centre in fewer digits becomes 0, too, and
-    a constant in float32 has at least the scale of what that rounds away.
+    All arithmetic is float64, results are float32. A constant column has scale 1, or its absolute
+    value if that is smaller: its rows become 0, and a new row that differs is far away, whether the
+    unit is small or the offset large. Values of a narrow type that equal the centre rounded to that
+    type become 0 too, and a constant in float32 has a scale of at least ``FEW_DIGITS`` float32
+    steps.
 
     # DIFF(paper): the released code takes mean and standard deviation.
 
     Args:
         centre: (d,) float64, or None before :meth:`fit`.
         scale: (d,) float64.
-        block_rows: rows that are held in float64 at once.
+        block_rows: number of rows held in float64 at once.
     """
 
     def __init__(self, centre=None, scale=None, block_rows=BLOCK_ROWS):
@@ -72,14 +73,14 @@ class ColumnScaler:
         for i in range(0, len(X), self.block_rows):
             rows = slice(i, i + self.block_rows)
             block = X[rows].astype(np.float64)
-            with np.errstate(over="ignore"):  # what overflows is done again in halves, or clipped
+            with np.errstate(over="ignore"):  # overflow is computed again with halves, or clipped
                 block -= self.centre
                 over = np.isinf(block)
                 block /= self.scale
                 if over.any():
                     halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
                     block[over] = halves[over]
-            if X.dtype.kind == "f" and X.dtype.itemsize < 8:  # training may have had all digits
+            if X.dtype.kind == "f" and X.dtype.itemsize < 8:  # training may have been in float64
                 block[X[rows] == self.centre.astype(X.dtype)] = 0.0
             np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
             out[rows] = bend(block)
@@ -110,10 +111,10 @@ class ColumnScaler:
 
     @classmethod
     def from_snapshot(cls, saved):
-        """Rebuild from :meth:`snapshot`; results are equal to the bit.
+        """Rebuild from :meth:`snapshot`; results are bit-identical.
 
         Raises:
-            ValueError: for what no fit leaves.
+            ValueError: for values that no fit produces.
         """
         centre, scale = (np.array(saved[name], dtype=np.float64) for name in ("centre", "scale"))
         if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all()):
@@ -122,10 +123,10 @@ class ColumnScaler:
 
 
 def check_span(X, names, source):
-    """Refuse columns of training rows X (n, d) whose differences are no float64 any more.
+    """Refuse columns of training rows X (n, d) whose differences may overflow float64.
 
     Raises:
-        InputError: naming them.
+        InputError: names these columns.
     """
     largest = np.maximum(X.max(axis=0), -X.min(axis=0))
     wide = np.flatnonzero(largest > LARGEST / 2)
@@ -142,7 +143,7 @@ def _centre_and_scale(column):
     values = np.sort(column.astype(np.float64))
     n = len(values)
     centre = values[(n - 1) // 2]  # one of the values: a frequent one becomes exactly 0
-    # Written in decimals, a constant can differ in its last digit: that is no spread.
+    # A constant that was written in decimals can differ in its last digit: that is not spread.
     single = column.dtype.kind == "f" and column.dtype.itemsize <= 4
     step = 2 * np.finfo(np.float32).eps if single else 16 * np.finfo(np.float64).eps
     for share, deviations in QUANTILES:
@@ -153,7 +154,7 @@ def _centre_and_scale(column):
                 return centre, max((high - low) / deviations, SMALLEST)
     away = np.abs(values - centre)
     away = away[away > step * np.maximum(np.abs(values), abs(centre))]
-    if not len(away):  # a small constant's size is all that is known of its unit
+    if not len(away):  # only its size hints at the unit of a small constant
         digits = FEW_DIGITS * float(np.spacing(np.float32(abs(centre)))) if single else 0.0
         return centre, max(min(abs(centre), 1.0) or 1.0, digits)
     return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)

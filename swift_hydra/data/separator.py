@@ -1,4 +1,4 @@
-"""What parts the cells of a text file."""
+"""Find the separator of the cells of a text file."""
 
 import collections
 import csv
@@ -10,26 +10,24 @@ from swift_hydra.data.reading import COMMA, POINT, is_number, numeric
 from swift_hydra.settings import InputError, tell
 
 SEPARATORS = ",;\t|"
-ONE_COLUMN = "\t"  # what parts the cells where nothing does
+ONE_COLUMN = "\t"  # the separator used for a file with a single column
 PAIR = re.compile(r"[+-]?\d+,\d+")  # two whole numbers, or one with a decimal comma
-PEEKED_LINES = 20  # lines that say what parts the cells
-# What InfluxDB writes above the names, with as many cells.
+PEEKED_LINES = 20  # lines from which the separator is found
+# Lines that InfluxDB writes above the names, with as many cells.
 ANNOTATION = re.compile(r"#(?:(?:datatype|default),|group(?:,(?:true|false))+\s*$)")
 SEP = re.compile(r'"?sep=([^\r\n"])"?\s*', re.IGNORECASE)
 
 
 def read_preamble(lines, path, decimal=None):
-    """The separator; the lines are left at the first one of cells, those before it are counted.
-
-    Comments (#) at the top and Excel's ``sep=;`` are passed over.
+    """Skip comments (#) and Excel's ``sep=;`` at the top of a file, and find its separator.
 
     Args:
-        lines: a :class:`Lines`.
+        lines: a :class:`data.layout.Lines`; it is left at the first line of cells.
         path: the file, for messages.
-        decimal: the decimal mark, or None where nothing says it.
+        decimal: the decimal mark, or None if it is not given.
 
     Returns:
-        Separator, and the number of lines passed over.
+        The separator, and the number of lines skipped.
     """
     passed = 0
     separator = None
@@ -46,23 +44,24 @@ def read_preamble(lines, path, decimal=None):
 
 
 def _comment(line, following=""):
-    """Is a line with # a comment? Not where the next one has as many cells: then it names them."""
+    """Is a line with # a comment? Not if the next line has as many cells: then it names columns."""
     if not line.startswith("#"):
         return False
-    if ANNOTATION.match(line) and following[:1] in (*"#,", ""):  # the names begin with no cell
+    # Below InfluxDB's lines comes another one, or the names, the first of which is empty.
+    if ANNOTATION.match(line) and following[:1] in (*"#,", ""):
         return True
     separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", line).count)
     rows = [_split([each], separator) for each in (line, following)]
     if rows[0] is None or rows[1] is None or len(rows[0][0]) != len(rows[1][0]):
         return True
-    # Words above words: either may be the names. Nobody begins a name with a space.
+    # If the next line holds words only, either may be the names, but a name has no leading space.
     return line.startswith("# ") and not any(map(is_number, rows[1][0]))
 
 
 def _say_of_names(line, following="", *, path):
-    """Warn of a comment with a word for every number below: numpy.savetxt writes names like that.
+    """Warn of a comment with one word for each number below: numpy.savetxt writes names like that.
 
-    Without them columns are taken in their order, whatever theirs is in training.
+    Without names, columns are taken by position, even if they were in another order in training.
     """
     words, cells = line[1:].split(), following.split()
     if line[0] != "#" or len(words) != len(cells) or len(cells) < 2 or any(map(is_number, words)):
@@ -75,17 +74,19 @@ def _say_of_names(line, following="", *, path):
 
 
 def find_separator(lines, path, decimal=None):
-    """What parts the cells of some lines: what gives all of them equally many cells.
+    """The separator of some lines: the mark that gives all of them the same number of cells.
 
-    Of several such, that whose cells are numbers: ``1,5;2`` are two of them and not 1 and ``5;2``.
+    If several do, it is the one whose cells are numbers: ``1,5;2`` holds 1,5 and 2, not 1 and
+    ``5;2``.
 
     Args:
         lines: the first lines.
         path: the file, for messages.
-        decimal: the decimal mark, or None where nothing says it.
+        decimal: the decimal mark, or None if it is not given.
 
     Raises:
-        InputError: where spaces may part cells or thousands, and commas cells or decimals.
+        InputError: spaces may separate cells or thousands, or commas may separate cells or be
+            decimal commas; or the first line has one cell fewer than the others.
     """
     lines = [line for line in lines if line.strip()]
     if not lines:
@@ -94,7 +95,7 @@ def find_separator(lines, path, decimal=None):
         if decimal == ",":
             return ONE_COLUMN
         _refuse_decimals(lines, path)
-    # What ends within a quoted cell is no sample.
+    # Leave out lines at the end of the sample that lie within an open quote.
     open_quotes = itertools.accumulate(line.count('"') for line in lines)
     n_whole = max((i for i, count in enumerate(open_quotes, 1) if count % 2 == 0), default=1)
     whole = lines[:n_whole]
@@ -106,7 +107,7 @@ def find_separator(lines, path, decimal=None):
         strange = {mark: _share_with(rows, found.keys() - {mark}) for mark, rows in found.items()}
     if spaced and max(shares.values(), default=0) < 1 and _parted_by_spaces(whole, spaced, path):
         return SPACE
-    if found:  # of equal ones rather what texts and numbers have seldom
+    if found:  # of equals not the comma, which texts and numbers contain more often
         seldom = sorted(found, key=lambda mark: mark == ",")
         return max(seldom, key=lambda m: (-strange.get(m, 0), shares.get(m, 0), len(found[m][0])))
     _refuse_short_header(whole, path)
@@ -118,7 +119,7 @@ def find_separator(lines, path, decimal=None):
 
 
 def _agreement(lines, mark):
-    """Share of the rows that have as many cells, and more than one, as most have."""
+    """Share of the rows with the number of cells that most have; 0 if that is one cell."""
     try:
         widths = collections.Counter(map(len, csv.reader(lines, delimiter=mark)))
     except csv.Error:
@@ -128,14 +129,14 @@ def _agreement(lines, mark):
 
 
 def _share_with(rows, marks):
-    """Share of the cells that hold another mark which parts all lines alike, and are no number."""
+    """Share of the cells that contain one of these other candidate marks and are no number."""
     cells = [cell for row in rows for cell in row]
     odd = [cell for cell in cells if any(mark in cell for mark in marks)]
     return sum("\t" in cell or numeric(cell) is None for cell in odd) / len(cells)
 
 
 def _refuse_short_header(lines, path):
-    """Refuse names that are one fewer than the cells below, as R's write.table writes them."""
+    """Refuse a first line with one cell fewer than those below, as R's write.table writes it."""
     for mark in (*SEPARATORS, SPACE):
         rows = _split(list(map(stripped, lines[1:])), mark)
         names = _split([stripped(lines[0])], mark)
@@ -159,10 +160,10 @@ def _refuse_short_header(lines, path):
 
 
 def _refuse_decimals(lines, path):
-    """Refuse lines of two whole numbers, as of ``1,50``, that look like one with a decimal comma.
+    """Refuse lines such as ``1,05`` that look like one number with a decimal comma, not two cells.
 
-    Nobody writes a whole number as -0, or 05 beside others of as many digits and no zero before.
-    Where nothing tells the two apart it is said.
+    They do if a first number is -0, or a second one has a leading zero while no first one has:
+    nobody writes whole numbers like that. If all second numbers have equally many digits, warn.
     """
     pairs = [line.strip().split(",") for line in lines]
     firsts, seconds = zip(*pairs, strict=True)
@@ -180,7 +181,7 @@ def _refuse_decimals(lines, path):
 
 
 def _split(lines, mark):
-    """Rows of the lines, or None unless all have as many cells, and more than one."""
+    """Rows of the lines, or None unless all have the same number of cells, more than one."""
     try:
         rows = list(csv.reader(lines, delimiter=mark, skipinitialspace=True))
     except csv.Error:
@@ -189,7 +190,7 @@ def _split(lines, mark):
 
 
 def _share_of_numbers(rows):
-    """Of the cells below the first row, or of that where it is alone."""
+    """Share of numbers among the cells below the first row, or in it if it is the only one."""
     cells = [cell for row in rows[1:] or rows for cell in row]
     return sum("\t" not in cell and numeric(cell) is not None for cell in cells) / len(cells)
 

@@ -1,20 +1,20 @@
 """Which rows train and which test: pure functions of (X, y, seed).
 
-Every method that is compared gets its rows from :func:`make_split`, so that differences are the
-methods' own.
+Every method that is compared gets its rows from :func:`make_split`, so that differences are due to
+the methods.
 
     seen       stratified, 40 % train and 60 % test
     few        as seen, with only ``n_labelled`` of the training anomalies kept
     unseen     as seen, with the anomalies of one k-means cluster in train, the other's in test
     weak       stratified, 70 % train and 30 % test, as ADBench has it: ``labelled`` of the training
                anomalies are known, the others hide among the normal rows
-    one-class  half of the normal rows train, all else tests: nothing is known
+    one-class  half of the normal rows train, all other rows test: no anomaly is known
     duplicated, irrelevant, flipped, local, global, cluster, dependency
-               as seen, and what is then done to rows, columns or labels: see data/angles.py
+               as seen, with changed rows, columns or labels: see data/angles.py
 
-Under ``few`` and ``unseen`` a removed anomaly is in neither part: put among the normal rows it
-would be a wrong label. Under ``weak`` that is the point. Rows that are unlabelled themselves (-1)
-train under every protocol but ADBench's four kinds: nobody could say whether their score is right.
+Under ``few`` and ``unseen`` a removed anomaly is in neither part: among the normal rows it would be
+labelled wrongly, which only ``weak`` intends. Unlabelled rows (-1) never test, since nobody can say
+whether their scores are right; they train, but are left out under ADBench's four kinds.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ from swift_hydra.data.angles import ANGLES, KINDS, flipped, repeated
 from swift_hydra.settings import InputError, check_choice, check_range
 
 PROTOCOLS = ("seen", "few", "unseen", "weak", "one-class", *ANGLES)
-HIDING = ("weak", "one-class", "flipped")  # not all that is known of the training rows is told
+HIDING = ("weak", "one-class", "flipped")  # protocols that do not reveal all training labels
 TEST_SHARE = 0.6
 WEAK_TEST_SHARE = 0.3
 LABELLED = "0.05"  # of the training anomalies, under "weak"
-CUT = 5.0  # of z-scores
+CUT = 5.0  # largest absolute z-score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,13 +42,13 @@ class Split:
     """Rows of one protocol and seed.
 
     Attributes:
-        train: int64, ascending row indices into X; one normal row at least. Under ``duplicated``
-            anomalies are there more than once, in ``test`` and ``known`` too.
+        train: int64, ascending row indices into X; at least one normal row. Under ``duplicated``
+            anomalies occur more than once, in ``test`` and ``known`` too.
         test: int64, ascending row indices into X, none of them in ``train``; both classes, and no
-            row of -1.
+            unlabelled row.
         known: int64, ascending row indices into X of the known anomalies, all in ``train``: its
-            anomalies, under ``weak`` some of them, under ``one-class`` none. Under ``flipped`` what
-            is told as an anomaly, true or not.
+            anomalies, under ``weak`` some of them, under ``one-class`` none. Under ``flipped`` the
+            rows labelled as anomalies, rightly or wrongly.
         protocol: one of ``PROTOCOLS``.
         seed: the seed that drew it.
     """
@@ -107,10 +107,10 @@ def protocol_name(protocol, labelled=LABELLED):
 
 
 def parse_protocol(name):
-    """The protocol, and the text of ``labelled``, that :func:`protocol_name` made a name of.
+    """The protocol and the text of ``labelled`` in a name that :func:`protocol_name` made.
 
     Raises:
-        InputError: for an unknown name, with those that are known.
+        InputError: for an unknown name; the message lists the known ones.
     """
     if name in PROTOCOLS and name != "weak":
         return name, LABELLED
@@ -133,18 +133,18 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labe
     """Draw the training and test rows of a protocol.
 
     Args:
-        X: (n, d) features; only ``unseen`` looks at the values, for the others None will do.
-        y: (n,) labels: 0, 1, or -1 for unlabelled rows, which train (not of ADBench's four kinds).
+        X: (n, d) features, used by ``unseen`` only; the other protocols accept None.
+        y: (n,) labels: 0, 1, or -1 for unlabelled rows, which train (but not under ADBench's four
+            kinds).
         protocol: one of ``PROTOCOLS``.
         seed: 0 to 2**32 - 1; under ``unseen`` an even seed trains on the larger cluster, an odd one
             on the smaller.
-        n_labelled: training anomalies that ``few`` keeps; where there are not more than that, it
-            keeps all.
+        n_labelled: how many training anomalies ``few`` keeps; if there are fewer it keeps all.
         max_rows: a larger table is first cut to this many rows by a stratified draw; None keeps
             all.
         least: fewest known anomalies to train on, and under ``unseen`` to test on; under ``weak``
-            no more than ``labelled`` asks for. The benchmark takes 1, so that no set is left out
-            for being hard.
+            at most the number that ``labelled`` asks for. The benchmark takes 1, so that no set is
+            left out for being hard.
         labelled: how many of the training anomalies ``weak`` knows, see :func:`parse_labelled`; a
             share is rounded up.
 
@@ -153,7 +153,7 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labe
 
     Raises:
         InputError: an unknown protocol, a setting out of range, too few rows of a class, fewer than
-            ``least`` known anomalies, or anomalies that cannot be parted in two groups
+            ``least`` known anomalies, or anomalies that cannot be divided into two groups
             (``unseen``).
     """
     check_choice("protocol", protocol, PROTOCOLS)
@@ -185,15 +185,15 @@ def make_split(X, y, protocol, seed, n_labelled=10, max_rows=None, least=2, labe
     where = (f"protocol {protocol!r} with seed {seed}", max_rows is not None and len(y) > max_rows)
     _check_part("train", len(known), int((y[train] == 0).sum()), least, *where)
     _check_part("test", *(int((y[test] == label).sum()) for label in (1, 0)), 1, *where)
-    if protocol not in KINDS:  # what an unlabelled row is, a made set cannot say
+    if protocol not in KINDS:  # an unlabelled row cannot be replaced by one of its class
         train = np.sort(np.concatenate([train, unlabelled]))
     return Split(train, test, known, protocol, int(seed))
 
 
 class ClippedZScores:
-    """Rows by mean and standard deviation of training rows (n, d), cut at +-5.
+    """Standardises rows by mean and standard deviation of training rows (n, d), clipped at +-5.
 
-    What the protocol ``unseen`` and the peers take, whatever this project's detector does.
+    The protocol ``unseen`` and the peers use it; this project's detector has a scaler of its own.
     """
 
     def __init__(self, train):
@@ -205,7 +205,7 @@ class ClippedZScores:
         self.scale = np.where(std <= rounding, 1.0, std)
 
     def __call__(self, X):
-        """(n, d) float32 of rows X (n, d)."""
+        """Standardised rows, (n, d) float32, of rows X (n, d)."""
         return np.clip((np.asarray(X) - self.mean) / self.scale, -CUT, CUT).astype(np.float32)
 
 
@@ -217,22 +217,22 @@ def _positional(number):
 
 
 def _number_of(labelled, n):
-    """So many of n training anomalies are asked for."""
+    """How many of n training anomalies ``labelled`` asks for."""
     if isinstance(labelled, int):
         return labelled
-    # Of the decimals as they were written: in floats, .07 of 100 would be 8.
+    # Exact decimal arithmetic: in floats, .07 of 100 would be rounded up to 8.
     return math.ceil(Fraction(_positional(labelled)) * n)
 
 
 def _some(rows, n, seed):
-    """At most n of ascending rows; fewer are a part of more."""
-    # RandomState's stream is frozen for good, that of numpy's newer generators is not.
+    """At most n of ascending rows, drawn at random; a smaller n draws a subset of these."""
+    # RandomState's stream is guaranteed to stay the same, that of numpy's newer generators is not.
     return np.random.RandomState(seed).permutation(rows)[:n]
 
 
 def _drawn_rows(y, protocol, max_rows, seed):
-    """Rows that are drawn from, and unlabelled ones, (n',) and (n'',), both ascending."""
-    from sklearn.model_selection import train_test_split  # here: names of protocols need no learner
+    """The labelled rows to split, (n',), and the unlabelled ones, (n'',), both ascending."""
+    from sklearn.model_selection import train_test_split  # here: protocol names need no sklearn
 
     rows = np.flatnonzero(y != -1).astype(np.int64)
     unlabelled = np.flatnonzero(y == -1).astype(np.int64)
@@ -252,7 +252,7 @@ def _drawn_rows(y, protocol, max_rows, seed):
 
 
 def _stratified(y, rows, test_share, seed):
-    """(train, test), each ascending, with the same share of anomalies."""
+    """(train, test), each ascending, with equal shares of anomalies."""
     from sklearn.model_selection import train_test_split
 
     if len(rows) < 5:  # of 4, one would be left to train on, and scikit-learn refuses
@@ -304,17 +304,16 @@ def _part_anomalies(X, y, train, test, seed, least):
 
     anomalies = np.sort(np.concatenate([train[y[train] == 1], test[y[test] == 1]]))
     Z = ClippedZScores(X[train])(X[anomalies]).astype(np.float64)
-    # Last bits differ between platforms' float kernels; rounded, they cannot tip a row into the
-    # other cluster.
+    # Platforms' float kernels differ in the last bits; after rounding these cannot move a row to
+    # the other cluster.
     Z = np.round(Z, 5)
-    # Threads add up in an order of their own.
+    # The order in which several threads add up varies.
     with warnings.catch_warnings(), threadpool_limits(limits=1):
         # Fewer than two distinct anomalies are refused below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         cluster = KMeans(n_clusters=2, n_init=10, random_state=seed).fit_predict(Z)
     counts = np.bincount(cluster, minlength=2)
-    # The numbers of the clusters are arbitrary: the larger over all anomalies is the one meant by
-    # "larger".
+    # The clusters' numbers are arbitrary: "larger" means the one with more of all anomalies.
     larger = int(counts.argmax()) if counts[0] != counts[1] else int(cluster[0])
     in_train = np.isin(anomalies, train)
     seen = larger if seed % 2 == 0 else 1 - larger

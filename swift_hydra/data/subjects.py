@@ -1,7 +1,7 @@
-"""Rows that were measured of one subject again and again: a patient, a machine, a session.
+"""Rows of one subject that was measured repeatedly: a patient, a machine, a session.
 
-They tell of each other as copies do. Where it is known which rows are of one subject, a split keeps
-these together (:func:`split_of_subjects`), and so does whatever is left out in a fit
+Such rows predict each other almost like copies. If the rows' subjects are known, a split keeps the
+rows of a subject together (:func:`split_of_subjects`), and a fit leaves them out together
 (:class:`cleaning.leave_out.LeaveOut`).
 
 Shapes: n rows, t subjects.
@@ -18,22 +18,22 @@ from swift_hydra.data.reading import GAPS, text_of_bytes
 from swift_hydra.data.table import array_of, place
 from swift_hydra.settings import InputError
 
-FEWEST = 2  # subjects with rows that are no known anomalies: else nothing is left to compare with
-LEAST_DRAWN = 10  # subjects that are drawn of a larger table, at least
+FEWEST = 2  # subjects with rows that are not known anomalies: each is compared with others
+LEAST_DRAWN = 10  # fewest subjects that are drawn from a larger table
 
 
 def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
-    """What each row was measured of, as numbers from 0 in the order in which they come: (n,).
+    """The subject of each row as a number from 0, in order of first appearance: (n,).
 
     Args:
-        groups: (n,) array-like of names or numbers.
-        n: rows.
-        where: what messages call them.
+        groups: (n,) array-like of the subjects' names or numbers.
+        n: number of rows.
+        where: what messages call the groups.
         lines: n line numbers of a file, or None.
-        gaps: texts in lower case that say that a row has none.
+        gaps: texts in lower case that stand for a missing name.
 
     Raises:
-        InputError: for another length or shape, or a row without one.
+        InputError: for another length or shape, or a row without a subject.
     """
     cells = array_of(groups)
     if cells.shape != (n,):
@@ -52,7 +52,7 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
 
 
 def _name(cell):
-    """What a subject is called, "" where nobody says."""
+    """A subject's name, "" if it is missing."""
     if is_missing(cell):
         return ""
     if isinstance(cell, bytes):
@@ -61,16 +61,16 @@ def _name(cell):
 
 
 def subjects_of(table, groups, y):
-    """What training rows were measured of: numbers (n,) from 0, or None.
+    """The subjects of training rows: numbers (n,) from 0, or None if they are unknown.
 
     Args:
-        table: a :class:`data.table.Table`, which may know.
-        groups: what was given beside it, or None.
+        table: a :class:`data.table.Table`, which may hold subjects.
+        groups: (n,) names or numbers to use instead of the table's, or None.
         y: (n,) labels.
 
     Raises:
-        InputError: what :func:`numbers_of` refuses, and where all rows that are no known anomalies
-            are of one subject.
+        InputError: as in :func:`numbers_of`, or all rows that are not known anomalies belong to
+            one subject.
     """
     if groups is None and table.subjects is None:
         return None
@@ -84,31 +84,31 @@ def subjects_of(table, groups, y):
 
 
 def are_several(subjects, rows):
-    """Are some rows (n,), bool, of several subjects (n,)? Of a table without such, yes."""
+    """Do some rows (n,), bool, have several subjects (n,)? True if subjects is None."""
     return subjects is None or len(np.unique(subjects[rows])) >= FEWEST
 
 
 def from_zero(subjects, rows=slice(None)):
-    """Subjects (n,) of some rows, numbered from 0; None stays None."""
+    """The subjects of some rows, renumbered from 0; None stays None."""
     return None if subjects is None else np.unique(subjects[rows], return_inverse=True)[1]
 
 
 def split_of_subjects(X, y, subjects, draw, protocol, max_rows=None):
     """A :class:`data.splits.Split` that has no subject on both sides.
 
-    The split is drawn of subjects, each by one of its rows, an anomalous one where it has any: what
-    a protocol counts, such as the ten known anomalies of *few*, are subjects then.
+    Subjects are split, each represented by one of its rows, an anomaly if it has any. What a
+    protocol counts, such as the ten known anomalies of *few*, are then subjects.
 
     Args:
         X: (n, d) features, or None, see :func:`data.splits.make_split`.
         y: (n,) labels.
         subjects: (n,) numbers from 0.
         draw: a function of features, labels and a number of rows that draws a Split of rows.
-        protocol: its name.
-        max_rows: of the table; None keeps all.
+        protocol: the protocol's name.
+        max_rows: rows to which a larger table is cut, approximately; None keeps all.
 
     Raises:
-        InputError: what ``draw`` refuses, or one of ADBench's angles.
+        InputError: as in ``draw``, or the protocol is one of ADBench's angles.
     """
     if protocol in ANGLES:
         raise InputError(
@@ -117,7 +117,7 @@ def split_of_subjects(X, y, subjects, draw, protocol, max_rows=None):
         )
     order = np.lexsort((np.arange(len(y)), -y))  # 1 before 0 before -1
     row = np.empty(subjects.max() + 1, dtype=np.int64)
-    row[subjects[order[::-1]]] = order[::-1]  # of a subject's rows the first in that order stays
+    row[subjects[order[::-1]]] = order[::-1]  # a subject's first row in this order is written last
     n_subjects = None if max_rows is None else max(max_rows * len(row) // len(y), LEAST_DRAWN)
     try:
         split = draw(None if X is None else X[row], y[row], n_subjects)
@@ -125,6 +125,6 @@ def split_of_subjects(X, y, subjects, draw, protocol, max_rows=None):
         raise InputError(f"{error} (with group_column groups are counted, not rows)") from None
     parts = (split.train, split.test, split.known)
     train, test, known = (np.flatnonzero(np.isin(subjects, part)) for part in parts)
-    # An unlabelled row of a subject that is tested tells of it: it does not train either.
+    # Unlabelled rows of a tested subject do not train either: they would reveal it.
     test, known = test[y[test] != -1], known[y[known] == 1]
     return dataclasses.replace(split, train=train, test=test, known=known)

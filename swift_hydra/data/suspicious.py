@@ -1,8 +1,8 @@
-"""What about a table's columns deserves a word before anything is learned from them.
+"""Warnings of suspicious columns, before anything is learned from them.
 
-Nothing here changes a value: a placeholder is taken as the number that it is, bent as every other
+Nothing here changes a value: a placeholder such as 999 is used as a number, scaled like any other
 (:class:`data.scaler.ColumnScaler`). But a column that counts the rows, or whose 999 means "not
-known", is rarely meant.
+known", is rarely intended.
 
 Shapes: n rows, d columns.
 """
@@ -15,36 +15,34 @@ from swift_hydra.data.table import listed, place
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
 from swift_hydra.geometry import ROUNDING
 
-FAR = 30.0  # scales from the median: outside of all that a column usually holds
-ABSURD = 1000.0  # the same, beyond what any heavy tail holds
-AGAIN = 3  # rows from which on a value comes again and again
-FEW = 0.02  # share of the rows
-ALMOST = 0.995  # share of one value that leaves little to learn
+FAR = 30.0  # scales from the median, beyond the usual values of a column
+ABSURD = 1000.0  # scales from the median, beyond any heavy tail
+AGAIN = 3  # a value in at least this many rows recurs
+FEW = 0.02  # at most this share of the rows are few
+ALMOST = 0.995  # with this share of one value there is little to learn
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
-FEW_VALUES = 20  # of a column that may be the label under another name
-FEWEST_OF_EACH = 5  # rows of a label, or chance could do it
-VARIED = 10  # different values that a column of measurements has at least
-ALIKE = 0.2  # share of the different values that cannot be told apart any more
-LOOKED_AT = 10_000  # of them
-WIDE = 1000.0  # times the smallest value: a column of several sizes
-FEWEST_IN_COMPANY = 50  # rows, below which nobody can say
-COMPARED = 2**22  # numbers of the rows among which neighbours are looked for
-ASKED = 300  # of the rows, for their neighbours
-FARTHEST = 20  # neighbours that are looked at
-LEAP = 4.0  # times the distance of the neighbour before
+FEW_VALUES = 20  # most values of a column that may be the label under another name
+FEWEST_OF_EACH = 5  # rows of each class; with fewer a match may be chance
+VARIED = 10  # a column of measurements has more different values than this
+ALIKE = 0.2  # share of the different values that become equal when scaled
+LOOKED_AT = 10_000  # most values or rows that are examined
+WIDE = 1000.0  # times the smallest value: a column that spans orders of magnitude
+FEWEST_IN_COMPANY = 50  # rows; fewer do not show groups of near copies
+COMPARED = 2**22  # most numbers (rows times columns) among which neighbours are searched
+ASKED = 300  # rows whose neighbours are searched
+FARTHEST = 20  # neighbours of each row
+LEAP = 4.0  # times the distance of the previous neighbour
 LEAPING = 0.25  # share of the rows with a leap beyond their second neighbour
-PAIRED = 0.6  # the same beyond the first one
-DIGITS = 100  # steps of float32 in a column's scale: fewer are no measurement
+PAIRED = 0.6  # share of the rows with a leap beyond their first neighbour
+DIGITS = 100  # floating-point steps within a column's scale; fewer are too coarse
 
 
 def notes(table, asked=False):
-    """One text for every kind of suspicious column of a :class:`data.table.Table`.
-
-    Its rows are in the order that they were given in.
+    """A list of warnings, one for every kind of suspicious column.
 
     Args:
-        table: the rows.
-        asked: somebody has said which texts are gaps.
+        table: a :class:`data.table.Table` with rows in their original order.
+        asked: the user has said which texts are gaps.
     """
     found = {}
     X = table.X
@@ -76,17 +74,18 @@ def notes(table, asked=False):
 
 
 def company_of_near_copies(Z):
-    """A text, one at most, where many rows stand in groups that differ by far less than groups do.
+    """Yield at most one warning, if many rows form groups of near copies.
 
-    From the second neighbour to the third, or from one to the next further out, the distance then
-    leaps. Of continuous columns it does so for hardly a row: by more than four times, of d columns
-    for 4^-2d of them after two neighbours, and less after more. (4 % at most on 50 real tables, 20
-    to 100 % where each of 60 subjects was measured three to ten times with a tenth to a fiftieth of
-    their differences; of pairs nearly all leap at the first.)
+    From the last row of a group to the next neighbour the distance leaps: beyond the second
+    neighbour or a later one, or in pairs beyond the first. Independent rows in d continuous columns
+    rarely have a leap of more than four times: a share of 4^-2d after two neighbours, less after
+    more. (Measured: at most 4 % of the rows in 50 real tables; 20 to 100 % with 60 subjects, each
+    measured three to ten times with a tenth to a fiftieth of the differences between subjects; in
+    pairs nearly all rows leap after the first neighbour.)
 
     Args:
-        Z: (n, d) standardised rows. Columns of few values, and copies up to rounding, say nothing
-            here, nor does a single column, in which neighbours leap by chance.
+        Z: (n, d) standardised rows. Columns of few values and copies up to rounding are ignored. A
+            single column is not examined, since there neighbours leap by chance.
     """
     part = Z[:LOOKED_AT]
     fine = [2 * len(np.unique(column)) > len(part) for column in part.T]
@@ -94,7 +93,7 @@ def company_of_near_copies(Z):
         return
     rows = np.asarray(Z[: max(COMPARED // len(fine), ASKED), fine], dtype=np.float64)
     asked = rows[np.random.default_rng(0).permutation(len(rows))[:ASKED]]
-    from sklearn.neighbors import NearestNeighbors  # here: a mistake at the shell needs no learner
+    from sklearn.neighbors import NearestNeighbors  # here: slow to import
 
     search = NearestNeighbors(n_neighbors=FARTHEST + 1, algorithm="brute").fit(rows)
     near = search.kneighbors(asked)[0][:, 1:]  # without the row itself
@@ -109,7 +108,7 @@ def company_of_near_copies(Z):
 
 
 def tell_tales(table, y):
-    """Texts, one at most, of columns whose value says of every row whether it is a known anomaly.
+    """Yield at most one warning of columns whose values determine which rows are known anomalies.
 
     Args:
         table: a :class:`data.table.Table`.
@@ -122,10 +121,10 @@ def tell_tales(table, y):
     found = []
     for j, name in enumerate(table.names()):
         column = table.X[:, j]
-        if len(np.unique(column[:LOOKED_AT])) > most:  # a long column is sorted if it may matter
+        if len(np.unique(column[:LOOKED_AT])) > most:  # spares sorting a long column
             continue
         values, place_of, counts = np.unique(column, return_inverse=True, return_counts=True)
-        # A value that one row holds has one label whatever it says: all of these are as one value.
+        # A value that one row holds has one label in any case: all such values count as one.
         place_of = np.where(counts[place_of] == 1, np.argmin(counts), place_of)
         counts = np.bincount(place_of, minlength=len(values))
         n_known = np.bincount(place_of, known, len(values))
@@ -163,18 +162,18 @@ TEXTS = SAID | {
 
 
 def _written(value):
-    """A number as short as can be, but with all digits that somebody needs to find it."""
+    """A number as a short text, but with all digits that are needed to find it in the table."""
     short = f"{value:g}"
     return short if float(short) == value else as_text(value)
 
 
 def _date(days):
-    """Days since 1970 as the date that they were written as."""
+    """Days since 1970 as a date, without the time."""
     return day_of(float(np.floor(days)))
 
 
 def _kinds(values, scaler, dated):
-    """Pairs of a kind and its detail for a column's values (n,); ``dated``: days since 1970."""
+    """Yield (key of ``TEXTS``, detail) for a column's values (n,); ``dated``: these are days."""
     written, short = (_date, _date) if dated else (_written, "{:g}".format)
     n = len(values)
     distinct, counts = np.unique(values, return_counts=True)
@@ -199,7 +198,7 @@ def _kinds(values, scaler, dated):
         else:
             yield "few", f" ({short(distinct[end])}; {counts[end]} rows in all)"
         return
-    spread = counts.max() < 0.9 * n  # otherwise another value is rare, and no more than that
+    spread = counts.max() < 0.9 * n  # otherwise any other value is merely rare
     if spread and far.any() and counts[far].sum() <= FEW * n:
         most = np.argmax(np.where(far, counts, 0))
         if counts[most] >= max(AGAIN, counts[far].sum() / 2):
@@ -216,7 +215,7 @@ def _kinds(values, scaler, dated):
 
 
 def _fall_together(distinct, scaler):
-    """Are many of a column's different values one to the networks, under its fitted scaler?"""
+    """Do many of a column's different values become equal under its fitted scaler?"""
     some = distinct[:: -(-len(distinct) // LOOKED_AT)]
     if len(some) <= VARIED:
         return False
@@ -224,7 +223,7 @@ def _fall_together(distinct, scaler):
 
 
 def _naming(values, distinct, whole):
-    """How a column says rather which row or when than what, or None."""
+    """The kind of a column that tells which row or when rather than what, or None."""
     n = len(values)
     steps = np.diff(values.astype(np.float64))
     if whole and (steps == steps[0]).all() and steps[0] != 0:
@@ -235,7 +234,7 @@ def _naming(values, distinct, whole):
         return None
     if whole and _are_ids(distinct, n):
         return "id"
-    # Not by steps: those of long numbers are 0 in float64.
+    # Comparisons, not steps: in float64 the steps between long numbers are 0.
     one_way = (values[1:] >= values[:-1]).all() or (values[1:] <= values[:-1]).all()
     return "rises" if one_way and len(distinct) > VARIED else None
 
@@ -259,7 +258,7 @@ def _are_days(distinct):
 
 
 def _are_ids(distinct, n):
-    """Are so many of n whole numbers different, in a small range or of equally many digits?"""
+    """Do n whole numbers look like ids: almost all differ, in a small range or of equal length?"""
     if len(distinct) < ALMOST_ALL * n:
         return False
     low, high = float(distinct[0]), float(distinct[-1])
@@ -268,9 +267,9 @@ def _are_ids(distinct, n):
 
 
 def _far_end(values, distinct, counts, scaler):
-    """Which end of the distinct values, 0 or -1, many rows share, far from all others; or None.
+    """The index, 0 or -1, of an extreme value that many rows share far from all others, or None.
 
-    So many that they move the scale of the whole column: the others' own one tells.
+    So many rows change the scale of the column, so the distance is measured in the others' scale.
     """
     if len(distinct) <= VARIED:
         return None

@@ -1,8 +1,8 @@
 """Rows before they are prepared: an array, a data frame or cells of text become a :class:`Table`.
 
-A table is numbers with NaN for what is missing; a text column holds the positions of its cells'
-texts in a list. Text is refused unless it is asked for; :class:`data.columns.Preparation` turns a
-table into what networks can read.
+A table holds numbers, NaN for missing values; a text column holds the positions of its cells' texts
+in a list. Text is refused by default; :class:`data.columns.Preparation` turns a table into input
+for the networks.
 
 Shapes: n rows, d columns.
 """
@@ -32,11 +32,11 @@ from swift_hydra.data.reading import COMMA, WORD, Marks, Reading, days, is_numbe
 from swift_hydra.settings import InputError, tell
 
 HASHED_ROWS = 65_536  # in float64 at once
-LISTED = 10  # columns or values listed in a message
-SHOWN = 100  # characters of each
+LISTED = 10  # most columns or values listed in a message
+SHOWN = 100  # most characters of each
 HOLDS_TEXT = "holds text, first"
 BOOLS = {"true": 1.0, "false": 0.0}
-# What spreadsheets and databases write where nothing is known, and nobody else says anything with.
+# What spreadsheets and databases write for a missing value, and what is not used for anything else.
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
 GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
@@ -44,7 +44,7 @@ LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 
 
 def made_up_names(d):
-    """Names of d columns that nobody named: x0, x1, ..."""
+    """Names for d columns without names: x0, x1, ..."""
     return [f"x{j}" for j in range(d)]
 
 
@@ -55,15 +55,15 @@ class Table:
     Attributes:
         X: (n, d) numbers, NaN where a value is missing; a text column holds positions in its list
             of texts.
-        columns: d names, or None where the rows came without.
+        columns: d names, or None if the rows came without.
         texts: {column number: list of its different texts}; empty for a table of numbers.
         source: the file, or what messages call the table.
         lines: n line numbers of a text file, a range of row numbers, or None.
-        named: somebody gave the names; False where they only count the columns, for messages.
+        named: False if the names were made up for messages (x0, x1, ...).
         reading: how the file was read, see :meth:`data.reading.Reading.remembered`, or None.
         dated: numbers of the columns that held dates.
-        categories: of those that were declared as categories, which are numbers.
-        subjects: (n,) numbers from 0 of what the rows were measured of, or None.
+        categories: numbers of the columns declared as categorical with numbers as categories.
+        subjects: (n,) numbers from 0 of the rows' subjects (see data/subjects.py), or None.
     """
 
     X: np.ndarray
@@ -95,7 +95,7 @@ class Table:
 
 
 def listed(values):
-    """The first values, comma-separated, and how many there are if that is not all."""
+    """The first values, separated by commas, and the number of all if there are more."""
     values = list(values)
     shown = (s if len(s) <= SHOWN else s[: SHOWN - 3] + "..." for s in map(str, values[:LISTED]))
     return ", ".join(shown) + (f", ... ({len(values)} in all)" if len(values) > LISTED else "")
@@ -112,21 +112,23 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
     Args:
+        X: the rows.
         texts: True to find text columns, or the columns that are text: their numbers, or
             {number: the training's texts}.
+        source: what messages call the table.
         columns: d names; None takes a data frame's.
         dates: take dates as days since 1970.
         dated: numbers of the columns that held dates in training, None in training.
         reading: a :class:`data.reading.Reading` that says what stands for a gap, or None.
 
     Raises:
-        InputError: sparse or not 2-D, a type that is no real number, text in other columns than
-            asked for, a comma that may be a decimal comma.
+        InputError: sparse or not 2-D, a type other than real numbers, text in a column that is not
+            a text column, a comma that may be a decimal comma.
     """
     if isinstance(X, Table):
         return X
     kind = type(X).__name__
-    if hasattr(X, "collect") and hasattr(X, "lazy"):  # before its columns, which would be made
+    if hasattr(X, "collect") and hasattr(X, "lazy"):  # first: its columns would be computed
         raise InputError(f"{source}: is a lazy frame: give {source}.collect()")
     if scipy.sparse.issparse(X):
         raise InputError(
@@ -154,7 +156,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
         cells = _cells_of_array(X, names, dates, source)
     cells = [without_gaps(column, reading) for column in cells]
     reads = reading.parser(".")
-    # Nothing in a frame says that its texts are gaps, unless somebody has said which are.
+    # In training a frame's texts such as "NA" are no gaps, unless the user says which texts are.
     words = texts is not True or reads is not number
     texts = text_columns(cells, reads, dates=dates) if texts is True else texts
     _refuse_doubtful(cells, names, texts, source)
@@ -169,9 +171,9 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
 
 
 def _without_what_is_masked(X):
-    """What is masked in an array, or in a list of masked rows, is not there."""
+    """A masked array, or a list of masked rows, as an array with gaps; all else unchanged."""
     if isinstance(X, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in X):
-        with contextlib.suppress(ValueError):  # of several lengths, which is refused later
+        with contextlib.suppress(ValueError):  # rows of several lengths are refused later
             X = np.ma.stack(X)
     return unmasked(X) if isinstance(X, np.ma.MaskedArray) else X
 
@@ -204,10 +206,10 @@ def _refuse_records(X, source):
 
 
 def array_of(values):
-    """numpy's array of an array-like; a torch tensor's values, whatever it is part of.
+    """A numpy array of an array-like, also of a torch tensor on any device or in a graph.
 
-    In lists with texts every cell stays what it is: numpy would make texts of all, ``nan`` of a
-    gap, and cut the members of enumerations short.
+    In lists with texts every cell stays an object of its own: numpy would turn all cells into
+    texts, gaps into ``nan``, and would truncate members of enumerations.
 
     Raises:
         ValueError: for rows of several lengths.
@@ -215,7 +217,7 @@ def array_of(values):
     """
     if hasattr(values, "detach") and hasattr(values, "is_sparse"):
         values = values.detach().cpu()
-        values = values.float() if "bfloat16" in str(values.dtype) else values  # numpy has none
+        values = values.float() if "bfloat16" in str(values.dtype) else values  # unknown to numpy
     try:
         array = np.asarray(values)
         texts = isinstance(values, list | tuple) and array.dtype.kind in "US"
@@ -235,7 +237,7 @@ def _array(X, source):
 
 
 def _refuse_doubtful(columns, names, texts, source):
-    """Refuse 1,234 in a column of numbers where no other number tells what its comma means."""
+    """Refuse 1,234 in a column of numbers if no other number shows what its comma means."""
     marks = {}
     for j, cells in enumerate(columns):
         if j not in texts and not isinstance(cells, np.ndarray):
@@ -256,8 +258,8 @@ def say_of_codes(columns, names, texts, source):
 
     Args:
         columns: lists of cells, or arrays of numbers.
-        names: theirs.
-        texts: numbers of those that are taken as texts.
+        names: the columns' names.
+        texts: numbers of the columns that are taken as texts.
         source: the file, or what the message calls the table.
     """
     for j, cells in enumerate(columns):
@@ -276,18 +278,18 @@ def say_of_codes(columns, names, texts, source):
 def check_features(X, columns=None, source="X", lines=None, missing=False):
     """Check a feature table and make its numbers floating-point.
 
-    Before any arithmetic (M1): uint8 files would wrap. What float32 cannot hold to the digit stays
-    float64 until it is centred.
+    This comes before any arithmetic (M1), in which uint8 would wrap around. Types that float32
+    cannot represent exactly stay float64 until they are centred.
 
     Args:
         X: (n, d) array-like.
         columns: d names, or None for ``x0, x1, ...``.
-        source: the file, or what the messages shall call the table.
+        source: the file, or what messages call the table.
         lines: n line numbers of a text file, or None to count rows from 0.
-        missing: True lets NaN pass.
+        missing: True accepts NaN.
 
     Returns:
-        (n, d) float32 of narrow types, else float64; finite (but for NaN with ``missing``),
+        (n, d) float32 for narrow types, else float64; finite (except NaN with ``missing``),
         C-contiguous.
 
     Raises:
@@ -342,17 +344,17 @@ def _refuse_cells(X, bad, names, source, lines):
 
 
 def bool_number(cell):
-    """1 of a cell with true, 0 of false, as a column of bools is taken; None of anything else."""
+    """1 for a cell with true, 0 for false, None for anything else."""
     return BOOLS.get(cell.strip().casefold())
 
 
 def text_columns(columns, reads=number, dates=False):
-    """Numbers of the columns in which some cell is neither a number, true or false, nor missing.
+    """Numbers of the columns in which some cell is neither a number, a bool, nor missing.
 
     Args:
         columns: sequences of cells.
         reads: a function from a cell to its number, NaN or None.
-        dates: dates are numbers too.
+        dates: dates count as numbers.
     """
     found = set()
     for j, cells in enumerate(columns):
@@ -368,9 +370,10 @@ def text_columns(columns, reads=number, dates=False):
 
 
 def _at_once(cells, reads):
-    """(n,) float64 of a column, or None where its cells have to be looked at one by one.
+    """(n,) float64 of a column, or None if its cells must be read one by one.
 
-    numpy reads what ``number`` reads without marks and gaps of its own, and 1_0 beside it.
+    numpy reads the same numbers as ``number`` with its default settings, and also 1_0, which is
+    left to that. Thousands separators and words for gaps make it fail.
     """
     if isinstance(cells, np.ndarray):
         return cells.astype(np.float64)
@@ -389,15 +392,14 @@ class CellParser:
         names: d column names.
         source: what messages call the table.
         texts: numbers of the text columns; their cells become positions in a list of texts that
-            grows with every piece. {number: the training's texts}: what training took as a text is
-            no gap.
+            grows with every piece. In {number: the training's texts} these are never gaps.
         reads: a function from a cell to its number, NaN for a gap or None for text.
         dates: take dates as days since 1970.
-        words: in text columns, too, a text that ``reads`` takes for a gap is one.
+        words: in text columns, too, a text that ``reads`` takes for a gap is a gap.
         dated: numbers of the columns that held dates in training, None in training.
 
     Attributes:
-        problems: what is wrong with the cells so far, a text for every column.
+        problems: {column number: a text that says what is wrong with its cells so far}.
     """
 
     def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
@@ -411,21 +413,21 @@ class CellParser:
         self.dates = dates
         self.words = words
         self.problems = {}
-        self._numbers = {}  # of a column: its first cell with a number that is no date
-        self._dates = {}
-        self._bools = {}  # of a column: its first cell with true or false
-        self._more = {}  # of a column: its first number that is neither 1 nor 0
+        self._numbers = {}  # {column: its first cell with a number, if dates are taken}
+        self._dates = {}  # {column: its first cell with a date}
+        self._bools = {}  # {column: its first cell with true or false}
+        self._more = {}  # {column: its first number that is neither 1 nor 0}
 
     def __call__(self, n, columns, lines):
-        """Numbers of a piece.
+        """The numbers of a piece.
 
         Args:
-            n: its rows.
-            columns: d columns of cells, texts or an array of numbers.
+            n: how many rows it has.
+            columns: d columns, each a list of cells or an array of numbers.
             lines: n numbers of the rows, or None.
 
         Returns:
-            (n, d) float64; 0 in place of a cell that is no number, which ``problems`` names.
+            (n, d) float64; 0 in place of a cell that is not a number, which ``problems`` names.
         """
         out = np.empty((n, len(self.names)))
         for j, cells in enumerate(columns):
@@ -450,9 +452,10 @@ class CellParser:
         return out
 
     def _find_mixtures(self):
-        """Dates and numbers in one column: 20260104 beside 2026-01-04 is not days since 1970.
+        """Add a problem for columns with dates and numbers: 20260104 does not mean 2026-01-04.
 
-        In training, bools and other numbers than 1 and 0 as well.
+        In training also for bools beside numbers other than 1 and 0, and in scoring for dates in
+        columns that held numbers in training, and the reverse.
         """
         numbers = self._numbers | self._bools
         for j in self._dates.keys() & numbers.keys():
@@ -520,9 +523,9 @@ class CellParser:
         return 0.0
 
     def _hint(self, j, cell, shown, from_file):
-        """What the text of a cell in a column of numbers or dates may be meant as.
+        """A hint at the meaning of a text in a column of numbers or dates, with a remedy.
 
-        Flags of how files of text are read are no remedy elsewhere.
+        Flags that say how text files are read are suggested only for files.
         """
         remedy = "give --decimal ," if from_file else "write a decimal point"
         comma = f" (a decimal comma? {remedy})" if COMMA.fullmatch(shown) else ""
@@ -536,16 +539,16 @@ class CellParser:
         return f"{comma}{date}{gap}"
 
     def refuse_problems(self):
-        """Raise what is wrong with the cells so far, if anything.
+        """Refuse the cells so far if something is wrong with them.
 
         Raises:
-            InputError: naming the first cell of every column that is no number.
+            InputError: names, for every such column, the first cell that is not a number.
         """
         self.refuse(self.source, list(self.problems.values()))
 
     @staticmethod
     def refuse(source, problems):
-        """Raise these problems, if any; those of texts last, which have one remedy together."""
+        """Raise an InputError for problems, if any; those of texts come last, with one remedy."""
         if problems:
             told = sorted(problems, key=lambda problem: HOLDS_TEXT in problem)[:LISTED]
             more = f"; ... ({len(problems)} in all)" if len(problems) > LISTED else ""
@@ -577,6 +580,6 @@ def fingerprint(X, y):
 
 
 def row_digests(X):
-    """What tells rows X (n, d) apart: n bytes objects, equal for rows of equal values."""
-    X = np.asarray(X, dtype=np.float64) + 0.0  # -0.0 becomes 0.0, the two are one value
+    """Digests of rows X (n, d): n bytes objects, equal for rows of equal values."""
+    X = np.asarray(X, dtype=np.float64) + 0.0  # -0.0 becomes 0.0: the two are equal
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X]

@@ -1,4 +1,4 @@
-"""What turned the values of a column into texts, and whether that is meant.
+"""Why the values of a column are texts, and whether that looks intended.
 
 Shapes: n rows.
 """
@@ -11,8 +11,8 @@ import numpy as np
 from swift_hydra.data.reading import MISSING, days, is_number, number
 from swift_hydra.data.table import place
 
-# A number with a unit, 12 %, $5, EUR 5, <3, 7 mg/dL, or a sign that is none to a program, (5), 5-,
-# \u22125; also 1:23:45, 120/80, 3d 4h. Of A7 nobody can tell.
+# UNIT: a number with a unit, as 12 %, $5, EUR 5, <3 or 7 mg/dL, or with a sign that Python does not
+# read, as (5), 5- or \u22125. SPAN: 1:23:45, 120/80, 3d 4h. A7 is ambiguous and matches neither.
 DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
 UNIT = re.compile(
     r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
@@ -21,12 +21,12 @@ UNIT = re.compile(
 SPAN = re.compile(
     r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}|-?\d+ days?(?: [+-]?\d+:[\d:.]+)?"
 )
-# English ones and German ones that differ; others are few in tables.
+# English names, and German ones that differ; other languages are rare in tables.
 MONTHS = [*calendar.month_name[1:], *calendar.month_abbr[1:], "Sept"]
 MONTHS += ["Januar", "Februar", "M\u00e4rz", "Mai", "Juni", "Juli", "Oktober", "Dezember"]
 MONTHS += ["M\u00e4r", "Okt", "Dez"]
 MONTH = rf"(?:{'|'.join(MONTHS)})"
-# 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with a time or without.
+# 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with or without a time.
 DAY = re.compile(
     r"(?:(?:\d{4}([./-])\d{1,2}\1\d{1,2}|\d{1,2}([./-])\d{1,2}\2(?:\d{4}|\d{2}))"
     rf"|\d{{1,2}}[ ./-]*{MONTH}[ ,./-]*\d{{2,4}}"
@@ -34,8 +34,8 @@ DAY = re.compile(
     re.IGNORECASE,
 )
 LONGEST_NUMBER = 40  # characters of a number with its unit
-ALL_DIFFERENT = 50  # rows from which on it says something that all have another value
-ALMOST_ALL = 0.98  # share of the rows
+ALL_DIFFERENT = 50  # with more rows than this, it is remarkable if all values differ
+ALMOST_ALL = 0.98  # share of the rows that counts as all
 
 SAID = {
     "names": "holds another text in every row, like an id: leave it out (--drop-columns)",
@@ -53,7 +53,7 @@ SAID = {
 
 
 def why_texts(table, j):
-    """What made texts of a column that holds numbers or dates, and the remedy; None of others."""
+    """Why a column of numbers or dates was read as texts, and the remedy; None for others."""
     for kind, detail in kinds_of_texts(table.X[:, j], table.texts[j], table.lines, True):
         if kind in ("numbers", "marks", "dates", "units"):
             return f"{detail[2:-1]}: {SAID[kind]}"  # without the parentheses around it
@@ -61,7 +61,14 @@ def why_texts(table, j):
 
 
 def kinds_of_texts(codes, texts, lines, asked):
-    """Pairs (key of ``SAID``, detail), of positions (n,) in a list of texts, NaN for gaps."""
+    """Yield pairs (key of ``SAID``, detail) for a suspicious text column.
+
+    Args:
+        codes: (n,) positions in ``texts``, NaN for gaps.
+        texts: the column's different texts.
+        lines: n line numbers for messages, or None.
+        asked: the user has said which texts are gaps.
+    """
     rows = np.flatnonzero(~np.isnan(codes))
     if len(rows) < 10:
         return
@@ -75,7 +82,7 @@ def kinds_of_texts(codes, texts, lines, asked):
     if 2 * counts[numeric].sum() >= len(rows):
         kind, odd = "numbers", np.flatnonzero(~numeric[codes])
         for mark in ".,":
-            if not len(odd):  # no number under the table's own mark
+            if not len(odd):  # all are numbers, but under different decimal marks
                 kind = "marks"
                 bad = np.array([number(text, mark) is None for text in texts])
                 odd = np.flatnonzero(bad[codes])
@@ -98,7 +105,7 @@ def kinds_of_texts(codes, texts, lines, asked):
 
 
 def form_of(text):
-    """What stands around the digits of a number with a unit, or None of another text."""
+    """The text around the digits of a number with a unit or of a time span; None for others."""
     if SPAN.fullmatch(text):
         return re.sub(r"\d+", "0", text)
     match = UNIT.fullmatch(text)

@@ -1,9 +1,9 @@
-"""The student of ``fast=True`` as one ONNX file, which needs no PyTorch, and back.
+"""Export the student of ``fast=True`` to one ONNX file, which needs no PyTorch, and load it.
 
-The file scores prepared rows in float64: scaler, inputs and experts are in its graph. What the
-table's texts and gaps become, the threshold, and how the training rows scored are in its metadata,
-so that ``python SwiftHydra.py score`` takes it like a checkpoint. It holds no training row: medians
-and ranges of the columns, centres that are means of rows, weights.
+The file scores prepared rows in float64: its graph contains scaler, inputs and experts. Its
+metadata contain the preparation of texts and gaps, the threshold, and scores of training rows, so
+that ``python SwiftHydra.py score`` takes it like a checkpoint. It holds no training row, only
+medians and ranges of the columns, centres that are means of rows, and weights.
 """
 
 import copy
@@ -32,15 +32,15 @@ from swift_hydra.thresholds import threshold_of_false_alarms
 KIND = "swift-hydra student 1"
 SUFFIX = ".onnx"
 LARGEST = 256 * 2**20  # bytes of a file; ours has well under one MiB at 30 columns
-MEMORY = 4 * 2**30  # bytes that the graph may take: whoever wrote it, scoring stays within bounds
-NORMAL_SCORES = 2000  # at most, of those that p-values compare with
+MEMORY = 4 * 2**30  # bytes that the graph may take, since a file from anywhere may ask for more
+NORMAL_SCORES = 2000  # most normal rows' scores in the file, used for p-values
 MOST_NORMALS = 10**8
 OPSET = 17
 MISSING = "needs the packages onnx and onnxruntime: pip install onnx onnxruntime"
 
 
 class _Graph(nn.Module):
-    """What is exported: prepared rows (n, d) float64 to scores (n,) float64."""
+    """The exported graph, from prepared rows (n, d) float64 to scores (n,) float64."""
 
     def __init__(self, student, scaler):
         super().__init__()
@@ -57,15 +57,18 @@ class _Graph(nn.Module):
         each = self.network.experts(inputs).T  # (n, E)
         value = (each.gather(1, chosen) * gates).sum(1).double()
         value = value.clamp(-FARTHEST, FARTHEST)
-        # ONNX has sinh for float32 alone.
+        # ONNX has sinh only for float32.
         return self.student.middle + self.student.spread * (value.exp() - (-value).exp()) / 2
 
 
 def require_onnx(fast):
-    """Refuse an export that cannot be made, before the work.
+    """Refuse an impossible export before the work.
 
     Args:
-        fast: whether there is, or will be, a student.
+        fast: there is, or will be, a student.
+
+    Raises:
+        InputError: there is no student, or the package onnx is missing.
     """
     if not fast:
         raise InputError("export needs the student: fit with fast=True (--fast)")
@@ -78,8 +81,8 @@ def onnx_bytes(detector):
     """The ONNX file of a fitted detector with a student.
 
     Raises:
-        InputError: without a student, where it does not follow its detector and ``verify`` is
-            not 0, or without the packages.
+        InputError: there is no student, it does not follow its detector while ``verify`` is not 0,
+            or the package onnx is missing.
     """
     require_onnx(getattr(detector, "student_", None) is not None)
     if not (detector.student_.follows or detector.verify == 0):
@@ -89,13 +92,13 @@ def onnx_bytes(detector):
         )
     import onnx
 
-    # The file has the student alone: threshold and p-values are those of no row verified.
+    # The file holds only the student: threshold and p-values must be those without verification.
     detector = copy.copy(detector).set_verify(0.0)
     scaler = detector.columns_.scaler
     rows = torch.from_numpy(scaler.centre + np.linspace(-1, 1, 5)[:, None] * scaler.scale)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sizes that the recorded graph takes for constants: d, E
+        warnings.simplefilter("ignore")  # tracing takes the sizes d and E for constants
         torch.onnx.export(
             _Graph(detector.student_, scaler),
             (rows,),
@@ -104,11 +107,11 @@ def onnx_bytes(detector):
             output_names=["score"],
             dynamic_axes={"X": {0: "n"}, "score": {0: "n"}},
             opset_version=OPSET,
-            dynamo=False,  # the other exporter needs one package more
+            dynamo=False,  # the newer exporter needs another package
         )
     model = onnx.load_from_string(buffer.getvalue())
     normal = detector.normal_scores_
-    # All of the highest, which rare alarms rest on, and some of the others.
+    # All of the highest scores, on which thresholds for rare alarms depend, and some of the others.
     highest = max(len(normal) - NORMAL_SCORES // 2, 0)
     some = np.linspace(0, highest, min(highest, NORMAL_SCORES // 2) + 1).round().astype(int)
     some = np.unique(np.concatenate([some[some < highest], np.arange(highest, len(normal))]))
@@ -136,14 +139,14 @@ def write_onnx(detector, path):
 
 
 class Exported(TableDetector):
-    """What :func:`write_onnx` wrote, as a detector that scores; :meth:`load` reads it."""
+    """A file of :func:`write_onnx` as a detector that scores; :meth:`load` reads it."""
 
     @classmethod
     def load(cls, path):
         """Read the file.
 
         Raises:
-            InputError: without onnxruntime; if the file is missing, damaged or of another kind.
+            InputError: onnxruntime is missing, or the file is missing, damaged or of another kind.
         """
         try:
             import onnxruntime
@@ -158,7 +161,7 @@ class Exported(TableDetector):
             if Path(path).stat().st_size > LARGEST:
                 raise ValueError(f"more than {LARGEST} bytes")
             self = cls()
-            # From its bytes: a graph cannot name other files to be read.
+            # From bytes: then a graph cannot make onnxruntime read other files.
             self.detector_ = onnxruntime.InferenceSession(
                 Path(path).read_bytes(), _bounded(onnxruntime), providers=["CPUExecutionProvider"]
             )
@@ -188,25 +191,25 @@ class Exported(TableDetector):
         return self.flagged_
 
     def checkpoint(self, fingerprint=None):
-        """Raises InputError: there is nothing but the file."""
+        """Not available, raises InputError: only the loaded file exists."""
         raise InputError("an exported student is the file that it was loaded from: copy that")
 
     def set_contamination(self, contamination):
-        """Raises InputError: the training rows' scores are not in the file."""
+        """Not available, raises InputError: the file does not hold all training rows' scores."""
         raise InputError(
             "an exported student does not hold the training rows' scores: give a share of normal "
             "rows with set_false_alarms (--false-alarms)"
         )
 
     def set_verify(self, share):
-        """Raises InputError: there is no detector in the file that could score rows again."""
+        """Not available, raises InputError: the file has no full detector to verify scores."""
         raise InputError("an exported student is alone: no detector can verify its scores")
 
     def set_false_alarms(self, share):
-        """As :meth:`estimator.TableDetector.set_false_alarms`; there are no training rows' labels.
+        """As :meth:`estimator.TableDetector.set_false_alarms`, without the training rows' labels.
 
         Args:
-            share: of normal rows.
+            share: the share of normal rows to flag, the false-alarm rate.
         """
         check_range("false_alarms", share, 0, 0.99, whole=False)
         self.tell_if_not_left_out()
@@ -217,7 +220,7 @@ class Exported(TableDetector):
 
 
 def _normal_scores(content):
-    """The normals' scores, ascending; those that were left out lie between the others."""
+    """The normal rows' scores, ascending; those not in the file are interpolated."""
     some = np.sort(np.array(content["normal_scores"], dtype=np.float64))
     ranks = content.get("normal_ranks")  # older files have none
     if ranks is None:
@@ -231,10 +234,10 @@ def _normal_scores(content):
 
 
 def _bounded(onnxruntime):
-    """Options of a session that takes ``MEMORY`` at most: a few nodes can ask for any amount."""
+    """Session options with at most ``MEMORY`` bytes: a small graph can ask for any amount."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # A waiting thread that spins takes the core from those that work.
+    # Waiting threads that spin would take cores from working ones.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -246,7 +249,7 @@ def _bounded(onnxruntime):
 
 
 def _plain(value):
-    """Arrays to lists inside nested dicts, with their types."""
+    """Nested dicts with arrays turned into lists that keep the array's type."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -257,7 +260,7 @@ def _plain(value):
 
 
 def _arrays(value):
-    """The way back of :func:`_plain`."""
+    """The inverse of :func:`_plain`."""
     if isinstance(value, dict):
         if value.keys() == {"array", "dtype"}:
             return np.array(value["array"], dtype=value["dtype"])

@@ -1,7 +1,7 @@
-"""Whole files or none, locks, and checkpoints with a sum.
+"""Atomic writes of files, file locks, and checkpoints with a checksum.
 
-A file appears whole or not at all: it is written under another name beside its place and then
-renamed.
+A file appears completely or not at all: it is written under another name in the same folder and
+then renamed.
 """
 
 import contextlib
@@ -28,30 +28,30 @@ except ImportError:  # Windows
     fcntl = None
 
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems say
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems without locks
 FULL = (errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else []))
 LETTERS = string.ascii_lowercase + string.digits + "_"
-N_LETTERS = 8  # in the middle of a part's name, drawn: what other names have there is not ours
-MOST_NAMED = 200  # bytes of a file's name in that of its parts: a name has at most 255
+N_LETTERS = 8  # random letters in a part-file's name, by which part-files are recognised
+MOST_NAMED = 200  # bytes of a file's name in that of its part-file: a name has at most 255
 KIND = "SwiftHydra"  # of a fitted detector's checkpoint
-SUM_BYTES = 64  # SHA256 (hex) of all before it: the comment of the zip archive of torch.save
+SUM_BYTES = 64  # SHA256 (hex) of all bytes before, as the comment of torch.save's zip archive
 
 
-MODE = 0o666  # of a new file; the system takes the umask from it, asking for which would set it
+MODE = 0o666  # of a new file, before the system applies the umask (to ask for that is to set it)
 
 
 @contextlib.contextmanager
 def file_lock(path, wait=True):
-    """Hold the lock of the file ``path``, which is created.
+    """Hold the lock of the file ``path``, which is created if it is missing.
 
-    The system lets go of it when this process dies. A link at its place is not followed.
+    The system releases the lock when this process dies. If ``path`` is a link it is not followed.
 
     Args:
         path: the file.
-        wait: False gives up at once.
+        wait: False gives up at once if the lock is held.
 
     Raises:
-        BlockingIOError: if another process holds it and ``wait`` is False.
+        BlockingIOError: another process holds the lock, and ``wait`` is False.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags, MODE), "r+") as file:
@@ -66,7 +66,7 @@ def _lock(file, wait):
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             break
-        except PermissionError:  # held; the lock that waits would give up after ten seconds
+        except PermissionError:  # held; msvcrt's waiting lock would give up after ten seconds
             if not wait:
                 raise BlockingIOError(errno.EAGAIN, "held by another process") from None
             time.sleep(0.1)
@@ -77,17 +77,17 @@ def _start_of_part(path):
 
 
 def remove(path):
-    """Remove a file or a link, where there is one; a folder of that name is somebody else's."""
+    """Remove a file or a link, if there is one; a folder of that name is left alone."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
 
 
 def _new_part(path, mode):
-    """A new file beside ``path``, as an open handle and its name, which this process holds.
+    """Create a part-file beside ``path``, locked by this process; returns its handle and name.
 
     Args:
-        path: where it shall go.
-        mode: what the umask is taken from.
+        path: the final place of the file.
+        mode: permissions, before the umask is applied.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
@@ -100,16 +100,16 @@ def _new_part(path, mode):
                     fcntl.flock(handle, fcntl.LOCK_EX)
             if name.exists():
                 return handle, name
-            os.close(handle)  # another process took it for one that was left, before it was held
+            os.close(handle)  # before the lock, another process removed it as a left part-file
 
 
 def remove_left_parts(path):
-    """Remove what killed processes were about to write to ``path``: parts that nobody holds."""
+    """Remove the part-files of ``path`` that killed processes left: those without a lock."""
     start = _start_of_part(path)
     for left in path.parent.glob(f"{glob.escape(start)}*.part"):
         drawn = left.name.removeprefix(start).removesuffix(".part")
         if not re.fullmatch(f"[{LETTERS}]{{{N_LETTERS}}}", drawn):
-            continue  # the user's, or of another file, whose name begins alike
+            continue  # the user's file, or a part of another file whose name begins alike
         with contextlib.suppress(OSError):
             if fcntl is None:
                 continue
@@ -120,22 +120,24 @@ def remove_left_parts(path):
 
 @contextlib.contextmanager
 def part(path, write):
-    """The name of a finished file beside ``path``, to be renamed to it; gone at the end otherwise.
+    """Write a part-file beside ``path`` and yield its name, to be renamed to ``path``.
+
+    If it was not renamed it is removed at the end.
 
     Args:
-        path: where it shall go.
+        path: the final place of the file.
         write: a function that is called with an open binary file.
 
     Raises:
-        InputError: if there is no room or no permission, or something else than a file there.
+        InputError: there is no room or no permission, or ``path`` is not an ordinary file.
     """
     if path.exists() and not path.is_file():
-        # A renamed file would take the place of a device or of a pipe.
+        # Renaming would replace a device or a pipe by a file.
         raise InputError(f"{path}: is no ordinary file: choose another place")
     name = None
     try:
         remove_left_parts(path)
-        # No more may read the new content, not even while it is written, than might the old.
+        # Permissions as before, even while writing: nobody else may read the new content.
         old = path.stat().st_mode & 0o777 if path.exists() else None
         handle, name = _new_part(path, MODE if old is None else old)
         with os.fdopen(handle, "wb") as file:
@@ -146,7 +148,7 @@ def part(path, write):
                 file.close()  # Windows renames no open file
             if old is not None:
                 os.chmod(name, old)
-            yield name  # still locked: nobody takes it for one that was left
+            yield name  # still locked, so that nobody removes it as a left part-file
     except OSError as error:
         raise _not_written(path, error) from None
     finally:
@@ -170,7 +172,7 @@ def _not_written(path, error):
 
 
 def real_place(path):
-    """What a link points to; an open pipe such as /dev/stdout has no name and stays as it is."""
+    """The target of a link; a path to an open pipe, such as /dev/stdout, stays as it is."""
     real = Path(os.path.realpath(path))
     if real.is_symlink():
         raise InputError(f"{path}: is a link that leads to itself: remove it")
@@ -178,9 +180,9 @@ def real_place(path):
 
 
 def _own_stream(path):
-    """1 or 2 where a path is what this process's output or errors go to, else None.
+    """1 or 2 if this process's stdout or stderr goes to this path, else None.
 
-    A file that a shell opened for them may have content before them (``>> all.csv``).
+    Such a file must not be replaced: it may hold earlier content (``>> all.csv``).
     """
     for stream in (1, 2):
         with contextlib.suppress(OSError):
@@ -190,32 +192,32 @@ def _own_stream(path):
 
 
 def in_place(path):
-    """Whether a path is written in place: a device, a pipe, or where this process's output goes."""
+    """Is a path written in place: a device, a pipe, or the target of this process's output?"""
     path = real_place(path)
     special = path.exists() and not path.is_file() and not path.is_dir()
     return special or _own_stream(path) is not None
 
 
 def _open_in_place(path):
-    """A handle of what :func:`in_place` is true for."""
+    """A handle for writing to a path for which :func:`in_place` is true."""
     stream = _own_stream(path)
     if stream is not None:
         sys.stdout.flush()
         return os.dup(stream)
-    # Without waiting for a reader that may never come.
+    # Do not wait for a reader of a pipe: it may never come.
     handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
     os.set_blocking(handle, True)
     return handle
 
 
 def write_file(path, write):
-    """One file, whole or not at all: ``write`` is called with an open binary file.
+    """Write one file atomically: ``write`` is called with an open binary file.
 
-    What a link points to is written, and the link stays. Devices, pipes and what this process's
-    output goes to are written in place.
+    If ``path`` is a link, its target is written and the link stays. Devices, pipes and the target
+    of this process's output are written in place.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: the file cannot be written.
     """
     path = real_place(path)
     if in_place(path):
@@ -232,12 +234,12 @@ def write_file(path, write):
 
 
 def write_bytes(path, content):
-    """One file of these bytes, whole or not at all."""
+    """Write these bytes to one file, atomically."""
     write_file(path, lambda file: file.write(content))
 
 
 def write_torch(path, content):
-    """Tensors and plain values only: they load with ``weights_only=True``."""
+    """Write tensors and plain values, which load with ``weights_only=True``, atomically."""
     write_bytes(path, torch_bytes(content))
 
 
@@ -248,12 +250,11 @@ REMEDY = (
 
 
 def torch_bytes(content):
-    """What torch.save writes, an ordinary zip archive, with the SHA256 of it all as its comment.
+    """The bytes of torch.save, a zip archive, with their SHA256 as the archive's comment.
 
-    torch.load does not notice every changed byte of the archive; :func:`load_checkpoint` does by
-    this sum.
+    torch.load does not notice every changed byte; by this sum :func:`load_checkpoint` does.
     """
-    import torch  # here: locks and plain files need no networks
+    import torch  # here: locks and plain files do not need it
 
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -261,7 +262,7 @@ def torch_bytes(content):
 
 
 def with_sum(archive):
-    """The bytes of a zip archive without a comment, and their SHA256 as its comment."""
+    """A zip archive without a comment, given one: its SHA256."""
     data = bytearray(archive)
     data[-2:] = SUM_BYTES.to_bytes(2, "little")  # the archive's last field: its comment's length
     return bytes(data + hashlib.sha256(data).hexdigest().encode())
@@ -271,7 +272,7 @@ def load_checkpoint(path, kind, remedy=REMEDY):
     """Read a checkpoint of the given kind on the CPU, tensors and plain values only.
 
     Raises:
-        InputError: if it is missing, damaged (by as little as a byte), or of another kind.
+        InputError: it is missing, damaged (if only in one byte), or of another kind.
     """
     import torch
 
@@ -308,14 +309,14 @@ def load_checkpoint(path, kind, remedy=REMEDY):
 
 
 def _refuse_packed(file):
-    """Refuse an archive that becomes larger than its file: torch.save packs nothing."""
+    """Refuse an archive whose content is larger than its file: torch.save does not compress."""
     with zipfile.ZipFile(file) as archive:
         if sum(member.file_size for member in archive.infolist()) > os.fstat(file.fileno()).st_size:
             raise ValueError("more content than bytes")
 
 
 def _refuse_repeated(value):
-    """Refuse tensors that repeat a few stored numbers: any use of them takes what they claim."""
+    """Refuse tensors larger than their storage, which take their full size in memory when used."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -327,7 +328,7 @@ def _refuse_repeated(value):
 
 
 def _sum_is_right(file):
-    """Does an open file end with the SHA256 of all before it? Read in pieces, whatever its size."""
+    """Does an open file end with the SHA256 of all bytes before? It is read in pieces."""
     size = os.fstat(file.fileno()).st_size - SUM_BYTES
     if size <= 0:
         return False
@@ -345,18 +346,18 @@ def _sum_is_right(file):
 
 
 def _no_room(path, error):
-    """What this machine lacks is no fault of the file, which may be the only one."""
+    """An InputError that blames this machine, not the file, which may be the user's only copy."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
     return InputError(f"{path}: cannot be used here ({reason}): free memory or disk space")
 
 
 @contextlib.contextmanager
 def content_of(path, remedy=REMEDY):
-    """While the content of a checkpoint is put to use: whatever is wrong with it names the file.
+    """A context in which the content of a checkpoint is used, so that errors name the file.
 
     Raises:
         InputError: in place of any exception. A readable file can lack any key and hold any type,
-        shape or size.
+            shape or size.
     """
     try:
         yield

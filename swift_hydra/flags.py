@@ -1,6 +1,6 @@
-"""Flags of ``SwiftHydra.py`` beside the class's settings, and those that go without effect.
+"""Flags of ``SwiftHydra.py`` beside the class's settings, and checks for flags without effect.
 
-A flag that nothing looks at is a mistake of whoever gave it: it is refused before the work.
+A flag that would have no effect is taken for a mistake and refused before the work.
 """
 
 import re
@@ -17,7 +17,7 @@ from swift_hydra.pretrain import OutputOptions
 from swift_hydra.settings import GIVEN, InputError, Place, check_options, setting
 
 MOST_EXPERTS = 1000
-# What the settings that are dicts may hold: bounds of numbers, choices, or a set to choose of.
+# What the settings that are dicts may hold: bounds of numbers, choices, or a set to choose from.
 FLAG = [True, False]
 OPTIONS = {
     "cleaning_settings": {"looks": set(LOOKS)},
@@ -35,21 +35,21 @@ OPTIONS = {
         **dict.fromkeys(("n_tokens", "d_model", "d_state", "d_head"), (1, 4096, True)),
     },
 }
-# (setting, its value, what is without effect then)
+# (setting, its value, settings that then have no effect)
 IDLE = [
-    # The flags of the training may be there as they were: what it does is the checkpoint's.
+    # Training flags may be given as for the training, although the checkpoint's settings apply.
     ("eval_only", GIVEN, ("plot", "export", "resume", "fast", "verify", "false_alarms")),
     ("preset", "paper", ("unlike_weight", "max_normals", "max_centres")),
     ("generator", "none", ("n_synthetic", "synthetic_share")),
 ]
-# Of a table without labels "full" has no known side: no mixture, no kernels.
+# Without labels "full" has no part for known anomalies: neither mixture nor kernels.
 OF_EXPERTS = ("n_experts", "k", "n_members", "unlike_weight", "max_normals", "max_centres")
 IDLE_OF_FULL = [("label_column", NO_LABEL, OF_EXPERTS)]
 
 
 @dataclass
 class RunOptions(OutputOptions):
-    """What a run does beside training and testing."""
+    """What a run does besides training and testing."""
 
     plot: bool = setting(
         False, "write figures and report.html into the run's folder (needs matplotlib)"
@@ -63,7 +63,7 @@ class RunOptions(OutputOptions):
 
 
 def refuse_idle(detector, options, which):
-    """Refuse flags that have no effect beside others.
+    """Refuse flags that have no effect because of others.
 
     Args:
         detector: a :class:`SwiftHydra.SwiftHydra` whose settings were checked.
@@ -71,7 +71,7 @@ def refuse_idle(detector, options, which):
         which: a :class:`dataloader.RowOptions`.
 
     Raises:
-        InputError: naming both.
+        InputError: names both flags.
     """
     settings.refuse_idle(IDLE, detector, options)
     if detector.preset == "full":
@@ -89,7 +89,7 @@ def refuse_idle(detector, options, which):
 
 
 def check_options_and_experts(detector):
-    """Refuse settings of the parts that nothing takes, and numbers of experts that are none."""
+    """Refuse unknown keys or values in settings that are dicts, and an unusable ``n_experts``."""
     for name, rules in OPTIONS.items():
         check_options(name, getattr(detector, name), rules)
     auto = detector.n_experts == "auto"
@@ -102,8 +102,14 @@ def check_options_and_experts(detector):
 
 
 def refuse_before_the_work(detector, y):
-    """Refuse a generator without its package, and, where labels y (n,) mark no anomaly, settings
-    that then have nothing to learn from.
+    """Refuse a generator without its package, or settings that need known anomalies without any.
+
+    Args:
+        detector: the estimator.
+        y: (n,) labels; if none is 1, no anomaly is known.
+
+    Raises:
+        InputError: names the setting.
     """
     if (np.asarray(y) == 1).any():
         require_package(detector.generator)

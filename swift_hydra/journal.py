@@ -1,7 +1,7 @@
-"""What a run leaves while it works: progress, seconds, log lines, and what ``--resume`` needs.
+"""Progress, seconds and log of a running fit, and the stages that ``--resume`` needs.
 
-Every training and every loop gets one :class:`Journal`. The default one shows nothing and keeps
-nothing of a stage, so that a caller who wants none of it passes none.
+Every training and every loop gets a :class:`Journal`. The default one shows nothing and stores no
+stage.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from tqdm import tqdm
 from swift_hydra.settings import InputError, printable
 
 VERBOSE_STEPS = (
-    20  # between two lines of --verbose; of a shorter stage, such as episodes, every one
+    20  # between two lines of --verbose; a stage of fewer steps, such as episodes, shows each
 )
 LOGGED_STEPS = 20  # training steps between two entries of the log
-LARGEST = 1e38  # a number of the log: those of the networks have 32 bits
+LARGEST = 1e38  # of a number in the log: those of the networks have 32 bits
 
 
 def are_numbers(entry):
-    """Does an entry of the log, a dict, hold nothing but what figures can show?"""
+    """Does an entry of the log, a dict, hold only numbers that figures can show?"""
     return all(
         isinstance(name, str)
         and isinstance(value, int | float)
@@ -57,7 +57,7 @@ class Journal:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
     def step(self, stage, n_done, n_steps, **losses):
-        """Show how far a stage is."""
+        """Show the progress of a stage."""
         if self.progress is not None:
             self.progress(stage, n_done, n_steps, **losses)
 
@@ -67,20 +67,20 @@ class Journal:
             self.log.append({"stage": stage, "step": i + 1, **history[i]})
 
     def saved(self, stage):
-        """What :meth:`keep` was last given for a stage, by this run or the one before; or None."""
+        """What :meth:`keep` last stored for a stage, in this or an earlier run; or None."""
         return None if self.store is None else self.store.get(stage)
 
     def taking_up(self):
-        """While a saved stage is put in place: what does not fit names the file it came from."""
+        """A context in which a saved stage is restored, so that errors name the stage's file."""
         return contextlib.nullcontext() if self.store is None else self.store.content()
 
     def keep(self, stage, content, n_done, n_steps):
-        """Keep all that is needed to go on after a step: tensors and plain values."""
+        """Store all that is needed to continue after a step, as tensors and plain values."""
         if self.store is not None:
             self.store.put(stage, content, n_done, n_steps)
 
     def due(self):
-        """Is it time to keep something within a long stage?"""
+        """Is it time to store something within a long stage?"""
         return self.store is not None and self.store.due()
 
 
@@ -90,7 +90,7 @@ class Progress:
     Args:
         quiet: print nothing.
         interval: seconds between two plain lines of one stage.
-        verbose: lines in place of the bar, on a terminal too, every ``VERBOSE_STEPS`` steps.
+        verbose: print lines, on a terminal too, instead of the bar, every ``VERBOSE_STEPS`` steps.
 
     Raises:
         InputError: for quiet and verbose at once.
@@ -107,7 +107,7 @@ class Progress:
         self.bar = None
 
     def say(self, text):
-        """A line for the reader, on stdout."""
+        """Print a line on stdout, unless quiet."""
         if not self.quiet:
             self._close()
             print(printable(text), flush=True)
@@ -117,7 +117,7 @@ class Progress:
             return
         if stage != self.stage:
             self._open(stage, n_steps)
-            self.before = step - 1  # of a run that was cut off, in no time of this one
+            self.before = step - 1  # steps of an interrupted run, which took no time in this one
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
             if step % 10 == 0 or step == n_steps:

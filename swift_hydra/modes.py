@@ -1,8 +1,8 @@
-"""torch's modes, which the caller's code may have set: here they are as networks expect them.
+"""Set torch's modes as the networks expect them, whatever the caller's code has set.
 
-A default of float64, products of lower precision, a surrounding ``no_grad``, ``inference_mode`` or
-``autocast``, another default device: all of them are usual in somebody's own script, and none is
-meant for the code in here.
+A user's script may well have a default of float64, matrix products of lower precision, a
+surrounding ``no_grad``, ``inference_mode`` or ``autocast``, or another default device. None of
+these is meant for the code of this package.
 """
 
 import contextlib
@@ -16,23 +16,23 @@ _BACKENDS = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)
 
 
 class _Defaults(NamedTuple):
-    """What torch holds once for the whole process."""
+    """torch's settings that exist once for the whole process."""
 
     dtype: torch.dtype
-    matmul: str | None  # by the older of torch's two names; None where both were used
-    backends: list  # the same of every backend, by the newer name
+    matmul: str | None  # precision by the older of torch's two interfaces; None if both were used
+    backends: list  # precision of every backend by the newer interface
 
     @classmethod
     def here(cls):
-        """Those that are set now."""
+        """The current settings."""
         try:
             matmul = torch.get_float32_matmul_precision()
-        except RuntimeError:  # torch will not name what both of its names have set
+        except RuntimeError:  # torch refuses to answer if both interfaces were used
             matmul = None
         return cls(torch.get_default_dtype(), matmul, [b.fp32_precision for b in _BACKENDS])
 
     def put_back(self):
-        """Set them again."""
+        """Restore these settings."""
         torch.set_default_dtype(self.dtype)
         if self.matmul is not None:
             torch.set_float32_matmul_precision(self.matmul)
@@ -42,11 +42,12 @@ class _Defaults(NamedTuple):
 
 
 class ProcessWide:
-    """What is one for all threads of a process, changed while any of them asks for it.
+    """A context that changes a setting of the whole process while any thread is inside.
 
     Args:
-        change: a function without arguments; returns one that puts back what was there before.
-        to_children: whether a child that is forked meanwhile has put back what was there, too.
+        change: a function without arguments that changes the setting and returns a function that
+            restores it.
+        to_children: restore the setting also in a child process that is forked meanwhile.
     """
 
     def __init__(self, change, to_children=True):
@@ -61,7 +62,7 @@ class ProcessWide:
         self.n_asking = 0
 
     def _alone(self):
-        """In a child: the threads that asked are not there, and their lock may be held."""
+        """Start anew in a child: other threads do not exist there, and may have held the lock."""
         if self.n_asking and self._to_children:
             self._put_back()
         self._begin()
@@ -80,7 +81,7 @@ class ProcessWide:
 
 
 def _exact_products():
-    """float32 by default, and in products: bfloat16 moves scores by a row's place in the batch."""
+    """Use float32 by default and in products: with bfloat16 scores depend on a row's batch."""
     before = _Defaults.here()
     torch.set_default_dtype(torch.float32)
     torch.set_float32_matmul_precision("highest")
@@ -92,7 +93,7 @@ _single = ProcessWide(_exact_products)
 
 @contextlib.contextmanager
 def own_modes():
-    """While it lasts: all of float32, gradients, no autocast, the CPU. A decorator too."""
+    """A context, also a decorator, with float32, gradients, no autocast, and the CPU as default."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_single)
         stack.enter_context(torch.inference_mode(False))
@@ -100,6 +101,6 @@ def own_modes():
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.get_default_device().type != "cpu":  # such a context costs time with every call
+        if torch.get_default_device().type != "cpu":  # this context slows every torch call
             stack.enter_context(torch.device("cpu"))
         yield

@@ -1,4 +1,4 @@
-"""A run of ``SwiftHydra.py``: train, test, write; or what is left of one that is done."""
+"""A run of ``SwiftHydra.py``: train, test and write, or complete what a finished run lacks."""
 
 from dataclasses import fields
 from typing import NamedTuple
@@ -32,8 +32,11 @@ def evaluate(path, rows, which, cls):
     Args:
         path: the checkpoint.
         rows: a :class:`dataloader.Rows`.
-        which: its :class:`dataloader.RowOptions`.
+        which: their :class:`dataloader.RowOptions`.
         cls: the estimator's class.
+
+    Raises:
+        InputError: the checkpoint is unusable or was trained on other rows or columns.
     """
     saved = load_checkpoint(path, KIND)
     detector = cls.from_checkpoint(saved, path)
@@ -54,7 +57,7 @@ def evaluate(path, rows, which, cls):
 
 
 def _other_columns(detector, rows):
-    """What of the columns a checkpoint's detector was told otherwise than these rows, in words."""
+    """How column settings, names and reading of a checkpoint differ from these rows', as a text."""
     given = [getattr(rows.data.settings, field.name) for field in fields(ColumnSettings)]
     pairs = zip(fields(ColumnSettings), given, strict=True)
     told = [(f.name, detector.settings_.get(f.name, value), value) for f, value in pairs]
@@ -70,10 +73,10 @@ def _other_columns(detector, rows):
 
 
 class Work(NamedTuple):
-    """How a run shows and keeps what it does."""
+    """How a run shows its progress and how often it stores it."""
 
     progress: Progress
-    pace: tuple
+    pace: tuple  # see run.resume.Store
 
 
 def run(folder, rows, detector, which, options, work):
@@ -107,11 +110,11 @@ def run(folder, rows, detector, which, options, work):
                 folder, rows.train, which.seed, detector, options, journal, work.pace
             )
         detector.fit(rows.train, pretrained=pretrained, journal=journal)
-        if rows.split is not None:  # a frame that is scored may have it still
+        if rows.split is not None:  # a frame to score may still have the label column
             detector.label_name_ = rows.data.label
         with journal.stage("score"):
             score = detector.score_prepared(rows.X_test) if rows.split else np.empty(0)
-    except InputError:  # a file's, and said
+    except InputError:  # the user's mistake, not a failure of the run
         raise
     except Exception as error:
         reason = _reason(error)
@@ -133,7 +136,7 @@ def run(folder, rows, detector, which, options, work):
 
 
 def _show(folder, rows, finished, options, detector, say):
-    """The result of a run that is done, with what is asked for and lacks."""
+    """Print the result of a finished run, after adding requested files that it lacks."""
     ranking = folder.path / "scores.csv"
     if rows.split is None:
         check_ranking(ranking, run_report.ranking(detector))
@@ -147,9 +150,9 @@ def _show(folder, rows, finished, options, detector, say):
 
 
 def _refuse_lost(folder, lost):
-    """Said last: the fit is on disk, and only its figures are to be mended."""
+    """Raise the error, if any, that kept optional files from being made; the rest is on disk."""
     if lost is not None:
-        # What refused by its own rule does so again: its words name the way out.
+        # An InputError would occur again, and its own text names the remedy.
         again = not isinstance(lost, InputError)
         more = f": --resume tries it again, {DEBUG} shows where it failed" if again else ""
         raise InputError(
@@ -159,15 +162,15 @@ def _refuse_lost(folder, lost):
 
 
 def _reason(error):
-    """What a report says of an error: its own words where these name the cause."""
+    """The text of an error in a report, without its type if the text names the cause."""
     named = isinstance(error, (FloatingPointError, InputError))
     return want_of_memory(error) or (str(error) if named else f"{type(error).__name__}: {error}")
 
 
 def _add_what_is_asked(folder, rows, finished, options, detector):
-    """Figures and the exported student of a run that is done without them, by its checkpoint.
+    """Add requested figures and the exported student to a finished run that lacks them.
 
-    Returns what kept them from it, or None.
+    Returns the first error, or None.
     """
     plot = options.plot and not folder.has_figures()
     export = options.export and not (folder.path / "student.onnx").is_file()
@@ -180,7 +183,7 @@ def _add_what_is_asked(folder, rows, finished, options, detector):
 
 
 def _extras(detector, rows, score, log, report, options):
-    """{file name: bytes} of what only some runs have, and what kept them from it or None."""
+    """Optional files as {file name: bytes}, and the first error in making them, or None."""
     made, lost = {}, None
     wanted = [
         (options.plot, lambda: run_report.figures_of(detector, rows, score, log, report)),
@@ -195,7 +198,7 @@ def _extras(detector, rows, score, log, report, options):
 
 
 def _write(folder, rows, detector, score, log, report, options):
-    """All files of a run that did not fail; returns what kept some optional ones from it."""
+    """Write all files of a run; returns the first error in making optional ones, or None."""
     figures, lost = _extras(detector, rows, score, log, report, options)
     checkpoint = detector.checkpoint(rows.train.fingerprint)
     if rows.split is None:

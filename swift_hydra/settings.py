@@ -2,9 +2,9 @@
 
 A setting is declared once, by :func:`setting` in a dataclass: its default, its help text and its
 bounds. :func:`parse_config` makes a script's command line from such classes, :func:`check_settings`
-refuses what is out of bounds. Anything a user can get wrong raises :class:`InputError`;
-:func:`run_main` prints it on stderr and exits with code 2, without a traceback. Imports that take
-seconds come before it can be called: :func:`guard_imports` does the same for those.
+refuses values out of bounds. Anything a user can get wrong raises :class:`InputError`;
+:func:`run_main` prints it on stderr and exits with code 2, without a traceback. The imports before
+it take seconds and can fail too: :func:`guard_imports` treats their errors in the same way.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from collections.abc import Collection
 
 DEBUG = "--debug"
 GIVEN = object()  # any value but the default
-# What torch says, on a CPU and on a GPU, and a C++ library.
+# In the messages of torch on a CPU, of torch on a GPU, and of C++ libraries.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
-LONGEST = 4000  # characters of a message: what a file calls a column may have millions
-# Modules whose lines nobody who is warned has written.
+LONGEST = 4000  # characters of a message: a column's name in a file may have millions
+# Modules that a warning passes over to reach the line of the user's code.
 INNER = ("swift_hydra", "contextlib")
 
 
 def tell(message):
-    """Warn at the line outside of this package that asked for the work."""
+    """Warn, with the line outside of this package that called it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INNER:
         frame, level = frame.f_back, level + 1
@@ -39,18 +39,18 @@ def tell(message):
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: one line that names the place, the value and the remedy."""
+    """A mistake in the user's input; one line names the place, the value and the remedy."""
 
 
 def _given(text):
-    """The text of a flag; an empty one is as a rule a variable of the shell that was not set."""
+    """The text of a flag; an empty one is refused, since it usually is an unset shell variable."""
     if not text:
         raise argparse.ArgumentTypeError("is empty: give a value, or leave it out")
     return text
 
 
 class Place(str):
-    """Annotates a file or folder; ``~`` is home in ``--out=~/runs`` too, which no shell expands."""
+    """Annotates a file or folder; ``~`` is expanded in ``--out=~/runs`` too, unlike in shells."""
 
     def __new__(cls, text):
         return os.path.expanduser(_given(text))
@@ -80,11 +80,11 @@ def setting(
         default: the default value; its annotated type parses the flag.
         help: unit, meaning and, where it matters, the reason for the default.
         choices: the allowed values, or None.
-        low: the smallest number that can be used, or None for no check.
-        high: the largest.
+        low: the smallest allowed number, or None for no check.
+        high: the largest allowed number.
         positional: True for an optional positional argument (the dataset path).
         short: a second, short flag such as ``-v``, or None.
-        flag: False for a setting of the class that the command line does not have.
+        flag: False for a setting that is not on the command line.
     """
     metadata = {
         "help": help,
@@ -105,7 +105,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 class _OneLineParser(argparse.ArgumentParser):
     def _get_values(self, action, arg_strings):
-        # argparse takes the value of --missing=-- for the end of the flags, and it away.
+        # In --missing=-- argparse would take the value for the end of the flags and drop it.
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
             return self._get_value(action, "--")
         return super()._get_values(action, arg_strings)
@@ -115,14 +115,14 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def printable(text):
-    """Foreign text as a terminal may show it: control and formatting characters are escaped."""
+    """Untrusted text made safe for a terminal: control and formatting characters are escaped."""
     return "".join(
         c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in str(text)
     )
 
 
 def one_line(text):
-    """A message on one line, printable; of one that fills screens both ends, the remedy is last."""
+    """A printable message on one line; a very long one is cut in the middle, not at the remedy."""
     line = printable(" ".join(str(text).split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
@@ -131,12 +131,12 @@ def parse_config(classes, description, argv=None, prog=None, **defaults):
     """Build settings dataclasses from the command line.
 
     Args:
-        classes: dataclasses whose fields are made with :func:`setting`; a field that several of
-            them have is one flag.
+        classes: dataclasses whose fields are made with :func:`setting`; a field that several
+            classes share is one flag.
         description: the first paragraph of ``-h``.
         argv: arguments without the program name; None reads ``sys.argv``.
         prog: the program name in messages; None takes the script's own.
-        defaults: values in place of the fields' own.
+        **defaults: default values that replace those of the fields.
 
     Returns:
         A list with an instance of each class. Unknown flags and values end the process with one
@@ -154,19 +154,19 @@ def parse_config(classes, description, argv=None, prog=None, **defaults):
 
 
 def first_line(doc):
-    """The first line of a docstring, which ``python -OO`` leaves out."""
+    """The first line of a docstring; "" for None, since ``python -OO`` removes docstrings."""
     return (doc or "").partition("\n")[0]
 
 
 def flag_values(*configs):
-    """What the flags of the configs were set to, as one dict."""
+    """The values of all flags of some configs, as one dict."""
     return {
         field.name: getattr(config, field.name) for config in configs for field in _flagged(config)
     }
 
 
 def changed(config, names):
-    """Those of the named settings that differ from their defaults: pairs (name, value)."""
+    """Yield (name, value) for those of the named settings that differ from their defaults."""
     for name in names:
         value = getattr(config, name)
         if value != getattr(type(config), name):
@@ -174,15 +174,15 @@ def changed(config, names):
 
 
 def refuse_idle(table, *configs):
-    """Refuse flags that were given and have no effect beside others.
+    """Refuse flags that were given but have no effect because of others.
 
     Args:
-        table: rows (name, value, names): where the first setting has this value, or with ``GIVEN``
-            any but its default, the others have no effect.
-        configs: instances of the dataclasses of a command.
+        table: rows (name, value, names): if the first setting has this value (``GIVEN``: any value
+            but its default), the others have no effect.
+        *configs: instances of the dataclasses of a command.
 
     Raises:
-        InputError: naming both.
+        InputError: names both flags.
     """
     values = flag_values(*configs)
     known = {field.name: field for config in configs for field in _flagged(config)}
@@ -200,7 +200,7 @@ def refuse_idle(table, *configs):
 
 
 def _as_flag(field, value=True):
-    """A flag and its value as they are given."""
+    """A flag and its value as they are written on a command line."""
     name = field.name.replace("_", "-")
     if field.metadata["positional"]:
         return f"{name} {value}"
@@ -217,7 +217,7 @@ def _add_argument(parser, field, default):
     short = field.metadata["short"]
     name = "--" + field.name.replace("_", "-")
     names = [short, name] if short else [name]
-    if isinstance(default, os.PathLike):  # written at the top of a script; reports hold texts
+    if isinstance(default, os.PathLike):  # set in a script; reports need a text
         default = os.fspath(default)
     options = {"default": default, "help": field.metadata["help"]}
     if field.metadata["positional"]:
@@ -231,7 +231,7 @@ def _add_argument(parser, field, default):
 
 
 def _parser_type(annotation):
-    """``int | None`` parses as ``int``, ``str | int`` as ``str``; anything else as itself."""
+    """The type that parses a flag: ``int`` of ``int | None``, ``str`` of ``str | int``."""
     kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
     return kinds[0] if kinds else annotation
 
@@ -240,7 +240,7 @@ def check_settings(config):
     """Refuse values outside the choices and bounds that the fields of a dataclass declare.
 
     Raises:
-        InputError: naming the setting, the value and what is allowed.
+        InputError: names the setting, the value and what is allowed.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -249,7 +249,7 @@ def check_settings(config):
             continue
         if bounds["choices"] is not None:
             check_choice(field.name, value, bounds["choices"])
-        # numpy's own bool has one of these names too.
+        # By name, which covers numpy's bool without importing numpy.
         if isinstance(field.default, bool) and type(value).__name__ not in ("bool", "bool_"):
             raise InputError(f"{field.name}={value!r} is not usable: give True or False")
         if field.type == dict | None and not isinstance(value, dict):
@@ -260,13 +260,19 @@ def check_settings(config):
 
 
 def listed_names(text):
-    """The names of a list separated by commas, without spaces around."""
+    """The names in a comma-separated list, without spaces around them."""
     return [name.strip() for name in text.split(",")]
 
 
 def advised(error, own, words):
-    """An error's text; ``words`` about the flags in it that are not among the command's ``own``."""
-    flags = re.findall(r"(?<![^\s(])--[a-z][a-z-]+", str(error))  # no part of a name
+    """An error's text, with ``words`` added if it names flags that the command lacks.
+
+    Args:
+        error: the error.
+        own: the command's flags.
+        words: what to say of the other flags.
+    """
+    flags = re.findall(r"(?<![^\s(])--[a-z][a-z-]+", str(error))  # not within a name
     other = [flag for flag in flags if flag not in own]
     return f"{error} [{', '.join(dict.fromkeys(other))}: {words}]" if other else str(error)
 
@@ -275,7 +281,7 @@ def check_choice(name, value, choices):
     """Refuse a value outside ``choices`` with the list of what is allowed.
 
     Raises:
-        InputError: naming the setting, the value and the choices.
+        InputError: names the setting, the value and the choices.
     """
     if value not in choices:
         raise InputError(
@@ -287,10 +293,10 @@ def check_range(name, value, low, high, whole=True):
     """Refuse a value that is not a number (an integer when ``whole``) from ``low`` to ``high``.
 
     Raises:
-        InputError: naming the setting, the value and the range.
+        InputError: names the setting, the value and the range.
     """
     kind = numbers.Integral if whole else numbers.Real
-    # Bounds beyond the largest float16 would become infinite, with a warning.
+    # Compared with a float16, a bound beyond its range would become infinite, with a warning.
     number = getattr(value, "item", lambda: value)()
     if not isinstance(value, kind) or isinstance(value, bool) or not low <= number <= high:
         what = "an integer" if whole else "a number"
@@ -298,23 +304,23 @@ def check_range(name, value, low, high, whole=True):
 
 
 def _some_of(value, names):
-    """Is it a list of some of the names, which is not empty?"""
+    """Is the value a collection, not empty, that holds only some of the names?"""
     if isinstance(value, str) or not isinstance(value, Collection):
         return False
     return len(value) > 0 and all(isinstance(name, str) and name in names for name in value)
 
 
 def check_options(name, given, rules):
-    """Refuse keys of a setting that is a dict which nothing takes, and values that cannot be.
+    """Refuse unknown keys and unusable values of a setting that is a dict.
 
     Args:
-        name: of the setting.
+        name: name of the setting.
         given: the dict, or None.
-        rules: {key: (low, high, whole)} for a number, a list of choices, or a set of which some
-            are given.
+        rules: {key: rule}; a rule is (low, high, whole) for a number, a list of choices, or a set
+            of names, some of which are given.
 
     Raises:
-        InputError: naming the setting, the key and the value.
+        InputError: names the setting, the key and the value.
     """
     for key, value in (given or {}).items():
         check_choice(f"{name}: key", key, sorted(rules))
@@ -333,9 +339,9 @@ def resolve_device(name):
     """The torch device of a setting: "auto", "cpu", "cuda", "cuda:1".
 
     Raises:
-        InputError: for one that cannot be used here.
+        InputError: the device is unknown or not usable on this machine.
     """
-    import torch  # here, since reading a table needs settings and no networks
+    import torch  # here: reading a table needs settings but not torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -348,10 +354,10 @@ def resolve_device(name):
 
 
 class _Forgiving:
-    """A standard stream whose reader may go away, or that was never there.
+    """A standard stream whose reader may disappear, or never existed.
 
-    A run does not end because its terminal has closed. What cannot be written for another reason,
-    such as a full disk, is an error as ever.
+    A run does not end because its terminal has closed. Other reasons why writing fails, such as a
+    full disk, are still errors.
     """
 
     def __init__(self, stream):
@@ -378,7 +384,7 @@ class _Forgiving:
 
 
 def _open_streams():
-    """Standard streams that take any text and outlive their reader."""
+    """Replace the standard streams by ones that accept any text and survive their reader."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w")
         if hasattr(stream, "reconfigure"):
@@ -387,23 +393,22 @@ def _open_streams():
 
 
 def _end_tidily():
-    """Let a request to end, or the end of the terminal, unwind: parts of files are removed."""
+    """Let SIGTERM and SIGHUP unwind the stack, so that part-files are removed."""
 
     def end(number, frame):
         sys.exit(128 + number)
 
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        # What is ignored, as under nohup, stays ignored.
+        # A signal that is ignored, as under nohup, stays ignored.
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, end)
 
 
 def run_main(main):
-    """Call ``main()``; warnings and errors are one line each on stderr, errors exit with 2.
+    """Call ``main()``, with warnings and errors as one line each on stderr.
 
-    Whatever goes wrong ends the process with code 2 and one line, Ctrl-C with 130. ``--debug``
-    shows the traceback before it.
+    Any error ends the process with code 2, Ctrl-C with 130. ``--debug`` shows the traceback first.
     """
     _open_streams()
     _end_tidily()
@@ -417,31 +422,31 @@ def run_main(main):
 
 
 def guard_imports():
-    """From here on, what :func:`run_main` does with errors is done with those of imports too.
+    """From now on, treat errors of imports as :func:`run_main` treats those of the program.
 
-    A script calls it before its first import from outside the standard library, and only as the
-    program that was started.
+    A script calls it before its first import from outside the standard library, and only if it was
+    started as the program.
     """
 
     def end(kind, error, trace):
-        os._exit(_said(error))  # an exception that nobody caught would end with code 1
+        os._exit(_said(error))  # an uncaught exception would end with code 1
 
     sys.excepthook = end
     try:
         os.getcwd()
-    except OSError as error:  # libraries would not find their own files
+    except OSError as error:  # without it libraries do not find their own files
         raise InputError(f"the current folder ({error.strerror}): go to another one") from None
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
 
 
 def _interrupted(number, frame):
-    """Ctrl-C while libraries are loaded, whose compiled code may not bear an exception."""
+    """Handle Ctrl-C during imports without an exception, which compiled code may not handle."""
     os._exit(_said(KeyboardInterrupt()))
 
 
 def _said(error):
-    """Say in one line what ended the program; returns its exit code."""
+    """Print in one line what ended the program; returns its exit code."""
     if isinstance(error, KeyboardInterrupt):
         what = str(error) or "the same command does what is not done yet"
         code, line = 130, f"interrupted: {one_line(what)}"
@@ -449,7 +454,7 @@ def _said(error):
         if DEBUG in sys.argv:
             traceback.print_exception(error)
         code, line = 2, f"error: {one_line(_explained(error))}"
-    with contextlib.suppress(OSError, ValueError):  # a full disk behind it: the code tells it
+    with contextlib.suppress(OSError, ValueError):  # on a full disk only the exit code tells
         print(line, file=sys.stderr, flush=True)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -457,9 +462,9 @@ def _said(error):
 
 
 def lacks_memory(error):
-    """Does an error come of too little memory, whichever library says so?"""
+    """Is an error due to too little memory, whichever library raised it?"""
     said = str(error)
-    # Of a library that is there; some say so without a number of the error.
+    # Loading an installed library can fail for lack of memory, sometimes without an errno.
     unmapped = isinstance(error, ImportError) and "map segment" in said
     unmapped |= isinstance(error, OSError) and not error.errno and "shared object" in said
     refused = isinstance(error, RuntimeError) and any(word in said for word in OUT_OF_MEMORY)
@@ -468,7 +473,7 @@ def lacks_memory(error):
 
 
 def want_of_memory(error):
-    """What to say of an error that comes of too little memory, else None."""
+    """The message for an error due to too little memory, else None."""
     if not lacks_memory(error):
         return None
     what = f" ({error})" if str(error) else ""
@@ -476,7 +481,7 @@ def want_of_memory(error):
 
 
 def _explained(error):
-    """What an error says, and what to do about it."""
+    """An error's message, with a remedy."""
     if isinstance(error, InputError):
         return error
     if isinstance(error, ModuleNotFoundError):
@@ -487,7 +492,7 @@ def _explained(error):
     memory = want_of_memory(error)
     if memory:
         return memory
-    if isinstance(error, OSError):  # such as a full disk under the output; files say it themselves
+    if isinstance(error, OSError):  # of the output, such as a full disk; files raise InputError
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         what = f"{error.filename or 'output'}: {error.strerror or error}"

@@ -1,7 +1,7 @@
-"""Networks and arrays as plain values and tensors, for files, and back.
+"""Convert networks and arrays to plain values and tensors, for files, and back.
 
-What is fitted has ``snapshot()``, a nested dict of arrays, tensors and plain values, and the
-classmethod ``from_snapshot``, which makes a whole object of it whose scores are equal to the bit.
+Fitted objects have ``snapshot()``, which returns a nested dict of arrays, tensors and plain values,
+and the classmethod ``from_snapshot``, which rebuilds an object with bit-identical scores.
 """
 
 import copy
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-# Numbers that a constructor may make for every one that the network has in the end.
+# Numbers that a constructor may create for each one that the finished network has.
 MADE = 8
 
 
@@ -26,7 +26,7 @@ def pack_network(network):
 
 
 class _Bounded(TorchFunctionMode):
-    """Refuses to make more than ``left`` numbers, before there is memory for them."""
+    """Refuses to create tensors of more than ``left`` numbers in all, before memory is taken."""
 
     MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.randperm)
     MAKERS += (torch.arange, torch.full, torch.Tensor.repeat)
@@ -37,7 +37,7 @@ class _Bounded(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in self.MAKERS:
-            # Tuples of sizes and sizes alike; what is no size (a start, a value) makes it more.
+            # An upper bound: arguments that are not sizes (a start, a value) only increase it.
             self.left -= math.prod(_numbers_of(part) for part in args)
             if self.left < 0:
                 raise ValueError("sizes of more numbers than are stored")
@@ -51,16 +51,17 @@ def _numbers_of(part):
 
 
 def read_network(cls, packed):
-    """The network of :func:`pack_network`, in eval mode on the CPU.
+    """Rebuild the network of :func:`pack_network`, in eval mode on the CPU.
 
-    A file can hold anything: sizes, shapes and values are checked before memory is taken.
+    A file can hold anything, so sizes are checked before memory is taken, and shapes and values
+    before they are used.
 
     Args:
-        cls: its class; ``packed["config"]`` holds the constructor's arguments.
-        packed: what :func:`pack_network` returned, or the like from a file.
+        cls: the network's class; ``packed["config"]`` holds its constructor's arguments.
+        packed: a result of :func:`pack_network`, perhaps read from a file.
 
     Raises:
-        ValueError: naming what does not fit.
+        ValueError: names what does not fit.
     """
     config = packed["config"]
     state = {name: torch.as_tensor(value) for name, value in packed["state"].items()}
@@ -68,7 +69,7 @@ def read_network(cls, packed):
     for name, size in config.items():
         if isinstance(size, int) and size > most:
             raise ValueError(f"{name}={size} with {most} stored numbers")
-    # Not on the device "meta", which loads torch's compiler: seconds of every process that scores.
+    # Not on the device "meta": it loads torch's compiler, which costs every process seconds.
     with torch.random.fork_rng(devices=[]), _Bounded(MADE * most):
         network = cls(**config)
     wanted = {name: value.shape for name, value in network.state_dict().items()}
@@ -86,10 +87,10 @@ def read_network(cls, packed):
 
 
 def plain(value):
-    """Values as Python's own inside nested dicts and lists: files of plain values take no others.
+    """A value, or nested dicts and lists of values, as Python's own types, as files need them.
 
-    Members of enumerations, numbers of other kinds (numpy's, decimals, fractions), subclasses of
-    texts and numbers become what they stand for; arrays, tuples and sets become lists.
+    Members of enumerations, other numbers (numpy's, decimals, fractions), and subclasses of texts
+    and numbers become plain ones of the same value; arrays, tuples and sets become lists.
     """
     if isinstance(value, enum.Enum):
         value = value.value
@@ -112,10 +113,10 @@ def plain(value):
 
 
 def in_own_numbers(config):
-    """A copy of a dataclass of settings whose numbers are Python's own, as a file holds them.
+    """A copy of a dataclass of settings with Python's own numbers, as a file holds them.
 
-    Those of numpy count in their own few bits (8 of ``uint8``, 11 of ``float16``): what is fitted
-    would not be what is loaded. The settings that were given stay as they were.
+    numpy's numbers calculate in their own few bits (8 in ``uint8``, 11 in ``float16``), so that a
+    fitted object could differ from the loaded one. The original settings are not changed.
     """
     own = copy.copy(config)
     for field in dataclasses.fields(config):
@@ -124,15 +125,15 @@ def in_own_numbers(config):
 
 
 def tensor_of(array):
-    """The tensor of an array: the same memory, or a copy where that may not be written to.
+    """A tensor that shares an array's memory, or a copy if that memory is read-only.
 
-    joblib reads large arrays into such memory, and torch warns of each.
+    joblib reads large arrays into read-only memory, and torch warns of each.
     """
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def to_tensors(value):
-    """Arrays to tensors inside nested dicts and lists; plain values stay."""
+    """Nested dicts and lists with arrays turned into tensors; plain values stay."""
     if isinstance(value, dict):
         return {name: to_tensors(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -143,7 +144,7 @@ def to_tensors(value):
 
 
 def to_arrays(value):
-    """The way back of :func:`to_tensors`."""
+    """The inverse of :func:`to_tensors`."""
     if isinstance(value, dict):
         return {name: to_arrays(item) for name, item in value.items()}
     if isinstance(value, list):

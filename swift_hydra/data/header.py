@@ -276,7 +276,7 @@ def _counting(row, at):
 
 
 def _are_names(first, below, at):
-    """Are numbers counting from 0 names? Three are; one beside an index, and two above fractions."""
+    """Are numbers counting from 0 names? Three are; so are two above fractions, one by an index."""
     if len(at) >= PANDAS_ROWS:
         return True
     if not first[0].strip() and [row[0].strip() for row in below] == [*map(str, range(len(below)))]:

@@ -394,8 +394,16 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         scores = np.empty(len(rows.y))
         scores[self.kept_] = in_chunks(self.detector_.score, rows.Z[self.kept_])
         scores[~self.kept_] = fresh
-        given = (rows, self.kept_, scores, self.basis_.left_out, self.detector_.score, generated)
-        self.student_ = Student.fit(*given, self, journal)
+        self.student_ = Student.fit(
+            rows,
+            kept=self.kept_,
+            scores=scores,
+            left_out=self.basis_.left_out,
+            teacher=self.detector_.score,
+            generated=generated,
+            settings=self,
+            journal=journal,
+        )
         if not self.student_stands_in:
             agreement = self.student_.agreement
             tell(

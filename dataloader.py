@@ -229,15 +229,22 @@ def _split_of(data, options, least):
     """The data set as changed by its protocol, and its :class:`data.splits.Split`."""
 
     def draw(X, y, max_rows):
-        given = (options.protocol, options.seed, options.n_labelled, max_rows)
-        return make_split(X, y, *given, least=least, labelled=options.labelled)
+        return make_split(
+            X,
+            y,
+            options.protocol,
+            options.seed,
+            n_labelled=options.n_labelled,
+            max_rows=max_rows,
+            least=least,
+            labelled=options.labelled,
+        )
 
-    given = (data.X if options.protocol == "unseen" else None, data.y)
-    if data.table.subjects is None:
-        split = draw(*given, options.max_rows)
+    X, subjects = (data.X if options.protocol == "unseen" else None), data.table.subjects
+    if subjects is None:
+        split = draw(X, data.y, options.max_rows)
     else:
-        of_subjects = (data.table.subjects, draw, options.protocol, options.max_rows)
-        split = split_of_subjects(*given, *of_subjects)
+        split = split_of_subjects(X, data.y, subjects, draw, options.protocol, options.max_rows)
     return _changed(data, split), split
 
 
@@ -318,15 +325,16 @@ def load_dataset(
     reading = reading or Reading()
     path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
-    drop = _names_of(drop_columns) if drop_columns else []
-    given = (path, label_column, drop, settings.categorical != "refuse", reading, settings.dates)
-    table, y, label, problems = read_table(*given, group_column)
-    if y.ndim and len(table) != len(y):
-        raise InputError(
-            f"{path}: X has {len(table)} rows and y has {len(y)} labels: they must be of one length"
-        )
-    if not len(table):
-        raise InputError(f"{path}: X has no row: give at least a few normal rows and two anomalies")
+    table, y, label, problems = read_table(
+        path,
+        label_column,
+        _names_of(drop_columns) if drop_columns else [],
+        texts=settings.categorical != "refuse",
+        reading=reading,
+        dates=settings.dates,
+        group_column=group_column,
+    )
+    _check_lengths(path, table, y)
     checks = [
         lambda: CellParser.refuse(path, problems),
         lambda: preparation.fit_transform(table),
@@ -340,6 +348,15 @@ def load_dataset(
         table = replace(table, X=X)  # keep one copy of the numbers, not two
     table = replace(table, columns=table.names(), named=bool(table.columns) and table.named)
     return Dataset(stem_of(path), table, labels, label, path, settings)
+
+
+def _check_lengths(path, table, y):
+    if y.ndim and len(table) != len(y):
+        raise InputError(
+            f"{path}: X has {len(table)} rows and y has {len(y)} labels: they must be of one length"
+        )
+    if not len(table):
+        raise InputError(f"{path}: X has no row: give at least a few normal rows and two anomalies")
 
 
 def _names_of(drop_columns):

@@ -260,16 +260,23 @@ def known_rows(rows, seed, settings):
             "one group alone were drawn: raise it (--max-samples)"
         )
     trusted = settings.trust_normals
-    given = (rows.Z[sampled], labels, from_zero(rows.subjects, sampled), seed, trusted)
-    of_sample, share = set_aside(*given, **options)
+    subjects = from_zero(rows.subjects, sampled)
+    of_sample, share = set_aside(rows.Z[sampled], labels, subjects, seed, trusted, **options)
     kept = sampled.copy()
     kept[sampled] = of_sample
     if not are_several(rows.subjects, kept & others):  # else no other subject to compare with
         kept = sampled.copy()
     y = (rows.y[kept] == 1).astype(np.int64)
-    counts = (int(in_doubt(labels, trusted).sum()), int((labels == 1).sum()))
-    learned = (torch.from_numpy(rows.Z[kept]), torch.from_numpy(y), from_zero(rows.subjects, kept))
-    return LearnedRows(kept, sampled, share, *counts, *learned)
+    return LearnedRows(
+        kept,
+        sampled,
+        share,
+        n_doubtful=int(in_doubt(labels, trusted).sum()),
+        n_known=int((labels == 1).sum()),
+        Z=torch.from_numpy(rows.Z[kept]),
+        y=torch.from_numpy(y),
+        subjects=from_zero(rows.subjects, kept),
+    )
 
 
 def sample(y, most, seed, subjects=None):

@@ -213,8 +213,9 @@ class Exported(TableDetector):
         """
         check_range("false_alarms", share, 0, 0.99, whole=False)
         self.tell_if_not_left_out()
-        given = (self.normal_scores_, plain(share), self._rounding())
-        self.threshold_ = threshold_of_false_alarms(*given)
+        self.threshold_ = threshold_of_false_alarms(
+            self.normal_scores_, plain(share), self._rounding()
+        )
         self.false_alarms = share
         return self
 

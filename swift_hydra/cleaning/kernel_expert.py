@@ -280,8 +280,8 @@ class KernelExpert:
         X = np.asarray(X, dtype=np.float64)
         centres = self.centres * self.scale
         if available():
-            given = (centres, self.alpha, -1 / self.width, self.norm == "l2")
-            return sums_of_kernels(X * self.scale, *given)
+            slope, squared = -1 / self.width, self.norm == "l2"
+            return sums_of_kernels(X * self.scale, centres, self.alpha, slope, squared)
         scores = np.empty(len(X))
         for start in range(0, len(X), SCORED_ROWS):
             part = slice(start, start + SCORED_ROWS)

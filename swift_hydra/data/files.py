@@ -206,8 +206,17 @@ def read_table(
     file.look_at(keep if unlabelled else [*keep, label])
     parse = CellParser(columns, path, file.texts(keep, dates) if texts else (), file.reads(), dates)
     X, labels, groups, lines = _cells_of(file, parse, (keep, of_subjects, label))
-    given = (parse.texts(), path, lines, file.header is not None, file.remembered)
-    table = Table(X, columns, *given, parse.dated_columns(), file.number_categories(keep))
+    table = Table(
+        X,
+        columns,
+        parse.texts(),
+        source=path,
+        lines=lines,
+        named=file.header is not None,
+        reading=file.remembered,
+        dated=parse.dated_columns(),
+        categories=file.number_categories(keep),
+    )
     table = _of_subjects(table, groups, group_column, reading)
     problems = [*file.problems.values(), *parse.problems.values()]
     if unlabelled:
@@ -297,8 +306,9 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         pieces = _npz_pieces(path, columns, d, texts, size, how._replace(reading=reading))
     else:
         told = {j: set(of) for j, of in texts.items()} if isinstance(texts, dict) else {}
-        given = (columns, (how.training or {}).get("header"), told, int(id_column is not None))
-        known = TrainingHeader(*given) if columns else None
+        header = (how.training or {}).get("header")
+        n_others = int(id_column is not None)
+        known = TrainingHeader(columns, header, told, n_others) if columns else None
         file = open_table(path, reading, how.dates, known)
         if how.reading.decimal is None:
             file.forget_decimal()

@@ -172,8 +172,8 @@ class KnownSide:
             for number, (norm, sees) in enumerate(KERNELS):
                 expert = _kind_of(norm)(norm, sees)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
-                given = (rng, settings.max_centres, seen.left_out, views.get(sees))
-                experts.append(expert.fit(inputs[sees], y, *given))
+                most, view = settings.max_centres, views.get(sees)
+                experts.append(expert.fit(inputs[sees], y, rng, most, seen.left_out, view))
                 self.kernels.append(expert)
         return self, np.column_stack(experts)
 
@@ -382,8 +382,14 @@ class ScoreCombiner:
             None if saved[name] is None else MergedPValue.from_snapshot(saved[name])
             for name in ("known", "unlike")
         )
-        given = (saved.get("weight", weight), saved["calibration"], saved.get("n_normals"))
-        return cls(known, unlike, saved["shapes"], *given)
+        return cls(
+            known,
+            unlike,
+            saved["shapes"],
+            weight=saved.get("weight", weight),
+            calibration=saved["calibration"],
+            n_normals=saved.get("n_normals"),
+        )
 
 
 class FullDetector:
@@ -408,8 +414,8 @@ class FullDetector:
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
-            given = (Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
-            evidence, seen = _gather(LeaveOut(*given), Z, y, synthetic.numpy(), settings, journal)
+            left_out = LeaveOut(Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
+            evidence, seen = _gather(left_out, Z, y, synthetic.numpy(), settings, journal)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
@@ -517,8 +523,10 @@ def _gather(left_out, Z, y, synthetic, settings, journal):
             )
         )
     rng = stage_rng(seed, "evidence")
-    given = (map(Residual, cvaes), half, rng, settings.max_normals)
-    evidence, columns = Evidence.fit(X, labels, left_out, *given)
+    residuals = map(Residual, cvaes)
+    evidence, columns = Evidence.fit(
+        X, labels, left_out, residuals, half, rng, max_normals=settings.max_normals
+    )
     synthetic_columns = evidence.transform_in_views(synthetic)
     evidence.surroundings.forget_folds()
     distances = columns.all[:, column_index(DISTANCE)]

@@ -144,8 +144,8 @@ class Surroundings:
     def _others(self, near):
         views = range(len(self.counts[0]))
         subjects = None if self.subjects is None else self._subjects[0][near[1]]
-        given = (near, 1, self._subjects[0])
-        return [Others(*self._counted(0, view, *given)[:2], subjects) for view in views]
+        counted = (self._counted(0, view, near, 1, self._subjects[0]) for view in views)
+        return [Others(distance, counts, subjects) for distance, counts, _ in counted]
 
     def _counted(self, side, view, near, own, subjects=None):
         """How many rows of a side each neighbour stands for, the row's own copies left out.

@@ -1,8 +1,8 @@
 """Figures of a run (``--plot``), as PNG files and together in one ``report.html``.
 
-Needs matplotlib, imported only here. Line styles, markers or hatches differ with the colours (see
-``style.py``), so that the figures survive a grey print and colour-blind eyes. A figure is as wide
-as a printed page's text, so that its letters are printed in the size they have here.
+They need matplotlib, imported only here. Besides colours (see ``style.py``) line styles, markers or
+hatches differ, so that figures are readable in grey and for colour-blind readers. A figure is as
+wide as a printed page's text, so that its letters are printed in the size set here.
 """
 
 import io
@@ -17,11 +17,11 @@ from swift_hydra.run.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH
 from swift_hydra.settings import InputError
 
 USAGE_ROWS = 4000  # most rows of each class that are routed for expert usage
-FEW = 20  # rows below which a histogram says less than the rows themselves
+FEW = 20  # with fewer rows, single rows are drawn in place of a histogram
 
 
 class Run(NamedTuple):
-    """What the figures show. Rows are standardised; ``y`` is 1 for anomalies."""
+    """The data for the figures. Rows are standardised; ``y`` is 1 for anomalies."""
 
     y_train: np.ndarray  # (n,)
     train_score: np.ndarray  # (n,)
@@ -33,20 +33,20 @@ class Run(NamedTuple):
     synthetic: np.ndarray  # (s, d), s may be 0
     log: list  # the entries of log.jsonl
     n_experts: int
-    expert_usage: object  # a function: rows (n, d) to the numbers of their experts (n, k)
+    expert_usage: object  # a function from rows (n, d) to the numbers of their experts (n, k)
 
 
 def require_matplotlib():
-    """matplotlib.pyplot without a display.
+    """Import matplotlib.pyplot, set up to work without a display.
 
     Raises:
-        InputError: with the line that installs it.
+        InputError: matplotlib is missing or does not start.
     """
     try:
         import matplotlib
     except ModuleNotFoundError:
         raise InputError("--plot needs matplotlib: pip install matplotlib") from None
-    except ValueError as error:  # such as a name in MPLBACKEND that it does not know
+    except ValueError as error:  # such as an unknown name in MPLBACKEND
         raise InputError(f"--plot: matplotlib does not start (see MPLBACKEND): {error}") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -62,8 +62,8 @@ def draw_run(run, report):
         report: the dict of report.json.
 
     Returns:
-        {file name: content in bytes}: a PNG for every figure that this run has something to show
-        in, and report.html.
+        {file name: content in bytes}: a PNG for every figure for which this run has data, and
+        report.html.
     """
     plt = require_matplotlib()
     files, pictures = {}, []
@@ -103,7 +103,7 @@ def _curves(plt, run):
 
 
 def _scores(plt, run):
-    """Every class in percent of its own rows, so that rare ones stay visible."""
+    """Histograms of scores, each class in percent of its own rows, so that rare ones show."""
     everything = np.concatenate([run.train_score, run.score])
     bins = np.histogram_bin_edges(everything, bins=40)
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.0), sharex=True)
@@ -148,7 +148,7 @@ def _scores(plt, run):
 
 
 def _alarms(plt, run):
-    """Are p-values as rare as they say? With two standard errors of the test normals."""
+    """Shares of test rows flagged at each stated false-alarm rate; the band is +-2 std errors."""
     n_normal = int((run.y_test == 0).sum())
     least = max(float(run.p_test.min()), 1e-4)
     stated = np.geomspace(least, 1, 60)
@@ -181,7 +181,7 @@ def _entries(run, stage):
 
 
 def _lines(axis, at, entries, names):
-    """One line per name, and above the panel, where it hides nothing, which is which."""
+    """One line per name, with the legend above the panel, where it covers no line."""
     for name, colour, style in zip(names, (BLUE, ORANGE, GREEN), ("-o", "--s", ":^"), strict=False):
         label = name.replace("_", " ").replace("kl", "KL")
         axis.plot(
@@ -195,7 +195,7 @@ def _lines(axis, at, entries, names):
 
 def _episodes(plt, run):
     log = _entries(run, "episodes")
-    if len(log) < 2:  # generators that learn nothing from an episode have one
+    if len(log) < 2:  # generators that do not learn in episodes log a single one
         return None
     panels = (
         ("mean over the candidates", ("reward", "deception")),
@@ -232,14 +232,14 @@ def _training(plt, run):
 
 
 def _held(names, entries):
-    """Those of the names that all entries hold: one expert has nothing to balance, for example."""
+    """The names that all entries hold; with one expert, for example, there is no balance loss."""
     return [name for name in names if all(name in entry for entry in entries)]
 
 
 def _grid(plt, panels):
-    """Panels (title, x label, x, entries, names of the lines) in two columns.
+    """A figure of panels (title, x label, x, entries, names of the lines) in two columns.
 
-    None where no entries hold anything of what the panels show.
+    None if no entries hold any of the panels' values.
     """
     panels = [(*panel, _held(names, panel[3])) for *panel, names in panels if panel[3]]
     panels = [panel for panel in panels if panel[4]]
@@ -256,7 +256,7 @@ def _grid(plt, panels):
         low, high = axis.dataLim.intervaly
         if (
             low >= 0 < high and names[0] != "policy_entropy"
-        ):  # a density's entropy: there zero means nothing
+        ):  # the entropy of a density has no natural zero
             axis.set_ylim(0, 1.08 * high)
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
@@ -271,7 +271,7 @@ def _experts(plt, run):
         rows = run.Z_test[run.y_test == label]
         chosen.append(run.expert_usage(rows[rng.permutation(len(rows))[:USAGE_ROWS]]))
     choices = ("first choice", "second choice")[: chosen[0].shape[1]]
-    if not choices:  # nothing is known, and the detector has no mixture
+    if not choices:  # without known anomalies the detector has no mixture
         return None
     figure, axes = plt.subplots(1, len(choices), figsize=(WIDTH, 2.8), sharey=True, squeeze=False)
     expert = np.arange(run.n_experts)

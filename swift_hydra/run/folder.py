@@ -1,8 +1,8 @@
 """The folder of a run: ``<out>/<dataset>/<protocol>/seed<k>/``, written atomically, ``DONE`` last.
 
-A file appears whole or not at all: it is written under another name beside its place and then
-renamed. A run that is cut off leaves the files of the run before it as they were. One run at a time
-has the folder.
+A file appears completely or not at all: it is written under another name in the folder and then
+renamed. An interrupted run leaves the files of the run before it unchanged. Only one run at a time
+can use the folder.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ FIGURES = (
 )
 RANKING = "row,score,p_value,rank,anomaly"  # first line of a run's own scores.csv
 EVENTS = "events.out.tfevents.*"  # in the folder tensorboard
-ARRAYS = ("checkpoint.pt", "scores.npz")  # of every run that did not fail
-OPTIONAL = (*FIGURES, "report.html", "scores.csv", "student.onnx")  # not of every run
+ARRAYS = ("checkpoint.pt", "scores.npz")  # files of every run that did not fail
+OPTIONAL = (*FIGURES, "report.html", "scores.csv", "student.onnx")  # files of some runs
 
 
 class RunFolder:
@@ -42,13 +42,13 @@ class RunFolder:
     Args:
         out: folder of all runs.
         dataset: name of the set.
-        protocol: of the split, by the name that :func:`data.splits.protocol_name` gives it.
-        seed: of the run.
+        protocol: the split's protocol, named by :func:`data.splits.protocol_name`.
+        seed: seed of the run.
         table: the file that the run reads, or None.
 
     Raises:
-        InputError: if the folder cannot be created or written, a link leads out of ``out``, one of
-            the run's own files is what the run reads, or there is something else in its place.
+        InputError: the folder cannot be created or written, a link leads out of ``out``, or at the
+            place of one of the run's files is the table that it reads, a link, or not a file.
     """
 
     FILES = (
@@ -78,7 +78,7 @@ class RunFolder:
                     f"{self.path / name}: is a link: remove it, a run writes none but its own files"
                 )
         for path in (self.path / name for name in (*self.FILES, *OPTIONAL)):
-            if path.exists() and not path.is_file():  # whoever reads a pipe may wait for ever
+            if path.exists() and not path.is_file():  # reading a pipe could block for ever
                 raise InputError(
                     f"{path}: is no ordinary file: take it away, a run has its own there"
                 )
@@ -93,7 +93,7 @@ class RunFolder:
             ) from None
 
     def _refuse_to_replace(self, table):
-        """The table would be lost, whether its place here was named, a link or a hard link."""
+        """Refuse a table that is one of the run's own files, also by a link: it would be lost."""
         if table is None or not os.path.exists(table):
             return
         for name in (".lock", *self.FILES, *OPTIONAL):
@@ -105,13 +105,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self):
-        """This run's alone: a second run is refused until this one ends, however it ends.
+        """Lock the folder: a second run is refused until this one ends, in whatever way.
 
         Reading needs no lock.
 
         Raises:
-            InputError: if another run has the folder.
-            KeyboardInterrupt: with what to do next, in place of the one without words.
+            InputError: another run is using the folder.
+            KeyboardInterrupt: in place of the original one, with a text that says what to do next.
         """
         lock = self.path / ".lock"
         with contextlib.ExitStack() as stack:
@@ -121,7 +121,7 @@ class RunFolder:
                     with contextlib.suppress(FileNotFoundError):
                         if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                             break
-                    stack.close()  # its holder ended and removed it before we locked it
+                    stack.close()  # its holder ended and removed the file before we locked it
             except BlockingIOError:
                 raise InputError(
                     f"{self.path}: another run is using this folder: wait for its end, or choose "
@@ -138,7 +138,7 @@ class RunFolder:
                     "second run uses it",
                     file=sys.stderr,
                 )
-            # What a killed run was about to write.
+            # A killed run may have left part-files.
             for name in {*self.FILES, *OPTIONAL}:
                 remove_left_parts(self.path / name)
             try:
@@ -152,17 +152,17 @@ class RunFolder:
                     lock.unlink()
 
     def write_results(self, report, log, arrays, checkpoint, figures=None):
-        """All files of a finished run, ``DONE`` last; those of an earlier run that it lacks go.
+        """Write all files of a finished run, ``DONE`` last.
+
+        Files of an earlier run that this one lacks are removed. All new files are on disk before
+        the first is renamed to its place: if there is no room, the earlier run stays complete.
 
         Args:
-            report: dict.
+            report: content of report.json, a dict.
             log: list of dicts.
-            arrays: dict or None.
+            arrays: dict of the arrays in scores.npz, or None.
             checkpoint: dict or None.
             figures: {file name: bytes} of figures and pages, or None.
-
-        All of them are on disk before the first takes its place: when there is no room, the run
-        before stays whole.
         """
         contents = {"log.jsonl": "".join(json.dumps(entry) + "\n" for entry in log).encode()}
         if checkpoint is not None:
@@ -177,7 +177,7 @@ class RunFolder:
             contents["DONE"] = b""
         with self._parts(contents) as parts:
             remove(self.path / "DONE")
-            # Of the run before; what else is there is not ours.
+            # Only files of an earlier run: anything else in the folder is not ours.
             for name in (*OPTIONAL, *ARRAYS):
                 if name not in contents and not _is_of_score(self.path / name):
                     remove(self.path / name)
@@ -187,7 +187,7 @@ class RunFolder:
                 os.replace(finished, self.path / name)
 
     def has_figures(self):
-        """Whether the page is there, and as many figures beside it as it shows."""
+        """Does the page exist, and as many figure files as it shows?"""
         page = self.path / "report.html"
         if not page.is_file():
             return False
@@ -195,14 +195,14 @@ class RunFolder:
         return sum((self.path / name).is_file() for name in FIGURES) == shown
 
     def add(self, contents):
-        """More files {name: bytes} of a run that is done."""
+        """Add files {name: bytes} to a finished run."""
         with self._parts(contents) as parts:
             for name, finished in parts.items():
                 os.replace(finished, self.path / name)
 
     @contextlib.contextmanager
     def _parts(self, contents):
-        """All files on disk under other names, {name: path}."""
+        """A context with all contents on disk as part-files, {name: path of the part-file}."""
         with contextlib.ExitStack() as stack:
             yield {
                 name: stack.enter_context(
@@ -213,7 +213,7 @@ class RunFolder:
 
 
 def _is_of_score(path):
-    """Is it a scores.csv that the command ``score`` wrote beside the checkpoint?"""
+    """Is this a scores.csv that the command ``score`` wrote, not a run's own ranking?"""
     if path.name != "scores.csv" or not path.is_file():
         return False
     with open(path, "rb") as file:

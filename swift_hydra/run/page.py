@@ -1,4 +1,4 @@
-"""A finished run as one web page: numbers, settings and figures in a file that needs no server."""
+"""A finished run as one self-contained web page with numbers, settings and figures."""
 
 import base64
 import html
@@ -85,7 +85,7 @@ def page(report, figures):
 
 
 def escape(text):
-    """Foreign text as a page may hold it, in UTF-8."""
+    """Untrusted text made safe for a page in UTF-8."""
     return html.escape(printable(text))
 
 
@@ -99,7 +99,7 @@ def _figure(title, caption, png):
 
 
 def _table(values):
-    """Two columns; what is None is said to be the default."""
+    """A table of names and values; None is shown as "default"."""
     lines = []
     for name, value in values.items():
         text = "default" if value is None else str(value)

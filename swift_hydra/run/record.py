@@ -1,4 +1,4 @@
-"""What a run records of its surroundings: versions, memory, TensorBoard."""
+"""Records of a run's environment: versions, commit, memory; and TensorBoard files."""
 
 import functools
 import platform
@@ -14,11 +14,11 @@ from swift_hydra.settings import tell
 
 
 def write_tensorboard(folder, log):
-    """The numbers of log.jsonl as TensorBoard scalars, where TensorBoard is installed.
+    """Write the numbers of log.jsonl as TensorBoard scalars, if TensorBoard is installed.
 
-    Called when all is done: the import takes longer than some stages. What an earlier run wrote
-    there is gone by then, see :class:`run.folder.RunFolder`. Where they cannot be written a warning
-    says so: the run's own files are there.
+    It is called at the end of a run, since the import takes longer than some stages. The files of
+    an earlier run have been removed by then, see :class:`run.folder.RunFolder`. If writing fails
+    this is only a warning, since the run's own files are complete.
 
     Args:
         folder: where they go.
@@ -34,15 +34,15 @@ def write_tensorboard(folder, log):
                 step = entry.get("step", entry.get("episode"))
                 for key in entry.keys() - {"stage", "step", "episode"}:
                     writer.add_scalar(f"{entry['stage']}/{key}", entry[key], step)
-    except (OSError, UnicodeError) as error:  # it takes no name that is not UTF-8
+    except (OSError, UnicodeError) as error:  # TensorBoard accepts only names in UTF-8
         tell(f"no TensorBoard files in {str(folder)!r}: {error}")
 
 
 @functools.cache
 def git_hash():
-    """The code's commit, ``+`` behind it where code differs from it; None where it is no clone.
+    """The code's commit, with ``+`` if the code differs from it; None if this is not a clone.
 
-    Asked for once: what a process has loaded is what was there when it began.
+    It is cached: a process runs the code that was there when it began.
     """
     root = Path(__file__).resolve().parents[2]
     # An installed package may lie inside a repository that is not this one.
@@ -79,7 +79,7 @@ def environment_report():
 
 
 def peak_memory_mib():
-    """Largest resident memory of this process so far in MiB, or None where nobody tells."""
+    """Largest resident memory of this process so far in MiB, or None if it is not known."""
     try:  # Linux: getrusage would count what the parent process held when it started this one
         lines = Path("/proc/self/status").read_text().splitlines()
         kib = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

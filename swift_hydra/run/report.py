@@ -1,4 +1,4 @@
-"""What a finished run says of itself: report.json, the log, the arrays, the figures."""
+"""The content of a finished run's files: report.json, scores.npz, scores.csv and the figures."""
 
 import numpy as np
 from scipy.stats import rankdata
@@ -10,13 +10,13 @@ from swift_hydra.run.record import environment_report, peak_memory_mib
 
 
 def result_line(y, score):
-    """The last line of a run."""
+    """The last line that a run with labels prints."""
     areas = measures(y, score)
     return f"AUC-ROC {areas['auc_roc']:.4f}  AUC-PR {areas['auc_pr']:.4f}"
 
 
 def measures(y, score):
-    """What report.json says of the scores (m,) of test rows; nothing where there are none."""
+    """AUC-ROC and AUC-PR of the scores (m,) of test rows, for report.json; None without rows."""
     if not len(y):
         return {"auc_roc": None, "auc_pr": None}
     return {
@@ -26,12 +26,12 @@ def measures(y, score):
 
 
 def ranking(detector):
-    """scores.csv of a run without labels: one line per training row, bytes.
+    """scores.csv of a run without labels, as bytes: one line per training row.
 
-    Score by fits without the row (of a row whose copies are met again, the score that these get),
-    p-value (see ``p_values``), rank (1 is the most anomalous), and 1 above the threshold.
+    A line holds the left-out score (for a recurring row, the score that a copy of it gets), the
+    p-value (see ``p_values``), the rank (1 is the most anomalous), and 1 above the threshold.
     """
-    scores = detector.fresh_scores_  # what threshold and p-values were made of
+    scores = detector.fresh_scores_  # threshold and p-values are based on these
     p = detector.p_values_of(scores)
     rank = rankdata(-scores, method="ordinal").astype(np.int64)
     lines = [RANKING]
@@ -42,7 +42,7 @@ def ranking(detector):
 
 
 def ranking_line(detector, path):
-    """The last line of a run without labels."""
+    """The last line that a run without labels prints."""
     share = detector.estimated_contamination_
     return (
         f"{int(detector.labels_.sum())} of {len(detector.labels_)} rows above the threshold; share "
@@ -51,11 +51,11 @@ def ranking_line(detector, path):
 
 
 def report_of_start(rows, which, config, resumed_after):
-    """What report.json says before the work.
+    """The entries of report.json that are known before the work.
 
     Args:
         rows: a :class:`dataloader.Rows`.
-        which: its :class:`dataloader.RowOptions`.
+        which: their :class:`dataloader.RowOptions`.
         config: {flag: value} of the command.
         resumed_after: the last stage that ``--resume`` took over, or None.
     """
@@ -81,15 +81,15 @@ def report_of_start(rows, which, config, resumed_after):
 
 
 def report_of_end(detector, rows, score, device, backend, seconds):
-    """What report.json says of a run that did not fail.
+    """The further entries of report.json for a run that did not fail.
 
     Args:
         detector: the fitted estimator.
         rows: a :class:`dataloader.Rows`.
-        score: (m,) of the test rows.
-        device: where the mixture ran.
-        backend: with which Mamba.
-        seconds: of every stage.
+        score: (m,) scores of the test rows.
+        device: the device on which the mixture ran.
+        backend: the Mamba backend.
+        seconds: {stage: seconds}.
     """
     return {
         "device": str(device),
@@ -111,7 +111,7 @@ def report_of_end(detector, rows, score, device, backend, seconds):
 
 
 def arrays_of(rows, score):
-    """What scores.npz holds."""
+    """The content of scores.npz."""
     if rows.split is None:
         return {"y_test": rows.y_test, "score": score}
     return {
@@ -123,7 +123,7 @@ def arrays_of(rows, score):
 
 
 def _weight_of_unlike(detector):
-    """What became of ``unlike_weight``; None where there is no such side beside another."""
+    """The weight chosen for ``unlike_weight``; None if the detector does not combine two parts."""
     judgement = getattr(detector.detector_, "judgement", None)
     if judgement is None or judgement.known is None:
         return None
@@ -142,9 +142,9 @@ def figures_of(detector, rows, score, log, report):
     Args:
         detector: the fitted estimator.
         rows: a :class:`dataloader.Rows`.
-        score: (m,) of the test rows.
+        score: (m,) scores of the test rows.
         log: the entries of log.jsonl.
-        report: the whole report.
+        report: the complete report.
     """
     columns = detector.columns_
     run = Run(
@@ -164,7 +164,7 @@ def figures_of(detector, rows, score, log, report):
 
 
 def say_what_was_done(folder, detector, options, say):
-    """The lines of a finished run before its result: figures, rows set aside, times, the place."""
+    """Print a finished run's lines before its result: figures, rows set aside, times, folder."""
     if options.plot and (folder.path / "report.html").exists():
         say(f"figures: {folder.path / 'report.html'}")
     n_sampled = int(detector.sampled_.sum())

@@ -1,8 +1,8 @@
-"""What a run that was cut off had finished, for ``--resume``: one file in its folder.
+"""The finished stages of an interrupted run, for ``--resume``: one file in its folder.
 
-A stage is fully determined by rows, settings and seed, so that an entry of the same rows and
-settings can stand for the stage, whichever entries the moment of the end has left. The file is gone
-when the run is done.
+A stage is fully determined by rows, settings and seed. An entry with the same rows and settings can
+therefore replace the computation of its stage, whatever other entries the file holds. The file is
+removed when the run is done.
 """
 
 import copy
@@ -26,12 +26,12 @@ REMEDY = f"delete it or {ANEW}"
 
 
 class Pace(NamedTuple):
-    """How often a run writes what it keeps.
+    """How often a run writes its state.
 
     Attributes:
-        between: seconds from one write to the next, at least, at the end of a stage.
-        within: the same within a long stage.
-        share: of the run's time that writing may take: a slow disk is written to less often.
+        between: least seconds from one write to the next, at the end of a stage.
+        within: least seconds from one write to the next, within a long stage.
+        share: largest share of the run's time for writing: a slow disk is written to less often.
     """
 
     between: float = 2.0
@@ -48,15 +48,15 @@ class Store:
     Args:
         path: the file.
         rows: fingerprint of the training rows.
-        settings: dict of all else that decides the result.
-        resume: take what is there; otherwise the run starts anew, and its first write replaces the
-            file.
-        say: a callable that gets a line for the reader.
+        settings: dict of everything else that determines the result.
+        resume: use the entries of an existing file; otherwise the run starts anew, and its first
+            write replaces the file.
+        say: a function that prints a line.
         pace: a :class:`Pace`.
 
     Raises:
-        InputError: with ``resume``, if the file is damaged or was left by a run on other rows or
-            settings.
+        InputError: at the path is not a file, or, with ``resume``, the file is damaged or was left
+            by a run on other rows or settings.
     """
 
     def __init__(self, path, rows, settings, resume, say, pace=PACE):
@@ -103,16 +103,19 @@ class Store:
         say(f"resuming after {self.resumed_after}")
 
     def content(self):
-        """While what was kept is put in place: whatever is wrong with it names the file."""
+        """A context in which stored content is restored, so that errors name the file."""
         return content_of(self.path, REMEDY)
 
     def get(self, stage):
-        """What :meth:`put` was last given for a stage, or None."""
+        """A copy of what :meth:`put` last stored for a stage, or None."""
         return copy.deepcopy(self.entries.get(stage))
 
     def put(self, stage, content, n_done, n_steps):
-        """Keep ``content`` (tensors and plain values) of a stage after a step."""
-        self.entries[stage] = copy.deepcopy(content)  # networks go on learning in place
+        """Store ``content`` (tensors and plain values) of a stage after a step.
+
+        The file is written only if :class:`Pace` allows it.
+        """
+        self.entries[stage] = copy.deepcopy(content)  # networks continue to learn in place
         last = f"{stage} {n_done}/{n_steps}"
         if self._pause() >= max(self.pace.between, self.took / self.pace.share):
             start = time.monotonic()
@@ -133,20 +136,20 @@ class Store:
         return time.monotonic() - self.written
 
     def clear(self):
-        """The run is done: nothing is left to go on from."""
+        """Remove the file at the end of the run."""
         self.entries = {}
         remove(self.path)
 
 
 def remove_own(path, rows, settings):
-    """Remove the file of a run that was killed after its last result and before its end.
+    """Remove the file of a run that was killed after it wrote its results.
 
-    One of other rows or settings, or a damaged one, stays where it is.
+    A file of other rows or settings, or a damaged one, is left alone.
 
     Args:
-        path: where :class:`Store` keeps it.
+        path: the file of the :class:`Store`.
         rows: fingerprint of the training rows.
-        settings: dict of all else that decides the result.
+        settings: dict of everything else that determines the result.
     """
     try:
         saved = load_checkpoint(path, "resume", REMEDY)
@@ -157,28 +160,28 @@ def remove_own(path, rows, settings):
 
 
 class Finished(NamedTuple):
-    """What a run that is done left, checked: whoever uses it need not look again."""
+    """The checked content of a finished run's files."""
 
     y_test: np.ndarray  # (m,)
     score: np.ndarray  # (m,)
     log: list  # the entries of log.jsonl
     report: dict
-    checkpoint: dict  # what checkpoint.pt holds
+    checkpoint: dict  # the content of checkpoint.pt
 
 
 def finished_run(folder, prints, settings, ranks=False):
-    """The run that ``folder`` holds: :class:`Finished`.
+    """The finished run in a folder, as :class:`Finished`.
 
-    None if it is not done, lacks a file, or is of other rows or settings.
+    None if the run is not done, lacks a file, or was on other rows or settings.
 
     Args:
-        folder: a RunFolder.
+        folder: a :class:`run.folder.RunFolder`.
         prints: fingerprints of the rows, as in the report.
-        settings: as in its ``config``.
-        ranks: without labels, a run ranks its rows in scores.csv.
+        settings: settings as in the report and its ``config``.
+        ranks: the run has no labels, and ranks its rows in scores.csv.
 
     Raises:
-        InputError: if a file of the finished run is damaged, or its checkpoint is another run's.
+        InputError: a file of the finished run is damaged, or its checkpoint is another run's.
     """
     needed = ["DONE", "checkpoint.pt", *(["scores.csv"] if ranks else [])]
     if not all((folder.path / name).exists() for name in needed):
@@ -191,7 +194,7 @@ def finished_run(folder, prints, settings, ranks=False):
         if any(found.get(name) != value for name, value in wanted.items()):
             return None
         if not ranks:
-            page(report, [])  # whatever --plot needs of it is there
+            page(report, [])  # raises if the report lacks anything that --plot needs
         path = folder.path / "scores.npz"
         with np.load(path, allow_pickle=False) as arrays:
             y, score = arrays["y_test"], arrays["score"]
@@ -199,7 +202,7 @@ def finished_run(folder, prints, settings, ranks=False):
         path = folder.path / "log.jsonl"
         log = [json.loads(line) for line in path.read_text().splitlines()]
         check_log(log)
-    except Exception:  # a damaged file raises anything, RecursionError and MemoryError among it
+    except Exception:  # a damaged file raises anything, even RecursionError and MemoryError
         raise InputError(f"{path}: is missing or damaged, though the run is done: {ANEW}") from None
     path = folder.path / "checkpoint.pt"
     checkpoint = load_checkpoint(path, KIND, ANEW)
@@ -221,7 +224,7 @@ def check_ranking(path, own):
         own: bytes that the detector would write now; rounding may differ.
 
     Raises:
-        InputError: naming it.
+        InputError: names the file.
     """
     try:
         lines = [
@@ -230,14 +233,14 @@ def check_ranking(path, own):
         there, wanted = (np.loadtxt(each[1:], delimiter=",", ndmin=2) for each in lines)
         same = lines[0][0] == lines[1][0] and there.shape == wanted.shape
         same = same and np.allclose(there, wanted, rtol=1e-6)
-    except (ValueError, IndexError):  # another text
+    except (ValueError, IndexError):  # the file is not such a table
         same = False
     if not same:
         raise InputError(f"{path}: is not the ranking that the run wrote: take it away, or {ANEW}")
 
 
 def _is_of(checkpoint, rows, settings):
-    """Is it a checkpoint of the run with this fingerprint of rows and these settings?"""
+    """Is this a checkpoint of a run with this fingerprint of rows and these settings?"""
     columns = Columns.from_snapshot(to_arrays(checkpoint["columns"]), checkpoint["n_features"])
     found = checkpoint["parameters"]
     found = found | {"seed": found["random_state"], "columns_fingerprint": columns.mark}
@@ -246,7 +249,7 @@ def _is_of(checkpoint, rows, settings):
 
 
 def _check_arrays(y, score, report, ranks):
-    """Refuse labels and scores that are not those of the report. Raises ValueError."""
+    """Raise ValueError unless labels and scores match the report."""
     classes = set() if ranks else {0, 1}
     whole = y.shape == score.shape == (report["n_test"],) and set(y.tolist()) == classes
     plain = y.dtype.kind == "i" and score.dtype.kind == "f"
@@ -254,13 +257,13 @@ def _check_arrays(y, score, report, ranks):
         raise ValueError("other rows than the report's")
     for name, value in measures(y, score).items():
         told = report[name]
-        # Another version of scikit-learn may add in another order.
+        # Other versions of scikit-learn may sum in another order.
         if told != value and not math.isclose(told, value, abs_tol=1e-9):
             raise ValueError(f"{name} is {value}, the report says {told}")
 
 
 def check_log(log):
-    """Refuse entries that figures cannot show. Raises ValueError, or what a wrong type raises."""
+    """Refuse a log that figures cannot show, by ValueError or what a wrong type raises."""
     held = {}
     for entry in log:
         entry = dict(entry)
@@ -268,6 +271,6 @@ def check_log(log):
         episodes = stage == "episodes"
         if not are_numbers(entry) or not 0 <= entry["episode" if episodes else "step"] < LARGEST:
             raise ValueError("another content than a stage and numbers")
-        # A policy that learned nothing in an episode has no numbers of it.
+        # Entries of episodes may differ: in some the policy learned nothing and has no numbers.
         if not episodes and held.setdefault(stage, entry.keys()) != entry.keys():
             raise ValueError(f"entries of {stage} that do not hold the same")

@@ -1,6 +1,6 @@
-"""The map of a run's rows: where generated rows lie among those of training and test.
+"""The map of a run's rows: where generated rows lie among training and test rows.
 
-Two or three projections side by side: principal components, t-SNE and, where umap-learn is
+It shows two or three projections side by side: principal components, t-SNE and, if umap-learn is
 installed, UMAP.
 """
 
@@ -11,13 +11,13 @@ from sklearn.manifold import TSNE
 from swift_hydra.geometry import BOUND, Neighbours, share_nearer
 from swift_hydra.run.style import GREEN, GREY, ORANGE, SKY, WIDTH
 
-MOST_COMPARED = 4096  # normals of :func:`closeness`
-MAP_ROWS = 200  # most points of each kind in the map: t-SNE takes seconds on all five
-MAP_DIRECTIONS = 50  # principal components that t-SNE and UMAP see of a wider table
+MOST_COMPARED = 4096  # most normal rows in :func:`closeness`
+MAP_ROWS = 200  # most points of each kind in the map: t-SNE then takes seconds
+MAP_DIRECTIONS = 50  # most principal components that t-SNE and UMAP get
 
 
 def map_of_rows(plt, run):
-    """All kinds of rows, a panel per method: the same rows, colours and markers in each."""
+    """A figure with one panel per method, with the same rows, colours and markers in each."""
     kinds = [
         ("train, normal", run.Z_train[run.y_train == 0], {"color": GREY, "marker": "o", "s": 6}),
         ("test, normal", run.Z_test[run.y_test == 0], {"color": SKY, "marker": "^", "s": 8}),
@@ -40,7 +40,7 @@ def map_of_rows(plt, run):
         for part, (label, _, look) in zip(np.split(at, ends), kinds, strict=True):
             axis.scatter(*part.T, linewidths=0.7, label=label, **look)
         axis.set(title=title, xlabel=across, ylabel=up)
-    for axis in axes[1:]:  # t-SNE and UMAP have no unit
+    for axis in axes[1:]:  # the axes of t-SNE and UMAP have no units
         axis.set(xticks=[], yticks=[])
     shares = closeness(run)
     if shares is not None:
@@ -61,12 +61,12 @@ def map_of_rows(plt, run):
 
 
 def closeness(run):
-    """Of the test anomalies, the share that generated rows come nearer to than known anomalies do.
+    """The share of test anomalies that are nearer to a generated row than to any known anomaly.
 
     Returns:
-        That share, and the same of as many training normals that were moved in random directions
-        to where they are as far from their nearest normal as a generated row is; None where a
-        kind of rows is missing.
+        That share, and as a baseline the share for as many training normals, each moved in a random
+        direction by the distance of a generated row from its nearest normal; None if a kind of rows
+        is missing.
     """
     normals, known = (run.Z_train[run.y_train == label] for label in (0, 1))
     unknown = run.Z_test[run.y_test == 1]
@@ -84,7 +84,7 @@ def closeness(run):
 
 def _pca(rows, Z_train):
     pca = PCA(min(2, *Z_train.shape))
-    with np.errstate(invalid="ignore"):  # constant rows have no variance to share
+    with np.errstate(invalid="ignore"):  # of constant rows all shares of variance are 0 / 0
         pca.fit(Z_train)
     varies = np.ptp(Z_train, axis=0).any()
     at, share = (
@@ -101,10 +101,10 @@ def _pca(rows, Z_train):
 
 
 def _directions(rows):
-    """The rows in their principal components, and the first two in the scale t-SNE starts from.
+    """The rows' principal components, and the first two in the scale from which t-SNE starts.
 
-    A little noise parts equal rows and gives one feature a second direction: no method leaves a
-    line by itself.
+    A little noise separates equal rows, and gives a single feature a second direction: no method
+    leaves a line by itself.
     """
     with np.errstate(invalid="ignore"):
         at = PCA(min(MAP_DIRECTIONS, *rows.shape)).fit_transform(rows)

@@ -3,8 +3,8 @@
     python SwiftHydra.py score --checkpoint results/47_yeast/seen/seed0/checkpoint.pt --data new.csv
     python SwiftHydra.py score --checkpoint C --data new.csv --id-column customer --explain 3
 
-Rows are read, scored and written block by block: memory is that of one block. The output has one
-line per row, in the order of the input: the row's number (from 0) or its id, its score, 1 where the
+Rows are read, scored and written block by block, so that memory holds one block. The output has one
+line per row, in the order of the input: the row's number (from 0) or its id, its score, 1 if the
 score is above the threshold, with ``--p-values`` how improbable so high a score is for a normal
 row, and with ``--explain K`` the K features that raise the score of a row above the threshold most.
 """
@@ -39,16 +39,16 @@ from swift_hydra.settings import (
     setting,
 )
 
-# What a spreadsheet takes for the start of one, the wide forms of East Asian keyboards among it.
+# Characters with which a formula starts in spreadsheets, also in full-width East Asian forms.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NO_TEXT = (".gz", ".zip", ".parquet", ".npz", ".npy", ".xlsx", ".xls", ".pt", ".onnx")
-NAMED = 5  # drifting columns that are named
-DRIFT = 0.01  # share of rows outside the training range that is worth a warning
+NAMED = 5  # most columns with drift that are named
+DRIFT = 0.01  # share of rows outside the training range above which there is a warning
 
 
 @dataclass
 class ScoreOptions(Reading):
-    """Settings of the command."""
+    """Settings of the command ``score``."""
 
     checkpoint: Place = setting(
         None,
@@ -76,7 +76,7 @@ class ScoreOptions(Reading):
 
 
 class Tally:
-    """Rows so far, those above the threshold, and those outside the training rows' range.
+    """Counts the rows so far, those above the threshold, gaps, and values outside the range.
 
     Args:
         columns: a :class:`data.rows.Columns`.
@@ -90,14 +90,14 @@ class Tally:
         self.n_above = 0
 
     def add(self, table, X, n_above):
-        """Count a block: rows as given and prepared (n, d'), and how many are above."""
+        """Count a block: its rows as given and prepared (n, d'), and those above the threshold."""
         self.outside += self.columns.outside(table, X).sum(0)
         self.gaps += self.columns.gaps(table)
         self.n_rows += len(X)
         self.n_above += n_above
 
     def warnings(self):
-        """A line for every column, at most five, where many rows lie outside, and for gaps."""
+        """Yield a line on empty columns, and one for each of at most five columns with drift."""
         empty = self.columns.emptied(self.gaps, self.n_rows)
         if empty:
             yield f"warning: {empty}"
@@ -111,14 +111,14 @@ class Tally:
 
 
 def scored_lines(detector, blocks, explain, tally, p_values=False):
-    """Score blocks of rows; yields for each the cells of its lines.
+    """Score blocks of rows; yields for each block the cells of its lines.
 
     Args:
         detector: a fitted estimator.
         blocks: pairs of a Table and its rows' ids.
-        explain: features to name for every row above the threshold.
+        explain: number of features to name for every row above the threshold.
         tally: a :class:`Tally` that counts the rows.
-        p_values: give them too.
+        p_values: add a column of p-values.
     """
     first = 4 if p_values else 3
     blank = [""] * (2 * explain)
@@ -147,7 +147,7 @@ def scored_lines(detector, blocks, explain, tally, p_values=False):
 
 
 def main(argv, load):
-    """The command.
+    """Run the command ``score``.
 
     Args:
         argv: arguments after ``score``.
@@ -184,7 +184,7 @@ def main(argv, load):
     start = time.perf_counter()
     blocks = scored_lines(detector, blocks, config.explain, tally, config.p_values)
     blocks = _advised(blocks)
-    blocks = itertools.chain([next(blocks)], blocks)  # what is wrong with the data is said first
+    blocks = itertools.chain([next(blocks)], blocks)  # mistakes in the data come first
 
     def write(file):
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
@@ -208,7 +208,7 @@ def main(argv, load):
 
 
 def _say(tally, seconds, threshold, out):
-    """The last line; beside scores that go on to another program it would be one of them."""
+    """Print the last line, on stderr if the scores themselves may go to stdout."""
     line = (
         f"{tally.n_rows} rows scored in {seconds:.1f} s, {tally.n_above} above the threshold "
         f"{threshold:.4g}; written to {out}"
@@ -217,7 +217,7 @@ def _say(tally, seconds, threshold, out):
 
 
 def _own_columns(config):
-    """Names of the columns of the scores behind the rows' own."""
+    """Names of the output's columns after the first, which names the rows."""
     p_value = ["p_value"] if config.p_values else []
     numbers = range(1, config.explain + 1)
     named = [name for i in numbers for name in (f"feature_{i}", f"raises_score_by_{i}")]
@@ -225,9 +225,9 @@ def _own_columns(config):
 
 
 def _advised(blocks):
-    """The blocks; what is wrong with their rows is told in words of this command.
+    """The blocks; errors about their rows are adapted to this command.
 
-    What was learned in training applies to new rows: a flag of training alone is no way out here.
+    A message may suggest a flag that only training has: scoring uses what was set there.
     """
     try:
         yield from blocks
@@ -238,7 +238,7 @@ def _advised(blocks):
 
 
 def _as_asked(detector, config):
-    """The detector with the options of the command in effect."""
+    """Apply the options of the command to the detector; returns it."""
     check_range("explain", config.explain, 0, detector.n_features_in_)
     if config.verify is not None:
         if detector.student_ is None:
@@ -255,7 +255,7 @@ def _as_asked(detector, config):
 
 
 def harmless(cell):
-    """A cell that no spreadsheet runs: a text that starts like a formula gets an apostrophe."""
+    """A cell that spreadsheets do not run: a text that starts like a formula gets an apostrophe."""
     if isinstance(cell, str) and number(cell) is None and _starts_formula(cell):
         return "'" + cell
     return cell
@@ -266,7 +266,7 @@ def _starts_formula(text):
 
 
 def _write_scores(config, write):
-    """The output file, never in place of something that this command would not write again."""
+    """Write the output file; without ``--force`` only replace a file of scores of the same rows."""
     if config.out == "-":
         raise InputError("--out -: would be a file of that name: give /dev/stdout for the output")
     out = real_place(config.out)
@@ -287,7 +287,7 @@ def _write_scores(config, write):
     if config.force or in_place(out) or not out.is_file() or out.stat().st_size == 0:
         write_file(out, write)
         return
-    # Rows without ids are told apart by their scores: a number may be any table's.
+    # Without ids, scores identify the rows: row numbers are the same in every table.
     n_telling = 1 if config.id_column else 2
     with part(out, write) as name:
         old, new = (_telling(path, n_telling) for path in (out, name))
@@ -301,9 +301,9 @@ def _write_scores(config, write):
 
 
 def _telling(path, n_telling):
-    """What tells whose scores a file holds: the first cells of every line.
+    """Yield the first cells of every line, which identify the rows whose scores a file holds.
 
-    None for a file that has columns which this command does not write, or is no such text at all.
+    Yields None for a file with other columns than this command writes, or that is not CSV.
     """
     with (
         open(path, newline="", encoding="utf-8", errors="replace") as file,

@@ -1,7 +1,7 @@
-"""How figures look: colours of the Okabe-Ito set, and letters as large as they are printed."""
+"""Style of the figures: colours of the Okabe-Ito set, and font sizes as they are printed."""
 
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#999999"
-WIDTH = 6.5  # inches, the text of an A4 page
+WIDTH = 6.5  # inches, the width of the text on an A4 page
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,

@@ -1,10 +1,9 @@
 """Spread the cells of a sweep: over this machine's processes, or over a Ray or Dask cluster.
 
-Every backend is a generator that yields the cells' records as they are finished. A worker or a
-machine that is lost costs time and nothing else: what it was computing is computed again elsewhere.
-Ray and Dask are used without joblib, whose Ray pool goes on giving cells to workers that are gone.
-The workers write working files into the folder of the records (see ``records.py``); only the sweep
-merges them.
+Every backend is a generator that yields the cells' records as they are finished. If a worker or a
+machine is lost, only time is lost: its cell is computed again elsewhere. Ray and Dask are used
+without joblib, whose Ray pool goes on giving cells to workers that are gone. The workers write
+working files into the folder of the records (see ``records.py``); only the sweep merges them.
 """
 
 import contextlib
@@ -18,8 +17,8 @@ from joblib import Parallel, delayed
 from swift_hydra.bench.cell import run_cell
 from swift_hydra.settings import InputError
 
-RETRIES = 10  # of a cell whose machine was lost; after that it stays open, for the next call
-POLL = 10.0  # seconds between two looks at a cluster that finishes nothing
+RETRIES = 10  # of a cell whose machine was lost; after that it is left to the next call
+POLL = 10.0  # seconds between two checks of a cluster that finishes nothing
 CONNECT = 10.0  # seconds to reach a cluster
 PATIENCE = 300.0  # seconds a cluster may be without any processor
 
@@ -30,17 +29,16 @@ def spread(cells, backend, jobs, connect=CONNECT):
     Args:
         cells: a list of :class:`cell.Cell`.
         backend: a name of ``BACKENDS``.
-        jobs: cells at the same time on this machine; a cluster that is running takes as many as it
-            has processors.
+        jobs: cells at the same time on this machine; a running cluster takes as many as it has
+            processors.
         connect: seconds to reach a cluster.
 
     Yields:
-        For each cell its record (see :func:`cell.run_cell`), or a dict that names the cell and says
-        why there is none under ``lost``.
+        For each cell its record (see :func:`cell.run_cell`), or a dict that names the cell and
+        says under ``lost`` why there is no record.
 
     Raises:
-        InputError: if the package is missing, or no cluster answers, or none of its machines is
-            left.
+        InputError: the package is missing, no cluster answers, or none of its machines is left.
     """
     try:
         yield from BACKENDS[backend](cells, jobs, connect)
@@ -53,14 +51,14 @@ def spread(cells, backend, jobs, connect=CONNECT):
 def _loky(cells, jobs, _):
     pool = Parallel(n_jobs=jobs, backend="loky", batch_size=1, return_as="generator_unordered")
     with _interrupts_ignored():
-        here = os.getpid()  # the parent of the workers that are started now
+        here = os.getpid()  # the parent of the workers started here
         records = pool(delayed(run_cell)(cell, here, parent=here) for cell in cells)
     yield from records
 
 
 @contextlib.contextmanager
 def _interrupts_ignored():
-    """What is started in this block never sees Ctrl-C: processes inherit what is ignored.
+    """Processes started in this block never see Ctrl-C: ignored signals are inherited.
 
     A terminal sends Ctrl-C to the workers too, and one that is still importing would print its
     traceback. The sweep stops its workers itself. (A blocked signal is inherited as well, but
@@ -75,19 +73,19 @@ def _interrupts_ignored():
 
 @contextlib.contextmanager
 def _ray_cluster(jobs, connect):
-    """The one at RAY_ADDRESS, or that ``ray start`` started here, or one of this sweep's own."""
+    """The cluster at RAY_ADDRESS, or one that ``ray start`` started here, or a new local one."""
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address:
-            _knock(address, connect)  # Ray itself would knock for minutes
+            _knock(address, connect)  # Ray itself would try for minutes
             ray.init(address, **quiet)
         else:
             try:
                 ray.init(num_cpus=jobs, **quiet)
-            except ValueError:  # `ray start` has started a cluster here, which knows its processors
+            except ValueError:  # a cluster of `ray start` runs here; it takes no num_cpus
                 ray.init(**quiet)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -117,7 +115,7 @@ def _ray(cells, jobs, connect):
 
 
 def _dask_client(jobs, connect):
-    """Of the cluster at DASK_SCHEDULER_ADDRESS, or of one of this sweep's own."""
+    """A client of the cluster at DASK_SCHEDULER_ADDRESS, or of a new local one."""
     from distributed import Client
 
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
@@ -152,18 +150,18 @@ def _dask(cells, jobs, connect):
             for task in done:
                 cell = waiting.pop(task)
                 error = task.exception()
-                if isinstance(error, InputError):  # of a worker that can compute no cell at all
+                if isinstance(error, InputError):  # this worker cannot compute any cell
                     raise error
                 yield task.result() if task.status == "finished" else _lost(cell, error)
 
 
 def _knock(address, connect):
-    """See that something listens at ``host:port``.
+    """Check that something listens at ``host:port``.
 
-    ``ray://`` may stand before it; a name such as ``auto`` is let through.
+    The address may begin with ``ray://``; a name such as ``auto`` is not checked.
 
     Raises:
-        OSError: where nothing listens.
+        OSError: nothing listens there.
     """
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if port.isdigit():
@@ -171,12 +169,12 @@ def _knock(address, connect):
 
 
 class Idle:
-    """Ends a sweep on a cluster whose machines are all gone: it would wait for ever.
+    """Ends a sweep on a cluster whose machines are all gone, which would wait for ever.
 
     Args:
-        processors: a function that counts those of the cluster.
+        processors: a function that returns the cluster's number of processors.
         patience: seconds that the cluster may be without any.
-        clock: a function that gives the seconds.
+        clock: a function that returns the time in seconds.
     """
 
     def __init__(self, processors, patience=PATIENCE, clock=time.monotonic):
@@ -186,13 +184,13 @@ class Idle:
         self.alive = clock()
 
     def check(self, done):
-        """To be called at every look at the cluster.
+        """Check the cluster; to be called regularly.
 
         Args:
-            done: what was finished since the last look.
+            done: the tasks finished since the last call.
 
         Raises:
-            InputError: when there has been no processor, and nothing finished, for too long.
+            InputError: for too long there has been no processor, and nothing was finished.
         """
         if done or self.processors():
             self.alive = self.clock()

@@ -1,13 +1,13 @@
 """One cell of the benchmark: one method on one split of one dataset, in a process of its own.
 
-A cell's process has one thread, a limit on its memory and one on its time; whatever happens in it,
-the sweep goes on. A record is written once, whole, and never rewritten. Two file locks per cell see
-to it: the worker's keeps two sweeps from computing the same cell; the child's keeps the child of a
-killed worker, in the moment until it notices, from writing beside the child of the sweep that
-follows.
+A cell's process has one thread and limits on its memory and time; whatever happens in it, the sweep
+goes on. A record is written once, atomically, and never rewritten. Two file locks per cell ensure
+this. The worker's lock keeps two sweeps from computing the same cell. The child's lock is for a
+killed worker, whose child lives on until it notices: it keeps this child and the one of the next
+sweep from both writing.
 
-A failure is recorded only when it is the cell's own: a child that was ended from outside, or that
-left because its worker or its fork server was gone, is started again.
+A failure is recorded only if the cell itself caused it: a child that was killed from outside, or
+that ended because its worker or its fork server was gone, is started again.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from swift_hydra.bench.records import RecordKey, find_record, lock_record, write
 from swift_hydra.settings import InputError
 
 POLL_SECONDS = 0.5
-ORPHANED = 75  # exit code of a process that left because its parent was gone
-SERVER_GONE = 255  # what multiprocessing says of a child whose fork server was killed
-LOST_CHILDREN = 10  # so many may be lost like that before it counts as the cell's end
-# Forked from a clean process with the imports done: milliseconds, where a new interpreter takes
+ORPHANED = 75  # exit code of a process that ended because its parent was gone
+SERVER_GONE = 255  # multiprocessing's exit code of a child whose fork server was killed
+LOST_CHILDREN = 10  # after this many children lost like that it counts as a crash
+# Forking from a clean process that has done the imports takes milliseconds, a new interpreter
 # seconds.
 START = "forkserver" if hasattr(os, "fork") else "spawn"
 PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.content"]  # once per worker, for all its cells
@@ -34,7 +34,7 @@ PRELOAD = ["sklearn.ensemble", "swift_hydra.bench.content"]  # once per worker, 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is to be computed, and within which limits.
+    """One cell: what is to be computed, and within which limits.
 
     Args:
         records: folder of the records.
@@ -42,12 +42,12 @@ class Cell:
         method: a name that :func:`methods.make_method` knows, or ``script``.
         protocol: a name that :func:`data.splits.parse_protocol` knows, such as ``seen`` or
             ``weak-0.05``.
-        seed: of the split and of the method.
+        seed: seed of the split and of the method.
         max_rows: stratified subsample of larger tables, 0 for all rows.
         time_limit: seconds, wall-clock.
         memory_limit: GiB, 0 for no limit.
-        sha256: of the dataset's file; a record of another one is not the cell's.
-        git: the code's commit when the sweep began; None asks when the cell is computed.
+        sha256: SHA256 of the dataset's file; the record of another file is not this cell's.
+        git: the code's commit when the sweep began; None determines it when the cell is computed.
     """
 
     records: str
@@ -78,33 +78,33 @@ class Cell:
         return find_record(self.records, self.key)
 
     def write(self, content):
-        """Write the cell's record: what names it, and ``content``."""
+        """Write the cell's record: the entries of :meth:`named`, and ``content``."""
         write_record(self.records, self.named() | content)
 
     def lock(self, holder):
-        """Hold the cell's lock of its ``worker`` or its ``child``."""
+        """A context that holds one of the cell's locks; ``holder`` is ``worker`` or ``child``."""
         return lock_record(self.records, self.key, holder)
 
 
 def run_cell(cell, sweep=None, start=START, make=None, parent=None):
-    """Compute a cell in a child process unless its record is there.
+    """Compute a cell in a child process, unless it has a record.
 
-    A child that ended without a record is started once more (the machine may have been out of
-    memory for another's sake); the second time its end is the record.
+    A child that ended without a record is started once more, since another process may have used
+    up the machine's memory; the second time a crash is recorded.
 
     Args:
         cell: the :class:`Cell`.
-        sweep: process number of the sweep; a worker of its own ends when the sweep does.
-        start: how the child is started, a method of multiprocessing.
-        make: a function of a method's name and a seed that gives an unfitted detector; None takes
-            :func:`methods.make_method`.
-        parent: process number of what started this one, where it is known: it may be gone by now.
+        sweep: process number of the sweep; a worker in another process ends when the sweep does.
+        start: multiprocessing's method of starting the child.
+        make: a function of a method's name and a seed that returns an unfitted detector; None
+            takes :func:`methods.make_method`.
+        parent: process number of this process's parent, if it is known; it may be gone by now.
 
     Returns:
         The record.
 
     Raises:
-        InputError: if this process may not start others.
+        InputError: this process may not start others.
     """
     if sweep not in (None, os.getpid()):
         die_with_parent(parent)
@@ -118,7 +118,7 @@ def run_cell(cell, sweep=None, start=START, make=None, parent=None):
         while (record := cell.find()) is None:
             code = _run_child(cell, start, make)
             if cell.find() is not None:
-                continue  # whatever came after it was written
+                continue  # however the child ended after it wrote the record
             if code is None:
                 cell.write({"failed": f"TimeLimit: not finished after {cell.time_limit:g} s"})
             elif code in (ORPHANED, SERVER_GONE) and lost < LOST_CHILDREN:
@@ -126,14 +126,14 @@ def run_cell(cell, sweep=None, start=START, make=None, parent=None):
             elif not crashes:
                 crashes += 1
             else:
-                # What killed the child may be about to kill this process too: then it is no crash.
+                # If the same cause is about to kill this process too, it is no crash of the cell.
                 time.sleep(2 * POLL_SECONDS)
                 cell.write({"failed": f"Crash: the process ended with code {code}"})
     return record
 
 
 def _run_child(cell, start, make):
-    """The exit code of one child, or None if its time was up."""
+    """The exit code of one child, or None if it exceeded its time limit."""
     context = multiprocessing.get_context(start)
     if start == "forkserver":
         context.set_forkserver_preload(PRELOAD)
@@ -149,24 +149,24 @@ def _run_child(cell, start, make):
 
 
 def _kill_group(number):
-    """End what a child has left running, such as the main script."""
+    """Kill what a child has left running, such as the main script."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(number, signal.SIGKILL)
 
 
 def die_with_parent(parent=None, leads=False):
-    """Leave when the process that started this one is gone, such as a sweep killed by SIGKILL.
+    """End this process when its parent is gone, such as a sweep killed by SIGKILL.
 
     Args:
-        parent: its process number; None takes that of today.
-        leads: this process leads a group of its own, which ends with it.
+        parent: the parent's process number; None takes the current parent's.
+        leads: this process leads a process group, which is killed with it.
     """
     if getattr(die_with_parent, "watched", None) == os.getpid():
         return
     die_with_parent.watched = os.getpid()
     parent = parent or os.getppid()
-    # A leader is a server's child: who asked the server for it can be gone before it looks.
+    # A leader is a child of the fork server; the process that asked for it is watched as well.
     asked = multiprocessing.parent_process() if leads else None
 
     def watch():
@@ -180,8 +180,8 @@ def die_with_parent(parent=None, leads=False):
 
 
 def _child(cell, make):
-    """One record, unless the child of a killed worker has just written it."""
-    # The workers that start children need none of what computes: seconds of each.
+    """Write one record, unless the child of a killed worker has just written it."""
+    # Imported here: it takes seconds, and the workers that start children do not need it.
     from swift_hydra.bench.content import computed
 
     leads = hasattr(os, "setpgrp")

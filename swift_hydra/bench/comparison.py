@@ -1,4 +1,4 @@
-"""One method against the others under one protocol, as Markdown: with tests, intervals and cost."""
+"""One method compared with others under one protocol: Markdown with tests, intervals and costs."""
 
 from collections import defaultdict
 
@@ -9,17 +9,17 @@ from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
 from swift_hydra.settings import printable
 
-SWIFT_HYDRA = "full/rl"  # that the other methods are compared with
+SWIFT_HYDRA = "full/rl"  # the method that others are compared with
 TITLES = {SWIFT_HYDRA: "**Swift Hydra** (`full`)", "paper/rl": "Swift Hydra, `paper`"}
 PLAIN_TITLES = {SWIFT_HYDRA: "Swift Hydra (`full`)"}
 COMPARED = ("difference", "95 %", "one set left out", "p (Holm)", "wins / losses")
-# Head of a column of AUC-PR: which of COMPARED it shows.
+# {head of a column of AUC-PR: the entry of COMPARED that it shows}
 OF_PRECISION = {"difference, PR": "difference", "95 %, PR": "95 %", "p (Holm), PR": "p (Holm)"}
 COST = ("fit s", "score s")
 
 
 def title_of(method):
-    """What tables call a method."""
+    """A method's name in tables."""
     return TITLES.get(method, method)
 
 
@@ -29,7 +29,7 @@ def shown_p(p):
 
 
 def short(value):
-    """Three digits without the zero before the point."""
+    """Three decimals without the zero before the point."""
     return f"{value:.3f}"[1:] if round(value, 3) < 1 else "1.000"
 
 
@@ -39,7 +39,7 @@ def areas(scores, method):
 
 
 def best_areas(means, columns):
-    """{(column, 0 or 1): the largest AUC-ROC or AUC-PR} of {method: {column: both}}."""
+    """{(column, 0 or 1): largest AUC-ROC or AUC-PR}, from {method: {column: (both)}}."""
     return {
         (name, i): max(v[name][i] for v in means.values() if name in v)
         for name in columns
@@ -48,7 +48,7 @@ def best_areas(means, columns):
 
 
 def area_cells(areas_of, columns, best):
-    """Cells ``AUC-ROC (AUC-PR)`` of {column: both}, the best bold; empty where there is none."""
+    """Cells ``AUC-ROC (AUC-PR)`` from {column: (both)}, the best in bold, missing ones empty."""
     cells = []
     for name in columns:
         values = areas_of.get(name, ())
@@ -59,7 +59,7 @@ def area_cells(areas_of, columns, best):
 
 
 def left_out(scores, title):
-    """A line for every method that lacks cells."""
+    """Markdown lines that name the methods which lack cells."""
     lines = []
     for m, (n, n_failed) in sorted(scores.incomplete.items()):
         of = f"{n} of {len(scores.keys)} cells ({n_failed} failed)"
@@ -68,7 +68,7 @@ def left_out(scores, title):
 
 
 def cost(scores, method):
-    """Cells of ``COST``: mean seconds over cells."""
+    """The table cells of ``COST``: mean seconds over the benchmark's cells."""
     fit, score = (scores.per_cell(method, f"{what}_seconds") for what in ("fit", "score"))
     return f"{fit:.2f}", f"{score:.3f}"
 
@@ -81,7 +81,7 @@ def headline(scores, reference=SWIFT_HYDRA):
         reference: the method that the others are compared with.
 
     Returns:
-        Markdown lines, none where the reference has no complete record.
+        Markdown lines; none if the reference lacks cells.
     """
     if reference not in scores.complete:
         return []
@@ -117,7 +117,7 @@ def headline(scores, reference=SWIFT_HYDRA):
 
 
 def _against(scores, reference, name):
-    """{method: cells of ``COMPARED``} of the complete methods, empty ones of the reference."""
+    """{method: cells of ``COMPARED``} for the complete methods; empty for the reference."""
     ours = scores.per_set(reference, name)
     sources = [source_of(dataset) for dataset in scores.sets]
     others = [m for m in scores.best_first() if m != reference]
@@ -143,7 +143,7 @@ def mean_ranks(scores):
 
 
 def _best_peer_row(scores, reference):
-    """The last row of :func:`headline`, none where no peer is complete."""
+    """The last row of :func:`headline`, or none if no peer is complete."""
     peers = [scores.per_set(m) for m in scores.complete if "/" not in m and m != reference]
     if not peers:
         return []
@@ -157,14 +157,14 @@ def _best_peer_row(scores, reference):
 
 
 def without_copies(whole, reference=SWIFT_HYDRA):
-    """The comparison on test rows that are no copy of a training row.
+    """The comparison on the test rows that are not copies of training rows.
 
     Args:
         whole: a :class:`scores.Scores`.
         reference: the method that the others are compared with.
 
     Returns:
-        Markdown lines, none where a complete method has a record without these scores.
+        Markdown lines; none if the reference lacks cells or some record lacks these scores.
     """
     cells = [whole.cells[m][key] for m in whole.complete for key in whole.keys]
     if reference not in whole.complete or any("n_test_copies" not in cell for cell in cells):
@@ -209,7 +209,7 @@ def per_dataset(scores, reference=SWIFT_HYDRA):
         reference: the method without which there is no table.
 
     Returns:
-        Markdown lines, none where the reference has no complete record.
+        Markdown lines; none if the reference lacks cells.
     """
     if reference not in scores.complete:
         return []
@@ -231,7 +231,7 @@ def per_dataset(scores, reference=SWIFT_HYDRA):
 
 
 def without_scores(records):
-    """Sets on which a protocol is undefined, and cells that failed, as Markdown."""
+    """Markdown lines on sets for which a protocol is undefined, and on cells that failed."""
     undefined = defaultdict(set)
     failed = defaultdict(list)
     for record in records:

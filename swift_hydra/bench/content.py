@@ -1,4 +1,4 @@
-"""What a cell of the benchmark computes, in the process that :mod:`bench.cell` starts for it."""
+"""The computation of a benchmark cell, in the process that :mod:`bench.cell` starts for it."""
 
 import contextlib
 import io
@@ -30,9 +30,9 @@ try:
 except ImportError:  # Windows: no memory limit there
     resource = None
 
-OWN_FLAGS = ("--max-rows", "--seeds", "--protocols")  # of a sweep, that a cell's reason may name
-# What a record of the method "script" takes over from the run's report.json; ``n_hidden`` too where
-# the protocol hides anomalies.
+OWN_FLAGS = ("--max-rows", "--seeds", "--protocols")  # flags of a sweep that an error may name
+# What a record of the method "script" takes from the run's report.json; also ``n_hidden`` if the
+# protocol hides anomalies.
 REPORTED = (
     "n_train",
     "n_train_anomalies",
@@ -52,14 +52,15 @@ REPORTED = (
 
 
 def computed(cell, make=None):
-    """What a cell's record says: one thread, limited memory, a failure as its reason.
+    """Compute the content of a cell's record, with one thread and limited memory.
 
     Args:
         cell: a :class:`cell.Cell`.
-        make: a function of a method's name and a seed that gives an unfitted detector.
+        make: a function of a method's name and a seed that returns an unfitted detector; None
+            takes :func:`methods.make_method`.
 
     Returns:
-        The record without what names it.
+        The record without the entries that name it; ``failed`` holds the reason of a failure.
     """
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
@@ -83,7 +84,7 @@ def computed(cell, make=None):
 
 
 def _scores(cell, make):
-    """Fit on the split's training rows, score its test rows."""
+    """Fit on the split's training rows and score its test rows; returns entries of the record."""
     protocol, labelled = parse_protocol(cell.protocol)
     which = RowOptions(
         dataset=cell.path,
@@ -127,7 +128,7 @@ def _scores(cell, make):
         content |= {
             "n_set_aside": model.n_set_aside,
             "estimated_contamination": round(model.estimated_contamination_, 4),
-            # Of the test's normal rows, the share with a p-value up to .01 and .05.
+            # Share of the normal test rows with a p-value up to .01, and up to .05.
             "false_alarms": [round(float((p <= stated).mean()), 4) for stated in (0.01, 0.05)],
         }
     if hasattr(model, "n_scored"):
@@ -138,7 +139,7 @@ def _scores(cell, make):
 
 
 def _of_generated(model, known, unknown):
-    """What a record says of the generated rows, and of the student that learned from them."""
+    """A record's entries about the generated rows and the student."""
     last = model.episode_log_[-1] if model.episode_log_ else {}
     content = {
         "n_synthetic": len(model.synthetic_),
@@ -155,15 +156,15 @@ def _of_generated(model, known, unknown):
 
 
 def _without_copies(rows, score):
-    """The scores of test rows that are no copy of a training row, and how many are one.
+    """Measures on the test rows that are not copies of training rows.
 
     Args:
         rows: a :class:`dataloader.Rows`.
-        score: (m,) of its test rows.
+        score: (m,) scores of its test rows.
 
     Returns:
-        ``auc_roc_fresh`` and ``auc_pr_fresh``, None where a class has no such row, and
-        ``n_test_copies``.
+        A dict of ``auc_roc_fresh`` and ``auc_pr_fresh``, None if a class has no such row, and the
+        number of copies, ``n_test_copies``.
     """
     known = set(row_digests(rows.train.X))
     fresh = np.array([digest not in known for digest in row_digests(rows.X_test)])
@@ -175,12 +176,12 @@ def _without_copies(rows, score):
 
 
 def _areas(y, score):
-    """:func:`run.report.measures` as records have them."""
+    """:func:`run.report.measures`, rounded for records."""
     return {name: area and round(area, 6) for name, area in measures(y, score).items()}
 
 
 def _script(cell):
-    """``python SwiftHydra.py`` as a user runs it, both cores and all."""
+    """Run ``python SwiftHydra.py`` as a user does, with all cores; returns the record's entries."""
     environment = {
         name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")
     }

@@ -1,11 +1,11 @@
-"""Networks of other people's papers, small PyTorch versions of them after the papers' description.
+"""Networks of other people's papers, as small PyTorch versions after the papers' descriptions.
 
 Architecture, batch sizes, epochs and learning rates are those of the papers or of their authors'
-published settings. Each is drawn from its seed alone, on the CPU, and leaves the global random
-state as it was. ``peers.py`` says what rows they get.
+published settings. Each network depends on its seed alone, runs on the CPU, and leaves the global
+random state as it was. ``peers.py`` says which rows they get.
 
-The common package of these methods asks for a PyTorch older than this project's, which is why they
-are here.
+They are reimplemented because the package that contains these methods needs an older PyTorch than
+this project.
 """
 
 import math
@@ -18,13 +18,13 @@ from torch import nn
 
 
 class Network:
-    """What the networks share: a seed, batches of rows, scores in float64.
+    """Base class of the networks: a seed, training from labels, scores in float64.
 
     A subclass has ``train(X, normals, anomalies)`` with rows (n, d) float32 and the indices of the
     rows labelled 0 and 1, and ``score(X)``, the scores (n,) of rows (n, d).
 
     Args:
-        seed: of the weights and the batches, 0 or more.
+        seed: seed of the weights and the batches, 0 or more.
     """
 
     def __init__(self, seed):
@@ -35,8 +35,8 @@ class Network:
 
         Args:
             X: (n, d) numbers, scaled.
-            y: (n,) labels 0 and 1, with one of each at least where the method learns from labels;
-                None for the others.
+            y: (n,) labels 0 and 1, at least one of each for a method that learns from labels; None
+                for the others.
 
         Returns:
             Itself.
@@ -57,12 +57,12 @@ class Network:
 
 
 def drawn(group, size):
-    """Indices (size,) drawn with replacement from the indices (k,) of a group."""
+    """Indices (size,), drawn with replacement from the indices (k,) of a group."""
     return group[torch.randint(len(group), (size,))]
 
 
 def step(optimiser, loss, parameters=None):
-    """One step down a loss; with ``parameters`` the length of their gradient is at most 1."""
+    """One optimiser step; with ``parameters`` the norm of their gradient is clipped at 1."""
     optimiser.zero_grad()
     loss.backward()
     if parameters is not None:
@@ -71,9 +71,9 @@ def step(optimiser, loss, parameters=None):
 
 
 def shuffled_batches(n, size):
-    """Index batches of one pass over n rows; a last one of a single row is left out.
+    """Index batches of one pass over n rows; a last batch of a single row is left out.
 
-    Batch normalisation knows no spread of one row.
+    Batch normalisation cannot estimate a variance from one row.
     """
     batches = torch.randperm(n).split(size)
     return [rows for rows in batches if len(rows) > 1 or n == 1]
@@ -82,21 +82,21 @@ def shuffled_batches(n, size):
 class DevNet(Network):
     """Deviation network (Pang, Shen and van den Hengel, KDD 2019), in its authors' settings.
 
-    One hidden layer of 20 units; a normal row's score shall deviate little from 5,000 draws of
-    N(0, 1), made once, an anomaly's by five standard deviations at least. The weights are those of
-    the last epoch; those of the epoch with the least loss, which the authors keep, score the same
-    within .0005 (30 sets, four protocols, one seed).
+    It has one hidden layer of 20 units. A normal row's score should deviate little from the mean of
+    5,000 draws of N(0, 1), made once, an anomaly's by at least five standard deviations. The
+    weights are those of the last epoch; those of the epoch with the least loss, which the authors
+    keep, score the same within .0005 (30 sets, four protocols, one seed).
 
     Args:
-        seed: of the weights and the batches.
+        seed: seed of the weights and the batches.
     """
 
     MARGIN = 5.0
     HIDDEN = 20
     BATCH = 512
     EPOCHS = 50
-    BATCHES = 20  # of an epoch
-    PENALTY = 0.01  # of the hidden layer's squared weights
+    BATCHES = 20  # per epoch
+    PENALTY = 0.01  # factor of the hidden layer's squared weights
 
     def train(self, X, normals, anomalies):
         hidden = nn.Linear(X.shape[1], self.HIDDEN)
@@ -118,19 +118,19 @@ class DevNet(Network):
 class PReNet(Network):
     """Pairwise relation network (Pang, Shen, Jin and van den Hengel, KDD 2023).
 
-    A network of one hidden layer of 20 units, the same for both rows of a pair, says how many
-    anomalies a pair holds: 8 for two, 4 for one, 0 for none. Half of a batch are pairs of rows
-    labelled 0, a quarter mixed, a quarter pairs of anomalies. A row's score is its mean relation to
-    30 known anomalies and to 30 rows labelled 0.
+    A network with one hidden layer of 20 units, shared by both rows of a pair, predicts how many
+    anomalies the pair holds: 8 for two, 4 for one, 0 for none. Half of a batch are pairs of rows
+    labelled 0, a quarter mixed pairs, a quarter pairs of anomalies. A row's score is its mean
+    relation to 30 known anomalies and to 30 rows labelled 0.
 
     Args:
-        seed: of the weights, the pairs and the 30 + 30 rows.
+        seed: seed of the weights, the pairs and the 30 + 30 rows.
     """
 
     HIDDEN = 20
     BATCH = 512
     EPOCHS = 50
-    BATCHES = 20  # of an epoch
+    BATCHES = 20  # per epoch
     PARTNERS = 30
     TARGETS = (0.0, 4.0, 8.0)
 
@@ -138,7 +138,7 @@ class PReNet(Network):
         self.encoder = nn.Sequential(nn.Linear(X.shape[1], self.HIDDEN), nn.ReLU())
         self.head = nn.Linear(2 * self.HIDDEN, 1)
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
-        # The paper's penalty of .01 times the squared weights is on the hidden layer alone.
+        # The paper's penalty, .01 times the squared weights, applies to the hidden layer alone.
         hidden = {"params": [self.encoder[0].weight], "weight_decay": 0.02}
         rest = {"params": [self.encoder[0].bias, *self.head.parameters()]}
         optimiser = torch.optim.RMSprop([hidden, rest], lr=1e-3, alpha=0.9)
@@ -154,11 +154,11 @@ class PReNet(Network):
         with torch.no_grad():
             groups = (anomalies, normals)
             partners = [self.encoder(X[drawn(group, self.PARTNERS)]) for group in groups]
-            # The head is linear: the mean over partners is the relation to the mean partner.
+            # The head is linear, so the mean relation to all is the relation to their mean code.
             self.anomaly, self.normal = (codes.mean(0) for codes in partners)  # (hidden,) each
 
     def relation(self, left, right):
-        """Relations (n,) of the codes (n, hidden) of two rows; known anomalies stand left."""
+        """Relations (n,) of pairs of codes (n, hidden); a known anomaly is on the left."""
         return self.head(torch.cat([left, right], 1))[:, 0]
 
     def score(self, X):
@@ -171,13 +171,14 @@ class PReNet(Network):
 class DeepSAD(Network):
     """Deep semi-supervised anomaly detection (Ruff et al., ICLR 2020).
 
-    The encoder of an autoencoder draws rows labelled 0 to a centre and drives the known anomalies
-    away by the inverse of their squared distance, which is the score too. The authors' networks for
-    tables of values between 0 and 1: 32, 16 and 8 units, or 128, 64 and 32 over 100 features; no
-    biases, so that the trivial solution is out of reach.
+    The encoder of an autoencoder is trained to map rows labelled 0 near a centre, and known
+    anomalies far from it, with the inverse of their squared distance as the loss. The squared
+    distance is also the score. The networks are the authors' for tables of values between 0 and 1:
+    32, 16 and 8 units, or 128, 64 and 32 for more than 100 features. They have no biases, which
+    excludes the trivial solution.
 
     Args:
-        seed: of the weights and the batches.
+        seed: seed of the weights and the batches.
     """
 
     BATCH = 128
@@ -226,7 +227,7 @@ class DeepSAD(Network):
 
 
 def hidden_end(width):
-    """What follows a hidden layer: batch normalisation without weights, leaky ReLU."""
+    """The layers after a hidden layer: batch normalisation without weights, leaky ReLU."""
     return [nn.BatchNorm1d(width, eps=1e-4, affine=False), nn.LeakyReLU()]
 
 
@@ -241,20 +242,20 @@ def unbiased(widths):
 class FeaWAD(Network):
     """Feature encoding with autoencoders (Zhou, Song, Zhang, Liu, Zhu and Liu, TNNLS 2021).
 
-    An autoencoder learns the rows labelled 0; then its code, the direction of its residual and the
-    length of that, its error, go through 256 and 32 units to a score, the error beside every
-    layer's input. Both are trained end to end: score and error shall be small for rows labelled 0
-    and 5 at least for anomalies.
+    An autoencoder is trained on the rows labelled 0. Its code and the direction of its residual
+    then go through layers of 256 and 32 units to a score; the length of the residual, the error, is
+    added to the input of every layer. Both parts are trained end to end: score and error should be
+    small for rows labelled 0 and at least 5 for anomalies.
 
     Args:
-        seed: of the weights and the batches.
+        seed: seed of the weights and the batches.
     """
 
     MARGIN = 5.0
     CODE = (128, 64)
     HEAD = (256, 32)
     BATCH = 512
-    BATCHES = 20  # of an epoch
+    BATCHES = 20  # per epoch
     EPOCHS = 30
     EPOCHS_OF_AUTOENCODER = 100
     RATE = 1e-4
@@ -311,21 +312,21 @@ def _relu_layers(widths):
 class RoSAS(Network):
     """Contamination-resilient, continuous supervision (Xu et al., IP&M 2023).
 
-    Triplets of two rows labelled 0 and an anomaly part the codes (margin 5); mixtures of two rows
-    are taught the mixture of their labels, -1 and 1, and the mixture of their scores, so that a
-    hidden anomaly among the rows labelled 0 weighs less. Code of 32 units after a hidden layer of
-    32, a score head of 16, no biases but the last.
+    A triplet loss on two rows labelled 0 and an anomaly separates the codes (margin 5). For
+    mixtures of two rows the targets are the mixture of their labels, -1 and 1, and the mixture of
+    their scores, so that a hidden anomaly among the rows labelled 0 has less weight. The code has
+    32 units after a hidden layer of 32, the score head 16; only the last layer has a bias.
 
     Args:
-        seed: of the weights, the triplets and the mixtures.
+        seed: seed of the weights, the triplets and the mixtures.
     """
 
     WIDTH = 32
     MARGIN = 5.0
-    ALPHA = 0.5  # of the Beta distribution of the mixtures
+    ALPHA = 0.5  # parameter of the Beta distribution of the mixtures
     BATCH = 128
     EPOCHS = 100
-    LEAST_BATCHES = 16  # of an epoch; else a pass over the rows
+    LEAST_BATCHES = 16  # per epoch; more if one pass over the rows has more
     RATE = 5e-3
 
     def train(self, X, normals, anomalies):
@@ -362,26 +363,26 @@ class RoSAS(Network):
         return torch.distributions.Beta(alpha, alpha).sample()
 
     def score(self, X):
-        # Before the tanh: the same order, and no ties where float32 rounds it to 1.
+        # Without the tanh: the order is the same, without ties where float32 rounds tanh to 1.
         return self.head(self.encoder(X))[:, 0]
 
 
 class DDAE(Network):
     """Diffusion-scheduled denoising autoencoder (Sattarov, Schreyer and Borth, KDD 2025).
 
-    It restores rows that were noised at a random one of 50 diffusion steps (variances from 1e-4 to
-    2e-2, linear), knowing the step by its sines and cosines. Two layers of 512 leaky ReLUs. The
-    score is the distance between a row and its restoration, the mean over all steps but the first.
-    A batch is about a tenth of the rows. It takes no labels.
+    It restores rows to which the noise of a random one of 50 diffusion steps was added (variances
+    from 1e-4 to 2e-2, linear); the step is given as sines and cosines. It has two layers of 512
+    leaky ReLUs. The score is the distance between a row and its restoration, averaged over all
+    steps but the first. A batch is about a tenth of the rows. It uses no labels.
 
     Args:
-        seed: of the weights, the batches and the noise of training and of scoring.
+        seed: seed of the weights, the batches, and the noise in training and scoring.
     """
 
     HIDDEN = 512
     STEPS = 50
-    TIME = 4  # numbers that tell the step
-    BATCHES = 10  # of an epoch, roughly: a batch is a power of two
+    TIME = 4  # numbers that encode the step
+    BATCHES = 10  # per epoch, roughly: a batch is a power of two
     EPOCHS = 100
     RATE = 1e-3
 
@@ -407,7 +408,7 @@ class DDAE(Network):
                 step(optimiser, F.mse_loss(self.restored(x, steps, torch.randn_like(x)), x))
 
     def restored(self, X, steps, noise):
-        """Rows (n, d) from their noised forms at steps (n,) with noise (n, d) of N(0, 1)."""
+        """Restore rows (n, d) to which noise (n, d) of N(0, 1) was added by steps (n,)."""
         kept = self.kept[steps, None]
         noised = kept.sqrt() * X + (1 - kept).sqrt() * noise
         return self.net(torch.cat([noised, self.times[steps]], 1))

@@ -1,6 +1,7 @@
 """Critical-difference diagrams (Demsar 2006) of the benchmark.
 
-Mean ranks over the sets; a bar joins methods that Wilcoxon-Holm cannot part.
+They show mean ranks over the sets; a bar joins methods that do not differ significantly by
+Wilcoxon's test with Holm's correction.
 """
 
 import re
@@ -14,7 +15,7 @@ from swift_hydra.bench.places import RESULTS
 from swift_hydra.bench.scores import FIVE_SEEDS, HEADLINES, Scores, holm, paired
 from swift_hydra.settings import InputError
 
-INCHES = 0.24  # height of a line of the diagram: a label's, and air
+INCHES = 0.24  # height of a line of the diagram, with space around its label
 WIDTH = 9.0
 DOTS = 120  # per inch
 
@@ -24,13 +25,13 @@ def draw_diagrams(records, needed):
 
     Args:
         records: dicts.
-        needed: a protocol is left out where this method has no complete record.
+        needed: a protocol is left out if this method lacks cells.
 
     Returns:
         The paths written.
 
     Raises:
-        InputError: if a package is missing.
+        InputError: a package is missing.
     """
     methods = [*OURS, *GROUPS["peers"]]
     found = [Scores(records, protocol, FIVE_SEEDS, methods) for protocol in HEADLINES]
@@ -67,7 +68,7 @@ def diagram(scores, title):
         A matplotlib Figure.
 
     Raises:
-        InputError: if a package is missing.
+        InputError: a package is missing.
     """
     try:
         import pandas
@@ -78,8 +79,8 @@ def diagram(scores, title):
         raise InputError(
             f"figures need the package {error.name}: pip install {error.name.replace('_', '-')}"
         ) from None
-    # By numbers: the package keeps what it draws in sets, whose order is that of texts' hashes,
-    # another one in every process.
+    # Methods as numbers: the package uses sets, in which the order of texts varies with the
+    # process.
     values = np.stack([scores.per_set(method) for method in scores.complete])
     p = pandas.DataFrame(_parted(values))
     of_each = mean_ranks(scores)
@@ -87,7 +88,7 @@ def diagram(scores, title):
     figure = Figure()
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    # Labels stand clear of the elbows' ends by a share of the ranks' range.
+    # Distance of the labels from the ends of their lines, as a share of the ranks' range.
     margin = 0.02 * max(float(ranks.max() - ranks.min()), 0.5)
     drawn = scikit_posthocs.critical_difference_diagram(
         ranks,
@@ -112,7 +113,7 @@ def diagram(scores, title):
 
 
 def _parted(values):
-    """p (k, k) of all pairs of methods (k, n_sets), as in the tables, after Holm over the pairs."""
+    """p-values (k, k) of all pairs of k methods, from values (k, n_sets), Holm-corrected."""
     p = np.ones((len(values), len(values)))
     pairs = np.triu_indices(len(values), 1)
     p[pairs] = holm([paired(values[i], values[j]).p for i, j in zip(*pairs, strict=True)])

@@ -1,11 +1,11 @@
-"""Dirty versions of clean tables: what happens to tables that nobody prepared.
+"""Dirty versions of clean tables, with faults that occur in tables that nobody cleaned.
 
     python benchmark.py --datasets DIR --dirty OUT             # writes OUT/<set>-<kind>.npz
     python benchmark.py --datasets OUT --methods full/rl,peers --seeds 0,1,2 \\
         --records results/dirty
 
-A dirty table has the rows of its clean one in the same order (repeated rows replace others), so
-that a split of either has the same rows.
+A dirty table has the same rows as its clean one, in the same order (repeated rows replace others),
+so that splits of both have the same rows.
 
 Shapes: n rows, d features.
 """
@@ -40,14 +40,14 @@ ONE_IN = 900
 
 
 def absurd(X, y, rng):
-    """One normal row of 900 is absurd in all its columns, at least one row."""
+    """One normal row per 900 rows, at least one, has an absurd value in all columns."""
     rows = _some_normals(y, rng, max(round(len(X) / ONE_IN), 1))
     X[rows] = ABSURD
     return X
 
 
 def sentinels(X, y, rng):
-    """1 % of the cells of the normal rows hold a number that stands for 'not known'."""
+    """1 % of the cells of normal rows hold a number that stands for a missing value."""
     hit = (rng.random(X.shape) < 0.01) & (y == 0)[:, None]
     X[hit] = SENTINEL
     return X
@@ -59,7 +59,7 @@ def offset(X, y, rng):
 
 
 def exponentiated(X, y, rng):
-    """exp of the standardised columns: heavy right tails."""
+    """The exponential of the standardised columns, which has heavy right tails."""
     scale = X.std(0)
     scale[scale == 0] = 1.0
     return np.exp(np.clip((X - X.mean(0)) / scale, -20, 20))
@@ -90,7 +90,7 @@ def _some_normals(y, rng, n):
 
 
 def _write_own(target, X, y):
-    """Write one table, never in place of something that this command would not write again."""
+    """Write one table, unless a file with other content is there."""
     if target.exists():
         try:
             found = read_npz(target)
@@ -106,10 +106,10 @@ def _write_own(target, X, y):
 
 
 def write_dirty(paths, out):
-    """Write every dirty version of the sets in ``SETS`` among the files; returns their paths.
+    """Write all dirty versions of those files whose set is in ``SETS``; returns their paths.
 
     Raises:
-        InputError: if a file of that name holds something else, or no set is one of these.
+        InputError: a file of that name has other content, or none of the sets is in ``SETS``.
     """
     Path(out).mkdir(parents=True, exist_ok=True)
     written = []

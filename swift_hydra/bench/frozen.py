@@ -1,13 +1,13 @@
-"""One fixed configuration on any folder of data sets: what nobody tuned for them.
+"""One fixed configuration, measured on any folder of data sets without tuning for them.
 
     python benchmark.py --frozen DIR --jobs 2
 
-Methods, protocols, seeds, rows, all default settings of the class and the sum of the project's own
-code are one canonical JSON text, whose SHA-256 is printed before the start and written on the page:
-two pages with one sum were measured in one way, but for the versions of other packages. The
-records' folder remembers the sum, and those of the sets' files, in ``frozen.json``; records of
-another configuration, or of another file of the same name, are never mixed with these. The page,
-``frozen.md``, is made from the records alone.
+Methods, protocols, seeds, row limit, all default settings of the class and the SHA-256 of the
+project's own code form one canonical JSON text. The SHA-256 of this text is printed at the start
+and written on the page: two pages with the same sum were measured in the same way, except for the
+versions of other packages. The sum, and those of the sets' files, are stored beside the records in
+``frozen.json``, so that records of another configuration, or of another file of the same name, are
+never mixed with these. The page, ``frozen.md``, is made from the records alone.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ WIDTH = 110  # of the page's lines of JSON
 
 @functools.cache
 def code_sum():
-    """SHA-256 (hex) of the project's own source files, in a clone and installed the same."""
+    """SHA-256 (hex) of the project's own source files, the same in a clone and installed."""
     package = Path(swift_hydra.__file__).parent
     files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     scripts = ("SwiftHydra", "model", "pretrain", "dataloader", "benchmark")
@@ -57,13 +57,13 @@ def code_sum():
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a frozen sweep measures, on whatever sets.
+    """What a frozen sweep measures, on any sets.
 
     Args:
-        methods: {protocol: the methods that are measured under it}.
-        seeds: of splits and methods.
+        methods: {protocol: the methods measured under it}.
+        seeds: seeds of splits and methods.
         max_rows: stratified subsample of larger tables, 0 for all rows.
-        reference: the method that the others are compared with, one of each protocol's.
+        reference: the method that the others are compared with; every protocol has it.
     """
 
     methods: dict
@@ -113,7 +113,7 @@ def refuse_flags(given, fixed):
         fixed: names of the settings that are fixed.
 
     Raises:
-        InputError: naming them.
+        InputError: names these flags.
     """
     flags = {word.partition("=")[0] for word in given}
     names = [name.replace("_", "-") for name in fixed]
@@ -126,10 +126,10 @@ def refuse_flags(given, fixed):
 
 
 def claim(folder, configuration, paths):
-    """Make a folder of records this configuration's, or see that it is.
+    """Assign a folder of records to this configuration, or check that it belongs to it.
 
     Args:
-        folder: of the records.
+        folder: folder of the records.
         configuration: a :class:`Configuration`.
         paths: the sets' files.
 
@@ -137,7 +137,7 @@ def claim(folder, configuration, paths):
         {set: SHA-256 of its file}.
 
     Raises:
-        InputError: where the folder has records of something else, or of another file.
+        InputError: the folder has records of another configuration, sweep or file.
     """
     ledger = Path(folder) / LEDGER
     sums = {Path(path).stem: sha256_of(path) for path in paths}
@@ -155,7 +155,7 @@ def claim(folder, configuration, paths):
             )
     elif load_records(folder):
         raise InputError(f"{folder}: holds records of another sweep: choose another --records")
-    # Of a file that gave no score nothing is compared: it may have been mended.
+    # A file without any score may have been corrected since.
     scored = {record["dataset"] for record in load_records(folder) if record["failed"] is None}
     other = {name for name, value in sums.items() if known.get(name, value) != value}
     changed = other & scored
@@ -170,10 +170,10 @@ def claim(folder, configuration, paths):
 
 
 def write_page(folder, configuration, sums):
-    """Write the page of the sets, and its figures where the packages for them are there.
+    """Write the page of the sets, and its figures if the packages for them are installed.
 
     Args:
-        folder: of the records.
+        folder: folder of the records.
         configuration: a :class:`Configuration`.
         sums: {set: SHA-256 of its file}.
 
@@ -205,7 +205,7 @@ def write_page(folder, configuration, sums):
 
 
 def _belongs(record, configuration, sums):
-    """Whether a record is of a cell that the page is about."""
+    """Does a record belong to a cell of this page?"""
     return (
         record["method"] in configuration.methods.get(record["protocol"], ())
         and record["dataset"] in sums
@@ -214,7 +214,7 @@ def _belongs(record, configuration, sums):
 
 
 def _head(records, configuration, sums):
-    """The page's lines above the tables."""
+    """The page's lines above its tables."""
     n = len(configuration.seeds) * len(sums) * sum(map(len, configuration.methods.values()))
     commits = sorted({record["git"] or "unknown" for record in records if "git" in record})
     lines = [
@@ -242,7 +242,7 @@ def _head(records, configuration, sums):
 
 
 def _no_table(records, protocol, configuration):
-    """What stands in the place of a protocol's table."""
+    """The lines in place of a protocol's table if the reference lacks cells."""
     wanted = (configuration.reference, protocol)
     n = sum(key_of(record)[:2] == wanted and record["failed"] is None for record in records)
     name = title_of(configuration.reference)

@@ -1,8 +1,8 @@
-"""The methods that the benchmark knows by name: what a name makes, and the groups of names.
+"""The methods that the benchmark knows by name, and groups of them.
 
 A method is a peer's name, ``preset/generator`` or ``preset/generator/ablation``, such as
-``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``. ``script`` is known too: it is no detector of
-this process, but ``python SwiftHydra.py``.
+``CatBoost``, ``full/rl`` or ``paper/rl/one-expert``. The name ``script`` is known too: it runs
+``python SwiftHydra.py`` instead of a detector in this process.
 """
 
 from swift_hydra.bench.peers import FOUNDATION, NOT_IN_BENCH, PEERS, TABULAR, TUNED, Peer
@@ -10,7 +10,7 @@ from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import PRESETS, SwiftHydra
 
-# What each part gives: the same run with that part taken out or replaced (arguments of SwiftHydra).
+# Arguments of SwiftHydra that remove or replace one part, to measure what the part contributes.
 ABLATIONS = {
     "no-coverage": {"policy_settings": {"coverage": False}},
     "no-diversity": {"policy_settings": {"diversity": 0.0}},
@@ -20,8 +20,8 @@ ABLATIONS = {
     "only-anomalies": {"policy_settings": {"anomaly_share": 1.0}},
     "four-experts": {"n_experts": 4},
     "one-expert": {"n_experts": 1},
-    # Widths times 2 and 2 ** .5: the parameters of four experts, the computation of the two that
-    # run for a row.
+    # One expert, its widths times 2 (the parameters of four experts) or times 2 ** .5 (the
+    # computation of the two experts that run for a row).
     "one-equal-parameters": {"n_experts": 1, "mixture_settings": {"d_model": 32, "d_head": 128}},
     "one-equal-cost": {"n_experts": 1, "mixture_settings": {"d_model": 22, "d_head": 92}},
     "mlp-experts": {"mixture_settings": {"block": "mlp"}},
@@ -34,10 +34,10 @@ ABLATIONS = {
     "three-members": {"n_members": 3},
 }
 
-# Ablations that are measured with "full" alone.
+# Ablations that are measured only with "full".
 OF_FULL = ("no-one-class", "trust-normals", "only-likeness", "only-nearness", "fast")
 
-# The peers of the recorded sweep; later ones are in groups of their own.
+# The peers of the recorded sweep; peers added later are in other groups.
 RECORDED = (
     *("CatBoost", "ExtraTrees", "RandomForest", "XGBoost", "LightGBM"),
     *("SVC", "LogisticRegression", "MLP", "XGBOD", "DevNet"),
@@ -72,7 +72,7 @@ def make_method(method, seed):
 
     Args:
         method: a peer's name, or ``preset/generator[/ablation]``.
-        seed: its random state.
+        seed: the detector's random state.
     """
     if method in PEERS:
         return Peer(method, seed)
@@ -85,7 +85,7 @@ def check_method(method):
     """Refuse a method that :func:`make_method` does not know.
 
     Raises:
-        InputError: with the names that are known.
+        InputError: lists the known names.
     """
     if method in PEERS or method == "script":
         return

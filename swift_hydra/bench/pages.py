@@ -1,8 +1,7 @@
 """The benchmark's pages, from the records alone: the same records give the same bytes.
 
-Tables go into ``results/README.md`` (all of them) and, between their markers, into the pages where
-they are read: ``README.md``, ``docs/results.md`` and ``docs/speed.md``. How records become numbers
-is in ``scores.py``.
+``results/README.md`` gets all tables; ``README.md``, ``docs/results.md`` and ``docs/speed.md`` get
+those for which they have markers. ``scores.py`` computes the numbers from the records.
 """
 
 from collections import defaultdict
@@ -58,12 +57,12 @@ from swift_hydra.data.angles import ANGLES
 from swift_hydra.files import write_bytes
 from swift_hydra.settings import InputError
 
-NO_RANKING = 0.5  # AUC-ROC of a method that fails
-# M13 as it is, either of its looks alone, and none.
+NO_RANKING = 0.5  # AUC-ROC counted for a method that fails
+# M13 with both kinds of evidence, with either one alone, and without any.
 CLEANING = [SWIFT_HYDRA, *(f"{SWIFT_HYDRA}/only-{look}" for look in ("likeness", "nearness"))]
 CLEANING.append(f"{SWIFT_HYDRA}/trust-normals")
-TWO_SEEDS = {0, 1}  # of the ladder and of what was measured on two seeds only
-# Protocols on which peers were given a search of their settings, and slower ones were measured.
+TWO_SEEDS = {0, 1}  # of the ladder and other measurements with two seeds only
+# Protocols for which tuned peers and slower peers were measured as well.
 AT_PAR = ("weak-0.05", "weak-10")
 
 
@@ -72,8 +71,8 @@ def overview(records, methods, seeds):
 
     Args:
         records: dicts.
-        methods: those that are compared.
-        seeds: those that a set must have; a method that has only ``TWO_SEEDS`` says so.
+        methods: the methods to compare.
+        seeds: the seeds that count; a method that has only ``TWO_SEEDS`` is marked.
 
     Returns:
         Markdown lines.
@@ -107,7 +106,7 @@ def overview(records, methods, seeds):
 
 
 def _mean_cost(columns, method):
-    """Cells of ``COST`` of a method: seconds, means of its means in several :class:`Scores`."""
+    """A method's table cells of ``COST``: mean seconds, averaged over several :class:`Scores`."""
     fit, score = (
         np.mean([scores.per_cell(method, f"{what}_seconds") for scores in columns])
         for what in ("fit", "score")
@@ -116,7 +115,7 @@ def _mean_cost(columns, method):
 
 
 def _means(records, protocols, methods):
-    """({method: {protocol: (AUC-ROC, AUC-PR)}}, the methods that have two seeds only)."""
+    """({method: {protocol: (AUC-ROC, AUC-PR)}}, the methods that have only two seeds)."""
     means = defaultdict(dict)
     fewer = set()
     for p, scores in protocols.items():
@@ -130,18 +129,18 @@ def _means(records, protocols, methods):
 
 
 def ladder(records, protocol, base, methods, seeds, text):
-    """Rungs with everything else equal: each row's difference to ``base``.
+    """A ladder: variants that differ in one part, each compared with ``base``.
 
     Args:
         records: dicts.
-        protocol: its name.
+        protocol: the protocol's name.
         base: the method that the others are compared with.
-        methods: all rungs, ``base`` among them.
-        seeds: those that a set must have.
+        methods: all variants, including ``base``.
+        seeds: the seeds that count.
         text: the heading.
 
     Returns:
-        Markdown lines, none where nothing can be compared.
+        Markdown lines; none if there is nothing to compare.
     """
     scores = Scores(records, protocol, seeds, methods)
     if base not in scores.complete or len(scores.complete) < 2:
@@ -215,13 +214,13 @@ def script_table(records):
 
 
 def dirty_table(records, methods):
-    """Mean AUC-ROC of every method on clean tables and on their dirty versions, *seen*.
+    """Mean AUC-ROC of every method on clean tables and on their dirty versions, as Markdown lines.
 
-    A cell that failed counts as .5: no score, no ranking.
+    A cell that failed counts as .5, the AUC-ROC of a random ranking.
 
     Args:
         records: dicts of sets that are called ``<set>-<kind>``, see ``dirty.py``.
-        methods: those that are compared.
+        methods: the methods to compare.
     """
     cells = defaultdict(dict)
     for r in records:
@@ -253,13 +252,13 @@ def _with_ablations(preset):
 
 
 def sections(records):
-    """Everything that is written.
+    """The content of all pages.
 
     Args:
         records: dicts.
 
     Returns:
-        The lines of ``results/README.md``, and {marker: lines} for the pages.
+        The lines of ``results/README.md``, and {marker: lines} for the other pages.
     """
     compared = [*OURS, *GROUPS["peers"], *GROUPS["foundation"]]
     latest = measured_again(records)
@@ -314,7 +313,7 @@ def sections(records):
 
 
 def _side_by_side(records):
-    """Of the tables with a column per protocol: lines of those without copies, {marker: lines}."""
+    """The tables with a column per protocol: lines of those without copies, and {marker: lines}."""
     methods = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     methods = list(dict.fromkeys(methods))
     members = [each for ours in OURS for each in (ours, f"{ours}/three-members")]
@@ -332,19 +331,19 @@ def _side_by_side(records):
         tables[name] = means_table(found, which, columns)
         if any("/" not in method for method in which):  # a peer
             tables[f"{name}-leads"] = leads_table(columns)
-        if found is records and which is methods:  # of one name there may be two sets
+        if found is records and which is methods:  # KEEL may have other sets of the same names
             lines += tables_without_copies(columns)
     return lines, tables
 
 
 def _rows_alone(lines):
-    """A table without the text around it, or a line that says that there is none."""
+    """A table without the text around it, or a line that says that there are no records."""
     rows = [line for line in lines if line.startswith("|")]
     return rows or ["No complete record of it yet."]
 
 
 def measured_again(records):
-    """The records, those in ``LABELS`` in place of older ones of the same cell."""
+    """The records, with those in ``LABELS`` replacing older ones of the same cell."""
     cells = {key_of(record): record for record in [*records, *load_records(LABELS)]}
     return list(cells.values())
 
@@ -361,7 +360,7 @@ def filled(text, tables):
 
 
 def write_report(records, figures=False):
-    """Write all tables: of the project's records into its pages, of others beside them.
+    """Write all tables: those of the project's records to its pages, others beside the records.
 
     Args:
         records: folder of the records.
@@ -369,6 +368,9 @@ def write_report(records, figures=False):
 
     Returns:
         The paths written.
+
+    Raises:
+        InputError: the folder holds no record, or a page there is not this command's.
     """
     place = records
     records = load_records(place)
@@ -387,7 +389,7 @@ def write_report(records, figures=False):
 
 
 def _write_own(place, records, figures):
-    """One page and the figures of records that are not the project's, in their folder."""
+    """Write the page and the figures of records that are not the project's into their folder."""
     start = ["# Measured results", "", "Written by `python benchmark.py --report --records DIR`."]
     lines = list(start)
     found = {}
@@ -408,7 +410,7 @@ def _write_own(place, records, figures):
 
 
 def _cells_missing(scores):
-    """A table of what each method lacks; the command that made the records fills it."""
+    """A table of the cells that each method lacks, as Markdown lines."""
     lines = [row_of("method", "cells", "failed", "lacks, among others"), rule_of(3)]
     for method, (n_cells, n_failed) in sorted(scores.incomplete.items()):
         lacks = next(key for key in scores.keys if key not in scores.cells[method])

@@ -1,12 +1,13 @@
 """Other people's detectors, behind ``fit(X, y)`` and ``decision_function(X)``.
 
-Settings are their authors' defaults, one thread each; only the forests have 300 trees and logistic
-regression 2,000 iterations. Methods that compare distances or sizes get rows standardised by mean
-and deviation and cut at 5 of them; trees, and what looks at the order of single columns, get the
-rows as they are; networks whose authors say so get the former between 0 and 1. Detectors that take
-no labels learn from the training rows labelled 0, which is the stronger use of them: all normal,
-or, where labels are few, unlabelled. "GMM" is PyOD's, of one Gaussian; PyOD's ECOD ranks the rows
-that it scores together with the training rows.
+Settings are their authors' defaults, with one thread each; only ExtraTrees and RandomForest have
+300 trees and logistic regression 2,000 iterations. Methods that compare distances or sizes get rows
+standardised by mean and standard deviation and clipped at 5 of these. Trees, methods that use only
+the order within columns, and networks with a preparation of their own get the rows unchanged.
+Networks whose authors say so get the standardised rows scaled to 0 to 1. Detectors that use no
+labels are trained on the rows labelled 0, where they are stronger than on all rows. Under protocols
+with few labels there may be anomalies among these. "GMM" is PyOD's, with one Gaussian; PyOD's ECOD
+ranks the rows to score together with the training rows.
 
 Every package is imported when its peer is used: ``pip install ".[bench]"``.
 """
@@ -110,7 +111,7 @@ def _wsad_dt(seed):
     """Dual-tailed kernels (Durani, Nitzl, Plant and Boehm, ICML 2025), the authors' package."""
     from wsad_dt import WSADDT
 
-    # Its five members are seeded with multiples, which for 0 would be five times the same.
+    # Its five members are seeded with multiples of the seed, which would all be 0.
     return WSADDT(seed=seed + 1)
 
 
@@ -118,7 +119,7 @@ def _lunar(seed):
     from pyod.models.lunar import LUNAR
 
     model = LUNAR(random_state=seed, n_jobs=1)
-    model.device = "cpu"  # it would take a GPU where there is one
+    model.device = "cpu"  # by default it uses a GPU if there is one
     model.network.to("cpu")
     return model
 
@@ -174,7 +175,7 @@ def _tabpfn(seed):
 
 
 def _without_lightnings_lines():
-    """Lightning says of every fit which processors it did not find."""
+    """Silence Lightning, which reports at every fit which processors it did not find."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -182,7 +183,8 @@ def _without_lightnings_lines():
 def _realmlp(seed):
     """RealMLP (Holzmueller, Grinsztajn and Steinwart, NeurIPS 2024), its authors' package.
 
-    Its settings are those that they tuned on 118 tables; a fifth of the rows chooses the epoch.
+    Its settings are those that the authors tuned on 118 tables; the epoch is chosen on a fifth of
+    the rows.
     """
     from pytabkit import RealMLP_TD_Classifier
 
@@ -199,9 +201,9 @@ def _tabm(seed):
 
 
 class NormalNeighbours:
-    """Mean distance to the five nearest training normals.
+    """The mean distance to the five nearest training normals as the score.
 
-    DTE's non-parametric form (Livernoche et al., ICLR 2024).
+    This is the non-parametric form of DTE (Livernoche et al., ICLR 2024).
     """
 
     def fit(self, X, y=None):
@@ -216,10 +218,10 @@ class NormalNeighbours:
 
 
 class FullRankPCA:
-    """PyOD's PCA, without the directions that have no variance: it would divide by that.
+    """PyOD's PCA without directions of zero variance, by which it would divide.
 
     Args:
-        seed: its random state.
+        seed: the random state.
     """
 
     def __init__(self, seed):
@@ -240,7 +242,7 @@ class FullRankPCA:
 
 @contextlib.contextmanager
 def _random_state_kept():
-    """Some packages seed the global random streams, or draw: afterwards they are as they were."""
+    """Restore the global random states afterwards: some packages seed them or draw from them."""
     import torch
 
     numpys = np.random.get_bit_generator()
@@ -255,7 +257,7 @@ def _random_state_kept():
         numpys.state = before
         random.setstate(pythons)
         if torch.are_deterministic_algorithms_enabled() != deterministic:
-            torch.use_deterministic_algorithms(deterministic)  # it loads torch's compiler, seconds
+            torch.use_deterministic_algorithms(deterministic)  # slow: it loads torch's compiler
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
 
 
@@ -299,10 +301,10 @@ PEERS = {
     "CBLOF": (_cblof, "scaled", "normals"),
     "DDAE": (partial(_network, "DDAE"), "scaled", "normals"),
 }
-# These need weights that no package carries: not part of the default group.
+# These need weights that no package contains: not part of the default group.
 FOUNDATION = ("TabICL", "TabPFN")
-TABULAR = ("RealMLP", "TabM")  # networks for tables of any kind
-NOT_IN_BENCH = (*FOUNDATION, *TABULAR)  # their packages are none of the extra "bench"
+TABULAR = ("RealMLP", "TabM")  # general networks for tables
+NOT_IN_BENCH = (*FOUNDATION, *TABULAR)  # the extra "bench" does not install their packages
 TUNED = tuple(name for name in PEERS if name.endswith("-tuned"))
 SKLEARN_SIGN = ("LOF", "IsolationForest")  # scikit-learn's outlier detectors score normals higher
 
@@ -314,10 +316,10 @@ class Peer:
 
     Args:
         name: a key of ``PEERS``.
-        seed: its random state.
+        seed: the random state.
 
     Attributes:
-        n_scored: of one whose settings are searched for, how many were scored on all folds.
+        n_scored: how many settings were scored on all folds; only of peers in ``TUNED``.
 
     Raises:
         InputError: for an unknown name.
@@ -330,9 +332,9 @@ class Peer:
         self.seed = seed
 
     def import_package(self):
-        """Import the peer's package, so that the time of a fit is the fit's own."""
+        """Import the peer's package, so that the time of a fit does not include this."""
         factory, *_ = PEERS[self.name]
-        with contextlib.suppress(Exception), _random_state_kept():  # fit says what is wrong
+        with contextlib.suppress(Exception), _random_state_kept():  # fit reports errors
             factory(self.seed)
 
     def fit(self, X, y):
@@ -340,16 +342,15 @@ class Peer:
 
         Args:
             X: rows (n, d).
-            y: labels (n,) of 0 and 1; -1, unlabelled, is taken as 0. Anomalies may hide among
-                these. There is a 0 at least, and for a peer that learns from labels a 1.
+            y: labels (n,) of 0 and 1, where 0 may hide anomalies; -1 (unlabelled) is taken as 0.
+                There must be a 0, and for a peer that learns from labels a 1.
 
         Returns:
             Itself.
 
         Raises:
-            InputError: for labels without what the peer learns from, with the pip line when its
-                package is missing, or with a plain word when the weights of a foundation model are
-                not on this machine.
+            InputError: the labels lack a class that the peer needs, its package is missing, or the
+                weights of a foundation model are not on this machine.
         """
         factory, rows, learns_from = PEERS[self.name]
         X = np.asarray(X)
@@ -395,7 +396,7 @@ class Peer:
             if not hasattr(self.model, "decision_function"):
                 return np.asarray(self.model.predict_proba(X), dtype=np.float64)[:, 1]
             score = np.asarray(self.model.decision_function(X), dtype=np.float64)
-        score = score.reshape(len(X), -1)[:, -1]  # (n,); some give a column, some two
+        score = score.reshape(len(X), -1)[:, -1]  # (n,); some return one column, some two
         return -score if self.name in SKLEARN_SIGN else score
 
     def _rows(self, X):

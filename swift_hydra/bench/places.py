@@ -1,4 +1,4 @@
-"""Where the benchmark's records and pages are: in the clone, or else in the current folder."""
+"""Paths of the benchmark's records and pages: in the clone, or else in the current folder."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from swift_hydra.data.catalogue import PACKAGE
 
 IN_CLONE = (PACKAGE.parent / "SwiftHydra.py").is_file()
 ROOT = PACKAGE.parent if IN_CLONE else Path.cwd()
-# What is on the path of a worker process so that it can import the project.
+# Put on the path of worker processes, so that they can import the project.
 IMPORT_FROM = PACKAGE.parent
 SCRIPT = (PACKAGE.parent if IN_CLONE else PACKAGE) / "SwiftHydra.py"
 RESULTS = ROOT / "results"
 RECORDS = RESULTS / "records"
-LABELS = RESULTS / "labels"  # newer than RECORDS
+LABELS = RESULTS / "labels"  # newer records, which replace those in RECORDS
 DIRTY = RESULTS / "dirty"
 POLICY = RESULTS / "policy"
-KEEL = RESULTS / "keel"  # of the sets of ADBenchDatasets/build_keel.py
+KEEL = RESULTS / "keel"  # records of the sets that ADBenchDatasets/build_keel.py makes
 PUBLISHED = RESULTS / "published.csv"  # figures of other papers, see published.py
 SPEED = RESULTS / "speed"
 FROZEN_RECORDS = RESULTS / "frozen"  # and the page made from them
-# What may hold tables between markers; a page that is not there is passed over.
+# Pages that may hold tables between markers; missing ones are skipped.
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "speed.md")

@@ -1,4 +1,4 @@
-"""Does a learned generator earn its place? The tables of what ``results/POLICY.md`` plans."""
+"""The tables of the study planned in ``results/POLICY.md``: is a learned generator worthwhile?"""
 
 from swift_hydra.bench.comparison import short, shown_p
 from swift_hydra.bench.markdown import row_of, rule_of
@@ -8,24 +8,29 @@ LEARNERS = {"rl": "policy, on the table", "shared": "proposal, across tables"}
 CONTROLS = ("search", "boundary", "noise")
 HALVES = {"paper/shared-even": "paper/shared", "paper/shared-odd": "paper/shared"}
 STUDENTS = ("full/rl/fast", "full/noise/fast", "full/none/fast")
-LEVEL = 0.02  # an interval within it says that two are level
+LEVEL = 0.02  # two methods are level if the interval of their difference is within +- this
 NOTHING = ["No complete record of it yet."]
 
 
 def arms_of(records):
-    """The records with both halves of the shared proposal under one name."""
+    """The records, with both halves of the shared proposal renamed to one method."""
     return [r | {"method": HALVES.get(r["method"], r["method"])} for r in records]
 
 
 def outcome(r, p):
-    """In a word, by the rule of the plan; ``r`` is a :class:`bench.scores.Paired`."""
+    """The outcome of a comparison by the plan's rule: "ahead", "behind", "level" or "open".
+
+    Args:
+        r: a :class:`bench.scores.Paired`.
+        p: its corrected p-value.
+    """
     if p < 0.05:
         return "ahead" if r.difference > 0 else "behind"
     return "level" if -LEVEL < r.low and r.high < LEVEL else "open"
 
 
 def comparison(records):
-    """The six comparisons of the main measure, as Markdown lines."""
+    """The six comparisons of AUC-ROC, the plan's main measure, as Markdown lines."""
     scores = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
     if set(scores.complete) != set(_names(*LEARNERS, *CONTROLS)):
         return NOTHING
@@ -52,7 +57,7 @@ def comparison(records):
 
 
 def overview_rows(records, protocols):
-    """The README's row on what learning gives: policy, shared proposal and filtered noise."""
+    """The README's row on learned generators: policy, shared proposal and filtered noise."""
     scores = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
     if len(scores.complete) < len(LEARNERS) + len(CONTROLS):
         return []
@@ -63,7 +68,7 @@ def overview_rows(records, protocols):
 
 
 def second_measures(records):
-    """What is told beside, as Markdown lines."""
+    """The plan's secondary measures, as Markdown lines."""
     arms = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
     students = Scores(records, "unseen", methods=STUDENTS)
     if len(arms.complete) < len(LEARNERS) + len(CONTROLS) or len(students.complete) < len(STUDENTS):

@@ -1,7 +1,8 @@
-"""How the proposal for all tables (generation/shared.py) is learned.
+"""Learn the proposal that all tables share (generation/shared.py).
 
-``python -m swift_hydra.bench.proposal DIR`` learns it from the sets in a folder, those of even and
-those of odd place apart, by the cross-entropy method, with seeds from 20 on.
+``python -m swift_hydra.bench.proposal DIR`` learns it from the sets in a folder by the
+cross-entropy method, once from those at even and once from those at odd positions, with seeds from
+20 on.
 """
 
 import json
@@ -28,11 +29,11 @@ from swift_hydra.settings import InputError
 from swift_hydra.training.batches import Examples
 from swift_hydra.training.seeds import streams
 
-N_ROWS = 500  # generated rows that a mixture learns from while the proposal is learned
-STEPS = 120  # of such a mixture
+N_ROWS = 500  # generated rows for each mixture that rates a proposal
+STEPS = 120  # training steps of such a mixture
 POPULATION, ELITE, GENERATIONS = 16, 5, 4
 FIRST_SEED = 20
-MOST_ROWS = 3000  # of a set
+MOST_ROWS = 3000  # of each set
 
 
 class Case(NamedTuple):
@@ -47,14 +48,14 @@ class Case(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """What an environment needs that reads neither."""
+    """Placeholders for the networks of an environment; the shared proposal uses neither."""
 
     cvae: BetaCVAE
     detector: None
 
 
 def case_of(path, seed):
-    """A :class:`Case` of a set; None where *unseen* is undefined."""
+    """A :class:`Case` of a set; None if *unseen* is undefined for it."""
     data = load_dataset(str(path))
     X, y = data.X, data.y
     try:
@@ -71,7 +72,11 @@ def case_of(path, seed):
 
 
 def payment(theta, case):
-    """AUC-ROC on the held-out kind, of a short mixture with rows of ``theta``."""
+    """The reward of a proposal ``theta`` (8,).
+
+    It is the AUC-ROC, on the held-out kind of anomalies, of a briefly trained mixture that also
+    learned from the proposal's rows.
+    """
     draws = streams(case.seed, "shared/rows").draws
     x = shared_rows(case.environment, draws, theta, 2 * N_ROWS)
     x = x[torch.from_numpy(case.environment.reward.feasible(x))][:N_ROWS].detach()
@@ -87,7 +92,7 @@ def payment(theta, case):
 
 
 def learn(cases, seed=0):
-    """The cross-entropy method on the mean payment: theta (8,), and a log of the means."""
+    """Maximise the mean of :func:`payment` by the cross-entropy method: theta (8,), and a log."""
     rng = np.random.default_rng(seed)
     mean, spread = np.zeros(len(NAMES)), np.ones(len(NAMES))
     log = []
@@ -102,7 +107,7 @@ def learn(cases, seed=0):
 
 
 def main(folder):
-    """Learn on the sets of even and of odd place in the folder, and print both results."""
+    """Learn from the sets at even and at odd positions in the folder, and print both results."""
     paths = sorted(Path(folder).glob("*.npz"))
     for name, some in (("shared-even", paths[::2]), ("shared-odd", paths[1::2])):
         seeds = range(FIRST_SEED, FIRST_SEED + 2 * len(some))

@@ -1,15 +1,15 @@
-"""What other papers published about the same sets, beside our own measurements.
+"""Figures that other papers published for the same sets, beside our own measurements.
 
 ``results/published.csv`` holds the means per set, as fractions, of two collections:
 
 - ``weak-5``, ``weak-10``, ``weak-20``: the 17 methods of ADGym (Jiang et al., NeurIPS 2023; from
-  the repository Minqi824/ADGym at b924f7f): 70 % of the rows train, so many anomalies are known,
-  the others stay among the rows labelled 0; three seeds.
+  the repository Minqi824/ADGym at b924f7f): 70 % of the rows train, 5, 10 or 20 anomalies are
+  known, the others stay among the rows labelled 0; three seeds.
 - ``one-class``: the 26 methods of DTE (Livernoche, Jain, Hezaveh and Ravanbakhsh, ICLR 2024; from
   the tables in A-Chicharito-S/FoMo-0D at 34d4339): half of the normals train; five seeds.
 
-They are runs of others: on splits, row limits and preparations of their own. A difference of a
-hundredth between their figure and ours means nothing.
+Those runs used other splits, row limits and preparations. A difference of a hundredth between their
+figures and ours means nothing.
 """
 
 import csv
@@ -32,7 +32,7 @@ def read_published(path):
         path: a CSV file with the columns protocol, dataset, method, auc_roc and auc_pr.
 
     Returns:
-        {protocol: {method: {dataset: (AUC-ROC, AUC-PR)}}}, empty where there is no such file.
+        {protocol: {method: {dataset: (AUC-ROC, AUC-PR)}}}, empty if there is no such file.
     """
     published = defaultdict(lambda: defaultdict(dict))
     if not path.is_file():
@@ -45,7 +45,7 @@ def read_published(path):
 
 
 def _measured(records, protocol):
-    """{method: {dataset: (AUC-ROC, AUC-PR)}} of ours: means over the seeds that are there."""
+    """{method: {dataset: (AUC-ROC, AUC-PR)}} of our methods: means over the recorded seeds."""
     cells = defaultdict(lambda: defaultdict(list))
     for r in records:
         if r["protocol"] == protocol and r["method"] in OURS and r["failed"] is None:
@@ -57,18 +57,18 @@ def _measured(records, protocol):
 
 
 def _in_common(ours, theirs):
-    """The sets, sorted, that all of ours and at least one of theirs have."""
+    """The sets, sorted, that all of our methods and at least one of theirs have."""
     sets = set.intersection(*(set(cells) for cells in ours.values()))
     return sorted(sets & set.union(*(set(cells) for cells in theirs.values())))
 
 
 def _mean(cells, sets):
-    """Mean AUC-ROC and AUC-PR over sets, None where one is missing."""
+    """Mean AUC-ROC and AUC-PR over sets, None if one is missing."""
     return np.mean([cells[s] for s in sets], 0) if set(sets) <= set(cells) else None
 
 
 def published_means(records, published):
-    """The best published means beside ours, over the sets that both have.
+    """The best published means beside ours, over the sets that both cover.
 
     Args:
         records: dicts of our own measurements.
@@ -105,8 +105,8 @@ def published_per_set(records, published):
         published: see :func:`read_published`.
 
     Returns:
-        Markdown lines: AUC-ROC (AUC-PR) of ours, of the published method with the best mean, and
-        of the best published method of the set.
+        Markdown lines: AUC-ROC (AUC-PR) of our methods, of the published method with the best
+        mean, and of the best published method of the set.
     """
     lines = []
     for protocol in PROTOCOLS:

@@ -1,13 +1,13 @@
-"""The benchmark's records: one JSON Lines file per protocol, the same bytes always.
+"""The benchmark's records: one JSON Lines file per protocol; equal records give equal bytes.
 
     results/records/seen.jsonl    one line per cell, sorted by method, dataset and seed
     results/records/.cells/       working files of cells that are not merged yet, locks
 
-A cell's process writes a working file of its own, whole or not at all. The sweep merges what waits
+A cell's process writes a working file of its own, atomically. The sweep merges the working files
 into the ``.jsonl`` files under one lock: it writes a new file beside the old one, renames it, and
-deletes the working files last. Whatever moment a process is killed at, a record is in a working
-file, in a merged file, or in both, and the next sweep merges what was left. Whoever looks for a
-record looks at the working files first: a record moves from there to the merged file, never back.
+deletes the working files last. Whenever a process is killed, a record is in a working file, in a
+merged file, or in both, and the next sweep merges what was left. A search for a record must look at
+the working files first, since a record moves from there to the merged file, never back.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from swift_hydra.data.splits import parse_protocol, protocol_name
 from swift_hydra.files import file_lock, write_bytes
 from swift_hydra.settings import InputError
 
-FIRST_KEYS = ("method", "protocol", "dataset", "seed", "max_rows")  # of a line; the rest is sorted
+FIRST_KEYS = ("method", "protocol", "dataset", "seed", "max_rows")  # of a line; others are sorted
 WORKING = ".cells"
-MEASURED = ("auc_roc", "auc_pr")  # what a record holds that did not fail, and beside it
+MEASURED = ("auc_roc", "auc_pr")  # these, and seconds, are in every record that did not fail
 SECONDS = ("fit_seconds", "score_seconds")
 SECONDS_OF_SCRIPT = ("wall_seconds",)
-LONGEST = 150  # bytes of a working file's name before its end; file systems take 255
+LONGEST = 150  # bytes of a working file's name before seed and suffix; file systems allow 255
 
 
 class RecordKey(NamedTuple):
-    """What names a record; two records with one key are one cell's."""
+    """The entries that identify a record; two records with one key belong to the same cell."""
 
     method: str
     protocol: str
@@ -49,7 +49,7 @@ def merged_path(folder, protocol):
 
 
 def working_path(folder, key):
-    """A cell's own file, until it is merged."""
+    """The working file of a cell."""
     method = key.method.replace("/", "-")
     name = f"{method}.{key.protocol}.{key.dataset}"
     written = name.encode(errors="surrogateescape")
@@ -63,12 +63,12 @@ def lock_record(folder, key, holder):
     """Hold one of a cell's locks while it is computed.
 
     Args:
-        folder: of the records.
+        folder: folder of the records.
         key: the cell's :class:`RecordKey`.
-        holder: a word for each lock that a cell has.
+        holder: which of the cell's locks, ``worker`` or ``child``.
 
     Returns:
-        A context manager. The system lets go of the lock when its process dies.
+        A context manager. The system releases the lock when its process dies.
     """
     path = working_path(folder, key).with_suffix(f".{holder}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,14 +76,14 @@ def lock_record(folder, key, holder):
 
 
 def as_line(record):
-    """One record as its line: fixed order of keys, one style of separators."""
+    """One record as a line, with keys in a fixed order."""
     first = {name: record[name] for name in FIRST_KEYS if name in record}
     rest = {name: record[name] for name in sorted(record.keys() - first.keys())}
     return json.dumps(first | rest, separators=(", ", ": ")) + "\n"
 
 
 def write_record(folder, record):
-    """Write a cell's working file, whole or not at all."""
+    """Write a cell's working file, atomically."""
     path = working_path(folder, key_of(record))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, as_line(record).encode())
@@ -93,12 +93,12 @@ def read_records(path):
     """All records of one file, working or merged.
 
     Returns:
-        A dict from :class:`RecordKey` to record; empty where the file is not there.
+        A dict from :class:`RecordKey` to record; empty if there is no file.
 
     Raises:
-        InputError: for a line that is no record, or what is no file.
+        InputError: a line is not a record, or the path is not a regular file.
     """
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+    if Path(path).exists() and not Path(path).is_file():  # reading a pipe would block
         raise InputError(f"{path}: is no regular file: take it out of the folder")
     try:
         lines = Path(path).read_bytes().splitlines()
@@ -123,7 +123,7 @@ def _as_record(line):
     kinds = zip(parts, (str, str, str, int, str | None), strict=True)
     if not all(isinstance(value, kind) for value, kind in kinds):
         raise TypeError("a key of another type")
-    if not _is_protocol(record["protocol"]):  # it names the file that the record goes to
+    if not _is_protocol(record["protocol"]):  # it becomes part of a file's name
         raise ValueError("an unknown protocol")
     if record["failed"] is None:
         seconds = SECONDS_OF_SCRIPT if record["method"] == "script" else SECONDS
@@ -161,16 +161,16 @@ def load_records(folder):
 
 
 def merge_records(folder):
-    """Take the working files into the merged ones; a record that is there stays as it is."""
+    """Merge the working files into the ``.jsonl`` files; records already there are kept."""
     with _merge_lock(folder):
         _merge(folder)
 
 
 def remove_records(folder, keys):
-    """Forget records, so that their cells are open again.
+    """Remove records, so that their cells are computed again.
 
     Args:
-        folder: of the records.
+        folder: folder of the records.
         keys: a collection of :class:`RecordKey`.
     """
     with _merge_lock(folder):
@@ -191,7 +191,7 @@ def _working_files(folder):
 
 
 def _merge(folder):
-    """What :func:`merge_records` does, under its lock."""
+    """The work of :func:`merge_records`, while its lock is held."""
     waiting = defaultdict(dict)
     files = _working_files(folder)
     for path in files:

@@ -1,11 +1,11 @@
 """Statistics of the benchmark: records arranged for comparison, and the tests between methods.
 
-Means are over sets of the mean over seeds, so that every set weighs the same. A set counts for a
-protocol when the protocol is defined on it for every seed; all methods of a comparison are compared
-on the same cells.
+Values are averaged over seeds first, then over sets, so that every set has the same weight. A set
+counts for a protocol if the protocol is defined on it for every seed; all methods of a comparison
+are compared on the same cells.
 
-Sets that were made of the same measurements are no independent draws: the bootstrap resamples
-sources, each with all of its sets (Cameron, Gelbach and Miller 2008, the pairs cluster bootstrap).
+Sets made from the same measurements are not independent: the bootstrap resamples sources, each with
+all of its sets (Cameron, Gelbach and Miller 2008, the pairs cluster bootstrap).
 """
 
 import functools
@@ -23,7 +23,7 @@ UNDEFINED = "is undefined for this data set"
 RESAMPLES = 10000
 HEADLINES = ("seen", "few", "unseen")  # the protocols of the first table
 FIVE_SEEDS = {0, 1, 2, 3, 4}  # of the first table
-# ADBench's sets that share their source; every other set is its own.
+# ADBench's sets that share a source; every other set is a source of its own.
 SOURCES = {
     name: source
     for source, names in {
@@ -42,16 +42,16 @@ class Scores:
 
     Args:
         records: dicts.
-        protocol: its name.
-        seeds: those that a set must have, None for all.
-        methods: None for all.
+        protocol: the protocol's name.
+        seeds: the seeds that count, None for all.
+        methods: the methods that count, None for all.
 
     Attributes:
-        protocol: its name.
-        cells: {method: {(dataset, seed): record}} of what did not fail.
-        keys: the (dataset, seed) that count, sorted.
-        complete: the methods that have all of them.
-        incomplete: {method: (cells that it has, cells that failed)} of the others.
+        protocol: the protocol's name.
+        cells: {method: {(dataset, seed): record}} of records that did not fail.
+        keys: the (dataset, seed) that count, sorted: those that any of the methods has.
+        complete: the methods that have all keys.
+        incomplete: {method: (number of keys that it has, cells that failed)} of the others.
         sets: the datasets of the keys, sorted.
         seeds: the seeds of the keys, sorted.
     """
@@ -102,23 +102,23 @@ class Scores:
         return float(np.mean(self.per_set(method, name))), spread
 
     def per_cell(self, method, name):
-        """Mean over all cells, such as of ``fit_seconds``."""
+        """Mean over all cells of an entry such as ``fit_seconds``."""
         return np.mean([self.cells[method][k][name] for k in self.keys])
 
     def per_cell_or_none(self, method, name):
-        """The same of what only some records have, over those; None where none has it."""
+        """Mean over the cells that have this entry; None if none has."""
         values = [c[name] for k in self.keys if name in (c := self.cells[method][k])]
         return np.mean(values) if values else None
 
     def rank_of_generated(self, method):
-        """Effective rank of the generated rows, mean over all cells; 0 for a method without any."""
-        # Older records have it under the second name.
+        """Mean effective rank of the generated rows over all cells; 0 for a method without any."""
+        # Older records use the second name.
         names = ("rank_of_generated", "effective_rank")
         cells = [self.cells[method][k] for k in self.keys]
         return np.mean([next((c[n] for n in names if n in c), 0.0) for c in cells])
 
     def best_first(self):
-        """The complete methods, by their mean AUC-ROC."""
+        """The complete methods, by descending mean AUC-ROC."""
         return sorted(self.complete, key=lambda m: -self.per_set(m).mean())
 
 
@@ -134,14 +134,14 @@ def holm(p_values):
 
 
 def source_of(dataset):
-    """Where a set comes from; ADBench's number before its name, as in ``42_WBC``, says nothing."""
+    """The source of a set; ADBench's number before its name, as in ``42_WBC``, is ignored."""
     name = re.sub(r"^\d+_", "", dataset)
     return SOURCES.get(name) or _wholes().get(dataset, dataset)
 
 
 @functools.cache
 def _wholes():
-    """Of ADBench's sets that are several files, CIFAR10 for one, the name of each file's set."""
+    """{file's stem: name of its set} for ADBench's sets of several files, such as CIFAR10."""
     rows = [row for row in read_catalogue() if len(row["files"]) > 1]
     return {Path(name).stem: row["name"] for row in rows for name in row["files"]}
 
@@ -150,13 +150,13 @@ class Paired(NamedTuple):
     """A comparison of two methods over the same sets; ``difference`` is the mean of a - b."""
 
     difference: float
-    error: float  # its standard error
-    low: float  # of the bootstrap's 95 % interval
-    high: float
-    lowest: float  # mean difference when one set is left out
-    highest: float
-    p: float  # of Wilcoxon's signed-rank test
-    wins: int  # of a
+    error: float  # standard error of the difference
+    low: float  # lower end of the bootstrap's 95 % interval
+    high: float  # upper end
+    lowest: float  # lowest mean difference when one set is left out
+    highest: float  # highest
+    p: float  # p-value of Wilcoxon's signed-rank test
+    wins: int  # sets on which a is higher
     losses: int
 
 
@@ -164,10 +164,10 @@ def paired(a, b, sources=None):
     """Compare two methods' values on the same sets.
 
     Args:
-        a: one method's, (n_sets,).
-        b: the other's, (n_sets,).
-        sources: n_sets names of where the sets come from, which the bootstrap resamples; None
-            takes every set for a source of its own.
+        a: (n_sets,) one method's values.
+        b: (n_sets,) the other's.
+        sources: n_sets names of the sets' sources, which the bootstrap resamples; None takes every
+            set for a source of its own.
 
     Returns:
         A :class:`Paired`.

@@ -1,4 +1,4 @@
-"""Protocols side by side, and the student beside its detector: as Markdown tables."""
+"""Markdown tables with protocols side by side, and with the student beside its detector."""
 
 from swift_hydra.bench.comparison import (
     SWIFT_HYDRA,
@@ -14,23 +14,24 @@ from swift_hydra.bench.comparison import (
 from swift_hydra.bench.markdown import row_of, rule_of
 from swift_hydra.bench.scores import HEADLINES, Scores, holm, paired, source_of
 
-# What is known, from nothing to all, and the half of the normals alone.
+# From no known anomaly to all of them, and training on half of the normals alone.
 BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-0.1", "weak-20")
 BY_LABELS += ("weak-0.25", "weak-1.0", "one-class")
-FIRST_SEED = {0}  # of what was measured on one seed
+FIRST_SEED = {0}  # for measurements with one seed
 STUDENT = f"{SWIFT_HYDRA}/fast"
 
 
 def columns_of(records, methods, protocols=BY_LABELS):
-    """The protocols that Swift Hydra has records of, side by side.
+    """The scores for each protocol of which Swift Hydra has complete records.
 
     Args:
         records: dicts.
-        methods: those that are compared.
+        methods: the methods to compare.
         protocols: names, in the order of the columns.
 
     Returns:
-        {protocol: :class:`Scores` on the seeds 0, 1, ... that most methods of seed 0 have}.
+        {protocol: :class:`Scores`}. The seeds of a protocol are 0, 1, ..., as far as Swift Hydra
+        and at least half of the methods that are complete on seed 0 have them.
     """
     columns = {}
     for name in protocols:
@@ -54,13 +55,12 @@ def means_table(records, methods, columns):
 
     Args:
         records: dicts.
-        methods: those that are shown.
-        columns: of :func:`columns_of` for the same two.
+        methods: the methods to show.
+        columns: the result of :func:`columns_of` for the same records and methods.
 
     Returns:
         Markdown lines. The cell of a method that has fewer seeds than its column, from seed 0 on,
-        is marked with a dagger. What has scores without all sets of seed 0 is named below the
-        table.
+        is marked with a dagger. Methods that lack sets of seed 0 are named below the table.
     """
     if not columns:
         return ["No record of it yet."]
@@ -92,17 +92,17 @@ def means_table(records, methods, columns):
 
 
 def tables_without_copies(columns):
-    """:func:`comparison.without_copies` of every column whose records have it, Markdown lines."""
+    """:func:`comparison.without_copies` for all columns whose records allow it, Markdown lines."""
     return [line for scores in columns.values() for line in without_copies(scores)]
 
 
 def _beginnings(seeds):
-    """Of seeds 0, 1, 2, ...: {0}, {0, 1} and so on."""
+    """The sets {0}, {0, 1} and so on, of seeds 0, 1, 2, ..."""
     return [set(seeds[: i + 1]) for i in range(len(seeds))]
 
 
 def _seeds(scores):
-    """The seeds of a column in words."""
+    """The seeds of a column as a text."""
     seeds = scores.seeds
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
@@ -111,13 +111,13 @@ def leads_table(columns):
     """Swift Hydra against the best peer of every column.
 
     Args:
-        columns: of :func:`columns_of`.
+        columns: the result of :func:`columns_of`.
 
     Returns:
         Markdown lines: for AUC-ROC and AUC-PR the peer with the best mean, the lead over it with
-        its standard error over sets, its interval by a bootstrap over the sets' sources, its ends
-        when one set is left out, p corrected by Holm over all peers, and how many peers have such a
-        p below .05 and are behind.
+        its standard error over sets, the lead's interval by a bootstrap over the sets' sources, its
+        lowest and highest value when one set is left out, p corrected by Holm over all peers, and
+        how many peers are behind with such a p below .05.
     """
     heads = ("lead", "95 %", "one set left out", "p (Holm)", "behind, p < .05")
     heads = ("sets", "best peer, AUC-ROC", *heads, "best peer, AUC-PR", *heads)
@@ -147,8 +147,10 @@ def leads_table(columns):
 def student_table(records):
     """The student of ``fast=True`` against the detector that it learned from, as Markdown lines.
 
+    There is a line for every protocol, on the seeds that have records of the student.
+
     Args:
-        records: dicts; a line for every protocol, with the seeds that have a student.
+        records: dicts.
     """
     heads = ("sets", "detector", "student", "difference", "worst set", "sets it scores alone")
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
@@ -164,7 +166,7 @@ def student_table(records):
         ]
         change = scores.per_set(STUDENT) - scores.per_set(SWIFT_HYDRA)
         worst = int(change.argmin())
-        verified = scores.per_cell_or_none(STUDENT, "verified_share")  # all rows or none of a set
+        verified = scores.per_cell_or_none(STUDENT, "verified_share")  # 0 or 1 in every cell
         alone = "" if verified is None else round(len(scores.sets) * (1 - verified))
         lines.append(
             row_of(

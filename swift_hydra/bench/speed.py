@@ -1,25 +1,25 @@
-"""How fast the parts are and how that grows: ``python benchmark.py --speed``, one record per part.
+"""Measure speed and how it scales: ``python benchmark.py --speed``, one record per part.
 
     python benchmark.py --speed                     # every part; "fit" needs --datasets DIR
     python benchmark.py --speed --parts scan,score  # some of them
     python benchmark.py --speed --parts gpu         # on a machine with an NVIDIA GPU
 
-Machines are noisy and differ: what is compared runs in one process, one after the other in turns,
-and what is recorded is the median. One thread unless the part says otherwise. Records go to
+Machines are noisy and differ: functions to compare run in one process, in turns, and the median
+time is recorded. One thread is used unless the part says otherwise. Records go to
 ``results/speed/<part>.json``; ``python benchmark.py --report`` makes the speed page from them.
 
 Parts:
     scan: forward and backward of the selective scan, against mambapy's parallel scan.
     step: forward and backward of four Mamba blocks: plain PyTorch, torch.compile, numba.
-    experts: rows scored per second by a mixture of 1 to 64 experts, and against one detector of all
-        their parameters.
+    experts: rows scored per second by a mixture of 1 to 64 experts, and by one detector with the
+        parameters of all experts.
     score: rows scored per second, against ExtraTrees, kNN and a Transformer of the released code's
         size.
     fit: seconds of a fit on every set, against CatBoost with defaults.
     run: ``python SwiftHydra.py`` on the embedded set, whole process, one and two threads.
-    scale: seconds and memory of fit and score from 10,000 to 1,000,000 rows, and 500 columns.
-    bounds: AUC-ROC under other bounds on the rows that stand for a large table; needs large sets.
-    gpu: scan and training step on the GPU, backends side by side, and the scores' parity with the
+    scale: seconds and memory of fit and score for 10,000 to 1,000,000 rows, and for 500 columns.
+    bounds: AUC-ROC with other bounds on the rows that represent a large table; needs large sets.
+    gpu: scan and training step on the GPU, for each backend, and the difference of scores from the
         CPU's.
 """
 
@@ -59,16 +59,16 @@ def measure(parts, datasets, out, repeats=7, sizes=None):
 
     Args:
         parts: keys of ``PARTS``.
-        datasets: a folder of .npz sets, for the parts that need some.
+        datasets: a folder of .npz sets, for the parts that need one.
         out: the folder of the records.
-        repeats: turns; a part may take more or fewer for its own sake.
+        repeats: number of turns, which some parts multiply or divide.
         sizes: a :class:`stopwatch.Sizes`, None for the published ones.
 
     Returns:
         The records' paths.
 
     Raises:
-        InputError: for a part that cannot be measured here.
+        InputError: a part cannot be measured here.
     """
     paths = []
     for part in parts:
@@ -93,9 +93,9 @@ def measure(parts, datasets, out, repeats=7, sizes=None):
 
 
 def experts(_, repeats, sizes):
-    """The part ``experts``.
+    """The part ``experts``: mixtures of different sizes score the same standard normal rows.
 
-    One width of table for all; rows are standard normal, the router is as it is before training.
+    The mixtures are not trained.
     """
     d = 30
     X = torch.randn(sizes.n_scored, d, generator=torch.Generator().manual_seed(0))  # (n, d)
@@ -116,9 +116,9 @@ def experts(_, repeats, sizes):
 
 
 def _against_one_detector(repeats, sizes):
-    """A mixture of which two experts run, and one detector with the parameters of all of them.
+    """Compare a mixture that runs two experts per row with one detector of as many parameters.
 
-    The one detector's widths are those of an expert times the root of their number.
+    The detector's widths are those of an expert times the square root of the number of experts.
     """
     rows = []
     for d, E in sizes.singles:
@@ -143,12 +143,12 @@ def _cpu_backends():
 
 
 class ReleasedTransformer(nn.Module):
-    """A detector of the size that the authors' repository releases.
+    """A detector of the size in the authors' released code.
 
-    One token per row, two layers of width 128.
+    It has one token per row and two layers of width 128.
 
     Args:
-        d: columns.
+        d: number of columns.
     """
 
     def __init__(self, d):
@@ -196,9 +196,9 @@ def score(_, repeats, sizes):
 
 
 def fit(datasets, repeats, sizes):
-    """The part ``fit``: every set once per turn, the two methods one after the other.
+    """The part ``fit``: both methods in turns on every set.
 
-    The first turn's first set warms up.
+    On the first set each method runs once more before, to warm up.
     """
     paths = sorted(Path(datasets).glob("*.npz"))
     if len(paths) < 2:
@@ -244,7 +244,7 @@ def run(_, repeats, sizes):
 
 
 def scale(_, repeats, sizes):
-    """The part ``scale``: every size in a process of its own, whose peak memory is then its own."""
+    """The part ``scale``: every size in a process of its own, to measure its peak memory."""
     rows = []
     for n, d in tqdm(sizes.tables, desc="scale", disable=None):
         command = [sys.executable, "-m", "swift_hydra.bench.speed", "scale", str(n), str(d)]
@@ -267,22 +267,22 @@ def scale(_, repeats, sizes):
 
 
 def scale_of(n, d, settings=None):
-    """Seconds and memory of one fit and of scoring its rows, in this process; seconds of ``fast``.
+    """Measure one fit and the scoring of its rows in this process, and the same with ``fast``.
 
-    ``python -m swift_hydra.bench.speed scale N D [SETTINGS]`` prints it as JSON.
+    ``python -m swift_hydra.bench.speed scale N D [SETTINGS]`` prints the result as JSON.
 
     Args:
-        n: rows of a made table.
-        d: its columns.
+        n: number of rows of a synthetic table.
+        d: number of its columns.
         settings: further arguments of Swift Hydra.
 
     Returns:
-        A dict of seconds and of MiB.
+        A dict of seconds and MiB; with ``fast`` only seconds.
     """
     with few_threads(0):
         X, y = made_table(500, 5, share=0.1)
         quick = SwiftHydra(cvae_steps=2, detector_steps=2, mixture_steps=2)
-        quick.fit(X, y).decision_function(X)  # imports and kernels are ready
+        quick.fit(X, y).decision_function(X)  # warm-up: imports, compiled kernels
         X, y = made_table(n, d)
         before = peak_memory_mib()
         start = time.perf_counter()
@@ -309,7 +309,7 @@ def scale_of(n, d, settings=None):
 
 
 def bounds(datasets, repeats, sizes):
-    """The part ``bounds``: other bounds on the rows that stand for a large table."""
+    """The part ``bounds``: other bounds on the rows that represent a large table."""
     rows = []
     for path in tqdm(sorted(Path(datasets).glob("*.npz")), desc="bounds", disable=None):
         rows_of_set = load_rows(RowOptions(dataset=path, seed=10, max_rows=sizes.large), least=1)
@@ -369,7 +369,7 @@ PARTS = {f.__name__: f for f in (scan, step, experts, score, fit, run, scale, bo
 
 
 def _command(arguments):
-    """One size of the part ``scale``, in a process of its own."""
+    """The command line that measures one size of the part ``scale``."""
     if len(arguments) not in (3, 4) or arguments[0] != "scale":
         sys.exit("usage: python -m swift_hydra.bench.speed scale N D [SETTINGS as JSON]")
     n, d = map(int, arguments[1:3])

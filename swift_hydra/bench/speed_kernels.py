@@ -1,4 +1,4 @@
-"""How fast the scan and a Mamba block's training step are, on the CPU and on a GPU."""
+"""Measure the scan and the training step of a Mamba block, on the CPU and on a GPU."""
 
 import tempfile
 from importlib.util import find_spec
@@ -19,14 +19,14 @@ from swift_hydra.SwiftHydra import SwiftHydra
 
 
 def scan_inputs(B, L, D, N, device="cpu"):
-    """Random arguments of a selective scan, one group, each with a gradient.
+    """Random arguments of a selective scan with one group, each with a gradient.
 
     Args:
-        B: rows.
-        L: tokens.
-        D: channels.
-        N: states.
-        device: where they are.
+        B: number of rows.
+        L: number of tokens.
+        D: number of channels.
+        N: number of states.
+        device: device of the tensors.
 
     Returns:
         u (1, B, L, D), delta (1, B, L, D), A (1, D, N), B (1, B, L, N), C (1, B, L, N), D (1, D).
@@ -41,8 +41,8 @@ def scan_inputs(B, L, D, N, device="cpu"):
 def mambapy_scan(u, delta, A, B, C, D):
     """mambapy's parallel scan (Blelloch), called as its own Mamba block calls it.
 
-    Its tensors are (B, L, D, N): there is one group. Arguments as of :func:`scan_inputs`, returns
-    (B, L, D).
+    The arguments are those of :func:`scan_inputs`; mambapy has no groups, so its tensors are
+    (B, L, D, N). Returns (B, L, D).
     """
     from mambapy.pscan import pscan
 
@@ -66,7 +66,7 @@ def _timed_scans(ways, shape, repeats, device="cpu", synchronise=None):
 
 
 def scan(_, repeats, sizes):
-    """The part ``scan``: forward and backward of every way of the selective scan."""
+    """The part ``scan``: forward and backward of every implementation of the selective scan."""
     if find_spec("mambapy") is None:
         raise InputError("parts: scan compares with mambapy: pip install mambapy==1.2.0")
     ways = {"torch": selective_scan, "mambapy": mambapy_scan}
@@ -82,9 +82,10 @@ def step(_, repeats, sizes):
 
 
 def _training_step(L, repeats, device="cpu"):
-    """Forward and backward of a Mamba block over L tokens.
+    """Time forward and backward of a Mamba block over L tokens.
 
-    Eager, compiled by torch, with kernels where there are any, and on a GPU as a CUDA graph.
+    It is run eagerly, compiled by torch, with kernels if there are any, and on a GPU as a CUDA
+    graph.
     """
     torch.manual_seed(0)
     experts = MoEDetector(2 * L, 4, n_tokens=L).experts.to(device)
@@ -104,7 +105,7 @@ def _training_step(L, repeats, device="cpu"):
         compiled = whole(torch.compile(mamba_mixer))
         compiled()
         functions["compiled"] = compiled
-    except Exception as error:  # a missing compiler is named in the record
+    except Exception as error:  # such as a missing compiler; the record says so
         failed = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if cuda:
         functions["graph"] = _graph(functions["eager"]).replay
@@ -119,7 +120,7 @@ def _training_step(L, repeats, device="cpu"):
 
 
 def _graph(function):
-    """What ``function`` does on the GPU, as a CUDA graph."""
+    """A CUDA graph of what ``function`` does on the GPU."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(3):
@@ -132,7 +133,7 @@ def _graph(function):
 
 
 def gpu(_, repeats, sizes):
-    """The part ``gpu``: scan and step on the GPU, and how far scores are from the CPU's."""
+    """The part ``gpu``: scan and step on the GPU, and the difference of scores from the CPU's."""
     if not torch.cuda.is_available():
         raise InputError(
             "parts: gpu needs an NVIDIA GPU and a torch that can use it; none is at hand here"
@@ -146,7 +147,7 @@ def gpu(_, repeats, sizes):
     ]
     steps = [
         _training_step(L, repeats, "cuda") for L in tqdm((8, 32), desc="step", disable=None)
-    ]  # torch.compile unrolls a scan: at 128 tokens it alone takes minutes
+    ]  # torch.compile unrolls the scan: for 128 tokens compiling alone takes minutes
     X, y = made_table(4000, 16, share=0.1)
     model = SwiftHydra(random_state=0, preset="paper", device="cuda", **sizes.settings).fit(X, y)
     on_gpu = model.decision_function(X)

@@ -1,6 +1,6 @@
 """The tables of the speed page, from the records of ``python benchmark.py --speed``.
 
-A table is a generator: its first line says what was measured and how, the others are Markdown.
+A table is a generator: it first yields a title that says what was measured, then Markdown lines.
 """
 
 import json
@@ -10,10 +10,10 @@ from swift_hydra.bench.markdown import row_of, rule_of
 
 
 def speed_page(folder):
-    """All tables whose parts were measured.
+    """The tables of all parts that have a record.
 
     Args:
-        folder: of the parts' records.
+        folder: folder of the parts' records.
 
     Returns:
         Markdown lines.

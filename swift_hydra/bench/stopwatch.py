@@ -1,4 +1,4 @@
-"""What the measured parts share: their sizes, a stopwatch that takes turns, a made table."""
+"""Shared by the measured parts: their sizes, timing in turns, and a synthetic table."""
 
 import statistics
 import time
@@ -9,17 +9,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the measured parts are; the defaults are those of the published records.
+    """Sizes of the measured parts; the defaults are those of the published records.
 
     Args:
-        scans: (B, L, D, N) each, rows, tokens, channels and states of a selective scan.
+        scans: (B, L, D, N) of each selective scan: rows, tokens, channels and states.
         experts: numbers of experts.
-        singles: (columns, experts) each, of the mixtures that meet one detector.
-        tables: (rows, columns) each, of the part ``scale``.
-        n_scored: rows that are scored in one call.
-        n_train: rows of the table that ``score`` trains on.
-        large: rows from which on a set shows what a bound does.
-        bounds: (reference normals, kernel centres) each, the defaults first.
+        singles: (columns, experts) of each mixture that is compared with one detector.
+        tables: (rows, columns) of each table in the part ``scale``.
+        n_scored: number of rows scored in one call.
+        n_train: rows of the table on which ``score`` trains.
+        large: rows to which sets are cut in the part ``bounds``; smaller sets are left out.
+        bounds: pairs (reference normals, kernel centres), the defaults first.
         settings: further arguments of every Swift Hydra that is fitted.
     """
 
@@ -46,9 +46,9 @@ def in_turns(functions, repeats, synchronise=None, warm_up=True):
 
     Args:
         functions: {name: callable}.
-        repeats: turns that count.
-        synchronise: called after each function, such as what waits for a GPU; None for nothing.
-        warm_up: run each once before.
+        repeats: number of turns that count.
+        synchronise: a function called after each one, for example to wait for a GPU, or None.
+        warm_up: run each function once before.
 
     Returns:
         {name: seconds}.
@@ -66,13 +66,13 @@ def in_turns(functions, repeats, synchronise=None, warm_up=True):
 
 
 def made_table(n, d, seed=0, share=0.01):
-    """Correlated normals and shifted anomalies.
+    """A synthetic table of correlated normals and shifted anomalies.
 
     Args:
-        n: rows.
-        d: columns.
-        seed: of the rows.
-        share: of anomalies; there are 20 at least.
+        n: number of rows.
+        d: number of columns.
+        seed: seed of the rows.
+        share: share of anomalies; there are at least 20.
 
     Returns:
         Rows (n, d) in float32, and labels (n,).
@@ -80,7 +80,7 @@ def made_table(n, d, seed=0, share=0.01):
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(d, d)).astype(np.float32) / d**0.5
     X = np.empty((n, d), dtype=np.float32)
-    for start in range(0, n, 65536):  # piece by piece: the measured memory is to be the method's
+    for start in range(0, n, 65536):  # in pieces, to keep the table out of the peak memory
         part = X[start : start + 65536]
         part[:] = rng.standard_normal(part.shape, dtype=np.float32) @ mixing
     y = np.zeros(n, dtype=np.int64)

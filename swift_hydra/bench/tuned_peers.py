@@ -1,4 +1,4 @@
-"""Classifiers whose settings are searched for, so that defaults are not what is beaten."""
+"""Classifiers with tuned settings, so that a comparison is not only with their defaults."""
 
 import time
 
@@ -6,14 +6,14 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold
 
-# Seconds of the processor for a search: half more than a fit of this project's detector takes.
+# CPU seconds for a search: one and a half times those of a fit of this project's detector.
 BUDGET_SECONDS = 10.0
-MOST_DRAWS = 200  # a table of few rows needs no more
+MOST_DRAWS = 200  # which a small table reaches within the budget
 FOLDS = 3
 
 
 def between(rng, low, high):
-    """A draw whose logarithm is uniform."""
+    """A log-uniform draw."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -103,30 +103,31 @@ DRAWS = {
 
 
 def scores_of(model, X):
-    """Scores (n,) of rows X (n, d): its decision function where it has one, else chances."""
+    """Scores (n,) of rows X (n, d): the decision function, or else probabilities of class 1."""
     if hasattr(model, "decision_function"):
         return model.decision_function(X)
     return model.predict_proba(X)[:, 1]
 
 
 class Tuned:
-    """A classifier with the best of its default and of drawn settings, refitted on all rows.
+    """A classifier with the best of its default and randomly drawn settings, refitted on all rows.
 
-    Settings are scored by the mean average precision over stratified folds, as many as the
-    anomalies allow and three at most; the defaults come first. Draws go on until about
-    ``BUDGET_SECONDS`` of this process are over, whatever else the machine does; one that could not
-    be the best any more is given up between its folds, and so is one that the time ends. With fewer
-    than two rows of a class the defaults stand. The same seed draws the same settings, yet how many
-    of them the time allows is the machine's.
+    Settings are compared by the mean average precision over stratified folds, at most three and no
+    more than a class has rows; the defaults come first. Drawing ends after ``MOST_DRAWS`` settings
+    or about ``BUDGET_SECONDS`` of CPU time of this process. Between folds a setting is given up if
+    it can no longer be the best, or if the time is over. With fewer than two rows of a class the
+    defaults are used. The same seed draws the same settings, but how many are tried depends on the
+    machine.
 
     Args:
-        make: a function of settings (keyword arguments) that gives an unfitted classifier.
-        draw: a function of numpy's Generator and the normal rows per anomaly that gives settings.
-        seed: of the draws and the folds.
+        make: a function of settings (keyword arguments) that returns an unfitted classifier.
+        draw: a function of numpy's Generator and the number of normal rows per anomaly that returns
+            settings.
+        seed: seed of the draws and the folds.
 
     Attributes:
-        settings: dict, what was chosen beside the defaults.
-        n_scored: settings that were scored on all folds.
+        settings: dict of the chosen settings that differ from the defaults.
+        n_scored: number of settings scored on all folds.
     """
 
     def __init__(self, make, draw, seed):
@@ -165,13 +166,13 @@ class Tuned:
         return best, n_scored
 
     def _score(self, settings, rows, folds, limits):
-        """Sum of the folds' average precisions; None if it cannot be the best, or for want of time.
+        """Sum of the folds' average precisions; None if it cannot be the best or the time is over.
 
         Args:
             settings: dict.
             rows: X (n, d) and y (n,).
-            folds: pairs of index arrays, to train and to score on.
-            limits: the sum to beat, and the time that ends the search.
+            folds: pairs of index arrays, one for training and one for scoring.
+            limits: the sum to beat, and the CPU time at which the search ends.
         """
         X, y = rows
         highest, end = limits

@@ -310,8 +310,7 @@ def load_dataset(
             comma or a line break is quoted, ``"a, b",c``.
         settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
         reading: a :class:`data.reading.Reading` of a text file, or None.
-        group_column: column (or array of an .npz) that names the subject of each row, such as a
-            patient or a machine; rows of one subject stay together in a split.
+        group_column: column (or array of an .npz) of the rows' subjects, see data/subjects.py.
 
     Returns:
         A :class:`Dataset`.

@@ -308,7 +308,7 @@ def load_dataset(
         categorical: how texts are treated, see there.
         drop_columns: names of columns to leave out, separated by commas; a name that contains a
             comma or a line break is quoted, ``"a, b",c``.
-        settings: a :class:`data.columns.ColumnSettings` in place of ``impute`` and ``categorical``.
+        settings: a :class:`data.columns.ColumnSettings` in place of the two.
         reading: a :class:`data.reading.Reading` of a text file, or None.
         group_column: column (or array of an .npz) of the rows' subjects, see data/subjects.py.
 
@@ -318,11 +318,10 @@ def load_dataset(
     Raises:
         InputError: the file or its content is unusable; one message names all problems.
     """
+    path, reading = resolve_dataset(spec), reading or Reading()
     settings = settings or ColumnSettings(impute=impute, categorical=categorical)
     if label_column == NO_LABEL:
         _refuse_for_labels(settings, ("anomaly_label", "majority_anomalies"))
-    reading = reading or Reading()
-    path = resolve_dataset(spec)
     preparation = Preparation.of(settings)  # refuses unknown options first
     table, y, label, problems = read_table(
         path,

@@ -318,10 +318,10 @@ def load_dataset(
     Raises:
         InputError: the file or its content is unusable; one message names all problems.
     """
-    path, reading = resolve_dataset(spec), reading or Reading()
     settings = settings or ColumnSettings(impute=impute, categorical=categorical)
     if label_column == NO_LABEL:
         _refuse_for_labels(settings, ("anomaly_label", "majority_anomalies"))
+    path, reading = resolve_dataset(spec), reading or Reading()
     preparation = Preparation.of(settings)  # refuses unknown options first
     table, y, label, problems = read_table(
         path,

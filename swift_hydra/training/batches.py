@@ -1,7 +1,7 @@
 """All batches of a training, drawn before its first step.
 
-Both classes fill half of a batch each, so that a handful of anomalies is in every one. Drawing
-little by little would cost more than a small step.
+Each class fills half of every batch, so that every batch has anomalies, however few are known.
+Drawing batch by batch would cost more time than a small training step.
 
 Shapes: n real rows, m generated ones, S steps, B rows of a batch, E experts, F folds.
 """
@@ -19,13 +19,15 @@ class Examples(NamedTuple):
         y: (n,) int64, 1 for the known anomalies.
         synthetic: (m, d) generated anomalies; m may be 0.
         folds: (n,) int64 or None. With folds, expert j never learns from a row of fold j mod F,
-            which makes its logits on those rows honest.
-        views: (F, n, c) the last c columns of X as they look without each fold, or None where they
-            do not depend on other rows. Expert j reads view j mod F.
-        synthetic_views: (F, m, c), the same of the generated rows.
-        copied_folds: (m,) int64, of generated rows that are copies of training rows the fold of
-            those, or an expert would learn from what it leaves out; -1 of others. None: no copies.
-        left_out: (n, d) X as it is shown to who did not learn from a row and predicts it; None: X.
+            so that its logits of those rows are left-out predictions.
+        views: (F, n, c) the last c columns of X as computed without each fold, or None if they do
+            not depend on other rows. Expert j reads view j mod F.
+        synthetic_views: (F, m, c) the same of the generated rows.
+        copied_folds: (m,) int64, the fold of the training row that a generated row is a copy of, so
+            that no expert learns from the copy of a row it leaves out; -1 for others. None: no
+            copies.
+        left_out: (n, d) the rows as a model that leaves them out sees them when it predicts them;
+            None: X.
     """
 
     X: torch.Tensor
@@ -47,18 +49,18 @@ class Examples(NamedTuple):
         return Examples(*map(placed, self._replace(**dict.fromkeys(folds))))._replace(**folds)
 
     def dealt(self, n_folds):
-        """(m,) folds of the generated rows: in turn, but for copies of training rows."""
+        """Folds (m,) of the generated rows: in turn, except those of copies of training rows."""
         in_turn = torch.arange(len(self.synthetic)) % n_folds
         if self.copied_folds is None:
             return in_turn
         return torch.where(self.copied_folds < 0, in_turn, self.copied_folds)
 
     def to_predict(self):
-        """(n, d) the rows as they are shown to who did not learn from them."""
+        """The rows (n, d) as a model that did not learn from them sees them."""
         return self.X if self.left_out is None else self.left_out
 
     def without(self, fold):
-        """Examples without a fold, as they look without it; and its rows, to be predicted."""
+        """The examples without a fold, in that fold's view; and the fold's rows, to predict."""
         here = torch.as_tensor(self.folds) == fold
         X, synthetic = self.X, self.synthetic
         left = self.to_predict()[here]
@@ -76,11 +78,11 @@ def with_view(X, view):
 
 
 def half_and_half(normal, anomaly, steps, size, generator):
-    """Row numbers of all batches, as many anomalies as normals, with replacement: (S, B).
+    """Row numbers of all batches, half of them anomalies, drawn with replacement: (S, B).
 
     Args:
         normal: row numbers of the normals.
-        anomaly: of the anomalies.
+        anomaly: row numbers of the anomalies.
         steps: S.
         size: B.
         generator: torch Generator.
@@ -92,7 +94,7 @@ def half_and_half(normal, anomaly, steps, size, generator):
 
 
 def partners(fold, generator):
-    """For every row of every batch another row of its fold (itself when alone): (S, B).
+    """For every row of every batch another row of its fold (itself if it is alone): (S, B).
 
     Args:
         fold: (S, B) fold numbers of the rows.
@@ -100,7 +102,7 @@ def partners(fold, generator):
     """
     noise = torch.rand(fold.shape, generator=generator, dtype=torch.float64)
     key = fold.double() + 0.999 * noise
-    order = torch.argsort(key, dim=1)  # rows of a fold are neighbours, in random order within it
+    order = torch.argsort(key, dim=1)  # fold after fold, in random order within each
     ordered = fold.gather(1, order)
     first = torch.searchsorted(ordered, ordered)  # where this row's fold begins
     following = torch.arange(1, fold.shape[1] + 1).clamp(max=fold.shape[1] - 1)
@@ -113,16 +115,16 @@ def partners(fold, generator):
 class BatchPlan:
     """The batches of a detector's training: rows, mix-up and what each expert may see.
 
-    Mix-up joins rows of one fold only, and generated rows are dealt out over the folds, so that no
-    expert meets a row that it must not learn from, not even in a mixture.
+    Mix-up mixes rows of one fold only, and generated rows are distributed over the folds. So no
+    expert learns from a row that it leaves out, not even as part of a mixture.
 
     Args:
         examples: :class:`Examples`.
         n_experts: E.
         recipe: has ``steps``, ``batch``, ``mixup`` and ``synthetic_share``, see
             :class:`pretrain.Recipe`.
-        generator: torch Generator of the batches.
-        rng: numpy Generator of the mix-up's weights.
+        generator: torch Generator that draws the batches.
+        rng: numpy Generator that draws mix-up's weights.
 
     Attributes:
         target: (S, B) labels after mix-up.
@@ -135,12 +137,12 @@ class BatchPlan:
         batch = recipe.batch
         device = X.device
         normal, anomaly = ((y == label).nonzero().squeeze(1).cpu() for label in (0, 1))
-        # Without a known anomaly generated rows take all places of that half.
+        # Without a known anomaly, generated rows fill the whole anomaly half.
         known = anomaly if len(anomaly) else normal
         rows = half_and_half(normal, known, steps, batch, generator)  # (S, B)
         share = recipe.synthetic_share if len(anomaly) else 1.0
         n_fake = round(batch // 2 * share) if len(synthetic) else 0
-        if len(synthetic) and 0 < share < 1:  # neither kind is rounded away
+        if len(synthetic) and 0 < share < 1:  # at least one row of each kind
             n_fake = min(max(n_fake, 1), batch // 2 - 1)
         self.source = torch.cat([X, synthetic]) if n_fake else X  # (n + m, d)
         self._views = views
@@ -151,7 +153,7 @@ class BatchPlan:
             drawn = torch.randint(len(synthetic), (steps, n_fake), generator=generator)
             rows[:, batch - n_fake :] = len(X) + drawn
         target = torch.cat([torch.zeros(batch - batch // 2), torch.ones(batch // 2)])
-        if not len(anomaly) and not n_fake:  # normals alone
+        if not len(anomaly) and not n_fake:  # all rows are normal
             target = torch.zeros(batch)
         target = target.expand(steps, batch)
         fold = torch.zeros(len(self.source), dtype=torch.long)
@@ -202,5 +204,5 @@ class BatchPlan:
         return each[torch.arange(self._n_experts) % len(views)]
 
     def allowed(self, step):
-        """Which experts may see which row, (B, E) bool, or None for all."""
+        """Which experts may see which row: (B, E) bool, or None if all may."""
         return None if self._allowed is None else self._allowed[step]

@@ -1,7 +1,8 @@
-"""What the training loops have in common: optimisers, and a training that can be resumed.
+"""What the training loops share: optimisers, and trainings that can be resumed.
 
-The first optimiser object of torch.optim imports torch's compiler, more than a second of every
-process that trains. What those objects call is here without them: the same numbers to the bit.
+Creating the first optimiser object of torch.optim imports torch's compiler, which costs more than a
+second in every process that trains. The classes here call the same functions directly; results are
+equal to the bit.
 """
 
 import math
@@ -20,9 +21,9 @@ def _cosine(start, end, share):
 
 @cache
 def one_cycle(lr, steps):
-    """Rate and first beta of every step of :class:`torch.optim.lr_scheduler.OneCycleLR`."""
-    first, last = lr / 25, lr / 25 / 1e4  # rates
-    turn, end = 0.3 * steps - 1, steps - 1  # steps
+    """Learning rate and beta1 of every step, as :class:`torch.optim.lr_scheduler.OneCycleLR`."""
+    first, last = lr / 25, lr / 25 / 1e4  # rates at both ends of the cycle
+    turn, end = 0.3 * steps - 1, steps - 1  # steps of the largest rate, and of the last one
     cycle = []
     for step in range(steps):
         if step <= turn:
@@ -38,8 +39,8 @@ class Adam:
     """Adam (Kingma and Ba, 2015) with the defaults of :class:`torch.optim.Adam`.
 
     Args:
-        parameters: tensors; one without a gradient is left alone by a step.
-        lr: the rate.
+        parameters: tensors; a step leaves those without a gradient unchanged.
+        lr: learning rate.
     """
 
     BETA1 = 0.9
@@ -53,7 +54,7 @@ class Adam:
         self.done = [torch.zeros((), device=p.device) for p in self.parameters]
 
     def step(self, lr=None, beta1=BETA1):
-        """One step down the gradients, by its own rate unless one is given."""
+        """One step down the gradients; ``lr`` replaces the optimiser's own rate."""
         learned = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         lists = (self.parameters, [p.grad for p in self.parameters], *self.moments, [], self.done)
         with torch.no_grad():
@@ -70,14 +71,14 @@ class Adam:
             )
 
     def snapshot(self):
-        """Moments, and how many steps every parameter took."""
+        """The moments, and the number of steps of every parameter."""
         return {"moments": self.moments, "done": self.done}
 
     def go_on(self, snapshot):
-        """Take up where :meth:`snapshot` was taken.
+        """Resume from what :meth:`snapshot` returned.
 
         Raises:
-            ValueError: it is of other parameters, or what no step leaves.
+            ValueError: if it belongs to other parameters, or is not finite.
         """
         pairs = zip(
             [*self.moments, self.done], [*snapshot["moments"], snapshot["done"]], strict=True
@@ -88,27 +89,27 @@ class Adam:
                     shapes = tuple(given.shape), tuple(to.shape)
                     raise ValueError(f"moments of shape {shapes[0]}, not {shapes[1]}")
                 to.copy_(given)
-                if not to.isfinite().all():  # of a wider type, which it was not written in
+                if not to.isfinite().all():  # after the copy: a wider type's number may overflow
                     raise ValueError("moments that are not finite")
 
 
 class Optimiser:
-    """AdamW with a one-cycle rate and clipped gradients, on one flat tensor.
+    """AdamW with a one-cycle learning rate and clipped gradients, on one flat tensor.
 
-    On small networks the time of a step is the number of tensors and of Python's calls, not of
-    their elements: while this lives, parameters and gradients are views of two flat tensors, and a
-    step is one call of torch's functional Adam. :meth:`release` gives every parameter memory of
-    its own again.
+    For small networks, the time of a step depends on the number of tensors and Python calls, not on
+    the number of elements. So parameters and gradients become views of two flat tensors, and a step
+    is one call of torch's functional Adam, until :meth:`release` gives every parameter its own
+    memory again.
 
     Args:
-        network: what is trained.
-        lr: the cycle's largest rate.
-        weight_decay: of AdamW.
+        network: the network to train.
+        lr: largest learning rate of the cycle.
+        weight_decay: weight decay of AdamW.
         steps: length of the cycle.
-        free: parameters whose name has one of these parts are not decayed.
+        free: parameters whose names contain one of these strings are not decayed.
     """
 
-    CLIP = 5.0  # of the gradient's norm
+    CLIP = 5.0  # largest norm of the gradient
 
     def __init__(self, network, lr, weight_decay, steps, free=()):
         def is_free(name):
@@ -140,40 +141,44 @@ class Optimiser:
         rate, beta1 = self.cycle[self.n_done]
         self.n_done += 1
         with torch.no_grad():
-            # Apart from the rest, since not all is decayed.
+            # Not in Adam's step, since not all parameters are decayed.
             self.decayed.mul_(1 - rate * self.weight_decay)
         self.adam.step(rate, beta1)
 
     def snapshot(self):
-        """Moments and number of steps."""
+        """The moments and the number of steps."""
         return self.adam.snapshot()
 
     def go_on(self, snapshot, n_done):
-        """Take up a training after ``n_done`` steps."""
+        """Resume a training after ``n_done`` steps.
+
+        Raises:
+            ValueError: if the snapshot does not fit, see :meth:`Adam.go_on`, or is of another step.
+        """
         self.adam.go_on(snapshot)
         if any(done != n_done for done in self.adam.done):
             raise ValueError(f"moments of another step than {n_done}")
         self.n_done = n_done
 
     def release(self):
-        """Give every parameter memory of its own."""
+        """Give every parameter its own memory."""
         for p in self.parameters:
             p.data = p.data.clone()
             p.grad = None
 
 
 class Training:
-    """One training of a network under a journal.
+    """One training of a network, whose state a journal keeps.
 
-    ``for step in training:`` yields the numbers of the steps that are left; the body calls
-    :meth:`learn` once. A stage that is finished has no step left: its network, generators and
-    history are put in place, and the body never runs.
+    ``for step in training:`` yields the numbers of the steps that are left; the loop's body calls
+    :meth:`learn` once. If the journal holds the finished stage, no step is left: network, random
+    generators and history are restored, and the body never runs.
 
     Args:
         stage: its name in the journal.
-        network: what learns.
-        optimiser: an :class:`Optimiser` of it.
-        steps: training steps in all.
+        network: the network to train.
+        optimiser: its :class:`Optimiser`.
+        steps: total number of training steps.
         stream: the stage's :class:`training.seeds.Streams`.
         journal: a :class:`journal.Journal`.
     """
@@ -201,10 +206,10 @@ class Training:
         self.journal.add_history(self.stage, self.history)
 
     def learn(self, loss, **parts):
-        """One optimiser step; ``parts`` are what the log calls the loss's parts, plain numbers.
+        """One optimiser step; ``parts`` are the parts of the loss by their names in the log.
 
         Raises:
-            FloatingPointError: naming the step and the parts when the loss is not finite.
+            FloatingPointError: if the loss is not finite, naming the step and the parts.
         """
         step = len(self.history)
         value = loss.item()

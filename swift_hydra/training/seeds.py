@@ -1,7 +1,7 @@
-"""A random stream of its own for every named stage of a run.
+"""Every named stage of a run has its own random streams.
 
-Nothing reads or moves the global streams: the same seed gives the same stage to the bit, whatever
-ran before it or runs beside it.
+torch's global stream is neither read nor advanced: with the same seed, a stage gives the same
+result to the bit, whatever ran before it or runs beside it.
 """
 
 from typing import NamedTuple
@@ -13,9 +13,9 @@ from swift_hydra.seeds import stage_seed
 
 
 class DrawnFrom(TorchFunctionMode):
-    """While it lasts, in this thread: what is drawn without a generator comes from this one.
+    """Context manager: in this thread, draws without a generator of their own use this one.
 
-    Module initialisers know only torch's global stream, which other threads read and move too.
+    Module initialisers draw from torch's global stream, which other threads use too.
 
     Args:
         generator: torch Generator.
@@ -46,13 +46,13 @@ class DrawnFrom(TorchFunctionMode):
 
 
 class Streams(NamedTuple):
-    """The random streams of one stage; no global one is read or moved."""
+    """The random streams of one stage."""
 
     weights: torch.Generator  # initial weights, then dropout
     draws: torch.Generator  # batches, noise, order
 
     def built(self, make):
-        """What ``make()`` builds, its initial weights drawn from the stream of weights."""
+        """What ``make()`` returns, with initial weights drawn from the stream ``weights``."""
         with DrawnFrom(self.weights):
             return make()
 

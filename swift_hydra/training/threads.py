@@ -1,8 +1,8 @@
-"""One thread for small work: threads that wait for each other cost time.
+"""Small work runs in one thread, as threads that wait for each other cost time.
 
-On two idle cores a second thread gives a whole run nothing (docs/speed.md has the seconds); where
-other processes keep the cores busy, or a container may use fewer of them than the machine has,
-minutes take the place of ten seconds, since a waiting thread spins.
+On two idle cores a second thread does not speed up a whole run (docs/speed.md has the seconds). If
+other processes keep the cores busy, or a container may use fewer cores than the machine has, ten
+seconds become minutes with it, since a waiting thread spins.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ import torch
 
 from swift_hydra.modes import ProcessWide
 
-LARGE = 2**24  # numbers in a table, from which on a fit's products are worth their threads
-LARGE_TO_SCORE = 2**17  # the same of rows that are scored
+LARGE = 2**24  # numbers in a table from which on several threads speed up a fit
+LARGE_TO_SCORE = 2**17  # the same for scoring
 
 
 @cache
 def _pools():
-    """The numbers of threads of linear algebra and of OpenMP: finding their libraries takes time.
+    """threadpoolctl's controller of BLAS and OpenMP; cached, as finding the libraries takes time.
 
-    Every BLAS comes with NumPy, with SciPy's linear algebra or with torch.
+    Every BLAS is loaded by NumPy, by scipy.linalg (imported here for that) or by torch.
     """
     import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
@@ -38,7 +38,7 @@ def _one_of(api):
 
 
 def _one_of_blas():
-    # threadpoolctl lets no other thread give OpenBLAS's number back than the one that set it.
+    # Only the thread that set OpenBLAS's number of threads can restore it with threadpoolctl.
     setter = ThreadPoolExecutor(1)
     limits = setter.submit(_one_of, "blas").result()
 
@@ -51,16 +51,16 @@ def _one_of_blas():
 
 _blas = ProcessWide(_one_of_blas, to_children=False)
 _here = threading.local()
-_before = {}  # torch's number when the first of several threads came
+_before = {}  # torch's number of threads when the first caller entered
 
 
 @contextlib.contextmanager
 def _one_thread():
-    """Linear algebra's number is one for the whole process, torch's and OpenMP's the thread's."""
+    """Limit BLAS to one thread in the whole process, torch and OpenMP in the calling thread."""
     before = torch.get_num_threads()
     if _blas.n_asking == 0:
         _before["first"] = before
-    elif before == 1:  # a new thread begins with what was set last, anywhere
+    elif before == 1:  # a new thread starts with the number that any thread has set last
         before = _before["first"]
     _here.inside = True
     try:
@@ -74,15 +74,14 @@ def _one_thread():
 
 @contextlib.contextmanager
 def few_threads(numbers, large=LARGE):
-    """One thread of PyTorch and of linear algebra, unless the work is large.
+    """Run PyTorch and linear algebra in one thread, unless the work is large.
 
-    What was set before is set again afterwards; several threads of a process may be inside. Scores
-    are the same to the bit. Where the caller has limited linear algebra by threadpoolctl, that
-    limit stays.
+    The previous settings are restored afterwards, and several threads of a process may be inside at
+    once. Scores are the same to the bit. A limit that the caller has set by threadpoolctl stays.
 
     Args:
-        numbers: rows times columns.
-        large: numbers from which on nothing is changed.
+        numbers: rows times columns of the work.
+        large: from so many numbers on, nothing is changed.
     """
     small = numbers < large and not getattr(_here, "inside", False)
     with _one_thread() if small else contextlib.nullcontext():
@@ -90,5 +89,5 @@ def few_threads(numbers, large=LARGE):
 
 
 if hasattr(os, "register_at_fork"):
-    # OpenMP's threads do not live on in a forked child, which would wait for them for ever.
+    # OpenMP's threads do not survive a fork, and the child would wait for them forever.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

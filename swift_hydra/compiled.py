@@ -1,4 +1,4 @@
-"""What numba compiles, an optional extra: how, in how many threads, and distances of rows.
+"""Compiling with numba (an optional extra): options, threads, and kernels for distances of rows.
 
 :mod:`scan.numba_kernels` has the kernels of the scan. Every kernel works on the rows from ``low``
 to ``high`` and releases the GIL. A row's result does not depend on the rows beside it.
@@ -21,15 +21,15 @@ try:
     if config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1
         njit = None
 except ImportError:
-    njit = None  # plain NumPy, SciPy and PyTorch run
+    njit = None  # plain NumPy, SciPy and PyTorch are used
 
-SMALL = 2**21  # operations below which one thread is faster than two
-LANE = 16  # most distances whose smallest is looked at before any of them
-MORE = 8  # neighbours that are computed exactly beyond those that are asked for
+SMALL = 2**21  # with fewer operations, one thread is faster than two
+LANE = 16  # most distances in a lane, whose minimum decides whether any of them is looked at
+MORE = 8  # so many more neighbours than asked for are computed exactly
 
 
 def available():
-    """True where numba is installed and may compile."""
+    """Whether numba is installed and may compile."""
     return njit is not None
 
 
@@ -39,15 +39,15 @@ def _pool(process):
 
 
 def parts(n_rows, work):
-    """Shares of the rows, one for each thread that is worth its start: [(low, high), ...].
+    """Split rows over the threads that are worth starting: [(low, high), ...].
 
     Args:
-        n_rows: rows to share.
-        work: operations in all.
+        n_rows: number of rows.
+        work: total number of operations.
     """
     threads = 1
     if work > SMALL:
-        import torch  # here, since tables are read without it
+        import torch  # here, so that reading tables does not import it
 
         threads = min(torch.get_num_threads(), n_rows)
     bounds = [n_rows * i // threads for i in range(threads + 1)]
@@ -59,9 +59,9 @@ def run(kernel, shares, out, arguments):
 
     Args:
         kernel: a compiled function, which releases the GIL.
-        shares: (low, high) of each.
-        out: the array that all of them write or read, each its own rows.
-        arguments: a list of arrays for each share.
+        shares: (low, high) of each share.
+        out: an array of which each call writes or reads its own rows.
+        arguments: for each share, a list of further arguments.
     """
     if len(shares) == 1:
         kernel(out, *shares[0], *arguments[0])
@@ -82,24 +82,24 @@ if available():
     FAST = {"reassoc", "contract", "nsz", "arcp"}
 
     def compiled(function, fastmath=FAST, **more):
-        """A kernel that is called from outside."""
+        """Compile a kernel that is called from Python, and cache it on disk."""
         options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", **more}
         try:
             return njit(cache=True, **options)(function)
         except RuntimeError:
-            # Neither the code's folder nor the home can be written: compiled in every process.
+            # Neither the code's folder nor the home can be written: compile in every process.
             return njit(**options)(function)
 
-    # A part of every kernel that calls it: faster, and rounded alike whether a kernel is compiled
-    # in this process or was kept by an earlier one. A function of its own would be linked from
-    # elsewhere in the two cases.
+    # Inlined into every kernel that calls it, which is faster, and makes rounding the same whether
+    # a kernel is compiled in this process or was cached by an earlier one: a separate function
+    # would be linked differently in the two cases.
     inlined = partial(compiled, forceinline=True)
-    # The same with products in the order in which they are written.
+    # The same with operations in the order in which they are written.
     in_order = partial(inlined, fastmath={"contract"})
 
     @intrinsic
     def _power_of_two(typing, k):
-        """2 ** k for a whole float32 in [-126, 127]: its bits, not a call."""
+        """2 ** k for a whole float32 k in [-126, 127], made from its bits instead of by a call."""
 
         def code(context, builder, signature, arguments):
             exponent = builder.fptosi(arguments[0], ir.IntType(32))
@@ -112,12 +112,12 @@ if available():
     def exp(x):
         """e ** x for float32, relative error below 3e-7.
 
-        x is cut at -87 and 87, float32's range.
+        x is clipped to -87 and 87, which keeps the result in float32's range.
         """
         x = f32(-87.0) if x < f32(-87.0) else x
         x = f32(87.0) if x > f32(87.0) else x
         k = np.floor(x * f32(1.4426950408889634) + f32(0.5))
-        # ln 2 in two parts: k times the first is exact.
+        # ln 2 is split in two parts, so that k times the first is exact.
         r = (x - k * f32(0.693359375)) - k * f32(-2.12194440e-4)
         p = f32(1 / 5040)
         p = p * r + f32(1 / 720)
@@ -131,7 +131,10 @@ if available():
 
     @inlined
     def _distances(y, x, columns, squared):
-        """Write distances of four rows x (4, d) to columns (d, m), squared or not: y (4, m)."""
+        """Write the distances of four rows x (4, d) to columns (d, m) to y (4, m).
+
+        They are sums of squared differences if ``squared``, else of absolute differences.
+        """
         y[:] = f32(0.0)
         for j in range(len(columns)):
             x0, x1, x2, x3 = x[0, j], x[1, j], x[2, j], x[3, j]
@@ -159,8 +162,9 @@ if available():
     def kernel_sums(out, low, high, rows, columns, weights, slope, squared):
         """Sums of weights (m,) times exp(slope * distance to columns (d, m)) for rows (4 q, d).
 
-        Of fours low to high, which share a pass over the columns; out is (4 q,). The distance is
-        the sum of absolute differences, or the root of the sum of their squares.
+        ``low`` and ``high`` count groups of four rows, which share a pass over the columns; out is
+        (4 q,). The distance is the root of the sum of squared differences if ``squared``, else the
+        sum of absolute differences.
         """
         m = columns.shape[1]
         y = np.empty((4, m), f32)
@@ -208,7 +212,10 @@ if available():
 
     @without_nan
     def _up_to(values, least, threshold, at):
-        """Write where values (m,) are up to the threshold; how many, at most len(at) + 1."""
+        """Write to ``at`` where values (m,) are up to the threshold.
+
+        Returns how many there are; len(at) + 1 if they are more than ``at`` can hold.
+        """
         count = 0
         for lane in range(len(least)):
             if least[lane] > threshold:
@@ -223,10 +230,10 @@ if available():
 
     @inlined
     def _exactly(square, index, at, exact, row, reference):
-        """The k nearest of the candidates ``at`` (c,), by exact squared distance and number.
+        """Write the k nearest of the candidates ``at`` (c,), by exact squared distance and number.
 
-        ``exact`` (c,) is written to. Sorted after Shell: a hundred neighbours take a third of the
-        time that one insertion after the other does, and few as much.
+        ``at`` and ``exact`` (c,) are work space. Shell sort: a hundred neighbours take a third of
+        the time of insertion sort, and few neighbours the same time.
         """
         for number, c in enumerate(at):
             exact[number] = 0.0
@@ -238,7 +245,7 @@ if available():
         while gap > 0:
             for i in range(gap, len(at)):
                 near, c, p = exact[i], at[i], i
-                # Of equally near ones the first: the candidates come lane by lane.
+                # Ties go to the first row; the candidates come lane by lane.
                 while p >= gap and (
                     exact[p - gap] > near or (exact[p - gap] == near and at[p - gap] > c)
                 ):
@@ -255,24 +262,24 @@ if available():
     def nearest(square, low, high, index, bound, near, rows, reference):
         """The k nearest of m reference rows, from rounded squared distances (n, m).
 
-        Writes exact squared distances and numbers (n, k), in order. ``bound`` (n,) is one that the
-        rounded values of all rows which are not looked at exceed, and becomes -inf where too many
-        are up to it. ``near`` holds the rounded values and the least of their lanes (n, L),
-        ``rows`` (n, d) and ``reference`` (m, d) hold whole numbers.
+        Writes exact squared distances and row numbers (n, k), ascending. Reference rows whose
+        rounded value exceeds ``bound`` (n,) are not looked at; if too many values do not, the bound
+        becomes -inf and nothing is written. ``near`` holds the rounded values, and the minima of
+        their lanes (n, L); ``rows`` (n, d) and ``reference`` (m, d) hold whole numbers.
         """
         values, least = near
         at = np.empty(4 * (square.shape[1] + MORE), np.int64)
         exact = np.empty(len(at))
         for i in range(low, high):
             count = _up_to(values[i], least[i], bound[i], at)
-            if count > len(at):  # many are level
+            if count > len(at):  # many are nearly equally far
                 bound[i] = -np.inf
                 continue
             _exactly(square[i], index[i], at[:count], exact[:count], rows[i], reference)
 
 
 def _fours(X):
-    """Rows (n, d) as float32, and rows of zeros up to a multiple of four."""
+    """Rows (n, d) as float32, padded with rows of zeros to a multiple of four."""
     rows = np.zeros((-(-len(X) // 4) * 4, X.shape[1]), np.float32)
     rows[: len(X)] = X
     return rows
@@ -281,11 +288,15 @@ def _fours(X):
 def sums_of_kernels(X, Y, weights, slope, squared):
     """Sums of weights (m,) times exp(slope * distance) between rows X (n, d) and Y (m, d): (n,).
 
-    In float32, the sums in float64.
+    Distances are float32, the sums float64.
 
     Args:
-        squared: the distance is the root of the squared differences' sum, else it is the sum of
-            absolute differences.
+        X: (n, d) rows.
+        Y: (m, d) rows.
+        weights: (m,).
+        slope: factor of the distance in the exponent.
+        squared: whether the distance is the root of the sum of squared differences; else it is the
+            sum of absolute differences.
     """
     rows = _fours(X)
     columns = np.ascontiguousarray(Y.T, np.float32)
@@ -326,9 +337,9 @@ def nearest_rows(near, rows, reference, k):
         k: how many.
 
     Returns:
-        Squared distances and numbers (n, k), of equally near rows the first, and the bound (n,)
-        that ``near`` exceeds wherever a reference row was not looked at; -inf where they are not
-        filled in.
+        Squared distances and row numbers (n, k), where ties go to the first row; and a bound (n,)
+        that ``near`` exceeds for all reference rows that were not looked at. It is -inf for rows
+        whose neighbours were not computed.
     """
     square = np.zeros((len(rows), k))
     index = np.zeros((len(rows), k), np.int64)
@@ -337,7 +348,7 @@ def nearest_rows(near, rows, reference, k):
     least = np.empty((n, -(-m // max(min(m // (4 * n_least), LANE), 1))), np.float32)
     shares = parts(n, near.size)
     run(least_of_lanes, shares, least, [[near]] * len(shares))
-    # So many lanes have a value up to it, so as many values at least are up to it.
+    # n_least lanes have a minimum up to the bound, so at least n_least values are up to it.
     bound = np.partition(least, n_least - 1, axis=1)[:, n_least - 1].astype(np.float64)
     given = [index, bound, (near, least), rows, reference]
     run(nearest, shares, square, [given] * len(shares))

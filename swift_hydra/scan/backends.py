@@ -1,4 +1,4 @@
-"""Which scan runs here: plain PyTorch, numba's kernels on a CPU, or mamba-ssm's on a GPU."""
+"""Choice of the scan's backend: PyTorch, numba's kernels on a CPU, or mamba-ssm's on a GPU."""
 
 import functools
 
@@ -10,14 +10,11 @@ from swift_hydra.settings import InputError
 
 @functools.cache
 def has_mamba_kernels():
-    """True when mamba-ssm's CUDA scan can really run here, not merely be imported.
-
-    That takes its extension and a GPU.
-    """
+    """Whether mamba-ssm's CUDA scan can run here, which takes its compiled extension and a GPU."""
     if not torch.cuda.is_available():
         return False
     try:
-        # The compiled part fails when it is missing or was built for another torch.
+        # Fails if the compiled part is missing or was built for another version of torch.
         import selective_scan_cuda  # noqa: F401
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # noqa: F401
     except (ImportError, OSError, RuntimeError):
@@ -28,8 +25,8 @@ def has_mamba_kernels():
 def official_scan(u, delta, A, B, C, D):
     """:func:`scan.torch_scan.selective_scan` computed by mamba-ssm's CUDA kernel.
 
-    The groups become channel groups of one call: the kernel lets B and C differ between groups of
-    channels.
+    The G groups become groups of channels in one call, as the kernel accepts another B and C for
+    each group of channels.
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
@@ -66,19 +63,19 @@ def grouped_scan(scan_fn, u, delta, A, B, C, D):
 
 
 def choose_backend(name="auto", device="cpu"):
-    """What runs on a device: "torch", "numba" or "official".
+    """The backend that runs on a device: "torch", "numba" or "official".
 
-    On a GPU: mamba-ssm's kernels for auto and official where they can run. On the CPU, where the
-    official ones never can: numba's for all but torch where it is installed. The pure PyTorch path
-    otherwise.
+    On a GPU, "auto" and "official" run mamba-ssm's kernels if these are usable. On the CPU, where
+    these never are, all settings but "torch" run numba's kernels if it is installed. In all other
+    cases plain PyTorch runs.
 
     Args:
         name: "auto", "torch", "numba" or "official".
         device: a torch device or its name.
 
     Raises:
-        RuntimeError: for ``official`` and ``numba`` where they cannot run, with the lines that
-            install them.
+        RuntimeError: for an unknown name; and for ``official`` and ``numba`` if they cannot run,
+            with the command that installs them.
     """
     if name not in ("auto", "torch", "numba", "official"):
         raise RuntimeError(
@@ -99,7 +96,7 @@ def choose_backend(name="auto", device="cpu"):
 
 
 def check_backend(name, device):
-    """Refuse a setting whose kernels cannot run here, or not on a torch device.
+    """Refuse a setting whose kernels cannot run here, or not on the given torch device.
 
     Raises:
         InputError: naming the setting and the remedy.
@@ -118,8 +115,8 @@ def check_backend(name, device):
 
 
 def loaded_backend(trained_with):
-    """The setting of a network that has been trained, and may be loaded somewhere else.
+    """The backend setting of a trained network, which may be loaded on another machine.
 
-    Its backend may be missing there; "auto" is everywhere, and "torch" stays what was asked for.
+    The backend it was trained with may be missing there, so it becomes "auto"; "torch" stays.
     """
     return "torch" if trained_with == "torch" else "auto"

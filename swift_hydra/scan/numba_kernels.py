@@ -1,12 +1,12 @@
-"""Mamba's inside in one pass over the processor's cache, compiled by numba (an optional extra).
+"""The inner part of a Mamba block, row by row in the cache; compiled by numba (an optional extra).
 
-The floor of a scan on a CPU is memory traffic and the exponential. A row's state fits into the
-first-level cache, so a row is finished before the next one begins: nothing of size (B, L, N, D)
-ever reaches memory, and the backward computes a row's states again in place of reading them. The
-exponential is a polynomial that the compiler turns into vector instructions; the library's is a
-call per number. :mod:`scan.torch_scan` and :func:`model.mamba_mixer` compute the same in plain
-PyTorch: they are the reference, and what runs where numba is missing, for float64 and on a GPU.
-:mod:`scan.numba_scan` makes differentiable functions of the kernels.
+A scan on a CPU is limited by memory traffic and by the exponential. A row's state fits into the
+first-level cache, so each row is finished before the next one begins: no array of size (B, L, N, D)
+is ever in memory, and the backward pass computes a row's states again instead of reading them. The
+exponential is a polynomial that the compiler vectorises; the library's takes a call per number.
+:mod:`scan.torch_scan` and :func:`model.mamba_mixer` compute the same in plain PyTorch: they are the
+reference, and run without numba, for float64, and on a GPU. :mod:`scan.numba_scan` makes
+differentiable functions of the kernels.
 
 Every kernel works on the rows from ``low`` to ``high`` and releases the GIL.
 
@@ -68,7 +68,7 @@ if available():
 
     @inlined
     def _scan_row(step, inputs, A, B, C, h, y):
-        """One row of the scan, without a trace.
+        """One row of the scan, without keeping its states.
 
         step, inputs = step * u: (L, D); A: (N, D); B, C: (L, N). Writes y (L, D); h (N, D) is work
         space.
@@ -110,7 +110,8 @@ if available():
         """The backward of :func:`_scan_row_keeping`.
 
         grad_y: (L, D); given: step, inputs, B, C; kept: decay, states. Writes grads, in the order
-        of given; adds to grad_A (N, D). A tuple is made once for all rows where that is possible.
+        of given; adds to grad_A (N, D). h (N, D) is work space. Callers make these tuples once for
+        all rows if possible.
 
         The inner loops are short on purpose: each is entered after a check that its arrays do not
         overlap, and with D = 32 a check of ten arrays costs more than the loop.
@@ -148,7 +149,7 @@ if available():
 
     @compiled
     def scan(y, low, high, *given):
-        """The recurrence of the arrays of :class:`Scan`; writes y (G, B, L, D)."""
+        """The recurrence on the arrays of a :class:`Scan`; writes y (G, B, L, D)."""
         u, delta, B, C, A = given
         _, rows, L, D = u.shape
         inputs = np.empty((L, D), f32)
@@ -162,9 +163,9 @@ if available():
 
     @compiled
     def scan_backward(grad_y, low, high, *arrays):
-        """Writes the gradients of :func:`scan` but for A's, to which it adds.
+        """Writes the gradients of :func:`scan`, except that of A, to which it adds.
 
-        ``arrays`` are those of a Scan and after them those of its gradients.
+        ``arrays`` are those of a Scan, then those of its gradients.
         """
         u, delta, B, C, A = arrays[:5]
         grad_u, grad_delta, grad_B, grad_C, grad_A = arrays[5:]
@@ -197,7 +198,10 @@ if available():
 
     @inlined
     def _convolve(xz, conv, conv_bias, v, u):
-        """Causal: token t sees t - K + 1 .. t. xz (L, 2 D) to v and its activation u (L, D)."""
+        """Causal convolution of xz (L, 2 D): writes v and its activation u, (L, D) each.
+
+        Token t sees the tokens t - K + 1 to t.
+        """
         L, D = u.shape
         K = conv.shape[0]
         for t in range(L):
@@ -213,7 +217,7 @@ if available():
 
     @inlined
     def _project(u, to_state, low_rank, B, C):
-        """u (L, D) to the low-rank step (L, R) and to B, C (L, N)."""
+        """Project u (L, D) to the low-rank step (L, R), B (L, N) and C (L, N)."""
         L, D = u.shape
         R, N = low_rank.shape[1], B.shape[1]
         for t in range(L):
@@ -230,7 +234,10 @@ if available():
 
     @inlined
     def _make_steps(u, low_rank, to_step, step_bias, raw, step, inputs):
-        """The low-rank step to raw, its softplus step, and inputs = step * u, (L, D) each."""
+        """Write raw, the projected low-rank step; step = softplus(raw); and inputs = step * u.
+
+        low_rank: (L, R); all others are (L, D).
+        """
         L, D = u.shape
         for t in range(L):
             for d in range(D):
@@ -247,7 +254,7 @@ if available():
 
     @compiled
     def block(out, low, high, *given):
-        """A Mamba block's inside of the arrays of :class:`Block`; writes out (G, B, L, D)."""
+        """The inner part of a Mamba block on a :class:`Block`'s arrays; writes out (G, B, L, D)."""
         xz, conv, conv_bias, to_state, to_step, step_bias, A, skip = given
         _, rows, L, D = out.shape
         N, R = A.shape[1], to_step.shape[1]
@@ -270,7 +277,10 @@ if available():
 
     @in_order
     def _gate_backward(grad_out, xz, skip, u, y, grad_xz, grad_skip):
-        """Writes grad_xz's gate half; y (L, D) becomes its own gradient; adds to grad_skip (D,)."""
+        """Writes the gate's half of grad_xz and adds to grad_skip (D,).
+
+        y (L, D) is overwritten by its gradient.
+        """
         L, D = y.shape
         for t in range(L):
             for d in range(D):
@@ -284,9 +294,9 @@ if available():
 
     @inlined
     def _steps_backward(grad_y, skip, made, grads, grad_u, grad_step_bias):
-        """From the scan's inputs to u and to the step before its softplus.
+        """From the gradients of the scan's inputs to those of u and of raw.
 
-        made: u, raw, step; grads: those of step and inputs (grad_step becomes that of raw).
+        made: u, raw, step; grads: grad_step, which becomes the gradient of raw, and grad_inputs.
         """
         u, raw, step = made
         grad_step, grad_inputs = grads
@@ -300,7 +310,7 @@ if available():
 
     @inlined
     def _low_rank_backward(low_rank, to_step, grad_step, grad_to_step, grad_state):
-        """From the steps to the low-rank ones, the first R columns of grad_state (L, R + 2 N)."""
+        """From grad_step to the low-rank step's, the first R columns of grad_state (L, R + 2 N)."""
         L, R = low_rank.shape
         D = grad_step.shape[1]
         for t in range(L):
@@ -313,7 +323,7 @@ if available():
 
     @inlined
     def _projection_backward(u, to_state, grad_state, grad_u, grad_to_state):
-        """From the low-rank step, B and C to u."""
+        """From the gradients of the low-rank step, B and C, adds to that of u."""
         L, D = u.shape
         for t in range(L):
             for m in range(grad_state.shape[1]):
@@ -323,7 +333,7 @@ if available():
 
     @inlined
     def _activation_backward(v, grad_u, grad_conv_bias):
-        """grad_u (L, D) becomes that of v."""
+        """grad_u (L, D) becomes the gradient of v."""
         L, D = v.shape
         for t in range(L):
             for d in range(D):
@@ -333,7 +343,7 @@ if available():
 
     @inlined
     def _convolution_backward(grad_v, xz, conv, grad_xz, grad_conv):
-        """Writes grad_xz's other half; adds to grad_conv (K, D)."""
+        """Writes the other half of grad_xz; adds to grad_conv (K, D)."""
         L, D = grad_v.shape
         K = conv.shape[0]
         for t in range(L):
@@ -347,9 +357,9 @@ if available():
 
     @compiled
     def block_backward(grad_out, low, high, *arrays):
-        """Writes the gradient of :func:`block`'s xz and adds to all others.
+        """Writes the gradient of :func:`block` in xz, and adds to all others.
 
-        ``arrays`` are those of a Block and after them those of its gradients.
+        ``arrays`` are those of a Block, then those of its gradients.
         """
         xz, conv, conv_bias, to_state, to_step, step_bias, A, skip = arrays[:8]
         grad_xz, grad_conv, grad_conv_bias, grad_to_state = arrays[8:12]

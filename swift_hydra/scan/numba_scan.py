@@ -1,7 +1,4 @@
-"""The compiled kernels as functions of tensors: the scan, the block's inside.
-
-They compute on the CPU in float32.
-"""
+"""The compiled kernels as differentiable functions of tensors, for float32 on the CPU."""
 
 import numpy as np
 import torch
@@ -16,11 +13,11 @@ def _arrays(tensors):
 
 
 class _Fused(torch.autograd.Function):
-    """A kernel and its backward.
+    """A kernel and its backward kernel.
 
     The first ``n_row`` inputs are (G, B, ..), one per row; the others are (G, ..), one per expert.
-    Gradients of the latter are sums over rows: every thread has its own, and they are added in a
-    fixed order.
+    The gradients of the latter are sums over rows: every thread has its own sums, which are added
+    in a fixed order.
     """
 
     @staticmethod
@@ -47,7 +44,7 @@ class _Fused(torch.autograd.Function):
 
 
 def selective_scan(u, delta, A, B, C, D):
-    """The contract of :func:`scan.torch_scan.selective_scan`, for float32 on the CPU."""
+    """The same as :func:`scan.torch_scan.selective_scan`, for float32 on the CPU."""
     kernels = (numba_kernels.scan, numba_kernels.scan_backward)
     given = Scan(u, delta, B, C, A.transpose(1, 2))
     y = _Fused.apply(kernels, 4, torch.empty(u.shape), A.shape[-1], *given)
@@ -58,11 +55,11 @@ def mamba_inner(xz, p):
     """A Mamba block between in_proj and out_proj.
 
     Args:
-        xz: (G, B, L, 2 D), what in_proj returns.
+        xz: (G, B, L, 2 D), the output of in_proj.
         p: stacked parameters under mamba-ssm's names.
 
     Returns:
-        (G, B, L, D), what out_proj is given.
+        (G, B, L, D), the input of out_proj.
     """
     kernels = (numba_kernels.block, numba_kernels.block_backward)
     given = Block(

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba in plain PyTorch, with a backward written by hand.
+"""The selective scan of Mamba in plain PyTorch, with a hand-written backward pass.
 
 Reference: Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023),
 section 3.2 and algorithm 2; `selective_scan_ref` of state-spaces/mamba computes the same function.
@@ -8,8 +8,8 @@ section 3.2 and algorithm 2; `selective_scan_ref` of state-spaces/mamba computes
 Glossary: G groups (experts evaluated together), B rows, L tokens, D channels (d_inner), N states
 per channel (d_state). The state is kept as (G, B, N, D), channels last, so that every step is a few
 contiguous passes over a block that fits into the processor's cache. Automatic differentiation of
-the same loop slices a (.., L, ..) tensor L times, which makes its backward quadratic in L; the
-backward below is linear.
+the same loop slices a (.., L, ..) tensor L times, so that its backward pass is quadratic in L; the
+one below is linear.
 """
 
 import torch
@@ -33,7 +33,7 @@ def selective_scan(u, delta, A, B, C, D):
 
 
 def _traced(u, delta, A, B, C):
-    """The same without writing in place, which a recorded graph (ONNX) does not know."""
+    """The same without writing in place, which a traced graph (ONNX) cannot represent."""
     A_t = A.transpose(1, 2).unsqueeze(1)  # (G, 1, N, D)
     state = 0.0
     out = []

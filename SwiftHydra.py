@@ -93,7 +93,8 @@ from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
 if __name__ == "SwiftHydra":
-    # The clone's short name: one class, and one name in pickles, whichever came first.
+    # Imported by the clone's short name: use the package's module, so that there is one class only,
+    # and one name for it in pickles.
     sys.modules[__name__] = importlib.import_module("swift_hydra.SwiftHydra")
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
@@ -198,8 +199,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         labels_: (n,) 1 for the training rows whose ``fresh_scores_`` are above it, else 0.
         feature_names_in_: names of the columns; missing if the training table had none.
         n_experts_: experts of the mixture.
-        effective_rank_: of the training rows, see :func:`geometry.effective_rank`.
-        seconds_: wall-clock seconds per stage; not of a loaded detector.
+        effective_rank_: of the rows that were learned from, see :func:`geometry.effective_rank`.
+        seconds_: wall-clock seconds per stage; a loaded detector has none.
 
     Raises:
         InputError: (a ValueError) from ``fit`` and scoring for NaN (with the column's name),
@@ -272,7 +273,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
         Args:
             X: (n, d) array-like, data frame or Table, or :class:`data.rows.TrainingRows` without y.
-            y: (n,) labels of -1, 0 and 1; None where nothing is known.
+            y: (n,) labels of -1, 0 and 1; None if no row has a label.
             groups: (n,) names or numbers of the subjects (patients, machines) that the rows were
                 measured on, where a subject has several rows: they are left out together. None:
                 every row has its own subject.

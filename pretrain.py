@@ -6,7 +6,8 @@
     python pretrain.py path/to/table.csv --resume      # goes on where the same command was cut off
 
 Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py takes it from there
-(M1, M2, M3). The two training loops below train every network of the suite.
+(M1, M2, M3). The two training loops below train all other C-VAEs and detectors, too; the policy and
+the student have loops of their own.
 """
 
 import math

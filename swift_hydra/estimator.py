@@ -1,6 +1,6 @@
-"""What any fitted detector of table rows does: score, explain, predict, save and load.
+"""What every fitted detector of table rows can do: score, explain, predict, save and load.
 
-:class:`TableDetector` has scikit-learn's conventions. What trains stands in SwiftHydra.py.
+:class:`TableDetector` follows scikit-learn's conventions. Training is in SwiftHydra.py.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from swift_hydra.thresholds import (
 from swift_hydra.training.threads import LARGE_TO_SCORE, few_threads
 
 CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whatever the table's length
-SAME_SCORE = 1e-5  # standard deviations of the normals' scores that are no difference
-CHUNK_ROWS = 65536  # rows scored at a time at most
-NEARLY_ALL = 0.8  # of new rows above the threshold: hardly all of them are anomalies
-SHOWN = 3  # of these columns that are named
+SAME_SCORE = 1e-5  # smaller differences, in the normals' standard deviations, are rounding
+CHUNK_ROWS = 65536  # most rows scored at a time
+NEARLY_ALL = 0.8  # share of new rows above the threshold that is worth a warning
+SHOWN = 3  # most columns that such a warning names
 MOSTLY = 0.5  # share of new rows outside a column's training range that is worth a warning
-EXPLAINED_ROWS = 1024  # rows with a column replaced that are scored at a time, of several columns
+EXPLAINED_ROWS = 1024  # rows with a replaced column that are scored at a time
 
 
 def in_chunks(score, X, size=None):
-    """(n,) what a function says of rows X (n, d), of so many at a time: bounds memory."""
+    """(n,) results of ``score`` for rows X (n, d), ``size`` rows at a time: bounds memory."""
     size = size or CHUNK_NUMBERS // X.shape[1] + 1
     starts = range(0, max(len(X), 1), size)
     return np.concatenate([score(X[start : start + size]) for start in starts])
@@ -51,7 +51,7 @@ def in_chunks(score, X, size=None):
 
 @contextlib.contextmanager
 def all_or_nothing(estimator):
-    """Around what changes an estimator: where it is cut off, all is as it was before."""
+    """Context manager: if an exception is raised, the estimator's attributes are restored."""
     before = vars(estimator).copy()
     try:
         yield
@@ -63,7 +63,7 @@ def all_or_nothing(estimator):
 
 @contextlib.contextmanager
 def settled():
-    """Around what reads new rows: how columns are read was settled in the fit, errors say so."""
+    """Context manager for reading new rows: errors advise that the fit decided how to read them."""
     try:
         yield
     except InputError as error:
@@ -72,24 +72,25 @@ def settled():
 
 
 class NotFitted(InputError, NotFittedError):
-    """scikit-learn's error for an estimator without a fit, one line on the command line."""
+    """scikit-learn's NotFittedError, and an :class:`settings.InputError`: no traceback is shown."""
 
 
 class TableDetector(BaseEstimator):
     """The fitted half of :class:`SwiftHydra.SwiftHydra`.
 
-    ``fit`` leaves ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (scores standardised
-    rows), ``decision_scores_`` of the training rows, left out, ``fresh_scores_``, the same as
-    fresh copies would have them, ``expected_scores_`` of fresh rows, ``normal_scores_`` of those
-    without a known anomaly, ``kept_``, ``sampled_``, ``n_groups_``, ``estimated_contamination_``,
-    ``synthetic_``, ``classes_``, ``n_features_in_``, ``n_experts_``, ``effective_rank_`` and
-    ``settings_``, the parameters as they were, their numbers Python's own.
+    ``fit`` sets ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (which scores
+    standardised rows), the training rows' ``decision_scores_`` (left-out scores) and
+    ``fresh_scores_`` (those of new copies), ``expected_scores_`` (of fresh rows) and
+    ``normal_scores_`` (of fresh rows without a known anomaly), ``kept_``, ``sampled_``,
+    ``n_groups_``, ``estimated_contamination_``, ``synthetic_``, ``classes_``, ``n_features_in_``,
+    ``n_experts_``, ``effective_rank_``, ``basis_``, ``student_``, and ``settings_``: the parameters
+    at the time of the fit, with numbers as plain Python types.
     """
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = False  # nothing known is a case of its own
-        # Two labels; otherwise no classifier: scores matter.
+        tags.target_tags.required = False  # a fit without labels is possible
+        # Two classes only; the tag does not make it a classifier.
         tags.classifier_tags = ClassifierTags(multi_class=False)
         return tags
 
@@ -100,21 +101,22 @@ class TableDetector(BaseEstimator):
 
         Args:
             X: (n, d) array-like, data frame or Table.
-            chunk_rows: rows scored at a time, which bounds the memory; None takes 65,536, fewer of
-                a wide table.
+            chunk_rows: rows scored at a time, which bounds the memory; None takes 65,536, or fewer
+                if the table is wide.
 
         Returns:
             (n,) float64.
 
         Raises:
-            InputError: for NaN, infinity, text, other columns than the training's (a data frame's
-                are matched by name, in any order), or before ``fit``.
+            InputError: before ``fit``; for infinity, and for NaN or text that the fit was not set
+                up for; and for other columns than the training's (those of a data frame are matched
+                by name, in any order).
         """
         parts = [self.score_prepared(rows) for rows in self._prepared(self._table(X), chunk_rows)]
         return np.concatenate(parts)
 
     def default_chunk_rows(self):
-        """Rows that are scored at a time: fewer of a wide table, so that memory is the same."""
+        """Rows that are scored at a time: fewer if the table is wide, which bounds the memory."""
         return min(CHUNK_ROWS, CHUNK_NUMBERS // len(self.columns_.preparation.names) + 1)
 
     @own_modes()
@@ -122,7 +124,7 @@ class TableDetector(BaseEstimator):
         """(n,) scores of rows (n, d') that ``columns_`` has prepared.
 
         Raises:
-            FloatingPointError: for scores that are not finite.
+            FloatingPointError: if scores are not finite.
         """
         with few_threads(X.size, LARGE_TO_SCORE):
             scores = in_chunks(self._scores_of_prepared, X, self.default_chunk_rows())
@@ -146,7 +148,7 @@ class TableDetector(BaseEstimator):
 
     @property
     def student_stands_in(self):
-        """Whether the student may score alone: it follows its detector, or ``verify`` says so."""
+        """Whether the student may score: it follows its detector, or ``verify`` is set."""
         return self.verify is not None or self.student_.follows
 
     @property
@@ -155,7 +157,7 @@ class TableDetector(BaseEstimator):
         return plain(self.verify or 0.0) if self.student_stands_in else 1.0
 
     def _prepared(self, table, chunk_rows=None):
-        """The prepared rows, chunk by chunk; an empty table is refused by its first chunk."""
+        """The prepared rows, chunk by chunk; preparing an empty table raises an InputError."""
         return map(self._prepare, self._parts(table, chunk_rows))
 
     def _prepare(self, part):
@@ -164,7 +166,7 @@ class TableDetector(BaseEstimator):
             return self.columns_.prepare(part)
 
     def _parts(self, table, chunk_rows=None):
-        """The table, chunk by chunk; of an empty one, itself."""
+        """The table, chunk by chunk; an empty one yields itself."""
         if chunk_rows is not None:
             check_range("chunk_rows", chunk_rows, 1, 10**9)
         chunk = int(chunk_rows or self.default_chunk_rows())
@@ -183,7 +185,7 @@ class TableDetector(BaseEstimator):
         return int((self.sampled_ & ~self.kept_).sum())
 
     def _ready(self):
-        """Fitted, and what rests on ``verify`` is of the share that is set now."""
+        """Check that there was a fit, and update what depends on ``verify`` if it has changed."""
         self._check_fitted()
         if getattr(self, "student_", None) is None:
             return
@@ -201,7 +203,7 @@ class TableDetector(BaseEstimator):
         self._set_threshold(verify=self.verify)
 
     def _set_scores(self):
-        """The training rows' scores by whatever scores: detector, student, or both."""
+        """Set the training rows' scores by what scores new rows: detector, student, or both."""
         basis = self.basis_
         self.decision_scores_ = self._by_what_scores(basis.left_out)
         self.fresh_scores_ = self._by_what_scores(basis.fresh)
@@ -210,18 +212,18 @@ class TableDetector(BaseEstimator):
         self.normal_scores_ = drawn(sample, basis.normal)
 
     def _by_what_scores(self, score, rows=slice(None)):
-        """The detector's scores of some training rows as whatever scores would give them."""
+        """Convert the detector's scores of training rows to those of what scores new rows."""
         if self._detector_scores_all:
             return score
         shift, doubt = self.basis_.shift[rows], self.basis_.doubt[rows]
         return self.student_.as_left_out(score, shift, doubt, self.verified_share)
 
     def _table(self, X):
-        """X as a table of the training's columns."""
+        """X as a :class:`data.table.Table` with the columns of the training table."""
         self._ready()
         told = self.columns_.preparation
         how = {"dates": self.settings_["dates"], "dated": told.dated}
-        how["reading"] = Reading().after(told.reading)  # what stands for a gap in a file does here
+        how["reading"] = Reading().after(told.reading)  # gaps are marked as in the training file
         with settled():
             table = as_table(self._in_order(X), self.columns_.texts, **how)
         if table.X.shape[1] != self.n_features_in_:
@@ -232,12 +234,12 @@ class TableDetector(BaseEstimator):
         return replace(table, columns=table.columns or self.columns_.given_names)
 
     def _in_order(self, X):
-        """A data frame with the training's columns in the training's order, by their names."""
+        """A data frame with its columns in the training's order, by name; else X as it is."""
         names = self.columns_.own_names
         here = frame_names(X)
         if here is None:
             return X
-        if names is None:  # of an array: x0, x1, ... that messages speak of, or pandas' 0, 1, ...
+        if names is None:  # trained on an array: accept x0, x1, ..., or pandas' own 0, 1, ...
             made_up = (self.columns_.names, [str(j) for j in range(self.n_features_in_)])
             names = next((some for some in made_up if set(here) == set(some)), None)
             if names == made_up[1] and here != names:
@@ -250,10 +252,10 @@ class TableDetector(BaseEstimator):
         given = here = as_known(here, names)
         known, present = set(names), set(here)
         missing = [name for name in names if name not in present]
-        # The labels of the training table, left in the frame, are no column of it.
+        # The frame may still hold the label column, which is no feature.
         here = [name for name in here if name in known or name != self.label_name_]
         other = [name for name in here if name not in known]
-        # Which of two is meant cannot be told, unless all stand where they stood.
+        # Columns of equal names are ambiguous, unless all columns are in the training's order.
         twice = repeated(here) if here != names else []
         if missing or other or twice or len(here) != len(names):
             parts = [f"column {listed(map(repr, missing))} is missing"] if missing else []
@@ -264,7 +266,7 @@ class TableDetector(BaseEstimator):
                 f"X: {' and '.join(parts)}: give the columns it was trained on, "
                 f"{listed(map(repr, names))}, in any order"
             )
-        # Of the labels' name there may be any number, of the others there is one here.
+        # Label columns, of which there may be several, are dropped; other names are unique here.
         if here == names:
             return with_columns(X, [j for j, name in enumerate(given) if name in known])
         place = {name: j for j, name in enumerate(given)}
@@ -273,13 +275,13 @@ class TableDetector(BaseEstimator):
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.
 
-        A feature's share is how much the score falls when its value is replaced by the training
-        normals' median (most frequent text) and the other features stay. Costs d further scorings
+        A feature's share is how much the score falls if its value is replaced by the training
+        normals' median (or most frequent text), while all others stay. This costs d more scorings
         of X.
 
         Args:
             X: (n, d) rows.
-            k: features to name, at most d.
+            k: number of features to name; more than d means d.
 
         Returns:
             Names (n, k), the largest share first, and the shares (n, k) in units of the score.
@@ -292,7 +294,7 @@ class TableDetector(BaseEstimator):
         for rows in self._prepared(table):
             score = self.score_prepared(rows)
             raised = np.empty((len(rows), self.n_features_in_))
-            # Few rows alone would cost a scoring's fixed time for every column.
+            # Several columns at once, since a scoring takes a fixed time even for few rows.
             step = max(1, min(EXPLAINED_ROWS, self.default_chunk_rows()) // len(rows))
             for start in range(0, self.n_features_in_, step):
                 some = slice(start, min(start + step, self.n_features_in_))
@@ -310,22 +312,21 @@ class TableDetector(BaseEstimator):
         return self.decision_function(X)
 
     def predict_proba(self, X):
-        """(n, 2): probability of normal and anomaly if both were equally frequent.
+        """(n, 2): probabilities of normal and anomaly if both classes were equally frequent.
 
-        The known anomalies calibrate it. Without one (no labels, or normal rows alone) it has the
-        shape that is assumed before any is known: it ranks, but its values are no probabilities;
-        :meth:`p_values` hold there. ``preset="paper"`` calibrates nothing: there it is what the
-        mixture says.
+        They are calibrated on the known anomalies. Without any (no labels, or normal rows alone)
+        they follow from a prior: they rank rows but are no probabilities; use :meth:`p_values`
+        there. ``preset="paper"`` does not calibrate: it returns the mixture's own probabilities.
         """
         anomaly = torch.sigmoid(torch.from_numpy(self.decision_function(X))).numpy()
         return np.column_stack([1 - anomaly, anomaly])
 
     def predict(self, X):
-        """(n,) labels of ``classes_``: the second, 1, for scores above ``threshold_``.
+        """(n,) labels of ``classes_``: the second one, 1, for scores above ``threshold_``.
 
-        Warns where that is nearly all of many rows, or where most of them lie outside of what
-        training knew of a column: they are hardly of the training rows' kind. So it does of a
-        column that is empty in all of them.
+        Warns if nearly all of many rows are above it, or if most of them lie outside a column's
+        training range, as such rows are probably of another kind than the training rows. Also warns
+        of columns without any value.
         """
         table = self._table(X)
         gaps = sum(map(self.columns_.gaps, self._parts(table)))
@@ -346,13 +347,13 @@ class TableDetector(BaseEstimator):
         return self.classes_[above.astype(np.int64)]
 
     def unlike_training(self, n_above, n_rows):
-        """A line where nearly all of many new rows are above the threshold, else None."""
+        """A warning if nearly all of many new rows are above the threshold, else None."""
         usual = float((self.normal_scores_ > self.threshold_).mean())
         if n_rows < ENOUGH or n_above < max(NEARLY_ALL, 2 * usual) * n_rows:
             return None
         flagged = self._flagged()
         if n_above <= n_rows * flagged + 3 * (n_rows * flagged * (1 - flagged)) ** 0.5:
-            return None  # mostly anomalies, as the training table is
+            return None  # the training table consists mostly of anomalies, too
         return (
             f"{n_above} of {n_rows} rows are above the threshold, {100 * usual:.2g} % of normal "
             "rows like the training's would be: unless anomalies were picked, compare with the "
@@ -360,11 +361,14 @@ class TableDetector(BaseEstimator):
         )
 
     def _flagged(self):
-        """The share of rows like the training rows above the threshold."""
+        """The expected share of fresh rows above the threshold."""
         return float((self.expected_scores_ > self.threshold_).mean())
 
     def _far_outside(self, outside, n_rows):
-        """Columns that most of many rows lie outside of, by their numbers (d,), else None."""
+        """A warning of columns whose training range most of many rows leave, else None.
+
+        ``outside``: (d,) how many of the rows lie outside each column's range.
+        """
         if n_rows < ENOUGH:
             return None
         columns = self.columns_
@@ -378,21 +382,31 @@ class TableDetector(BaseEstimator):
         return "; ".join([*found[:SHOWN], *more]) or None
 
     def p_values(self, X):
-        """How improbable so high a score is for a normal row, (n,) from 1 / (m + 1) to 1.
+        """Conformal p-values: how improbable so high a score is for a normal row.
 
-        Conformal: the share of the m training rows without a known anomaly that score as high, the
-        row itself counted. Their scores are by fits that left them out, or, of rows that come again
-        in the table, as fresh copies would have them, as often as these are to be expected
-        (docs/tables.md, "Copies"). Of fresh normal rows a share t has p-values up to t; fewer where
-        anomalies hide among the m. ``preset="paper"`` has no left-out scores: there they are too
-        small, which is said.
+        A p-value is the share of the m training rows without a known anomaly that score as high,
+        where the row itself is counted too. The scores of the m rows are left-out scores. For
+        recurring rows, they are the scores of fresh copies, weighted by how often such copies are
+        expected (docs/tables.md, "Copies"). A share t of fresh normal rows has p-values up to t, or
+        less if there are hidden anomalies among the m. ``preset="paper"`` has no left-out scores:
+        its p-values are too small, and a warning says so.
+
+        Args:
+            X: (n, d) rows.
+
+        Returns:
+            (n,) from 1 / (m + 1) to 1.
         """
         self._ready()
         self.tell_if_not_left_out()
         return self.p_values_of(self.decision_function(X))
 
     def p_values_of(self, scores):
-        """The same of scores (n,) that are there already; those that are not finite are refused."""
+        """The p-values of scores (n,) from :meth:`decision_function`.
+
+        Raises:
+            InputError: if the scores are no list of finite numbers.
+        """
         self._ready()
         try:
             scores = np.asarray(scores, dtype=np.float64)
@@ -410,7 +424,7 @@ class TableDetector(BaseEstimator):
         return (as_high + 1) / (m + 1)
 
     def tell_if_not_left_out(self):
-        """Warn where false alarms and p-values are asked of a detector without left-out scores."""
+        """Warn that false alarms and p-values of ``preset="paper"`` lack left-out scores."""
         if self.settings_.get("preset") == "paper":
             tell(
                 "preset='paper' has no left-out scores: false alarms and p-values rest on scores "
@@ -419,10 +433,10 @@ class TableDetector(BaseEstimator):
             )
 
     def _rounding(self):
-        """By how much two scores may differ and still be one.
+        """The largest difference between two scores that count as equal.
 
-        Copies of a row have one score, but a student's, another processor's or an exported file's
-        differ from what the fit noted in their last digits.
+        The same row can get another last digit from a student, from another processor, or from an
+        exported file than in the fit.
         """
         return SAME_SCORE * float(self.normal_scores_.std())
 
@@ -430,9 +444,8 @@ class TableDetector(BaseEstimator):
         """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
 
         Args:
-            contamination: share above the threshold that is expected of fresh rows like the
-                training rows, 0 to .99, the nearest that equal scores allow; "auto" takes
-                ``estimated_contamination_``.
+            contamination: expected share of fresh rows that score above the threshold, 0 to .99, as
+                nearly as ties allow; "auto" takes ``estimated_contamination_``.
         """
         self._ready()
         check_contamination(contamination)
@@ -442,24 +455,24 @@ class TableDetector(BaseEstimator):
         """Move ``threshold_`` and ``labels_`` without a refit; returns itself.
 
         Args:
-            share: of fresh normal rows that may be above the threshold, 0 to .99: their p-values
-                are then at most that. ``preset="paper"`` flags more, which is said.
+            share: share of fresh normal rows that may score above the threshold, 0 to .99: flagged
+                rows have p-values up to that. ``preset="paper"`` flags more, and a warning says so.
         """
         self._ready()
         check_range("false_alarms", share, 0, 0.99, whole=False)
         return self._set_threshold(false_alarms=share)
 
     def set_verify(self, share):
-        """Move ``verify`` of a detector with a student, and what rests on it, without a refit.
+        """Change ``verify`` of a detector with a student, and what depends on it, without a refit.
 
         Args:
-            share: of the rows that the detector scores again, 0 to 1, or None.
+            share: share of the rows that the detector scores again, 0 to 1, or None.
 
         Returns:
             Itself.
 
         Raises:
-            InputError: for another share, or where there is no student.
+            InputError: for another share, or without a student.
         """
         self._check_fitted()
         if share is not None:
@@ -475,7 +488,7 @@ class TableDetector(BaseEstimator):
         return self
 
     def _set_threshold(self, **settings):
-        """With new settings, none of which stays where the warning is made an error."""
+        """Set threshold and labels by the new settings; changes nothing if a warning is raised."""
         now = self.settings_ | plain(settings)
         if now["false_alarms"] is not None:
             self.tell_if_not_left_out()
@@ -495,11 +508,11 @@ class TableDetector(BaseEstimator):
     def checkpoint(self, fingerprint=None):
         """The fitted detector as tensors and plain values.
 
-        Its settings are those of the fit: what ``set_params`` has set since waits for the next one,
-        but for ``verify``, which says how to score.
+        Its settings are those of the fit; what ``set_params`` has changed since will apply to the
+        next fit. The exception is ``verify``, which applies to scoring.
 
         Args:
-            fingerprint: of the training rows, or None.
+            fingerprint: fingerprint of the training rows, or None.
         """
         self._ready()
         return {
@@ -527,12 +540,12 @@ class TableDetector(BaseEstimator):
         }
 
     def _verify_to_save(self):
-        """``verify`` as it is set, unless threshold and p-values are those of the fit's."""
+        """The current ``verify`` if threshold and p-values follow it, else that of the fit."""
         moved = self.student_ is not None and self.basis_ is not None
         return self.verify if moved else self.settings_["verify"]
 
     def _basis_to_save(self):
-        """What other shares to ``verify`` need, where there is a student."""
+        """The part of a checkpoint that a change of ``verify`` needs; None without a student."""
         if self.student_ is None or self.basis_ is None:
             return None
         return to_tensors(self.basis_._asdict())
@@ -540,10 +553,9 @@ class TableDetector(BaseEstimator):
     def save(self, path):
         """Write the fitted detector to one file, atomically.
 
-        With ``preset="full"`` it holds training rows, standardised: up to ``max_normals``
-        neighbours, 2,048 known anomalies and ``max_centres`` rows in every kernel expert; where
-        nothing is known up to 4,096 rows more. The student's file holds none,
-        see ``export``.
+        With ``preset="full"`` it holds standardised training rows: up to ``max_normals`` normals,
+        2,048 known anomalies, and ``max_centres`` rows in every kernel expert; if no anomaly is
+        known, up to 4,096 more rows. The student's file holds none, see ``export``.
         """
         write_torch(path, self.checkpoint())
 
@@ -551,7 +563,7 @@ class TableDetector(BaseEstimator):
     def load(cls, path):
         """Read a detector that :meth:`save` or a run wrote.
 
-        It scores on the CPU, bit-equal to the saved one there.
+        It scores on the CPU; its scores are equal to the bit to those of the saved one there.
 
         Raises:
             InputError: if the file is missing, damaged or of another kind.
@@ -564,7 +576,7 @@ class TableDetector(BaseEstimator):
         """The detector of a checkpoint that was read from ``path``.
 
         Raises:
-            InputError: if its content does not fit together, or has settings that ``cls`` has not.
+            InputError: if its content does not fit together, or ``cls`` lacks some of its settings.
         """
         cls._refuse_unknown(saved.get("parameters"), path)
         with content_of(path):
@@ -608,7 +620,10 @@ class TableDetector(BaseEstimator):
 
     @classmethod
     def _refuse_unknown(cls, parameters, path):
-        """A whole file of a later version, or of a class with other arguments, is not damaged."""
+        """Refuse a file of a later version, or of a class with other arguments, by its settings.
+
+        Otherwise such a file would be reported as damaged.
+        """
         known = inspect.signature(cls).parameters
         takes_any = any(one.kind is one.VAR_KEYWORD for one in known.values())
         names = parameters if isinstance(parameters, dict) and not takes_any else ()
@@ -624,12 +639,16 @@ class TableDetector(BaseEstimator):
         names = self.columns_.own_names
         if names is not None:
             self.feature_names_in_ = np.array(names, dtype=object)
-        elif hasattr(self, "feature_names_in_"):  # of a fit before this one
+        elif hasattr(self, "feature_names_in_"):  # left by an earlier fit
             del self.feature_names_in_
         return self
 
     def _check_rebuilt(self):
-        """Shapes and values, then a few rows are scored: what does not fit shows now."""
+        """Check shapes and values, and score a few rows: a bad file fails now, not later.
+
+        Raises:
+            ValueError: naming what does not fit.
+        """
         columns = self.columns_
         rows = self.synthetic_
         scores = self.decision_scores_

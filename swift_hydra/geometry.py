@@ -1,8 +1,9 @@
 """Distances and directions of rows: exact nearest neighbours, copies, the effective rank.
 
-Rows are put on a fine grid of whole numbers first. Sums of their products are then whole numbers
-that float64 holds exactly, in whatever order they are added up: a copy is at distance 0, nothing
-cancels, and a row's distances are the same to the bit whichever rows are asked about beside it.
+Rows are rounded to a fine grid of whole numbers first. Sums of their products are then whole
+numbers that float64 holds exactly, in whatever order they are added up. So a copy is at distance 0,
+there is no cancellation error, and a row's distances are the same to the bit whichever rows are
+queried with it.
 
 Shapes: n rows, d features, m distinct reference rows.
 """
@@ -13,46 +14,46 @@ import scipy.linalg
 from swift_hydra.compiled import MORE, available, nearest_rows
 
 BEND = 5.0  # bound of standardised values, see data/scaler.py
-BOUND = 0.98 * BEND  # of values that were moved or decoded: 25 standard deviations, unbent
-FINEST = 19  # a grid step is 2^-FINEST, coarser where d is large
-MOST_FAR = 48.0  # bound of the coordinate for what the bend hides
-FAR_FROM = 2.0  # times BEND: standard deviations from which it counts
+BOUND = 0.98 * BEND  # bound of moved or decoded values: 25 standard deviations, unbent
+FINEST = 19  # a grid step is 2^-FINEST, coarser if d is large
+MOST_FAR = 48.0  # bound of the extra coordinate for extreme values
+FAR_FROM = 2.0  # the extra coordinate starts at so many times BEND, in standard deviations
 BLOCK_NUMBERS = 2**20  # distances held at once: bounds memory, does not change any value
-DIRECTIONS = 4  # in which rows that differ by rounding alone are next to each other
-MOST_BESIDE = 2048  # rows that are looked at after each one
-MOST_PAIRS = 32  # for every row, of rows that may be copies: more are near by chance
-ALWAYS_PAIRS = 2_000_000  # pairs that are looked at whatever the number of rows
-# Standard deviations by which the values of a row written out and read again may differ.
+DIRECTIONS = 4  # random directions along which the search for near copies compares rows
+MOST_BESIDE = 2048  # rows that follow a row and are compared with it
+MOST_PAIRS = 32  # most pairs per row that may be copies: more are near by chance
+ALWAYS_PAIRS = 2_000_000  # so many pairs are compared, whatever the number of rows
+# Standard deviations by which a value may differ after a table was written and read again.
 ROUNDING = 2.0**-13
-MANY = 256  # neighbours whose mean is taken without putting them in order
-# Neighbours more that are looked at where a row's own copies fill those that were found.
+MANY = 256  # from more neighbours the mean distance is computed without sorting them
+# So many more neighbours are searched if copies of the row take the places of those found.
 BEYOND_COPIES = 32
-# Columns from which on so many rows make the directions: nothing is cubic in the columns.
+# With more columns, directions are computed from so many rows: no work is cubic in the columns.
 WIDE = 1024
 
 
 def bend(u):
-    """Standard deviations to values within +-BEND, in order to the end: u / sqrt(1 + (u/5)^2)."""
+    """Maps standard deviations into +-BEND, strictly increasing: u / sqrt(1 + (u/5)^2)."""
     return u / np.sqrt(1.0 + np.square(u / BEND))
 
 
 def unbend(z):
-    """The way back of :func:`bend`, as far as float32 can tell: up to 15,800."""
+    """The inverse of :func:`bend`, up to 15,800: float32 resolves no larger values."""
     z = np.asarray(z, dtype=np.float64)
     return z / np.sqrt(np.maximum(1.0 - np.square(z / BEND), 1e-7))
 
 
 def on_grid(Z):
-    """Standardised rows as whole numbers, and a coordinate for how far they lie outside: (n, d+1).
+    """Standardised rows as whole numbers, with an extra coordinate for extreme values: (n, d + 1).
 
-    Bent values hardly differ beyond ten standard deviations. The last coordinate keeps the
-    distance: it is 0 within ten of them and grows with the logarithm beyond.
+    Bent values hardly differ beyond ten standard deviations. The last coordinate keeps distances
+    there: it is 0 within ten standard deviations and grows with the logarithm beyond.
 
     Args:
         Z: (n, d) rows within +-BEND.
 
     Returns:
-        float64 of whole numbers, and the length of their step in standard deviations.
+        (n, d + 1) float64 of whole numbers, and the length of a grid step in standard deviations.
     """
     Z = np.asarray(Z, dtype=np.float64)
     # The largest squared distance is below 4 d 2^(6 + 2 bits): it has to stay below 2^53.
@@ -64,12 +65,12 @@ def on_grid(Z):
 
 
 def copies(Z, step=None):
-    """Which rows are equal, or differ by no more than rounding: (n,) group numbers from 0.
+    """Which rows are equal, or nearly equal: (n,) group numbers from 0.
 
     Args:
         Z: (n, d) rows.
-        step: standard deviations by which no value differs from that of the row that leads
-            its group; None takes the grid's own step for equal.
+        step: largest difference, in standard deviations, between a value and that of the row that
+            leads the group; None groups rows that are equal on the grid.
     """
     size = max(BLOCK_NUMBERS // Z.shape[1], 1)
     blocks = (on_grid(Z[start : start + size])[0] for start in range(0, len(Z), size))
@@ -83,11 +84,11 @@ def copies(Z, step=None):
 
 
 def twins(Z, kept):
-    """Which of the kept rows of Z (n, d) each of the others is a copy of, -1 where none: (m,).
+    """The kept row that each of the m other rows is a copy of (up to rounding), or -1: (m,).
 
     Args:
-        Z: (n, d) rows. Copies are those up to rounding.
-        kept: (n,) bool; the others are m.
+        Z: (n, d) rows.
+        kept: (n,) bool. The result counts the kept rows from 0.
     """
     group = copies(Z, ROUNDING)
     of_group = np.full(len(Z), -1)
@@ -96,21 +97,21 @@ def twins(Z, kept):
 
 
 def _equal(blocks):
-    """Which of the rows in blocks (.., d) are the same numbers: (n,) group numbers from 0.
+    """Which rows, given in blocks (.., d) of whole numbers, are equal: (n,) group numbers from 0.
 
-    Rows of whole numbers are told apart by two random sums of them, 128 bits: two that differ are
-    taken for one by a chance of 2^-80.
+    Rows are compared by two random weighted sums of 64 bits each; the chance that rows which differ
+    are taken for equal is 2^-80.
     """
     sums = [np.empty((0, 2), dtype=np.uint64)]
     for rows in blocks:
-        numbers = rows.astype(np.int64).view(np.uint64)  # what overflows is cut off, as it may be
+        numbers = rows.astype(np.int64).view(np.uint64)  # sums wrap around, which is harmless
         factors = np.random.default_rng(0).integers(2**64, size=(rows.shape[1], 2), dtype=np.uint64)
         sums.append(numbers @ factors)
     sums = np.concatenate(sums)  # (n, 2)
     order = np.lexsort(sums.T)
     new = np.ones(len(order), dtype=bool)
     new[1:] = (sums[order[1:]] != sums[order[:-1]]).any(1)
-    # Numbered in the order in which they come: sorting keeps it within a group.
+    # Groups are numbered by their first rows: the sort is stable.
     place = np.empty(int(new.sum()), dtype=np.int64)
     place[np.argsort(order[new])] = np.arange(len(place))
     group = np.empty(len(order), dtype=np.int64)
@@ -119,11 +120,12 @@ def _equal(blocks):
 
 
 def _leaders(rows, step):
-    """(m,) the row within ``step`` of each of m distinct rows (m, d) that leads its group.
+    """For each of m distinct rows (m, d), the row within ``step`` that leads its group: (m,).
 
-    Rows as close as that are close in any direction too: they are looked for among those that
-    follow each other in a random one. (A grid would part many: one of d values lies at a border.)
-    Where rows are dense, so that most have such neighbours by chance, a grid has to do.
+    Such rows are also close in any projection, so candidates are rows that follow each other along
+    a random direction. (A grid would separate many of them, as one of d values is often close to a
+    border.) If rows are so dense that most have such neighbours by chance, a grid is used after
+    all.
     """
     m, d = rows.shape
     most = max(m, min(MOST_PAIRS * m, ALWAYS_PAIRS))
@@ -132,7 +134,7 @@ def _leaders(rows, step):
     along = rows @ (directions / np.linalg.norm(directions, axis=0))  # (m, DIRECTIONS)
     order = np.argsort(along[:, 0], kind="stable")
     along = along[order]
-    reach = 1.001 * step * np.sqrt(d)  # of a row whose values all differ by a step
+    reach = 1.001 * step * np.sqrt(d)  # distance between rows if all values differ by a step
     pairs = [np.empty((0, 2), dtype=np.int64)]
     for offset in range(1, m):
         near = np.flatnonzero(along[offset:, 0] - along[:-offset, 0] <= reach)
@@ -157,14 +159,15 @@ def _leaders(rows, step):
 
 
 class Neighbours:
-    """The nearest reference rows.
+    """Search for the nearest reference rows.
 
     Args:
-        reference: (r, d) standardised rows; copies count as many times as they are there.
+        reference: (r, d) standardised rows; every copy of a row counts.
 
     Attributes:
-        distinct: m numbers of reference rows, the first of each group of copies, in any order.
-        group: (r,) which distinct row each reference row is.
+        distinct: (m,) numbers of reference rows, the first of each group of copies, in random
+            order.
+        group: (r,) the place in ``distinct`` of the row that each reference row equals.
     """
 
     def __init__(self, reference):
@@ -173,26 +176,26 @@ class Neighbours:
         _, distinct, group = np.unique(
             copies(self.reference), return_index=True, return_inverse=True
         )
-        # Shuffled: in many tables rows that stand together are neighbours of the same rows.
+        # Shuffled, as rows that follow each other in a table are often neighbours of the same rows.
         place = np.random.default_rng(0).permutation(len(distinct))
         self.distinct = distinct[np.argsort(place)]
         self.group = place[group]
         self._rows = np.ascontiguousarray(rows[self.distinct])
         self._square = np.square(self._rows).sum(1)
         self._longest = np.sqrt(self._square.max(initial=0.0)) * self.step
-        # One product gives |r|^2 - 2 x r.
+        # So that one product gives |r|^2 - 2 x r.
         in_units = np.column_stack([self._rows * self.step, self._square * self.step**2])
         self._rounded = in_units.T.astype(np.float32)
 
     def nearest(self, X, k):
-        """The nearest distinct reference rows, of equally near ones the first.
+        """The nearest distinct reference rows; ties go to the first.
 
         Args:
             X: (n, d) rows.
             k: how many.
 
         Returns:
-            Sorted distances and their places in ``distinct``: (n, min(k, m)).
+            Ascending distances and places in ``distinct``: (n, min(k, m)) each.
         """
         m = len(self._rows)
         k = min(k, m)
@@ -211,12 +214,16 @@ class Neighbours:
         return np.sqrt(square) * self.step, index
 
     def _rounded_first(self, rows, k):
-        """Squared distances and places (n, k) by float32 products; where these may not suffice."""
+        """Search by float32 products, with exact distances of the candidates found.
+
+        Returns squared distances and places (n, k) each, and the rows (n,) bool for which rounding
+        may have hidden a neighbour.
+        """
         x = rows * self.step
         factor = np.concatenate([-2 * x, np.ones((len(x), 1))], axis=1).astype(np.float32)
         near = factor @ self._rounded
         square, index, bound = nearest_rows(near, rows, self._rows, k)
-        # What float32 sums of d + 2 products can be off by, more rather than less.
+        # An upper bound of the rounding error of float32 sums of d + 2 products.
         length = np.sqrt(np.square(x).sum(1))
         error = 2.0**-23 * (len(self._rounded) + 8) * self._longest * (2 * length + self._longest)
         enough = square[:, -1] * self.step**2 - np.square(length) < bound - error
@@ -239,7 +246,7 @@ class Neighbours:
         return near, np.take_along_axis(at, order, axis=1)
 
     def counts(self, used=None):
-        """How many reference rows (of those ``used``, (r,) bool) are copies of each: (m,)."""
+        """Number of copies (m,) of each distinct row; if given, only among rows ``used`` (r,)."""
         group = self.group if used is None else self.group[used]
         return np.bincount(group, minlength=len(self.distinct))
 
@@ -248,13 +255,13 @@ class Neighbours:
 
         Args:
             X: (n, d) rows.
-            k: how many, copies counted.
-            others: leave out the row's own copies, and what differs from it by rounding alone.
-            nothing: where all reference rows that are near are such copies.
-            coded: (r,) bool, reference rows of which only one copy is left out, see
-                :class:`cleaning.leave_out.LeaveOut`; None: of all rows all are.
-            groups: numbers (n,) and (r,) of what the rows were measured of: those of the same are
-                left out; None: each is of its own.
+            k: number of neighbours, copies counted.
+            others: leave out the row's own copies, up to rounding.
+            nothing: result if no reference row is left.
+            coded: (r,) bool, codes, of which only one copy is left out, see
+                :class:`cleaning.leave_out.LeaveOut`; None: all copies are left out.
+            groups: subjects (n,) of X and (r,) of the reference rows: a row's own subject is left
+                out; None: no subjects.
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()
@@ -264,7 +271,7 @@ class Neighbours:
         of_rows, own, more = np.full(len(X), -1), None, 0
         if groups is not None:
             of_rows, own = groups[0], self.groups_of(groups[1])
-            more = largest(own)  # a row's own group may be all that is nearest to it
+            more = largest(own)  # all nearest rows may be of the row's own subject
         out = np.empty(len(X))
         if others and k > MANY and counts.max() == 1 and own is None:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
@@ -292,9 +299,9 @@ class Neighbours:
         return out
 
     def groups_of(self, groups):
-        """Of reference rows' groups (r,) those of the distinct ones, -1 of copies of several: (m,).
+        """Groups (m,) of the distinct rows, given those of the reference rows (r,).
 
-        None stays None.
+        -1 if a row has copies in several groups. None stays None.
         """
         if groups is None:
             return None
@@ -305,7 +312,7 @@ class Neighbours:
         return np.where(several, -1, of_distinct)
 
     def _mean_of_many(self, X, k, beyond, nothing):
-        """:meth:`mean_distance` to others, none a copy of another, without sorting: (n,)."""
+        """:meth:`mean_distance` to others if the reference has no copies; does not sort: (n,)."""
         rows = on_grid(X)[0]
         square = self._square - 2 * rows @ self._rows.T + np.square(rows).sum(1)[:, None]
         square[square <= (beyond / self.step) ** 2] = np.inf  # (n, m)
@@ -317,29 +324,35 @@ class Neighbours:
 
 
 def largest(groups):
-    """Rows of the largest group, -1 is none, of numbers (m,)."""
+    """Size of the largest group, from group numbers (m,); -1 is no group."""
     groups = groups[groups >= 0]
     return int(np.unique(groups, return_counts=True)[1].max(initial=0))
 
 
 def without_own(counts, of_neighbours, of_rows):
-    """Counts (n, ..) of neighbours, 0 where they are of the row's own group (n,)."""
+    """Counts (n, ..) of neighbours, set to 0 for those of the row's own group.
+
+    Args:
+        counts: (n, ..) of the neighbours.
+        of_neighbours: (n, ..) their groups.
+        of_rows: (n,) the rows' groups; -1 is no group.
+    """
     of_rows = np.reshape(of_rows, (-1, *[1] * (counts.ndim - 1)))
     return np.where((of_neighbours == of_rows) & (of_rows >= 0), 0, counts)
 
 
 def shares(distance, counts, k, beyond=None, left=0):
-    """How often each of the sorted neighbours counts among the k nearest: (n, K), sums to k.
+    """How often each of the sorted neighbours counts among the k nearest: (n, K).
 
-    Less where there are fewer.
+    A row sums to k, or to less if it has fewer neighbours.
 
     Args:
         distance: (n, K) ascending.
-        counts: (n, K) copies of each neighbour.
+        counts: (n, K) number of copies of each neighbour.
         k: how many.
         beyond: leave out neighbours up to this distance, the row's own copies; None leaves out
             none.
-        left: (n, K) how many of such a neighbour's copies count all the same.
+        left: (n, K) number of copies that still count of a neighbour that is left out.
     """
     counts = counts if beyond is None else np.where(distance > beyond, counts, left)
     before = np.cumsum(counts, axis=1) - counts
@@ -347,7 +360,7 @@ def shares(distance, counts, k, beyond=None, left=0):
 
 
 def mean_of_first(values, share, nothing=np.nan):
-    """Means of values (n, K) with the weights of :func:`shares`; ``nothing`` where all are 0."""
+    """Means of values (n, K), weighted by :func:`shares`; ``nothing`` if all weights are 0."""
     total = share.sum(1)
     return np.where(total > 0, (values * share).sum(1) / np.maximum(total, 1), nothing)
 
@@ -359,9 +372,9 @@ def share_nearer(rows, to, than):
 
 
 def squared_distances(a, b):
-    """Between rows a (n, d) and b (m, d), torch tensors: (n, m) float64, differentiable.
+    """Squared distances of rows a (n, d) and b (m, d), tensors: (n, m) float64, differentiable.
 
-    In float64 throughout: what cancels is 1e-15 of the rows' squared length.
+    In float64 throughout: cancellation leaves errors of 1e-15 of the rows' squared length.
     """
     a = a.double()
     b = b.double()
@@ -376,28 +389,29 @@ def effective_rank(X):
     gram = X @ X.T if len(X) < X.shape[1] else X.T @ X
     values = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
     share = values / max(values.sum(), 1e-300)
-    share = share[share > 1e-15]  # what rounding leaves
+    share = share[share > 1e-15]  # the rest is rounding errors
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 1.0
 
 
 def filled(a, rows, columns):
-    """An array (n, m) with zeros up to a multiple of so many rows and columns.
+    """An array (n, m), padded with zeros to multiples of ``rows`` and ``columns``.
 
-    Whole vectors of numbers: products of others are rounded by a row's place in its batch.
+    Products of padded arrays use whole vector registers; otherwise their rounding would depend on a
+    row's place in its batch.
     """
     n, m = a.shape
     return np.pad(a, ((0, -n % rows), (0, -m % columns)))
 
 
 def spread_over(n, most):
-    """Numbers of at most ``most`` of n rows, evenly over all: (min(n, most),)."""
+    """Numbers of at most ``most`` of n rows, evenly spaced: (min(n, most),)."""
     return np.linspace(0, n - 1, min(n, most)).astype(int)
 
 
 def principal_axes(rows):
-    """Standard deviations (r,) of centred rows (n, d) along their axes (r, d), the widest first.
+    """Standard deviations (r,) of centred rows (n, d) and principal axes (r, d), largest first.
 
-    numpy's way of it is fast, and gives up on some matrices; the older one does not.
+    numpy's algorithm is fast but does not converge on some matrices; the older one (gesvd) does.
     """
     rows = rows / np.sqrt(len(rows))
     try:

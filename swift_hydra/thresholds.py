@@ -1,4 +1,4 @@
-"""Which scores are alarms: thresholds, and the training rows' scores that they are made of (M12).
+"""Thresholds for scores, and the training rows' scores from which they are derived (M12).
 
 Shapes: n rows.
 """
@@ -11,15 +11,15 @@ import numpy as np
 from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.settings import InputError, check_range, tell
 
-TRUSTED = 50  # trusted rows that p-values compare with, in place of all without a known anomaly
+TRUSTED = 50  # with at least so many trusted rows, p-values compare with these alone
 
 
 def compared_with(y, trust_normals):
-    """Which training rows with labels (n,) p-values compare with: (n,) bool.
+    """Which training rows with labels (n,) the p-values compare with: (n,) bool.
 
-    Unlabelled rows may hide anomalies, which score high and take the place of alarms: where half of
-    the labels were missing, none of the normal rows was flagged of 5 % that were stated. Where rows
-    labelled 0 are trusted, and many enough, these alone are compared with.
+    Unlabelled rows may hide anomalies. These score high, so that normal rows are flagged less often
+    than stated: with half of the labels missing, none of them at a stated 5 %. If enough rows
+    labelled 0 are trusted, only these are compared with.
     """
     if trust_normals and (y == 0).sum() >= TRUSTED:
         return y == 0
@@ -27,7 +27,7 @@ def compared_with(y, trust_normals):
 
 
 def check_contamination(value):
-    """Refuse what is neither "auto" nor a share from 0 to .99."""
+    """Raise an InputError unless the value is "auto" or a share from 0 to .99."""
     if isinstance(value, str) and value == "auto":
         return
     try:
@@ -37,13 +37,13 @@ def check_contamination(value):
 
 
 def threshold_of(scores, share, rounding=0.0):
-    """The threshold that a share of the scores (n,) is above, the nearest that ties allow.
+    """The threshold above which a share of the scores (n,) lies, as nearly as ties allow.
 
-    All of them may be above, or none; a threshold stands between two scores, or ``rounding``, and
-    the least number at least, beyond the outermost.
+    It lies midway between two scores. If all or none of them shall be above, it lies beyond the
+    outermost score by ``rounding``.
     """
     values, counts = np.unique(scores, return_counts=True)
-    above = np.append(len(scores) - np.cumsum(counts), len(scores))  # of each value, and below all
+    above = np.append(len(scores) - np.cumsum(counts), len(scores))  # scores above each; or all
     at = int(np.abs(above - share * len(scores)).argmin())
     if at == len(values):
         return float(min(values[0] - rounding, np.nextafter(values[0], -np.inf)))
@@ -51,7 +51,10 @@ def threshold_of(scores, share, rounding=0.0):
 
 
 def drawn(scores, weights):
-    """As many scores as the weights (m,) are in all, ascending, each as often as its weight is."""
+    """An unweighted sample from weighted scores (m,): each is repeated according to its weight.
+
+    Returns as many ascending scores as the weights (m,) sum to.
+    """
     order = np.argsort(scores, kind="stable")
     up_to = np.cumsum(weights[order])
     n = round(float(up_to[-1]))
@@ -60,29 +63,29 @@ def drawn(scores, weights):
 
 
 class TrainingScores(NamedTuple):
-    """What the training rows' scores are made of, whichever share of rows is verified."""
+    """The data from which the training rows' scores are computed, for any ``verify``."""
 
-    left_out: np.ndarray  # (n,) the detector's scores by fits without the row
-    fresh: np.ndarray  # (n,) the same as fresh copies of rows that come again would have them
-    # Of :class:`cleaning.leave_out.FreshScores`:
+    left_out: np.ndarray  # (n,) the detector's left-out scores
+    fresh: np.ndarray  # (n,) the scores that new copies of the rows would get
+    # The fields of :class:`cleaning.leave_out.FreshScores`:
     row: np.ndarray  # (m,)
     score: np.ndarray  # (m,)
     weight: np.ndarray  # (m,)
     normal: np.ndarray  # (m,)
-    shift: np.ndarray | None = None  # (n,) of the student, see Student.beside
-    doubt: np.ndarray | None = None  # (n,) its doubt
+    shift: np.ndarray | None = None  # (n,) first result of Student.beside, if there is a student
+    doubt: np.ndarray | None = None  # (n,) second result
 
     @classmethod
     def of(cls, kept, fitted, aside, normal, twin=None):
-        """Of n training rows, of which ``kept`` (n,) bool were learned from.
+        """Combine the scores of kept training rows with those of all others.
 
         Args:
-            kept: (n,) bool.
-            fitted: what a detector's ``fit`` returned, with scores of the kept rows.
-            aside: (m,) scores of the others.
-            normal: (m,) bool, which of the others are no known anomalies.
-            twin: (m,) which kept row one of the others is a copy of, -1 of those that are none;
-                None: none is. A copy's own score would know its label.
+            kept: (n,) bool, the training rows that were learned from.
+            fitted: a :class:`detection.mixture.Fitted`, with scores of the kept rows.
+            aside: (m,) scores of the other rows.
+            normal: (m,) bool, which of the other rows are not known anomalies.
+            twin: (m,) the kept row that each of the other rows is a copy of, else -1; None: there
+                are no copies. Copies take that row's scores, as their own would know its label.
         """
         left_out = np.empty(len(kept))
         left_out[kept] = fitted.scores
@@ -95,8 +98,8 @@ class TrainingScores(NamedTuple):
                 copied = np.flatnonzero(~kept)[twin >= 0]
                 left_out[copied] = fitted.scores[twin[twin >= 0]]
                 fresh[copied] = fitted.fresh[twin[twin >= 0]]
-            # Those set aside belong to what p-values compare with: they may well be normal, and
-            # alarms shall be no more frequent than was said.
+            # p-values compare with rows that were set aside, too: they may well be normal, and the
+            # false-alarm rate must not exceed the stated one.
             more = FreshScores.plain(fresh[~kept], normal)
             more = more._replace(row=np.flatnonzero(~kept))
             sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
@@ -107,12 +110,13 @@ class TrainingScores(NamedTuple):
         return self._replace(normal=np.where(normal[self.row], self.normal, 0.0))
 
     def of_subjects(self, subjects, normal):
-        """The same where rows (n,) were measured of subjects: these are what fresh ones are like.
+        """The same with weights that sum to the number of subjects in place of rows.
 
-        Rows of one subject score alike: in all of them there is no more than one to compare with.
+        Rows of one subject score alike, so that a subject is no more than one independent
+        observation.
 
         Args:
-            subjects: (n,) numbers from 0.
+            subjects: (n,) the subject of each row, numbered from 0.
             normal: (n,) bool, the rows that p-values compare with.
         """
         n_subjects = [len(np.unique(some)) for some in (subjects, subjects[normal])]
@@ -122,21 +126,21 @@ class TrainingScores(NamedTuple):
 
 
 def threshold_of_false_alarms(scores, share, rounding):
-    """The threshold that a share of fresh normal rows is above; infinity where none may be.
+    """The threshold above which a share of fresh normal rows scores; infinity if none may.
 
     Args:
-        scores: (m,) of the training's normals, ascending.
+        scores: (m,) ascending scores of normal rows.
         share: 0 to .99.
-        rounding: by how much two scores may differ and still be one.
+        rounding: largest difference between scores that count as equal.
     """
     m = len(scores)
-    # So many normals may score as high as a flagged row; -1 where m is too small for any.
+    # So many normals may score as high as a flagged row; -1 if m is too small to flag any row.
     allowed = int(share * (m + 1) + 1e-9) - 1
     if allowed >= 0:
         return float(scores[m - 1 - allowed]) + rounding
     if share > 0:
         digits = 10 ** (1 - math.floor(math.log10(1 / (m + 1))))
-        least = math.ceil(digits / (m + 1)) / digits  # up, or it would not be enough
+        least = math.ceil(digits / (m + 1)) / digits  # rounded up, or it would be too small
         tell(
             f"false_alarms={share:g}: {m} normal rows cannot tell so rare an alarm, and no row is "
             f"ever flagged: give {least:g} or more (--false-alarms, false_alarms)"

@@ -10,7 +10,7 @@ Shapes: n rows, d columns.
 import numpy as np
 from scipy.special import ndtri
 
-POINTS = 257  # quantiles that stand for a column
+POINTS = 257  # most quantiles that represent a column
 SAME = 2.0**-30  # standard deviations: smaller differences between values are rounding errors
 
 

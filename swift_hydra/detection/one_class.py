@@ -148,7 +148,7 @@ class WithoutItself(NamedTuple):
     component along ``own_direction``), by the formula of Sherman and Morrison.
     """
 
-    own: np.ndarray  # (n, r) bool, its copies among the reference rows
+    own: np.ndarray  # (n, r) bool, the reference rows that are left out: copies, own subject
     own_direction: torch.Tensor  # (n, d) the row minus the mean, whitened; not of unit length
     weight: torch.Tensor  # (n,)
     factor: torch.Tensor  # (n,)

@@ -355,8 +355,8 @@ class Student:
 
         Args:
             Z: (n, d) the rows.
-            share: expected share of rows that the teacher scores again, those with the largest
-                doubt; it is exact for rows that are distributed like the training rows.
+            share: share of rows that the teacher scores again, those with the largest doubt; the
+                actual share depends on how similar the rows are to the training rows.
             teacher: a function from rows to the teacher's scores.
         """
         parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(SCORED_ROWS)
@@ -406,7 +406,7 @@ class Student:
             raise ValueError("the student's doubts are not finite or too few")
         inputs = Inputs.from_snapshot(saved["inputs"])
         network(inputs(inputs.normals[:1].float()))
-        followed = float(saved.get("followed", 1.0))  # older files say all
+        followed = float(saved.get("followed", 1.0))  # older files lack it, and assume all
         if not 0 <= followed <= 1:
             raise ValueError("what the student follows is no share")
         known = (saved["middle"], saved["spread"], doubts, dict(saved["agreement"]), followed)

@@ -28,6 +28,7 @@ ROUNDING = 2.0**-13
 MANY = 256  # from more neighbours the mean distance is computed without sorting them
 # So many more neighbours are searched if copies of the row take the places of those found.
 BEYOND_COPIES = 32
+LARGE = 256  # reference rows of a subject, beyond which its rows search among the others alone
 # With more columns, directions are computed from so many rows: no work is cubic in the columns.
 WIDE = 1024
 
@@ -272,6 +273,8 @@ class Neighbours:
         if groups is not None:
             of_rows, own = groups[0], self.groups_of(groups[1])
             more = largest(own)  # all nearest rows may be of the row's own subject
+            if more > LARGE:
+                return self._mean_beside_large(X, k, groups, own, (others, nothing, coded))
         out = np.empty(len(X))
         if others and k > MANY and counts.max() == 1 and own is None:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
@@ -296,6 +299,32 @@ class Neighbours:
                 again = (X[part][short], of_rows[part][short], k + BEYOND_COPIES + more)
                 mean[short] = mean_of(*again)[0]
             out[part] = mean
+        return out
+
+    def _mean_beside_large(self, X, k, groups, own, how):
+        """:meth:`mean_distance` (n,) if groups are large: their rows search among the others only.
+
+        Otherwise every row would need the whole reference sorted to get past its own group.
+
+        Args:
+            X, k, groups: as there.
+            own: groups of the distinct rows, see :meth:`groups_of`.
+            how: ``others``, ``nothing`` and ``coded``.
+        """
+        of_rows, of_reference = map(np.asarray, groups)
+        others, nothing, coded = how
+        out = np.full(len(X), nothing, dtype=np.float64)
+        number, counts = np.unique(own[own >= 0], return_counts=True)
+        large = number[counts > LARGE]
+        for group in large:
+            rows, kept = of_rows == group, own[self.group] != group
+            if rows.any() and kept.any():
+                some = None if coded is None else coded[kept]
+                without = Neighbours(self.reference[kept])
+                out[rows] = without.mean_distance(X[rows], k, others, nothing, some)
+        rest = ~np.isin(of_rows, large)
+        groups = of_rows[rest], np.where(np.isin(of_reference, large), -1, of_reference)
+        out[rest] = self.mean_distance(X[rest], k, *how, groups)
         return out
 
     def groups_of(self, groups):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra import SwiftHydra, dataloader
+from swift_hydra import SwiftHydra, dataloader, geometry
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import OtherRows, _nearness
 from swift_hydra.data.subjects import numbers_of
@@ -133,6 +133,31 @@ def test_neighbours_are_of_other_subjects():
         near = np.sort(apart, axis=1)[:, : min(k, len(X) - 7)]
         mean = Neighbours(X).mean_distance(X, k, others=True, groups=(groups, groups))
         assert np.allclose(mean, near.mean(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(500, 1), (300, 300), (400, 290, 5, 1)])
+def test_a_large_group_is_not_searched_through_for_each_of_its_rows(monkeypatch, sizes):
+    """With two groups a fit took ten times as long: every row had the whole reference sorted."""
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.arange(len(sizes)).repeat(sizes))
+    X = rng.normal(size=(len(groups), 2)).round(1).astype(np.float32)  # groups share copies
+    coded = groups % 2 == 0
+    asked = []
+    nearest = Neighbours.nearest
+
+    def noted(self, rows, k):
+        asked.append(k)
+        return nearest(self, rows, k)
+
+    monkeypatch.setattr(Neighbours, "nearest", noted)
+    for k in (1, 5, 300):
+        given = (X, k, True, 0.0, coded, (groups, groups))
+        mean = Neighbours(X).mean_distance(*given)
+        assert max(asked) <= k + 300
+        with monkeypatch.context() as context:
+            context.setattr(geometry, "LARGE", len(X))
+            np.testing.assert_allclose(mean, Neighbours(X).mean_distance(*given), rtol=1e-12)
+        asked.clear()
 
 
 def test_evidence_of_a_training_row_is_that_of_a_fit_without_its_subject():

@@ -252,7 +252,7 @@ class Preparation:
         if j not in self.tails:
             return self.logs[j]
         counts = self.tails[j]
-        return np.log([*np.where(counts < COUNTED, counts + 1, counts), 0.5])
+        return np.log(np.append(np.where(counts < COUNTED, counts + 1, counts), 0.5))
 
     def notes(self):
         """Yield a warning if ``frequency`` gives several texts of a column with few one code."""
@@ -293,28 +293,42 @@ class Preparation:
         if not self.texts:
             return table.X
         X = np.array(table.X, dtype=np.float64)
-        for j, texts in self.texts.items():
+        for j in self.texts:
             if j not in table.texts:  # numbers where training had texts
                 raise InputError(
                     f"{table.source}: column {table.names()[j]!r} holds numbers, in training it "
                     "held text"
                 )
-            find = self._finder(texts)
+            find = self._finder(j)
             codes = np.array([*map(find, table.texts[j]), -1], dtype=np.float64)
             gap = np.isnan(X[:, j])
             X[:, j] = np.where(gap, np.nan, codes[np.where(gap, -1, X[:, j]).astype(int)])
         return X
 
-    def _finder(self, texts):
-        """A function from a text to its number among these, -1 for a new one.
+    def _numbers_of(self, j):
+        """Numbers of the texts of column j: by the text, and lists of them by its value.
+
+        Found once: a column may have as many texts as the training table had rows, and a new row
+        may come alone.
+        """
+        texts, found = self.texts[j], vars(self).setdefault("found", {})
+        if j not in found or found[j][0] is not texts:
+            same = {}
+            for i, text in enumerate(texts):
+                same.setdefault(same_value(text), []).append(i)
+            found[j] = texts, {text: i for i, text in enumerate(texts)}, same
+        return found[j][1:]
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "found"}
+
+    def _finder(self, j):
+        """A function from a text to its number among those of column j, -1 for a new one.
 
         A bool or number that is written in another way counts as the same text, if only one known
         text has its value.
         """
-        exact = {text: i for i, text in enumerate(texts)}
-        same = {}
-        for i, text in enumerate(texts):
-            same.setdefault(same_value(text), []).append(i)
+        exact, same = self._numbers_of(j)
 
         def find(text):
             if text in exact:

@@ -1,10 +1,13 @@
 """Columns with a tail of texts that hardly any other row has: training rows are as new ones are."""
 
+import pickle
+
 import numpy as np
 import pytest
 from helpers import SHORT_FIT
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.data import columns
 from swift_hydra.data.columns import COUNTED, ColumnSettings, Preparation
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table
@@ -164,3 +167,21 @@ def test_a_column_of_many_texts_weighs_as_one_column():
         return roc_auc_score(y[~train], model.decision_function(table[~train]))
 
     assert auc(frame.drop(columns="gap")) > auc(frame[["x0", "x1", "x2", "x3"]]) - 0.05
+
+
+@pytest.mark.parametrize("categorical", ["onehot", "ordinal", "frequency"])
+def test_the_texts_of_training_are_not_gone_through_for_each_row(monkeypatch, categorical):
+    """A row alone cost as much as the training had texts: 50 ms for 20,000."""
+    train = column([f"shop {i}" for i in range(200)])
+    prepared = Preparation(categorical=categorical).fit(train)
+    read = []
+    monkeypatch.setattr(columns, "same_value", lambda text: read.append(text) or text)
+    rows = [column([text]) for text in ("shop 7", "new", "shop 8", "shop 7")]
+    some = [prepared.transform(row, new=True) for row in rows]
+    assert len(read) < 10
+    again = pickle.loads(pickle.dumps(prepared))
+    assert "found" not in vars(again)
+    assert np.array_equal(some, [again.transform(row, new=True) for row in rows])
+    other = column(["shop 8", "new"] * 20)  # learned anew, they are looked up anew
+    new = prepared.fit(other).transform(other)
+    assert np.array_equal(new, Preparation(categorical=categorical).fit(other).transform(other))

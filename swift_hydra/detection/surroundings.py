@@ -18,6 +18,7 @@ LOCAL = (*DENSITY, *RATIOS)
 NEAREST = (5, 20)  # numbers of neighbours of the densities
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: bounds memory, does not change any value
 NUMBERS = 2**22  # numbers of neighbours' neighbours that are held at once
+KEPT = 2**20  # most means without a subject that are kept during a fit
 # Nearest normals and anomalies that are searched, so that enough are left
 SEARCHED = (48, 32)  # without one of three folds or more,
 SEARCHED_OF_TWO = (96, 32)  # without one of two folds,
@@ -42,6 +43,7 @@ class Others:
         self.counts = counts
         self.subjects = subjects
         self.means, self.farthest = {}, {}
+        self.without = {}  # for each k: (m, subjects + 1) results of means_without_subjects
         up_to = np.cumsum(counts, axis=1)
         for k in NEAREST:
             share = shares(distance, counts, k)
@@ -84,6 +86,23 @@ class Others:
         Returns:
             (n, L) mean distances.
         """
+        m, n_subjects = len(self.distance), int(self.subjects.max(initial=-1)) + 1
+        if m * (n_subjects + 1) > KEPT:
+            return self._means_without(k, index, of_rows)
+        # With few subjects the same means are needed again and again.
+        if k not in self.without:
+            self.without[k] = np.full((m, n_subjects + 1), np.nan)
+        found = self.without[k]
+        of_rows = np.minimum(of_rows, n_subjects)[:, None]  # the last column: any other subject
+        new = np.isnan(found[index, of_rows])
+        if new.any():
+            pairs = (index * (n_subjects + 1) + of_rows)[new]
+            row, subject = np.divmod(np.unique(pairs), n_subjects + 1)
+            found[row, subject] = self._means_without(k, row[:, None], subject)[:, 0]
+        return found[index, of_rows]
+
+    def _means_without(self, k, index, of_rows):
+        """:meth:`means_without_subjects`, computed."""
         counts = without_own(self.counts[index], self.subjects[index], of_rows)  # (n, L, K)
         flat = self.distance[index].reshape(-1, counts.shape[2])
         share = shares(flat, counts.reshape(flat.shape), k)
@@ -134,6 +153,7 @@ class Surroundings:
         self.counts = [counts[-1:] for counts in self.counts]
         self.floors = self.floors[-1:]
         self.others = self.others[-1:]
+        self.others[0].without.clear()
 
     def _floor(self, near, view):
         """A thousandth of the typical distance to five others, copies of codes left out."""

@@ -14,7 +14,9 @@ from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import OtherRows, _nearness
 from swift_hydra.data.subjects import numbers_of
 from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.detection import surroundings
 from swift_hydra.detection.evidence import COLUMNS, Evidence
+from swift_hydra.detection.surroundings import Others
 from swift_hydra.geometry import Neighbours
 from swift_hydra.pretrain import sample
 from swift_hydra.settings import InputError
@@ -158,6 +160,32 @@ def test_a_large_group_is_not_searched_through_for_each_of_its_rows(monkeypatch,
             context.setattr(geometry, "LARGE", len(X))
             np.testing.assert_allclose(mean, Neighbours(X).mean_distance(*given), rtol=1e-12)
         asked.clear()
+
+
+def test_means_without_one_of_few_subjects_are_found_once(monkeypatch):
+    """With twelve machines of 20,000 rows a fit took three times as long."""
+    rng = np.random.default_rng(0)
+    distance = np.sort(rng.random((50, 40)), axis=1)
+    given = (distance, rng.integers(1, 3, (50, 40)), rng.integers(-1, 3, (50, 40)))
+    asked = rng.integers(0, 50, (2000, 20)), rng.integers(0, 5, 2000)
+    looked = []
+    whole = Others._means_without
+
+    def noted(self, k, index, of_rows):
+        looked.append(index.size)
+        return whole(self, k, index, of_rows)
+
+    monkeypatch.setattr(Others, "_means_without", noted)
+    others = Others(*given)
+    for k in (5, 20):
+        means = [others.means_without_subjects(k, *asked) for _ in range(2)]
+        assert sum(looked) <= 50 * 4
+        monkeypatch.setattr(surroundings, "KEPT", 0)
+        means.append(Others(*given).means_without_subjects(k, *asked))
+        assert np.array_equal(means[0], means[1]) and np.array_equal(means[0], means[2])
+        monkeypatch.undo()
+        monkeypatch.setattr(Others, "_means_without", noted)
+        looked.clear()
 
 
 def test_evidence_of_a_training_row_is_that_of_a_fit_without_its_subject():

@@ -189,6 +189,8 @@ def _up_to_the_last_cell(rows, path, say):
     empty = []
     for line, row in rows:
         if not any(map(str.strip, row)):
+            # Of a sheet that ends with a million of them each would take the room of a row.
+            row = empty[-1][1] if empty and empty[-1][1] == row else row
             empty.append((line, row))
             continue
         yield from empty

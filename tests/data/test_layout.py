@@ -7,6 +7,7 @@ import gzip
 import os
 import re
 import time
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -594,3 +595,16 @@ def test_a_ctrl_z_behind_the_last_line_is_no_row(tmp_path, end, last):
     for names, row in (("a,b", "1,2"), ("a", "1")):
         table = train(tmp_path / "t.csv", end.join([names, row, row, last]), "none")
         assert len(table) == 2 and not table.texts
+
+
+def test_a_sheet_that_ends_with_lines_of_separators_takes_no_room_for_their_cells(tmp_path):
+    """A million of a hundred separators each, as spreadsheets write them, took a gigabyte."""
+    path = tmp_path / "sheet.csv"
+    path.write_text("a,b\n1,2\n3,4\n".replace("\n", "," * 300 + "\n") + ("," * 301 + "\n") * 3000)
+    file = formats.CsvFile(path, Reading(header="yes"))
+    tracemalloc.start()
+    (piece,) = file.pieces([0, 1], 10_000)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert piece == (2, [["1", "3"], ["2", "4"]], [2, 3])
+    assert most < 2**21, f"{most} bytes"  # the cells of all lines: 7 MB

@@ -11,17 +11,21 @@ import numpy as np
 from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.settings import InputError, check_range, tell
 
-TRUSTED = 50  # with at least so many trusted rows, p-values compare with these alone
+TRUSTED = 50  # with at least so many trusted rows, or subjects, p-values compare with these alone
 
 
-def compared_with(y, trust_normals):
+def compared_with(y, trust_normals, subjects=None):
     """Which training rows with labels (n,) the p-values compare with: (n,) bool.
 
     Unlabelled rows may hide anomalies. These score high, so that normal rows are flagged less often
     than stated: with half of the labels missing, none of them at a stated 5 %. If enough rows
-    labelled 0 are trusted, only these are compared with.
+    labelled 0 are trusted, only these are compared with. Of ``subjects`` (n,) each counts once: of
+    three subjects, p-values would be 1/4 or more, however many rows these have.
     """
-    if trust_normals and (y == 0).sum() >= TRUSTED:
+    trusted = np.flatnonzero(y == 0)
+    if subjects is not None:
+        trusted = np.unique(subjects[trusted])
+    if trust_normals and len(trusted) >= TRUSTED:
         return y == 0
     return y != 1
 

@@ -21,6 +21,7 @@ from swift_hydra.geometry import Neighbours
 from swift_hydra.pretrain import sample
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import main
+from swift_hydra.thresholds import compared_with
 
 
 def visits(rng, n=60, of_each=5, d=6, share=0.15, apart=0.1):
@@ -251,6 +252,16 @@ def test_where_nothing_is_known_a_thing_is_not_compared_with_itself(trusted):
         model = SwiftHydra(**SHORT_FIT, **settings).fit(X, y if trusted else None, groups=groups)
         flagged.append((model.decision_function(T) > model.threshold_).mean())
     assert 0.03 < np.mean(flagged) < 0.2, flagged  # of trusted rows 1.00 where nothing is told
+
+
+def test_rows_of_few_trusted_subjects_are_not_compared_with_alone():
+    """Three subjects of 20 rows each: p-values of 1/4 or more, and no row was ever flagged."""
+    groups = np.r_[np.repeat([0, 1, 2], 20), np.arange(3, 63)]
+    y = np.where(groups < 3, 0, -1)
+    assert compared_with(y, True).sum() == 60
+    assert compared_with(y, True, groups).all()
+    assert np.array_equal(compared_with(-1 - y, True, groups), groups >= 3)  # 60 subjects
+    assert compared_with(-1 - y, False, groups).all()
 
 
 def test_labels_of_things_that_mean_nothing_are_not_known():

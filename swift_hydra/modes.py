@@ -75,6 +75,8 @@ class ProcessWide:
 
     def __exit__(self, *error):
         with self._lock:
+            if self.n_asking == 0:  # entered before the fork, whose child starts anew
+                return
             self.n_asking -= 1
             if self.n_asking == 0:
                 self._put_back()

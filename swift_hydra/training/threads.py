@@ -8,7 +8,6 @@ seconds become minutes with it, since a waiting thread spins.
 import contextlib
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
@@ -31,20 +30,32 @@ def _pools():
     return ThreadpoolController()
 
 
-def _one_of(api):
-    stack = contextlib.ExitStack()
-    stack.enter_context(_pools().select(user_api=api).limit(limits=1))
-    return stack
-
-
 def _one_of_blas():
-    # Only the thread that set OpenBLAS's number of threads can restore it with threadpoolctl.
-    setter = ThreadPoolExecutor(1)
-    limits = setter.submit(_one_of, "blas").result()
+    _before["first"] = torch.get_num_threads()
+    pools = _pools()  # here, so that what fails is raised here
+    limited, finished = threading.Event(), threading.Event()
+
+    def hold():
+        with pools.select(user_api="blas").limit(limits=1):
+            limited.set()
+            finished.wait()
+
+    # Only the thread that set OpenBLAS's number of threads can restore it with threadpoolctl. An
+    # executor's threads would not start any more once the main thread has ended.
+    holder = threading.Thread(target=hold, daemon=True)
+    try:
+        holder.start()
+    except RuntimeError:  # the interpreter is ending, and no thread starts
+        return lambda: None
+    try:
+        limited.wait()
+    except BaseException:  # Ctrl-C
+        finished.set()
+        raise
 
     def put_back():
-        setter.submit(limits.close).result()
-        setter.shutdown()
+        finished.set()
+        holder.join()
 
     return put_back
 
@@ -57,19 +68,20 @@ _before = {}  # torch's number of threads when the first caller entered
 @contextlib.contextmanager
 def _one_thread():
     """Limit BLAS to one thread in the whole process, torch and OpenMP in the calling thread."""
-    before = torch.get_num_threads()
-    if _blas.n_asking == 0:
-        _before["first"] = before
-    elif before == 1:  # a new thread starts with the number that any thread has set last
-        before = _before["first"]
     _here.inside = True
     try:
-        with _blas, _one_of("openmp"):
-            torch.set_num_threads(1)
-            yield
+        with _blas:
+            before = torch.get_num_threads()
+            if before == 1:  # a new thread starts with the number that any thread has set last
+                before = _before["first"]
+            try:
+                with _pools().select(user_api="openmp").limit(limits=1):
+                    torch.set_num_threads(1)
+                    yield
+            finally:
+                torch.set_num_threads(before)
     finally:
         _here.inside = False
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

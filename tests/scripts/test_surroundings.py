@@ -1,8 +1,10 @@
 """The class in somebody else's program: torch's modes, settings, fits that are cut off, files."""
 
+import contextlib
 import copy
 import inspect
 import os
+import subprocess
 import sys
 import threading
 import warnings
@@ -123,6 +125,22 @@ def test_the_precision_of_products_is_kept_and_given_back():
         backend.fp32_precision = "none"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_that_leaves_what_was_entered_before_the_fork_sets_the_modes_again():
+    """It counted one caller less than none, and a later fit ran in the child's own modes."""
+    with float64():
+        with contextlib.suppress(KeyError), own_modes():
+            child = os.fork()
+            if not child:
+                raise KeyError
+        if not child:
+            with own_modes():
+                inside = torch.get_default_dtype()
+            os._exit(inside != torch.float32 or torch.get_default_dtype() != torch.float64)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def numbers_of_threads():
     pools = ThreadpoolController().info()
     return [torch.get_num_threads(), *(pool["num_threads"] for pool in pools)]
@@ -197,6 +215,30 @@ def test_threads_that_overlap_give_back_what_was_there(two_threads):
         assert set(numbers_of_threads()) == {1}  # the inner one ends nothing
     with few_threads(10, large=10):
         assert numbers_of_threads() == two_threads
+
+
+AT_THE_END = """
+import atexit, threading, time
+import numpy as np
+from swift_hydra import SwiftHydra
+model = SwiftHydra.load({path!r})
+def score(where):
+    print(where, len(model.decision_function(np.zeros((1, {d})))), flush=True)
+def work():
+    threading.main_thread().join()
+    score("thread")
+atexit.register(score, "exit")
+threading.Thread(target=work).start()
+"""
+
+
+def test_a_program_that_ends_scores_to_the_end(tmp_path):
+    """A worker outlives the main thread: "cannot schedule new futures after shutdown" it was."""
+    path = str(tmp_path / "model.pt")
+    short().fit(X, y).save(path)
+    code = AT_THE_END.format(path=path, d=X.shape[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["thread", "1", "exit", "1"], done.stderr
 
 
 def test_threads_under_another_default_type(scores):

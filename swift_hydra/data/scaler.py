@@ -73,15 +73,16 @@ class ColumnScaler:
         for i in range(0, len(X), self.block_rows):
             rows = slice(i, i + self.block_rows)
             block = X[rows].astype(np.float64)
-            with np.errstate(over="ignore"):  # overflow is computed again with halves, or clipped
+            with np.errstate(over="ignore"):  # computed again with halves, or clipped
                 block -= self.centre
                 over = np.isinf(block)
                 block /= self.scale
                 if over.any():
                     halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
                     block[over] = halves[over]
-            if X.dtype.kind == "f" and X.dtype.itemsize < 8:  # training may have been in float64
-                block[X[rows] == self.centre.astype(X.dtype)] = 0.0
+                # Training may have been in float64, whose numbers a narrow type may not hold.
+                if X.dtype.kind == "f" and X.dtype.itemsize < 8:
+                    block[X[rows] == self.centre.astype(X.dtype)] = 0.0
             np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
             out[rows] = bend(block)
         return out

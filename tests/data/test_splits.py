@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -532,3 +533,14 @@ def test_least_lets_the_benchmark_keep_sets_with_few_anomalies():
         make_split(data.X, data.y, "unseen", 0)
     split = make_split(data.X, data.y, "unseen", 0, least=1)
     assert data.y[split.train].sum() == data.y[split.test].sum() == 1
+
+
+def test_narrow_rows_beside_a_centre_that_their_type_does_not_hold():
+    """Without a warning of numpy's, which filters may make an error."""
+    X = 1e3 * np.random.default_rng(0).normal(size=(50, 1)) + 7e4
+    narrow = np.full((3, 1), 6e4, dtype=np.float16)
+    scaler = ColumnScaler().fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Z = scaler.transform(narrow)
+    assert np.array_equal(Z, scaler.transform(narrow.astype(np.float64)))

@@ -377,8 +377,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         fresh = in_chunks(fitted.detector.score, rows.Z[aside])
         twin = None if known.sampled.all() else twins(rows.Z, known.kept)
         normal = compared_with(rows.y, self.trust_normals, rows.subjects)
-        self.basis_ = TrainingScores.of(known.kept, fitted, fresh, rows.y[aside] != 1, twin)
-        self.basis_ = self.basis_.among(normal)
+        self.basis_ = TrainingScores.of(known.kept, fitted, fresh, normal, twin)
         self.n_groups_ = rows.n_subjects
         if rows.subjects is not None:
             self.basis_ = self.basis_.of_subjects(rows.subjects, normal)

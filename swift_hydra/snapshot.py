@@ -81,9 +81,14 @@ def read_network(cls, packed):
                 f"{wanted.get(name)}"
             )
     network.load_state_dict(state)
-    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+    if not is_finite(network):
         raise ValueError("weights that are finite in a wider type alone")
     return network.eval()
+
+
+def is_finite(network):
+    """Whether all weights and buffers of a network are finite in the types that it has them in."""
+    return all(torch.isfinite(value).all() for value in network.state_dict().values())
 
 
 def plain(value):

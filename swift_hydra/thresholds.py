@@ -87,7 +87,7 @@ class TrainingScores(NamedTuple):
             kept: (n,) bool, the training rows that were learned from.
             fitted: a :class:`detection.mixture.Fitted`, with scores of the kept rows.
             aside: (m,) scores of the other rows.
-            normal: (m,) bool, which of the other rows are not known anomalies.
+            normal: (n,) bool, the rows that p-values compare with, see :func:`compared_with`.
             twin: (m,) the kept row that each of the other rows is a copy of, else -1; None: there
                 are no copies. Copies take that row's scores, as their own would know its label.
         """
@@ -95,7 +95,9 @@ class TrainingScores(NamedTuple):
         left_out[kept] = fitted.scores
         fresh = left_out.copy()
         fresh[kept] = fitted.fresh
-        sample = fitted.sample._replace(row=np.flatnonzero(kept)[fitted.sample.row])
+        row = np.flatnonzero(kept)[fitted.sample.row]
+        of_normal = np.where(normal[row], fitted.sample.normal, 0.0)
+        sample = fitted.sample._replace(row=row, normal=of_normal)
         if len(aside):
             left_out[~kept], fresh[~kept] = aside, aside
             if twin is not None:
@@ -104,14 +106,10 @@ class TrainingScores(NamedTuple):
                 fresh[copied] = fitted.fresh[twin[twin >= 0]]
             # p-values compare with rows that were set aside, too: they may well be normal, and the
             # false-alarm rate must not exceed the stated one.
-            more = FreshScores.plain(fresh[~kept], normal)
+            more = FreshScores.plain(fresh[~kept], normal[~kept])
             more = more._replace(row=np.flatnonzero(~kept))
             sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
         return cls(left_out, fresh, *sample)
-
-    def among(self, normal):
-        """The same, but p-values compare with no other rows than these (n,) bool."""
-        return self._replace(normal=np.where(normal[self.row], self.normal, 0.0))
 
     def of_subjects(self, subjects, normal):
         """The same with weights that sum to the number of subjects in place of rows.

@@ -87,7 +87,9 @@ class LeaveOut:
             frequent |= np.bincount(same, y == 0) > 0
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         # Copies that exist only because the whole table was written k times are no recurrence.
-        self._written = _times_written(Z, same, size_of_normals) if subjects is None else 1
+        self._written = 1
+        if subjects is None and not _by_chance(Z, same, size_of_normals, times):
+            self._written = times
         again = size > self._written
         coded &= again | (self._written == 1)
         self.coded = (frequent | (coded & several.any()))[same]
@@ -227,24 +229,23 @@ def _common_factor(size):
     return int(factors[n_others <= n_odd].max())
 
 
-def _times_written(Z, same, of_normals):
-    """How many times the whole table, or all of its normal rows, seem to have been written.
+def _by_chance(Z, same, of_normals, times):
+    """Whether the sizes may share the factor ``times`` though nothing was written several times.
 
     Args:
         Z: (n, d) standardised rows.
         same: (n,) numbers from 0, equal for copies.
         of_normals: number of normal rows in every group that has any.
+        times: the sizes' common factor.
     """
     if len(of_normals) < ENOUGH:
-        return 1
-    times = _common_factor(of_normals)
-    if times > 1 and (of_normals == times).mean() > 1 - ODD and Z.shape[1] > 1:
-        first = np.unique(same, return_index=True)[1]
-        rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
-        cells = np.log([len(np.unique(column)) for column in rows.T]).sum()
-        if cells < np.log(2 * len(first)):  # a factorial design: all cells equally frequent
-            return 1
-    return times
+        return True
+    if times == 1 or (of_normals == times).mean() <= 1 - ODD or Z.shape[1] == 1:
+        return False
+    first = np.unique(same, return_index=True)[1]
+    rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
+    cells = np.log([len(np.unique(column)) for column in rows.T]).sum()
+    return cells < np.log(2 * len(first))  # a factorial design: all cells equally frequent
 
 
 def _joined(first, second, where):

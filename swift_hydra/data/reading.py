@@ -430,9 +430,15 @@ def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
     for name, column in zip(names, marks, strict=True):
         cell = column.doubtful()
         if cell:
-            mark, other = ("comma", ",.") if "," in cell else ("point", ".,")
+            is_decimal, parts = ",." if "," in cell else ".,"
             raise InputError(
-                f"{path}: column {name!r} holds {cell[:40]!r}: is the {mark} a decimal {mark}? "
-                f"Give --decimal {other[0]} (it is) or --decimal {other[1]} (it parts thousands)"
+                f"{path}: {asked_of(name, cell)} Give --decimal {is_decimal} (it is) or --decimal "
+                f"{parts} (it parts thousands)"
             )
     return "." if points else None
+
+
+def asked_of(name, cell):
+    """The question about a column with a cell such as 1,234 whose mark no other cell explains."""
+    mark = "comma" if "," in cell else "point"
+    return f"column {name!r} holds {cell[:40]!r}: is the {mark} a decimal {mark}?"

@@ -28,7 +28,16 @@ from swift_hydra.data.frames import (
     unmasked,
     without_gaps,
 )
-from swift_hydra.data.reading import COMMA, WORD, Marks, Reading, days, is_number, number
+from swift_hydra.data.reading import (
+    COMMA,
+    WORD,
+    Marks,
+    Reading,
+    asked_of,
+    days,
+    is_number,
+    number,
+)
 from swift_hydra.settings import InputError, tell
 
 HASHED_ROWS = 65_536  # in float64 at once
@@ -246,11 +255,7 @@ def _refuse_doubtful(columns, names, texts, source):
     doubtful = [(j, cell) for j, column in marks.items() if (cell := column.doubtful())]
     if doubtful and not any(column.point for column in marks.values()):
         j, cell = doubtful[0]
-        mark = "comma" if "," in cell else "point"
-        raise InputError(
-            f"{source}: column {names[j]!r} holds {cell[:40]!r}: is the {mark} a decimal {mark}? "
-            "Give numbers in place of texts"
-        )
+        raise InputError(f"{source}: {asked_of(names[j], cell)} Give numbers in place of texts")
 
 
 def say_of_codes(columns, names, texts, source):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from swift_hydra.generation.reward import Candidates
+from swift_hydra.snapshot import is_finite
 from swift_hydra.training.optimise import Adam
 
 MAX_GRADIENT_NORM = 0.5
@@ -180,7 +181,7 @@ class LatentAgent:
         for name in ("policy", "value"):
             network = getattr(self, name)
             network.load_state_dict(snapshot[name])
-            if not all(value.isfinite().all() for value in network.state_dict().values()):
+            if not is_finite(network):
                 raise ValueError(f"{name}: weights that are not finite")
         self.optimiser.go_on(snapshot["optimiser"])
 

@@ -12,7 +12,7 @@ import torch
 from torch.optim.adam import adam
 
 from swift_hydra.journal import are_numbers
-from swift_hydra.snapshot import pack_network
+from swift_hydra.snapshot import is_finite, pack_network
 
 
 def _cosine(start, end, share):
@@ -236,7 +236,7 @@ class Training:
         if not all(map(are_numbers, history)) or len(set(map(tuple, history))) > 1:
             raise ValueError(f"{self.stage}: the history holds something else than losses")
         self.network.load_state_dict(saved["network"])
-        if not all(value.isfinite().all() for value in self.network.state_dict().values()):
+        if not is_finite(self.network):
             raise ValueError(f"{self.stage}: the network's weights are not finite")
         for generator, state in zip(self.stream, saved["streams"], strict=True):
             generator.set_state(state)

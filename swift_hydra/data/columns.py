@@ -196,13 +196,16 @@ class Preparation:
             shared = [f"({word})" for word in shared]
         return [f"{name}={text}" for text in (*own, *shared)]
 
-    def onehot_columns(self):
-        """Which prepared columns stand for one of a column's texts: (d',) bool."""
-        of_texts = list(self.texts) if self.categorical == "onehot" else []
-        onehot = np.isin(self.groups, of_texts)
+    def flags(self):
+        """Which prepared columns are columns of 0 and 1 made here: (d',) bool.
+
+        They stand for one of a column's texts, or say where a value is missing.
+        """
+        onehot = list(self.texts) if self.categorical == "onehot" else []
+        flags = np.isin(self.groups, onehot)
         for j in self.gaps:  # the last of the column's own
-            onehot[np.flatnonzero(self.groups == j)[-1]] = False
-        return onehot
+            flags[np.flatnonzero(self.groups == j)[-1]] = True
+        return flags
 
     def _onehot(self, codes, j, new):
         """The one-hot columns of column j: (n, ..) bool.

@@ -298,7 +298,7 @@ class TrainingRows:
                 what = f"X has only {n_others} rows"
             raise InputError(f"{what}: at least {MIN_NORMALS} are needed")
         centre = preparation.centre(X[y != 1])
-        scaler = ColumnScaler().fit(X, preparation.onehot_columns())
+        scaler = ColumnScaler().fit(X, preparation.flags())
         low, high = preparation.span(X)
         subjects = subjects_of(table, groups, y)
         rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes, subjects)

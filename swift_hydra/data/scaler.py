@@ -48,12 +48,13 @@ class ColumnScaler:
         self.scale = scale
         self.block_rows = block_rows
 
-    def fit(self, X, onehot=None):
+    def fit(self, X, flags=None):
         """Take centre and scale of the training rows X (n, d); returns itself.
 
-        ``onehot``: (d,) bool, columns of 0 and 1 that stand for the texts of a column. They keep
-        their unit, so that two texts differ by about as much as two values of a column of numbers:
-        in their own standard deviations a column of 80 texts would count as 80 columns.
+        ``flags``: (d,) bool, columns of 0 and 1 that stand for a column's texts or its gaps. They
+        keep their unit, so that two texts differ by about as much as two values of a column of
+        numbers. In standard deviations a column of 80 texts would count as 80 columns, and one gap
+        in a hundred rows would be as far out as a value at ten of them.
         """
         X = np.asarray(X)
         if X.ndim != 2 or len(X) == 0:
@@ -62,8 +63,8 @@ class ColumnScaler:
             )
         stats = np.array([_centre_and_scale(column) for column in X.T], dtype=np.float64)
         self.centre, self.scale = stats.reshape(-1, 2).T.copy()
-        if onehot is not None:
-            self.scale[onehot] = 1.0
+        if flags is not None:
+            self.scale[flags] = 1.0
         return self
 
     def transform(self, X):

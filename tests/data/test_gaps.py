@@ -105,3 +105,19 @@ def test_only_a_gap_that_training_has_met_is_something_unusual(column, met):
     with pytest.warns(UserWarning, match="is empty in all 60 rows") as told:
         fitted.predict(X.assign(**{column: np.nan}))
     assert ("as if nothing were unusual there" in str(told[0].message)) != met
+
+
+def test_gaps_at_random_weigh_little():
+    """In standard deviations the few rows with a gap would be the farthest of all."""
+    rng = np.random.default_rng(0)
+    y = (np.arange(800) % 8 == 0).astype(int)
+    X = rng.normal(size=(800, 3)) @ rng.normal(size=(3, 12)) + 0.3 * rng.normal(size=(800, 12))
+    X[y == 1] += rng.normal(size=(y.sum(), 12))
+    X[rng.random(X.shape) < 0.03] = np.nan
+    train = (y == 0) & (np.arange(800) % 2 == 1)
+    areas = {}
+    for impute in ("median", "indicator"):
+        model = SwiftHydra(impute=impute, trust_normals=True, **SHORT_FIT)
+        model.fit(X[train], np.zeros(train.sum()))
+        areas[impute] = roc_auc_score(y[~train], model.decision_function(X[~train]))
+    assert areas["indicator"] > areas["median"] - 0.035, areas

@@ -1,4 +1,4 @@
-"""A random stream of its own for every named stage, without any network's library."""
+"""A random stream of its own for every named stage, and samples of rows, in numpy alone."""
 
 import zlib
 
@@ -14,3 +14,14 @@ def stage_seed(seed, stage):
 def stage_rng(seed, stage):
     """numpy's Generator of one stage."""
     return np.random.default_rng(stage_seed(seed, stage))
+
+
+def sample_of(rows, most, rng):
+    """At most ``most`` row numbers drawn from ``rows``, ascending.
+
+    Args:
+        rows: (n,) row numbers, or n for all numbers below it.
+        most: size of the sample.
+        rng: numpy Generator.
+    """
+    return np.sort(rng.permutation(rows)[:most])

@@ -23,6 +23,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import euclidean_distances
 
 from swift_hydra.compiled import available, city_block_distances, sums_of_kernels, sums_of_signs
+from swift_hydra.seeds import sample_of
 
 RIDGES = (0.03, 0.3, 3.0)
 FEW_KNOWN = 8  # each of fewer anomalies has so large a weight that a ridge of 3 hardly smooths
@@ -147,9 +148,9 @@ class KernelExpert:
 
         Returns the row numbers of the centres (m,) and their targets (m,).
         """
-        anomalies = np.sort(rng.permutation(np.flatnonzero(y == 1))[: max_centres // 2])
+        anomalies = sample_of(np.flatnonzero(y == 1), max_centres // 2, rng)
         most = max_centres - len(anomalies)
-        normals = np.sort(rng.permutation(np.flatnonzero(y == 0))[:most])
+        normals = sample_of(np.flatnonzero(y == 0), most, rng)
         rows = np.concatenate([normals, anomalies])
         self.centres = X[rows].astype(np.float64)
         target = np.where(y[rows] == 1, 1.0, -1.0)

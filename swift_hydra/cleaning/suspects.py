@@ -21,7 +21,7 @@ import numpy as np
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.geometry import ROUNDING, Neighbours, copies
-from swift_hydra.seeds import stage_rng
+from swift_hydra.seeds import sample_of, stage_rng
 
 PRIOR = 0.05  # share of hidden anomalies before anything is known
 IN_COMPANY = 0.15  # with a smaller :func:`company`, the prior is reduced in proportion
@@ -77,7 +77,8 @@ def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
     if most < 1:
         return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR)
     left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, subjects)
-    others = OtherRows(Z, _some(np.flatnonzero(~known), seed), left_out)
+    rng = stage_rng(seed, "cleaning/reference")
+    others = OtherRows(Z, sample_of(np.flatnonzero(~known), REFERENCE, rng), left_out)
     prior = PRIOR
     if known.any():
         suspicion = _like_known(Z, known, others, left_out, seed, looks)
@@ -200,11 +201,6 @@ def hidden_share(doubtful, known, prior=PRIOR):
     told = np.clip((deviations - 2) / 2, 0, 1)
     told *= np.clip((area - TELLING[0]) / (TELLING[1] - TELLING[0]), 0, 1)
     return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
-
-
-def _some(rows, seed):
-    """At most ``REFERENCE`` of the row numbers, ascending."""
-    return np.sort(stage_rng(seed, "cleaning/reference").permutation(rows)[:REFERENCE])
 
 
 def _like_known(Z, known, others, left_out, seed, looks):

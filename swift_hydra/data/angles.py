@@ -38,7 +38,7 @@ import warnings
 
 import numpy as np
 
-from swift_hydra.seeds import stage_rng, stage_seed
+from swift_hydra.seeds import sample_of, stage_rng, stage_seed
 
 KINDS = ("local", "global", "cluster", "dependency")
 FAULTS = ("duplicated", "irrelevant", "flipped")
@@ -152,7 +152,7 @@ def _of_mixture(normals, counts, kind, seed, rng):
     scale = normals.std(axis=0)
     Z = (normals - centre) / np.where(scale > 0, scale, 1.0)
     if len(Z) > FITTED_ROWS:
-        Z = Z[np.sort(rng.permutation(len(Z))[:FITTED_ROWS])]
+        Z = Z[sample_of(len(Z), FITTED_ROWS, rng)]
     with warnings.catch_warnings(), threadpool_limits(limits=1):  # more would change rounding
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture = _fitted(Z, stage_seed(seed, f"angles/{kind}/mixture"))

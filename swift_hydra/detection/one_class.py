@@ -27,6 +27,7 @@ from swift_hydra.geometry import (
     spread_over,
     squared_distances,
 )
+from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
 TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
@@ -70,7 +71,7 @@ class TolerantDistance:
             coded: (n,) bool, rows that new rows may well be copies of.
             subjects: (n,) numbers of the subjects they were measured on, or None.
         """
-        rows = np.sort(rng.permutation(len(Z))[:REFERENCE])
+        rows = sample_of(len(Z), REFERENCE, rng)
         return cls(Z[rows], *_some_of(rows, coded, subjects))
 
     def score(self, Z, others=False, subjects=None):
@@ -226,7 +227,7 @@ class TrustedDistance:
     @classmethod
     def fit(cls, Z, rng, coded=None, subjects=None):
         """Arguments are those of :meth:`TolerantDistance.fit`."""
-        rows = np.sort(rng.permutation(len(Z))[:TRUSTED])
+        rows = sample_of(len(Z), TRUSTED, rng)
         coded, subjects = _some_of(rows, coded, subjects)
         return cls(Z[rows], coded=coded, ranked=True, subjects=subjects)
 

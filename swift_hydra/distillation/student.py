@@ -23,7 +23,7 @@ from sklearn.cluster import MiniBatchKMeans
 from swift_hydra.geometry import BOUND, ROUNDING, Neighbours, copies, squared_distances
 from swift_hydra.model import MoEDetector, whole_blocks
 from swift_hydra.scan.backends import choose_backend, loaded_backend
-from swift_hydra.seeds import stage_rng
+from swift_hydra.seeds import sample_of, stage_rng
 from swift_hydra.snapshot import pack_network, read_network
 from swift_hydra.training.optimise import Optimiser, Training
 from swift_hydra.training.seeds import streams
@@ -110,7 +110,7 @@ def centres_of(Z, most, rng, others=None):
         others: (o, d) further rows to average with a row that is alone in its cluster.
     """
     if len(Z) > CENTRED_ROWS:
-        Z = Z[np.sort(rng.permutation(len(Z))[:CENTRED_ROWS])]
+        Z = Z[sample_of(len(Z), CENTRED_ROWS, rng)]
     wanted = max(min(most, len(Z) // 2), 1)
     seed = int(rng.integers(2**31))
     kmeans = MiniBatchKMeans(wanted, n_init=1, max_iter=20, random_state=seed).fit(Z)

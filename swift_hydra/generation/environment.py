@@ -31,6 +31,7 @@ from swift_hydra.generation.reward import (
 )
 from swift_hydra.geometry import BOUND
 from swift_hydra.model import BetaCVAE, MoEDetector
+from swift_hydra.seeds import sample_of
 from swift_hydra.snapshot import pack_network, read_network
 
 # Largest change of one step in each part of the state.
@@ -99,7 +100,7 @@ class LatentEnvironment:
         self.anomaly_share = anomaly_share if y.any() else 0.0
         rows = X.numpy()
         normal, anomaly = (np.flatnonzero(y.numpy() == label) for label in (0, 1))
-        self.normals = np.sort(rng.permutation(normal)[: 8 * MAX_REFERENCE])
+        self.normals = sample_of(normal, 8 * MAX_REFERENCE, rng)
         self.anomalies = anomaly
         feasible = Feasibility(rows[self.normals], quantile)
         scales = [feasible.own, feasible.distance(rows[anomaly])]
@@ -107,8 +108,8 @@ class LatentEnvironment:
         # table's typical scale is the least.
         floor = 0.1 * float(np.median(scales[0])) + 1e-3
         self.scales = [np.maximum(scale, floor) for scale in scales]
-        reference = np.sort(rng.permutation(len(X))[:MAX_REFERENCE])
-        covered = np.sort(rng.permutation(len(X))[: MAX_REFERENCE // 4])
+        reference = sample_of(len(X), MAX_REFERENCE, rng)
+        covered = sample_of(len(X), MAX_REFERENCE // 4, rng)
         self.reward = RewardFunction(
             Novelty(X[torch.from_numpy(reference)]),
             Coverage(X[torch.from_numpy(covered)]),

@@ -17,7 +17,7 @@ from sklearn.utils import ClassifierTags
 from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.data.frames import as_known, frame_names, repeated, with_columns
 from swift_hydra.data.reading import Reading
-from swift_hydra.data.rows import ENOUGH, Columns, classes_of
+from swift_hydra.data.rows import ENOUGH, Columns, Tally, classes_of
 from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
@@ -37,8 +37,6 @@ CHUNK_NUMBERS = 2**22  # numbers scored at a time: memory for one chunk, whateve
 SAME_SCORE = 1e-5  # smaller differences, in the normals' standard deviations, are rounding
 CHUNK_ROWS = 65536  # most rows scored at a time
 NEARLY_ALL = 0.8  # share of new rows above the threshold that is worth a warning
-SHOWN = 3  # most columns that such a warning names
-MOSTLY = 0.5  # share of new rows outside a column's training range that is worth a warning
 EXPLAINED_ROWS = 1024  # rows with a replaced column that are scored at a time
 
 
@@ -329,22 +327,20 @@ class TableDetector(BaseEstimator):
         of columns without any value.
         """
         table = self._table(X)
-        gaps = sum(map(self.columns_.gaps, self._parts(table)))
-        empty = self.columns_.emptied(gaps, len(table))
-        if empty:
-            tell(f"X: {empty}")
-        scores, outside = [], np.zeros(self.n_features_in_, dtype=np.int64)
+        tally = Tally(self.columns_)
+        flagged = []
         for part in self._parts(table):
             rows = self._prepare(part)
-            scores.append(self.score_prepared(rows))
-            outside += self.columns_.outside(part, rows).sum(0)
-        above = np.concatenate(scores) > self.threshold_
-        words = [self.unlike_training(int(above.sum()), len(above))]
-        words += [self._far_outside(outside, len(above))]
-        if any(words):
-            words = "; ".join(filter(None, words))
+            flagged.append(self.score_prepared(rows) > self.threshold_)
+            tally.add(part, rows, int(flagged[-1].sum()))
+        empty = tally.emptied()
+        if empty:
+            tell(f"X: {empty}")
+        unlike = self.unlike_training(tally.n_above, tally.n_rows)
+        words = "; ".join(filter(None, [unlike, tally.far_outside()]))
+        if words:
             tell(f"X: {words}")
-        return self.classes_[above.astype(np.int64)]
+        return self.classes_[np.concatenate(flagged).astype(np.int64)]
 
     def unlike_training(self, n_above, n_rows):
         """A warning if nearly all of many new rows are above the threshold, else None."""
@@ -363,23 +359,6 @@ class TableDetector(BaseEstimator):
     def _flagged(self):
         """The expected share of fresh rows above the threshold."""
         return float((self.expected_scores_ > self.threshold_).mean())
-
-    def _far_outside(self, outside, n_rows):
-        """A warning of columns whose training range most of many rows leave, else None.
-
-        ``outside``: (d,) how many of the rows lie outside each column's range.
-        """
-        if n_rows < ENOUGH:
-            return None
-        columns = self.columns_
-        share = outside / n_rows
-        found = []
-        for j in np.flatnonzero(share >= MOSTLY):
-            how = f"is outside its training range ({columns.range_of(j)})"
-            how = "holds a text that training did not have" if j in columns.texts else how
-            found.append(f"column {columns.names[j]!r} {how} in {100 * share[j]:.0f} % of the rows")
-        more = [f"... ({len(found)} in all)"] if len(found) > SHOWN else []
-        return "; ".join([*found[:SHOWN], *more]) or None
 
     def p_values(self, X):
         """Conformal p-values: how improbable so high a score is for a normal row.

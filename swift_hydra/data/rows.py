@@ -1,4 +1,4 @@
-"""Training rows, prepared and standardised once, and the statistics of their columns (M1).
+"""Training rows, prepared and standardised once, and how new rows' columns compare with them (M1).
 
 Shapes: n rows, d columns of the table, d' prepared ones.
 """
@@ -19,6 +19,10 @@ from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made
 from swift_hydra.settings import InputError, tell
 
 ENOUGH = 30  # new rows that are judged together; fewer may all lack a value by chance
+MOSTLY = 0.5  # share of new rows outside a column's training range that is worth a warning
+SHOWN = 3  # most columns that such a warning names
+DRIFT = 0.01  # share of rows outside the training range above which score names a column
+NAMED = 5  # most columns with drift that are named
 MIN_NORMALS = 5  # fewer cannot be split into folds from which normal rows can be learned
 
 
@@ -105,32 +109,6 @@ class Columns:
         first = np.searchsorted(self.preparation.groups, np.arange(self.n_features))
         return np.logical_or.reduceat(beyond, first, axis=1) | self.preparation.unknown(table)
 
-    @staticmethod
-    def gaps(table):
-        """(d,) how many values each column of a table lacks."""
-        if table.X.dtype.kind != "f":
-            return np.zeros(table.X.shape[1], dtype=np.int64)
-        return np.isnan(table.X).sum(0)
-
-    def emptied(self, n_gaps, n_rows):
-        """A warning if some columns have no value in any of the new rows, else None.
-
-        Args:
-            n_gaps: (d,) how many values each column lacks.
-            n_rows: number of new rows.
-        """
-        empty = np.flatnonzero(n_gaps == n_rows)
-        if not len(empty) or n_rows < ENOUGH or self.preparation.fill is None:
-            return None  # without a fill such rows are refused
-        # Columns with gaps in training have an indicator, by which a missing value can be unusual.
-        told = set(empty) <= set(self.preparation.gaps)
-        usual = "" if told else ", as if nothing were unusual there"
-        names = [repr(self.names[j]) for j in empty]
-        return (
-            f"column {listed(names)} is empty in all {n_rows} rows and was not in training: a "
-            f"typical value stands for it{usual}"
-        )
-
     def range_of(self, j):
         """The range of the training rows in column j of the table, as a text."""
         if j in self.texts:
@@ -169,6 +147,68 @@ class Columns:
                 raise ValueError(f"{name} is not finite or its shape is not {(d,)}")
         scaler = ColumnScaler.from_snapshot(saved["scaler"])
         return cls(preparation, scaler, saved["centre"], saved["low"], saved["high"])
+
+
+class Tally:
+    """Counts new rows, those above the threshold, gaps, and values outside the training range.
+
+    Args:
+        columns: a :class:`Columns`.
+    """
+
+    def __init__(self, columns):
+        self.columns = columns
+        self.outside = np.zeros(columns.n_features, dtype=np.int64)
+        self.gaps = np.zeros(columns.n_features, dtype=np.int64)
+        self.n_rows = 0
+        self.n_above = 0
+
+    def add(self, table, X, n_above):
+        """Count a block: its rows as given and prepared (n, d'), and those above the threshold."""
+        self.outside += self.columns.outside(table, X).sum(0)
+        if table.X.dtype.kind == "f":
+            self.gaps += np.isnan(table.X).sum(0)
+        self.n_rows += len(X)
+        self.n_above += n_above
+
+    def emptied(self):
+        """A warning if some columns have no value in any of the rows, else None."""
+        preparation = self.columns.preparation
+        empty = np.flatnonzero(self.gaps == self.n_rows)
+        if not len(empty) or self.n_rows < ENOUGH or preparation.fill is None:
+            return None  # without a fill such rows are refused
+        # Columns with gaps in training have an indicator, by which a missing value can be unusual.
+        told = set(empty) <= set(preparation.gaps)
+        usual = "" if told else ", as if nothing were unusual there"
+        names = [repr(self.columns.names[j]) for j in empty]
+        return (
+            f"column {listed(names)} is empty in all {self.n_rows} rows and was not in training: a "
+            f"typical value stands for it{usual}"
+        )
+
+    def far_outside(self):
+        """A warning of columns whose training range most of many rows leave, else None."""
+        if self.n_rows < ENOUGH:
+            return None
+        columns = self.columns
+        share = self.outside / self.n_rows
+        found = []
+        for j in np.flatnonzero(share >= MOSTLY):
+            how = f"is outside its training range ({columns.range_of(j)})"
+            how = "holds a text that training did not have" if j in columns.texts else how
+            found.append(f"column {columns.names[j]!r} {how} in {100 * share[j]:.0f} % of the rows")
+        more = [f"... ({len(found)} in all)"] if len(found) > SHOWN else []
+        return "; ".join([*found[:SHOWN], *more]) or None
+
+    def drift(self):
+        """Yield a warning for each of at most ``NAMED`` columns whose training range rows leave."""
+        for j in np.argsort(-self.outside, kind="stable")[:NAMED]:
+            if self.outside[j] > max(DRIFT * self.n_rows, 3):
+                share = 100 * self.outside[j] / self.n_rows
+                yield (
+                    f"drift: {share:.1f} % of the rows are outside the training range of "
+                    f"column {self.columns.names[j]!r} ({self.columns.range_of(j)})"
+                )
 
 
 def _say_order(classes):

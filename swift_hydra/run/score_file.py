@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading, number
+from swift_hydra.data.rows import Tally
 from swift_hydra.files import in_place, part, real_place, write_file
 from swift_hydra.settings import (
     InputError,
@@ -42,8 +43,6 @@ from swift_hydra.settings import (
 # Characters with which a formula starts in spreadsheets, also in full-width East Asian forms.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NO_TEXT = (".gz", ".zip", ".parquet", ".npz", ".npy", ".xlsx", ".xls", ".pt", ".onnx")
-NAMED = 5  # most columns with drift that are named
-DRIFT = 0.01  # share of rows outside the training range above which there is a warning
 
 
 @dataclass
@@ -75,41 +74,6 @@ class ScoreOptions(Reading):
     quiet: bool = setting(False, "print only warnings and errors")
 
 
-class Tally:
-    """Counts the rows so far, those above the threshold, gaps, and values outside the range.
-
-    Args:
-        columns: a :class:`data.rows.Columns`.
-    """
-
-    def __init__(self, columns):
-        self.columns = columns
-        self.outside = np.zeros(columns.n_features, dtype=np.int64)
-        self.gaps = np.zeros(columns.n_features, dtype=np.int64)
-        self.n_rows = 0
-        self.n_above = 0
-
-    def add(self, table, X, n_above):
-        """Count a block: its rows as given and prepared (n, d'), and those above the threshold."""
-        self.outside += self.columns.outside(table, X).sum(0)
-        self.gaps += self.columns.gaps(table)
-        self.n_rows += len(X)
-        self.n_above += n_above
-
-    def warnings(self):
-        """Yield a line on empty columns, and one for each of at most five columns with drift."""
-        empty = self.columns.emptied(self.gaps, self.n_rows)
-        if empty:
-            yield f"warning: {empty}"
-        for j in np.argsort(-self.outside, kind="stable")[:NAMED]:
-            if self.outside[j] > max(DRIFT * self.n_rows, 3):
-                share = 100 * self.outside[j] / self.n_rows
-                yield (
-                    f"warning: drift: {share:.1f} % of the rows are outside the training range of "
-                    f"column {self.columns.names[j]!r} ({self.columns.range_of(j)})"
-                )
-
-
 def scored_lines(detector, blocks, explain, tally, p_values=False):
     """Score blocks of rows; yields for each block the cells of its lines.
 
@@ -117,7 +81,7 @@ def scored_lines(detector, blocks, explain, tally, p_values=False):
         detector: a fitted estimator.
         blocks: pairs of a Table and its rows' ids.
         explain: number of features to name for every row above the threshold.
-        tally: a :class:`Tally` that counts the rows.
+        tally: a :class:`data.rows.Tally` that counts the rows.
         p_values: add a column of p-values.
     """
     first = 4 if p_values else 3
@@ -200,9 +164,9 @@ def main(argv, load):
 
     with contextlib.suppress(BrokenPipeError):
         _write_scores(config, write)
-    note = detector.unlike_training(tally.n_above, tally.n_rows)
-    for line in [*tally.warnings(), *([f"warning: {note}"] if note else [])]:
-        print(printable(line), file=sys.stderr)
+    unlike = detector.unlike_training(tally.n_above, tally.n_rows)
+    for line in filter(None, [tally.emptied(), *tally.drift(), unlike]):
+        print(printable(f"warning: {line}"), file=sys.stderr)
     if not config.quiet:
         _say(tally, time.perf_counter() - start, detector.threshold_, config.out)
 

@@ -36,7 +36,7 @@ from swift_hydra.cleaning.suspects import in_doubt
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import name_of_labels
 from swift_hydra.data.rows import TrainingRows
-from swift_hydra.dataloader import RowOptions, load_rows
+from swift_hydra.dataloader import RowOptions
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.detection.pvalue import weight_of_unlike
@@ -67,12 +67,13 @@ from swift_hydra.modes import own_modes
 from swift_hydra.pretrain import (
     PretrainSettings,
     Recipe,
+    folder_of,
     known_rows,
+    load_and_tell,
     pretrain,
 )
 from swift_hydra.run import score_file
 from swift_hydra.run.figures import require_matplotlib
-from swift_hydra.run.folder import RunFolder
 from swift_hydra.run.resume import PACE
 from swift_hydra.scan.backends import check_backend
 from swift_hydra.seeds import stage_rng
@@ -628,10 +629,7 @@ def main(argv=None, pace=PACE):
         require_onnx(detector.fast)
     detector.check_settings()
     refuse_idle(detector, options, which)
-    rows = load_rows(which, detector)
-    where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
-    progress.say(f"{rows.data.name}: {rows.label}")
-    progress.say(f"{where}: {rows}")
+    rows = load_and_tell(which, detector, progress)
     if rows.split is None and (options.eval_only or options.plot):
         flag = "--eval-only" if options.eval_only else "--plot"
         raise InputError(f"{flag} needs labels to compare with: leave it out, or name their column")
@@ -639,9 +637,7 @@ def main(argv=None, pace=PACE):
         runner.evaluate(options.eval_only, rows, which, SwiftHydra)
         return
     refuse_before_the_work(detector, rows.train.y)
-    place = (options.out, rows.data.name, which.protocol_name, which.seed)
-    run = RunFolder(*place, table=rows.data.path)
-    with run.locked() as folder, few_threads(rows.train.Z.size):
+    with folder_of(rows, which, options) as folder:
         runner.run(folder, rows, detector, which, options, runner.Work(progress, pace))
 
 

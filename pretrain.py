@@ -10,6 +10,7 @@ Writes ``results/<dataset>/<protocol>/seed<k>/pretrained.pt``; SwiftHydra.py tak
 the student have loops of their own.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -515,6 +516,29 @@ class _Settings(ColumnSettings, PretrainSettings):
     """All settings that decide the networks."""
 
 
+def load_and_tell(which, settings, progress):
+    """Load the rows of a :class:`dataloader.RowOptions`, and say what they are."""
+    rows = load_rows(which, settings)
+    progress.say(f"{rows.data.name}: {rows.label}")
+    progress.say(f"{rows.data.name} ({which.protocol_name}, seed {which.seed}): {rows}")
+    return rows
+
+
+@contextlib.contextmanager
+def folder_of(rows, which, options):
+    """Context manager: the locked folder of a run, with the threads that its training takes.
+
+    Args:
+        rows: a :class:`dataloader.Rows`.
+        which: their :class:`dataloader.RowOptions`.
+        options: an :class:`OutputOptions`.
+    """
+    place = (options.out, rows.data.name, which.protocol_name, which.seed)
+    run = RunFolder(*place, table=rows.data.path)
+    with run.locked() as folder, few_threads(rows.train.Z.size):
+        yield folder
+
+
 def main(argv=None, pace=PACE):
     """Run the command; ``pace`` sets how often a run saves its state for ``--resume``."""
     classes = (RowOptions, _Settings, OutputOptions)
@@ -524,14 +548,9 @@ def main(argv=None, pace=PACE):
     check_settings(which)
     check_settings(settings)
     check_backend(settings.mamba, resolve_device(settings.device))  # refused before the work
-    rows = load_rows(which, settings)
-    where = f"{rows.data.name} ({which.protocol_name}, seed {which.seed})"
-    progress.say(f"{rows.data.name}: {rows.label}")
-    progress.say(f"{where}: {rows}")
+    rows = load_and_tell(which, settings, progress)
     train = reuse_or_pretrain if options.resume else pretrain_and_save
-    place = (options.out, rows.data.name, which.protocol_name, which.seed)
-    run = RunFolder(*place, table=rows.data.path)
-    with run.locked() as folder, few_threads(rows.train.Z.size):
+    with folder_of(rows, which, options) as folder:
         train(folder, rows.train, which.seed, settings, options, Journal(progress), pace)
         progress.say(f"saved {folder.path / 'pretrained.pt'}")
 

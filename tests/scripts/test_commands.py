@@ -121,7 +121,7 @@ def test_the_tests_labels_choose_nothing(finished, tmp_path, monkeypatch):
         rows = load_rows(*given, **more)
         return rows._replace(y_test=1 - rows.y_test)
 
-    monkeypatch.setattr(sys.modules[main.__module__], "load_rows", turned)
+    monkeypatch.setattr("swift_hydra.pretrain.load_rows", turned)
     main(list(map(str, [base / "made.npz", "--out", tmp_path, "--quiet", *SHORT])))
     other = tmp_path / "made" / "seen" / "seed0"
     scores = [np.load(path / "scores.npz")["score"] for path in (folder, other)]

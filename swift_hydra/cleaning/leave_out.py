@@ -49,6 +49,69 @@ class FreshScores(NamedTuple):
         return cls(np.arange(len(score)), score, np.ones(len(score)), normal.astype(np.float64))
 
 
+class CopyGroups(NamedTuple):
+    """What the copies among training rows are, before the rows are dealt to folds: c groups."""
+
+    size: np.ndarray  # (c,) number of rows
+    normal: np.ndarray  # (c,) bool, has normal rows
+    large: np.ndarray  # (c,) bool, more rows than duplicates by mistake have
+    frequent: np.ndarray  # (c,) bool, codes: split over the folds
+    common: np.ndarray  # (c,) bool, see :func:`_made_of_common_values`
+    coded: np.ndarray  # (c,) bool, others that a new row may well be a copy of
+    times: int  # common factor of the sizes
+    written: int  # how many times the whole table was written
+
+    @classmethod
+    def of(cls, Z, y, same, n_folds, subjects):
+        """Judge the copies.
+
+        Args:
+            Z: (n, d) standardised rows.
+            y: (n,) labels.
+            same: (n,) numbers from 0, equal for copies.
+            n_folds: F.
+            subjects: (n,) numbers, or None.
+        """
+        size, size_of_normals = _sizes(same, y == 0, subjects)
+        normal = np.bincount(same, y == 0) > 0
+        times = _common_factor(size_of_normals)  # a multiple of k if the table was written k times
+        # Copies that exist only because the whole table was written k times are no recurrence.
+        by_chance = subjects is not None or _by_chance(Z, same, size_of_normals, times)
+        written = 1 if by_chance else times
+        common = _made_of_common_values(Z, same)
+        coded = common & (Z.shape[1] > 1)
+        # A code, not a duplicate by mistake: it has many rows, or several with common values.
+        many = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
+        large = many | (size > MANY * times)
+        several = coded & (size > times)
+        frequent = many | ((several | large) & normal)
+        coded &= (size > written) | (written == 1)
+        coded &= several.any()
+        return cls(size, normal, large, frequent, common, coded, times, written)
+
+    def that_come_again(self, frequent):
+        """Which groups new rows will be copies of.
+
+        Args:
+            frequent: (c,) bool, the groups that were split over the folds.
+
+        Returns:
+            (c,) bool, those whose left-out rows meet fewer copies than a new row will; and (c,)
+            bool, these and those that meet as many.
+        """
+        size = self.size
+        # Many copies are no mistake: they are a code or a template.
+        often = size > OFTEN * self.times
+        # If many rows have so many copies, the smaller groups are no mistake either.
+        often |= size[often].sum() > SHARE_OFTEN * size[size > 1].sum()
+        # Codes with few copies in each fold: a left-out row meets as many as a new row will, so
+        # that its left-out score is what a fresh row gets.
+        few = frequent & ~self.large
+        again = (size > self.written) | frequent
+        met_again = (size > 1) & again & (often | frequent | self.common) & ~few
+        return met_again, met_again | (few & (size > 1))
+
+
 class LeaveOut:
     """Groups and folds of training rows.
 
@@ -69,40 +132,18 @@ class LeaveOut:
     """
 
     def __init__(self, Z, y, n_folds, seed, subjects=None):
-        same = copies(Z, ROUNDING)
-        size, size_of_normals = _sizes(same, y == 0, subjects)
-        self._same = same
+        self._same = copies(Z, ROUNDING)
         self.subjects = subjects
-        frequent = size > min(max(len(y) / (2 * n_folds), LEAST_COMMON), len(y) / 2)
-        times = _common_factor(size_of_normals)  # a multiple of k if the table was written k times
-        common = _made_of_common_values(Z, same)
-        coded = common & (Z.shape[1] > 1)
-        # A code, not a duplicate by mistake: it has many rows, or several with common values.
-        large = frequent | (size > MANY * times)
-        several = coded & (size > times)
-        frequent |= (several | large) & (np.bincount(same, y == 0) > 0)
+        found = CopyGroups.of(Z, y, self._same, n_folds, subjects)
+        frequent = found.frequent
         self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
         of_normals = self.folds[y == 0]
         if (of_normals == of_normals[0]).all():  # no normal rows would remain without that fold
-            frequent |= np.bincount(same, y == 0) > 0
+            frequent = frequent | found.normal
             self._deal(y, n_folds, frequent, stage_rng(seed, "folds"))
-        # Copies that exist only because the whole table was written k times are no recurrence.
-        self._written = 1
-        if subjects is None and not _by_chance(Z, same, size_of_normals, times):
-            self._written = times
-        again = size > self._written
-        coded &= again | (self._written == 1)
-        self.coded = (frequent | (coded & several.any()))[same]
-        # Many copies are no mistake: they are a code or a template.
-        often = size > OFTEN * times
-        # If many rows have so many copies, the smaller groups are no mistake either.
-        often |= size[often].sum() > SHARE_OFTEN * size[size > 1].sum()
-        # Codes with few copies in each fold: a left-out row meets as many as a new row will, so
-        # that its left-out score is what a fresh row gets.
-        few = frequent & ~large
-        again |= frequent
-        self._met_again = (size > 1) & again & (often | frequent | common) & ~few
-        self._codes = self._met_again | (few & (size > 1))
+        self.coded = (frequent | found.coded)[self._same]
+        self._written = found.written
+        self._met_again, self._codes = found.that_come_again(frequent)
 
     def _deal(self, y, n_folds, frequent, rng):
         """Set groups and folds; ``frequent`` groups of copies are split over the folds."""

@@ -144,10 +144,9 @@ def mean_ranks(scores):
 
 def _best_peer_row(scores, reference):
     """The last row of :func:`headline`, or none if no peer is complete."""
-    peers = [scores.per_set(m) for m in scores.complete if "/" not in m and m != reference]
-    if not peers:
+    best = scores.best_peer_per_set(besides=reference)
+    if best is None:
         return []
-    best = np.max(peers, axis=0)
     ours = scores.per_set(reference)
     wins_and_losses = f"{(ours > best).sum()} / {(ours < best).sum()}"
     difference = f"{ours.mean() - best.mean():+.4f}"

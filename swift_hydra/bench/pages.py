@@ -100,8 +100,8 @@ def overview(records, methods, seeds):
         lines.append(row_of(f"{title_of(m)}{seeds_of_row}", *row, *_mean_cost(of, m)))
     row = []
     for scores in protocols.values():
-        peers = [scores.per_set(m) for m in scores.complete if "/" not in m]
-        row.append(short(np.max(peers, axis=0).mean()) if peers else "")
+        peer = scores.best_peer_per_set()
+        row.append("" if peer is None else short(peer.mean()))
     return [*lines, row_of("*best peer of every set, chosen on test rows*", *row, "", "")]
 
 

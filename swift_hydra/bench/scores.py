@@ -94,6 +94,18 @@ class Scores:
             [np.mean([cells[k][name] for k in self.keys if k[0] == d]) for d in self.sets]
         )
 
+    def best_peer_per_set(self, besides=None):
+        """For every set the highest mean AUC-ROC of a complete peer, chosen on the set's test rows.
+
+        Args:
+            besides: a method that does not count as a peer.
+
+        Returns:
+            (n_sets,), or None if no peer is complete.
+        """
+        peers = [self.per_set(m) for m in self.complete if "/" not in m and m != besides]
+        return np.max(peers, axis=0) if peers else None
+
     def over_seeds(self, method, name="auc_roc"):
         """(mean, standard deviation over seeds) of the mean over the sets."""
         cells = self.cells[method]

@@ -157,10 +157,10 @@ def trained_cvae(X, y, seed=0, stage="cvae", steps=200, beta=0.2, journal=None):
     return train_cvae(lambda: new_cvae(X.shape[1], beta), X, y, seed, stage, steps, journal)
 
 
-def trained_mixture(X, y, seed=0, journal=None, folds=None, synthetic=None, mixture=None, **recipe):
+def trained_mixture(X, y, seed=0, journal=None, folds=None, generated=None, mixture=None, **recipe):
     """A mixture on tensors X (n, d), y (n,); ``mixture`` holds MoEDetector's arguments."""
     settings = {"n_experts": 4, "k": 2, **(mixture or {})}
-    examples = Examples(X, y, X[:0] if synthetic is None else synthetic, folds)
+    examples = Examples(X, y, X[:0] if generated is None else generated, folds)
     recipe = Recipe(**recipe)
 
     def make():

@@ -98,8 +98,8 @@ class CrossFitted(NamedTuple):
     Z: np.ndarray  # (n, d)
     columns: EvidenceColumns  # their cross-fitted evidence
     labels: torch.Tensor  # (n,)
-    synthetic: np.ndarray  # (m, d) generated anomalies
-    synthetic_columns: EvidenceColumns
+    generated: np.ndarray  # (m, d) generated anomalies
+    generated_columns: EvidenceColumns
     left_out: LeaveOut
     distances: np.ndarray  # (n, 1) column ``knn5`` without the row itself, as scoring has it
 
@@ -111,24 +111,24 @@ class CrossFitted(NamedTuple):
             names: the evidence columns that follow.
         """
         X = shown(self.columns.all, names)
-        synthetic = shown(self.synthetic_columns.all, names)
+        generated = shown(self.generated_columns.all, names)
         if features:
             X = beside(self.Z, self.columns.all, names)
-            synthetic = beside(self.synthetic, self.synthetic_columns.all, names)
-        both = (self.columns, self.synthetic_columns)
-        views, synthetic_views = (shown(part.without, names) for part in both)
+            generated = beside(self.generated, self.generated_columns.all, names)
+        both = (self.columns, self.generated_columns)
+        views, generated_views = (shown(part.without, names) for part in both)
         folds, coded = self.left_out.folds, np.flatnonzero(self.left_out.coded)
         # A left-out row is shown with all other rows around it, as a fresh row is. Not so a code:
         # the number of its other copies tells the row's label, so its whole fold is left out.
         left_out = X.clone()
         left_out[coded] = with_view(X[coded], views[folds[coded], coded])
-        made = (synthetic, folds, views, synthetic_views, self._copied_folds())
+        made = (generated, folds, views, generated_views, self._copied_folds())
         return Examples(X, self.labels, *made, left_out)
 
     def _copied_folds(self):
         """Folds of the training rows that the generated rows are copies of, else -1: (m,)."""
-        m = len(self.synthetic)
-        same = copies(np.concatenate([self.synthetic, self.Z]), ROUNDING)
+        m = len(self.generated)
+        same = copies(np.concatenate([self.generated, self.Z]), ROUNDING)
         fold = np.full(same.max() + 1, -1)
         fold[same[m:]] = self.left_out.folds
         return torch.from_numpy(fold[same[:m]])
@@ -254,7 +254,7 @@ class UnlikeSide:
                 distances = alone.score(seen.Z, True, seen.left_out.subjects)
             # An expert learns to accept hidden anomalies among the rows that it takes for normal:
             # beside the distance it cost .017 AUC-ROC (29 sets).
-            if not len(seen.synthetic) or isinstance(alone, TolerantDistance):
+            if not len(seen.generated) or isinstance(alone, TolerantDistance):
                 return cls(None, alone), distances
             # The only anomalies here are generated ones: this side has to find those that are
             # unlike the known ones.
@@ -410,12 +410,12 @@ class FullDetector:
         self.judgement = judgement
 
     @classmethod
-    def fit(cls, Z, y, synthetic, settings, journal, subjects=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None):
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
             left_out = LeaveOut(Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
-            evidence, seen = _gather(left_out, Z, y, synthetic.numpy(), settings, journal)
+            evidence, seen = _gather(left_out, Z, y, generated.numpy(), settings, journal)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
@@ -502,7 +502,7 @@ class FullDetector:
         return cls(evidence, known, unlike, judgement)
 
 
-def _gather(left_out, Z, y, synthetic, settings, journal):
+def _gather(left_out, Z, y, generated, settings, journal):
     """The :class:`Evidence`, with two C-VAEs on half of the rows each, and CrossFitted rows."""
     seed = settings.random_state
     X = Z.numpy()
@@ -527,7 +527,7 @@ def _gather(left_out, Z, y, synthetic, settings, journal):
     evidence, columns = Evidence.fit(
         X, labels, left_out, residuals, half, rng, max_normals=settings.max_normals
     )
-    synthetic_columns = evidence.transform_in_views(synthetic)
+    generated_columns = evidence.transform_in_views(generated)
     evidence.surroundings.forget_folds()
     distances = columns.all[:, column_index(DISTANCE)]
     # For learning, every row of a code has one normal less among its copies, or the missing one
@@ -536,5 +536,5 @@ def _gather(left_out, Z, y, synthetic, settings, journal):
     rows = np.flatnonzero((labels == 1) & left_out.coded)
     if len(rows):
         distances[rows] = evidence.transform(X[rows])[:, column_index(DISTANCE)]
-    seen = CrossFitted(X, columns, y, synthetic, synthetic_columns, left_out, distances)
+    seen = CrossFitted(X, columns, y, generated, generated_columns, left_out, distances)
     return evidence, seen

@@ -165,7 +165,7 @@ class Mixture:
             inputs = examples.to(settings.device).to_predict()
             left_out = [out_of_fold(network, inputs, examples.folds) for network in self.networks]
             return self, mean_of(left_out).cpu().numpy()
-        alone = examples._replace(folds=None, views=None, synthetic_views=None)
+        alone = examples._replace(folds=None, views=None, generated_views=None)
         self = cls.train(alone, recipe, stage, settings, journal, 1)
         logits = np.empty(len(examples.X))
         # A single expert leaves no rows out, so two more are trained on half of the rows each.
@@ -227,13 +227,13 @@ class MixtureDetector:
         self.mixture = mixture
 
     @classmethod
-    def fit(cls, Z, y, synthetic, settings, journal, subjects=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None):
         """Train on standardised rows.
 
         Args:
             Z: (n, d) float32 tensor.
             y: (n,) int64 tensor.
-            synthetic: (m, d) generated anomalies, m may be 0.
+            generated: (m, d) generated anomalies, m may be 0.
             settings: :class:`DetectorSettings`.
             journal: a :class:`journal.Journal`.
             subjects: not used, since this detector leaves no rows out; see
@@ -244,7 +244,7 @@ class MixtureDetector:
         """
         recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
         with journal.stage("mixture"):
-            examples = Examples(Z, y, synthetic)
+            examples = Examples(Z, y, generated)
             self = cls(Mixture.train(examples, recipe, "mixture", settings, journal))
         scores = self.score(Z.numpy())
         return Fitted(self, scores, scores, FreshScores.plain(scores, y.numpy() == 0))

@@ -30,7 +30,7 @@ class Run(NamedTuple):
     score: np.ndarray  # (m,)
     p_test: np.ndarray  # (m,) p-values of the test rows
     Z_test: np.ndarray  # (m, d)
-    synthetic: np.ndarray  # (s, d), s may be 0
+    generated: np.ndarray  # (s, d) generated rows, s may be 0
     log: list  # the entries of log.jsonl
     n_experts: int
     expert_usage: object  # a function from rows (n, d) to the numbers of their experts (n, k)

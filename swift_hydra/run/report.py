@@ -155,7 +155,7 @@ def figures_of(detector, rows, score, log, report):
         score=score,
         p_test=detector.p_values_of(score),
         Z_test=columns.standardise(rows.X_test),
-        synthetic=columns.standardise(detector.synthetic_),
+        generated=columns.standardise(detector.synthetic_),
         log=log,
         n_experts=detector.n_experts_,
         expert_usage=detector.detector_.expert_usage,

@@ -21,7 +21,7 @@ def map_of_rows(plt, run):
     kinds = [
         ("train, normal", run.Z_train[run.y_train == 0], {"color": GREY, "marker": "o", "s": 6}),
         ("test, normal", run.Z_test[run.y_test == 0], {"color": SKY, "marker": "^", "s": 8}),
-        ("generated", run.synthetic, {"color": GREEN, "marker": "+", "s": 14}),
+        ("generated", run.generated, {"color": GREEN, "marker": "+", "s": 14}),
         ("train, anomaly", run.Z_train[run.y_train == 1], {"color": ORANGE, "marker": "D", "s": 6}),
         ("test, anomaly", run.Z_test[run.y_test == 1], {"color": "black", "marker": "x", "s": 9}),
     ]
@@ -70,16 +70,16 @@ def closeness(run):
     """
     normals, known = (run.Z_train[run.y_train == label] for label in (0, 1))
     unknown = run.Z_test[run.y_test == 1]
-    if not (len(known) and len(unknown) and len(run.synthetic) and len(normals)):
+    if not (len(known) and len(unknown) and len(run.generated) and len(normals)):
         return None
     rng = np.random.default_rng(0)
     normals = normals[rng.permutation(len(normals))[:MOST_COMPARED]]
-    away = Neighbours(normals).nearest(run.synthetic, 1)[0]  # (s, 1)
-    direction = rng.normal(size=run.synthetic.shape)
+    away = Neighbours(normals).nearest(run.generated, 1)[0]  # (s, 1)
+    direction = rng.normal(size=run.generated.shape)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     moved = normals[rng.integers(len(normals), size=len(direction))] + away * direction
     moved = np.clip(moved, -BOUND, BOUND)
-    return tuple(share_nearer(unknown, rows, known) for rows in (run.synthetic, moved))
+    return tuple(share_nearer(unknown, rows, known) for rows in (run.generated, moved))
 
 
 def _pca(rows, Z_train):

@@ -17,12 +17,12 @@ class Examples(NamedTuple):
     Attributes:
         X: (n, d) float32 tensor.
         y: (n,) int64, 1 for the known anomalies.
-        synthetic: (m, d) generated anomalies; m may be 0.
+        generated: (m, d) generated anomalies; m may be 0.
         folds: (n,) int64 or None. With folds, expert j never learns from a row of fold j mod F,
             so that its logits of those rows are left-out predictions.
         views: (F, n, c) the last c columns of X as computed without each fold, or None if they do
             not depend on other rows. Expert j reads view j mod F.
-        synthetic_views: (F, m, c) the same of the generated rows.
+        generated_views: (F, m, c) the same of the generated rows.
         copied_folds: (m,) int64, the fold of the training row that a generated row is a copy of, so
             that no expert learns from the copy of a row it leaves out; -1 for others. None: no
             copies.
@@ -32,10 +32,10 @@ class Examples(NamedTuple):
 
     X: torch.Tensor
     y: torch.Tensor
-    synthetic: torch.Tensor
+    generated: torch.Tensor
     folds: torch.Tensor | None = None
     views: torch.Tensor | None = None
-    synthetic_views: torch.Tensor | None = None
+    generated_views: torch.Tensor | None = None
     copied_folds: torch.Tensor | None = None
     left_out: torch.Tensor | None = None
 
@@ -50,7 +50,7 @@ class Examples(NamedTuple):
 
     def dealt(self, n_folds):
         """Folds (m,) of the generated rows: in turn, except those of copies of training rows."""
-        in_turn = torch.arange(len(self.synthetic)) % n_folds
+        in_turn = torch.arange(len(self.generated)) % n_folds
         if self.copied_folds is None:
             return in_turn
         return torch.where(self.copied_folds < 0, in_turn, self.copied_folds)
@@ -62,14 +62,14 @@ class Examples(NamedTuple):
     def without(self, fold):
         """The examples without a fold, in that fold's view; and the fold's rows, to predict."""
         here = torch.as_tensor(self.folds) == fold
-        X, synthetic = self.X, self.synthetic
+        X, generated = self.X, self.generated
         left = self.to_predict()[here]
         if self.views is not None:
             X = with_view(X, self.views[fold])
-            synthetic = with_view(synthetic, self.synthetic_views[fold])
+            generated = with_view(generated, self.generated_views[fold])
         if self.copied_folds is not None:
-            synthetic = synthetic[self.copied_folds != fold]
-        return Examples(X[~here], self.y[~here], synthetic), left
+            generated = generated[self.copied_folds != fold]
+        return Examples(X[~here], self.y[~here], generated), left
 
 
 def with_view(X, view):
@@ -132,7 +132,7 @@ class BatchPlan:
     """
 
     def __init__(self, examples, n_experts, recipe, generator, rng):
-        X, y, synthetic, folds, views, synthetic_views, *_ = examples
+        X, y, generated, folds, views, generated_views, *_ = examples
         steps = recipe.steps
         batch = recipe.batch
         device = X.device
@@ -141,19 +141,19 @@ class BatchPlan:
         known = anomaly if len(anomaly) else normal
         rows = half_and_half(normal, known, steps, batch, generator)  # (S, B)
         share = recipe.synthetic_share if len(anomaly) else 1.0
-        n_fake = round(batch // 2 * share) if len(synthetic) else 0
-        if len(synthetic) and 0 < share < 1:  # at least one row of each kind
-            n_fake = min(max(n_fake, 1), batch // 2 - 1)
-        self.source = torch.cat([X, synthetic]) if n_fake else X  # (n + m, d)
+        n_generated = round(batch // 2 * share) if len(generated) else 0
+        if len(generated) and 0 < share < 1:  # at least one row of each kind
+            n_generated = min(max(n_generated, 1), batch // 2 - 1)
+        self.source = torch.cat([X, generated]) if n_generated else X  # (n + m, d)
         self._views = views
-        if views is not None and n_fake:
-            self._views = torch.cat([views, synthetic_views], dim=1)  # (F, n + m, c)
+        if views is not None and n_generated:
+            self._views = torch.cat([views, generated_views], dim=1)  # (F, n + m, c)
         self._n_experts = n_experts
-        if n_fake:
-            drawn = torch.randint(len(synthetic), (steps, n_fake), generator=generator)
-            rows[:, batch - n_fake :] = len(X) + drawn
+        if n_generated:
+            drawn = torch.randint(len(generated), (steps, n_generated), generator=generator)
+            rows[:, batch - n_generated :] = len(X) + drawn
         target = torch.cat([torch.zeros(batch - batch // 2), torch.ones(batch // 2)])
-        if not len(anomaly) and not n_fake:  # all rows are normal
+        if not len(anomaly) and not n_generated:  # all rows are normal
             target = torch.zeros(batch)
         target = target.expand(steps, batch)
         fold = torch.zeros(len(self.source), dtype=torch.long)

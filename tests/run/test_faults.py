@@ -183,7 +183,7 @@ def test_cut_off_within_a_training_the_network_is_the_same(table):
     def train(journal):
         cvae = trained_cvae(X, y, steps=35, journal=journal)
         mixture = trained_mixture(
-            X, y, steps=35, folds=folds, synthetic=X[:20] + 1, journal=journal
+            X, y, steps=35, folds=folds, generated=X[:20] + 1, journal=journal
         )
         return (cvae, mixture), journal.log
 

@@ -174,7 +174,7 @@ def test_umap_is_a_third_panel_where_it_is_installed(monkeypatch):
         score=y[99:],
         p_test=1 - 0.9 * y[99:],
         Z_test=X[99:],
-        synthetic=X[:0],
+        generated=X[:0],
         log=[],
         n_experts=1,
         expert_usage=None,
@@ -241,7 +241,7 @@ def test_closeness_counts_test_anomalies_that_generated_rows_come_nearer_to():
     names = [name for name in plots.Run._fields if name not in given]
     run = plots.Run(**given, **dict.fromkeys(names))
     near = np.array([[3.9, 0.2]] * 50, dtype=np.float32)
-    assert row_map.closeness(run._replace(synthetic=near))[0] == 0.5
-    assert row_map.closeness(run._replace(synthetic=near * [0.01, 1]))[0] == 0.5  # nearer than -4
-    assert row_map.closeness(run._replace(synthetic=near - [8.1, 0]))[0] == 0
-    assert row_map.closeness(run._replace(synthetic=near[:0])) is None
+    assert row_map.closeness(run._replace(generated=near))[0] == 0.5
+    assert row_map.closeness(run._replace(generated=near * [0.01, 1]))[0] == 0.5  # nearer than -4
+    assert row_map.closeness(run._replace(generated=near - [8.1, 0]))[0] == 0
+    assert row_map.closeness(run._replace(generated=near[:0])) is None

@@ -86,16 +86,16 @@ def test_generated_rows_are_in_the_final_training_and_only_there(preset, monkeyp
     model = SwiftHydra(preset=preset, **SHORT).fit(X, y)
     generated = torch.from_numpy(model.columns_.standardise(model.synthetic_))
     assert len(generated) == SHORT["n_synthetic"]
-    rows, labels, synthetic = seen["mixture"][:3]
+    rows, labels, learned_from = seen["mixture"][:3]
     d = X.shape[1]
-    torch.testing.assert_close(synthetic[:, :d], generated, rtol=0, atol=1e-4)
+    torch.testing.assert_close(learned_from[:, :d], generated, rtol=0, atol=1e-4)
     # The real part is the training set as given: no generated row is passed off as a real one,
     # test rows are unknown.
     kept = model.kept_
     assert kept.sum() > 0.95 * len(X) and kept[y == 1].all()
     torch.testing.assert_close(rows[:, :d], torch.from_numpy(model.columns_.standardise(X[kept])))
     assert np.array_equal(labels.numpy(), y[kept])
-    assert torch.cdist(synthetic[:, :d], rows[:, :d]).min() > 0
+    assert torch.cdist(learned_from[:, :d], rows[:, :d]).min() > 0
 
 
 def test_generated_rows_change_the_final_detector():

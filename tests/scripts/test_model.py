@@ -249,13 +249,13 @@ def test_an_expert_never_learns_from_its_left_out_fold(rows):
         out_of_fold(trained_mixture(X, y, steps=2, mixture={"n_experts": 2, "k": 1}), X, folds)
 
 
-@pytest.mark.parametrize(("share", "n_fake"), [(0.001, 1), (0.2, 6), (0.99, 31), (1.0, 32)])
-def test_known_and_generated_anomalies_are_both_in_a_batch(rows, share, n_fake):
+@pytest.mark.parametrize(("share", "n_generated"), [(0.001, 1), (0.2, 6), (0.99, 31), (1.0, 32)])
+def test_known_and_generated_anomalies_are_both_in_a_batch(rows, share, n_generated):
     X, y = rows
     examples = Examples(X, y, X[:50])
     recipe = Recipe(steps=3, synthetic_share=share, mixup=0.0)
     plan = BatchPlan(examples, 1, recipe, torch.Generator(), np.random.default_rng(0))
-    assert ((plan._rows >= len(X)).sum(1) == n_fake).all()
+    assert ((plan._rows >= len(X)).sum(1) == n_generated).all()
 
 
 def test_normals_alone_teach_no_anomaly(rows):

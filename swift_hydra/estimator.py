@@ -324,7 +324,7 @@ class TableDetector(BaseEstimator):
 
         Warns if nearly all of many rows are above it, or if most of them lie outside a column's
         training range, as such rows are probably of another kind than the training rows. Also warns
-        of columns without any value.
+        of columns without any value, or with too few digits.
         """
         table = self._table(X)
         tally = Tally(self.columns_)
@@ -337,7 +337,7 @@ class TableDetector(BaseEstimator):
         if empty:
             tell(f"X: {empty}")
         unlike = self.unlike_training(tally.n_above, tally.n_rows)
-        words = "; ".join(filter(None, [unlike, tally.far_outside()]))
+        words = "; ".join(filter(None, [unlike, tally.far_outside(), tally.fall_together()]))
         if words:
             tell(f"X: {words}")
         return self.classes_[np.concatenate(flagged).astype(np.int64)]

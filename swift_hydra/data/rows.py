@@ -14,7 +14,13 @@ from swift_hydra.data.frames import day_of, object_array
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
 from swift_hydra.data.subjects import subjects_of
-from swift_hydra.data.suspicious import company_of_near_copies, notes, tell_tales
+from swift_hydra.data.suspicious import (
+    company_of_near_copies,
+    fits_float32,
+    notes,
+    tell_tales,
+    too_coarse,
+)
 from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
 from swift_hydra.settings import InputError, tell
 
@@ -109,6 +115,24 @@ class Columns:
         first = np.searchsorted(self.preparation.groups, np.arange(self.n_features))
         return np.logical_or.reduceat(beyond, first, axis=1) | self.preparation.unknown(table)
 
+    @cached_property
+    def _fine(self):
+        """(d',) True where float32 would lose the differences between the training's values."""
+        ends = np.stack([self.scaler.centre, self.low, self.high])
+        finer = np.array([not fits_float32(values) for values in ends.T])
+        return finer & too_coarse(self.scaler.centre, self.scaler.scale)
+
+    def shortened(self, X):
+        """(d,) True where prepared rows X (n, d') hold float32's digits alone, training had more.
+
+        The type itself may be lost: beside other columns float32 becomes float64.
+        """
+        short = self._fine.copy()
+        short[short] = [fits_float32(values) for values in X[:, short].T]
+        found = np.zeros(self.n_features, dtype=bool)
+        found[self.preparation.groups[short]] = True
+        return found
+
     def range_of(self, j):
         """The range of the training rows in column j of the table, as a text."""
         if j in self.texts:
@@ -150,7 +174,7 @@ class Columns:
 
 
 class Tally:
-    """Counts new rows, those above the threshold, gaps, and values outside the training range.
+    """Counts new rows, those above the threshold, gaps, lost digits, and values out of range.
 
     Args:
         columns: a :class:`Columns`.
@@ -160,6 +184,7 @@ class Tally:
         self.columns = columns
         self.outside = np.zeros(columns.n_features, dtype=np.int64)
         self.gaps = np.zeros(columns.n_features, dtype=np.int64)
+        self.short = np.ones(columns.n_features, dtype=bool)
         self.n_rows = 0
         self.n_above = 0
 
@@ -168,6 +193,7 @@ class Tally:
         self.outside += self.columns.outside(table, X).sum(0)
         if table.X.dtype.kind == "f":
             self.gaps += np.isnan(table.X).sum(0)
+        self.short &= self.columns.shortened(X)
         self.n_rows += len(X)
         self.n_above += n_above
 
@@ -184,6 +210,19 @@ class Tally:
         return (
             f"column {listed(names)} is empty in all {self.n_rows} rows and was not in training: a "
             f"typical value stands for it{usual}"
+        )
+
+    def fall_together(self):
+        """A warning if columns hold fewer digits than in training, else None.
+
+        A few long numbers may end in zeros by chance.
+        """
+        if self.n_rows < ENOUGH or not self.short.any():
+            return None
+        names = listed(repr(self.columns.names[j]) for j in np.flatnonzero(self.short))
+        return (
+            f"column {names} has fewer digits than in training, no more than float32 holds: its "
+            "values fall together: give float64"
         )
 
     def far_outside(self):

@@ -208,10 +208,22 @@ def _kinds(values, scaler, dated):
             yield "few", f" ({short(worst)}; {counts[away > ABSURD].sum()} rows in all)"
     if counts.max() >= ALMOST * n:
         yield "almost", f" ({short(distinct[counts.argmax()])})"
-    if values.dtype == np.float32 and abs(centre) * np.finfo(np.float32).eps * DIGITS > scale:
+    # By the values: beside columns of other types float32 has become float64.
+    if too_coarse(centre, scale) and values.dtype.kind == "f" and fits_float32(distinct):
         yield "digits", ""
     if 0 < WIDE * low < high and not long and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
+
+
+def too_coarse(centre, scale):
+    """Does float32 hold too few digits of columns with these centres and scales?"""
+    return abs(centre) * np.finfo(np.float32).eps * DIGITS > scale
+
+
+def fits_float32(values):
+    """Does float32 hold all of these numbers exactly?"""
+    with np.errstate(over="ignore"):
+        return bool((values == values.astype(np.float32)).all())
 
 
 def _fall_together(distinct, scaler):

@@ -165,7 +165,8 @@ def main(argv, load):
     with contextlib.suppress(BrokenPipeError):
         _write_scores(config, write)
     unlike = detector.unlike_training(tally.n_above, tally.n_rows)
-    for line in filter(None, [tally.emptied(), *tally.drift(), unlike]):
+    columns = [tally.emptied(), tally.fall_together(), *tally.drift()]
+    for line in filter(None, [*columns, unlike]):
         print(printable(f"warning: {line}"), file=sys.stderr)
     if not config.quiet:
         _say(tally, time.perf_counter() - start, detector.threshold_, config.out)

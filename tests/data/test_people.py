@@ -497,6 +497,8 @@ def test_suspicious_columns_are_named_once():
     assert set(found) == set("bcdefg")
     single = as_table((X[:, :1] + 1e6).astype(np.float32))
     assert any("float32 holds too few digits" in note for note in notes(single))
+    beside = as_table(np.column_stack([single.X, np.arange(n) % 7 / 7]).astype(np.float64))
+    assert any("float32 holds too few digits" in note for note in notes(beside))
 
 
 def test_a_column_in_several_units_is_named():

@@ -6,8 +6,10 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import ROOT, made_table, refusal, run_script
 
@@ -52,6 +54,29 @@ def score_here(checkpoint, data, *more):
 def refused_here(capsys, checkpoint, data, *more):
     """The line with which it refuses."""
     return refusal(capsys, lambda: score_here(checkpoint, data, *more))
+
+
+def test_numbers_that_lost_their_digits_since_training_are_named(tmp_path, capsys):
+    """A float32 file: every value of a column with a large offset becomes the same, and usual."""
+    X, y = made_table(n=120, d=3, n_anomalies=10)
+    X = X + np.array([0, 1e9, 0])
+    columns = dict(zip("abc", X.T, strict=True))
+    few = {"cvae_steps": 5, "detector_steps": 5, "mixture_steps": 5, "n_synthetic": 10}
+    model = SwiftHydra(preset="paper", n_episodes=1, **few).fit(pd.DataFrame(columns), y)
+    model.save(tmp_path / "checkpoint.pt")
+    for name, kind in {"wide": np.float64, "narrow": np.float32, "mixed": np.float32}.items():
+        frame = pd.DataFrame(columns).astype(kind)
+        frame = frame.astype({"a": np.float64}) if name == "mixed" else frame
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.predict(frame)
+        told = [str(w.message) for w in caught if "fewer digits" in str(w.message)]
+        frame.to_csv(tmp_path / "new.csv", index=False)
+        score_here(tmp_path / "checkpoint.pt", tmp_path / "new.csv", "--out", tmp_path / "s.csv")
+        told.append(capsys.readouterr().err)
+        assert all(("column 'b' has fewer digits" in line) == (name != "wide") for line in told)
+        assert len(told) == 1 + (name != "wide")
+        (tmp_path / "s.csv").unlink()
 
 
 def test_rows_keep_their_order_and_columns_are_found_by_name(trained, tmp_path):

@@ -13,7 +13,7 @@ import numbers
 import numpy as np
 
 from swift_hydra.data.angles import ANGLES
-from swift_hydra.data.frames import as_text, is_missing
+from swift_hydra.data.frames import as_text, is_missing, one_spelling
 from swift_hydra.data.reading import GAPS, text_of_bytes
 from swift_hydra.data.table import array_of, place
 from swift_hydra.settings import InputError
@@ -55,9 +55,10 @@ def _name(cell):
     """A subject's name, "" if it is missing."""
     if is_missing(cell):
         return ""
-    if isinstance(cell, bytes):
-        return text_of_bytes(cell)
-    return as_text(cell) if isinstance(cell, str | numbers.Number | np.generic) else str(cell)
+    cell = text_of_bytes(cell) if isinstance(cell, bytes) else cell
+    known = isinstance(cell, str | numbers.Number | np.generic)
+    # Joined files: where some ids are missing, pandas writes all of that file's as 7.0.
+    return one_spelling(as_text(cell) if known else str(cell))
 
 
 def subjects_of(table, groups, y):

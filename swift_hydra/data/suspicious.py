@@ -7,14 +7,18 @@ known", is rarely intended.
 Shapes: n rows, d columns.
 """
 
+import re
+
 import numpy as np
 
+from swift_hydra.data.formats import INDEX
 from swift_hydra.data.frames import EXACT, as_text, day_of
 from swift_hydra.data.scaler import LARGEST, ColumnScaler
 from swift_hydra.data.table import listed, place
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
 from swift_hydra.geometry import ROUNDING
 
+OF_INDEX = re.compile(rf"(?:{INDEX.pattern})|index|level_\d+")  # pandas' names, reset_index's too
 FAR = 30.0  # scales from the median, beyond the usual values of a column
 ABSURD = 1000.0  # scales from the median, beyond any heavy tail
 AGAIN = 3  # a value in at least this many rows recurs
@@ -59,6 +63,9 @@ def notes(table, asked=False):
             found.setdefault("categories", []).append(repr(name))
         values = column[~np.isnan(column)] if column.dtype.kind == "f" else column
         if len(values) < 10 or not (np.abs(values) <= LARGEST / 2).all():
+            continue
+        if OF_INDEX.fullmatch(name) and _all_differ(values):
+            found.setdefault("index", []).append(repr(name))
             continue
         for kind, detail in _kinds(values, scaler, j in table.dated):
             found.setdefault(kind, []).append(f"{name!r}{detail}")
@@ -140,6 +147,9 @@ def tell_tales(table, y):
 TEXTS = SAID | {
     "counts": "counts the rows: it says where a row stands, not what it is: leave it out "
     "(--drop-columns)",
+    # Of rows that were drawn from a long table, neither the order nor the range is a row number's.
+    "index": "has a name and values of the row index that pandas writes: of a sorted table it "
+    "tells the label: leave it out (read_csv(..., index_col=0), --drop-columns)",
     # A salary or a pressure in pascals is another whole number in every row of a short table, too.
     "id": "holds another whole number in every row, like an id: leave it out if it is one "
     "(--drop-columns)",
@@ -232,6 +242,12 @@ def _fall_together(distinct, scaler):
     if len(some) <= VARIED:
         return False
     return len(np.unique(scaler.transform(some[:, None]))) < (1 - ALIKE) * len(some)
+
+
+def _all_differ(values):
+    """Are the values (n,) whole numbers, another one in every row?"""
+    whole = values.dtype.kind in "iu" or (values == np.rint(values)).all()
+    return bool(whole) and len(np.unique(values)) == len(values)
 
 
 def _naming(values, distinct, whole):

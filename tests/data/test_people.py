@@ -501,6 +501,19 @@ def test_suspicious_columns_are_named_once():
     assert any("float32 holds too few digits" in note for note in notes(beside))
 
 
+def test_an_index_that_pandas_wrote_is_named_in_a_frame_of_drawn_rows():
+    """read_csv without index_col: of few shuffled rows neither order nor range looks like one."""
+    rng = np.random.default_rng(0)
+    drawn = rng.permutation(4000)[:100]
+    for name in ("Unnamed: 0", "Unnamed: 0.1", "__index_level_0__", "index", "level_0", ""):
+        (note,) = notes(
+            as_table(np.column_stack([rng.normal(size=100), drawn]), columns=["a", name])
+        )
+        assert f"column {name!r}: has a name and values of the row index" in note
+    for name, values in {"Unnamed: 2": drawn % 7, "index": drawn + 0.5, "indexed": drawn}.items():
+        assert not notes(as_table(values[:, None].astype(float), columns=[name]))
+
+
 def test_a_column_in_several_units_is_named():
     """Bytes, kB and MB: what the small ones say is lost beside the large ones."""
     rng = np.random.default_rng(0)

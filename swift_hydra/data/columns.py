@@ -13,7 +13,6 @@ import numpy as np
 
 from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
-from swift_hydra.data.scaler import ColumnScaler  # noqa: F401  older pickles look for it here
 from swift_hydra.data.table import check_features, listed, place
 from swift_hydra.data.texts import why_texts
 from swift_hydra.settings import InputError, check_choice, setting
@@ -84,11 +83,6 @@ class Preparation:
         reading: how the training table's file was read, or None.
         dated: numbers of the columns that held dates; None if an older file does not say.
     """
-
-    reading = None  # these four are for pickles older than the attributes
-    dated = None
-    gaps = ()
-    tails = ()
 
     def __init__(self, impute="refuse", categorical="refuse"):
         check_choice("impute", impute, IMPUTE)
@@ -440,7 +434,7 @@ class Preparation:
         )
         texts = texts and all(
             j in self.texts and counts.shape == (len(self.texts[j]),) and counts.dtype.kind == "i"
-            for j, counts in dict(self.tails).items()
+            for j, counts in self.tails.items()
         )
         if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
@@ -465,7 +459,7 @@ class Preparation:
             "d": self.d,
             "texts": {str(j): texts for j, texts in self.texts.items()},
             "logs": {str(j): logs for j, logs in self.logs.items()},
-            "tails": {str(j): counts for j, counts in dict(self.tails).items()},
+            "tails": {str(j): counts for j, counts in self.tails.items()},
             "fill": self.fill,
             "names": self.names,
             "groups": self.groups,

@@ -26,14 +26,14 @@ from swift_hydra.files import (
 )
 from swift_hydra.settings import InputError
 
-FIGURES = (
+FIGURE_FILES = (
     *("curves.png", "scores.png", "alarms.png", "map.png", "experts.png"),
     *("episodes.png", "training.png"),
 )
 RANKING = "row,score,p_value,rank,anomaly"  # first line of a run's own scores.csv
 EVENTS = "events.out.tfevents.*"  # in the folder tensorboard
 ARRAYS = ("checkpoint.pt", "scores.npz")  # files of every run that did not fail
-OPTIONAL = (*FIGURES, "report.html", "scores.csv", "student.onnx")  # files of some runs
+OPTIONAL = (*FIGURE_FILES, "report.html", "scores.csv", "student.onnx")  # files of some runs
 
 
 class RunFolder:
@@ -192,7 +192,7 @@ class RunFolder:
         if not page.is_file():
             return False
         shown = page.read_bytes().count(b"<img ")
-        return sum((self.path / name).is_file() for name in FIGURES) == shown
+        return sum((self.path / name).is_file() for name in FIGURE_FILES) == shown
 
     def add(self, contents):
         """Add files {name: bytes} to a finished run."""

@@ -16,13 +16,13 @@ from swift_hydra.model import ROW_BLOCK
 from swift_hydra.pretrain import PretrainSettings, pretrain
 from swift_hydra.run import figures as plots
 from swift_hydra.run import row_map
-from swift_hydra.run.folder import FIGURES as REPLACED
+from swift_hydra.run.folder import FIGURE_FILES
 from swift_hydra.run.page import page
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, generate, main
 
 FIGURES = {name for name, *_ in plots.FIGURES}
-assert set(REPLACED) == FIGURES  # those go when a run without --plot replaces one
+assert set(FIGURE_FILES) == FIGURES  # those go when a run without --plot replaces one
 
 
 def run_main(path, out, *more):

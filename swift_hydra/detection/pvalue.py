@@ -14,7 +14,9 @@ LEAST_SPREAD = 0.3  # least standard deviation of the normals' calibrated log-od
 LEAST_EXCESS = 0.02  # least mean excess of a tail, in units of the .9 quantile or of 1
 SAME = 1e-4  # scores that differ by less, in units of the mean excess, are equal
 USUAL = 0.8  # prior of an expert's left-out AUC-ROC
-STRENGTH = 20  # known anomalies that the prior counts for
+STRENGTH = 20  # known anomalies that this prior counts for
+PRIOR_SHAPE = 0.2  # prior of the shape of a p-value's density under anomalies
+SHAPE_STRENGTH = 10.0  # known anomalies that this prior counts for
 LEAST_LEAD = 0.15  # AUC-ROC over chance; all lower ones are equal, or chance would set the weights
 SHARPNESS = 6  # exponent of the experts' weights
 GROWTH = 0.1  # slope of a bounded -log p beyond its bound, in log(1 + excess)
@@ -153,7 +155,7 @@ def platt(scores, y):
     return slope, intercept
 
 
-def shrunken_shape(minus_log_p, prior=0.2, strength=10.0):
+def shrunken_shape(minus_log_p):
     """Estimate of the shape a of a p-value's density a p^(a - 1) under anomalies.
 
     -log p is then exponential with rate a, which has a conjugate prior. If the known anomalies look
@@ -161,12 +163,10 @@ def shrunken_shape(minus_log_p, prior=0.2, strength=10.0):
 
     Args:
         minus_log_p: (m,) left-out -log p of the known anomalies.
-        prior: prior of the shape.
-        strength: known anomalies that the prior counts for.
     """
     minus_log_p = np.asarray(minus_log_p, dtype=np.float64)
-    n = strength + len(minus_log_p)
-    return float(min(0.95, n / (strength / prior + minus_log_p.sum())))
+    n = SHAPE_STRENGTH + len(minus_log_p)
+    return float(min(0.95, n / (SHAPE_STRENGTH / PRIOR_SHAPE + minus_log_p.sum())))
 
 
 def known_or_unlike(known, unlike, weight, shapes):

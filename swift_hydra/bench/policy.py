@@ -12,9 +12,13 @@ LEVEL = 0.02  # two methods are level if the interval of their difference is wit
 NOTHING = ["No complete record of it yet."]
 
 
-def arms_of(records):
-    """The records, with both halves of the shared proposal renamed to one method."""
-    return [r | {"method": HALVES.get(r["method"], r["method"])} for r in records]
+def _scores_of_arms(records):
+    """The :class:`bench.scores.Scores` of all generators; None if one of them lacks cells."""
+    # Both halves of the shared proposal are one method.
+    arms = [r | {"method": HALVES.get(r["method"], r["method"])} for r in records]
+    names = [f"paper/{name}" for name in (*LEARNERS, *CONTROLS)]
+    scores = Scores(arms, "unseen", methods=names)
+    return scores if len(scores.complete) == len(names) else None
 
 
 def outcome(r, p):
@@ -31,8 +35,8 @@ def outcome(r, p):
 
 def comparison(records):
     """The six comparisons of AUC-ROC, the plan's main measure, as Markdown lines."""
-    scores = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
-    if set(scores.complete) != set(_names(*LEARNERS, *CONTROLS)):
+    scores = _scores_of_arms(records)
+    if scores is None:
         return NOTHING
     area = {name: scores.per_set(f"paper/{name}") for name in (*LEARNERS, *CONTROLS)}
     pairs = [(a, b) for a in LEARNERS for b in CONTROLS]
@@ -58,8 +62,8 @@ def comparison(records):
 
 def overview_rows(records, protocols):
     """The README's row on learned generators: policy, shared proposal and filtered noise."""
-    scores = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
-    if len(scores.complete) < len(LEARNERS) + len(CONTROLS):
+    scores = _scores_of_arms(records)
+    if scores is None:
         return []
     of = [short(scores.per_set(f"paper/{name}").mean()) for name in ("rl", "shared", "noise")]
     seeds = f"seeds {scores.seeds[0]} to {scores.seeds[-1]}"
@@ -69,9 +73,9 @@ def overview_rows(records, protocols):
 
 def second_measures(records):
     """The plan's secondary measures, as Markdown lines."""
-    arms = Scores(arms_of(records), "unseen", methods=_names(*LEARNERS, *CONTROLS))
+    arms = _scores_of_arms(records)
     students = Scores(records, "unseen", methods=STUDENTS)
-    if len(arms.complete) < len(LEARNERS) + len(CONTROLS) or len(students.complete) < len(STUDENTS):
+    if arms is None or len(students.complete) < len(STUDENTS):
         return NOTHING
     lines = [
         row_of("", "AUC-ROC", "AUC-PR", "nearer to a generated row", "rank correlation"),
@@ -85,7 +89,3 @@ def second_measures(records):
             shown = ["" if value is None else f"{value:.3f}" for value in (near, rank)]
             lines.append(row_of(m, *(f"{a:.4f}" for a in areas), *shown))
     return lines
-
-
-def _names(*generators):
-    return [f"paper/{name}" for name in generators]

@@ -67,6 +67,19 @@ def _mean(cells, sets):
     return np.mean([cells[s] for s in sets], 0) if set(sets) <= set(cells) else None
 
 
+def _side_by_side(records, published):
+    """Yield for each protocol that both have: its name, our figures, theirs, sets and their means.
+
+    The sets are those in common, and the means are of the methods that have all of them.
+    """
+    for protocol in PROTOCOLS:
+        ours, theirs = _measured(records, protocol), published[protocol]
+        if ours and theirs:
+            sets = _in_common(ours, theirs)
+            means = {m: _mean(cells, sets) for m, cells in theirs.items()}
+            yield protocol, ours, theirs, sets, {m: v for m, v in means.items() if v is not None}
+
+
 def published_means(records, published):
     """The best published means beside ours, over the sets that both cover.
 
@@ -81,14 +94,9 @@ def published_means(records, published):
         row_of("protocol", "sets", "method", "AUC-ROC", "AUC-PR", "better than ours on"),
         "|---|---:|---|---:|---:|---:|",
     ]
-    for protocol in PROTOCOLS:
-        ours, theirs = _measured(records, protocol), published[protocol]
-        if not ours or not theirs:
-            continue
-        sets = _in_common(ours, theirs)
+    for protocol, ours, theirs, sets, means in _side_by_side(records, published):
         base = OURS[0] if protocol != "one-class" or OURS[1] not in ours else OURS[1]
         rows = {title_of(m): (_mean(cells, sets), "") for m, cells in ours.items()}
-        means = {m: mean for m, cells in theirs.items() if (mean := _mean(cells, sets)) is not None}
         for m in sorted(means, key=lambda m: -means[m][0])[:SHOWN]:
             better = sum(theirs[m][s][0] > ours[base][s][0] for s in sets)
             rows[m] = (means[m], f"{better} of {len(sets)}")
@@ -109,12 +117,7 @@ def published_per_set(records, published):
         mean, and of the best published method of the set.
     """
     lines = []
-    for protocol in PROTOCOLS:
-        ours, theirs = _measured(records, protocol), published[protocol]
-        if not ours or not theirs:
-            continue
-        sets = _in_common(ours, theirs)
-        means = {m: mean for m, cells in theirs.items() if (mean := _mean(cells, sets)) is not None}
+    for protocol, ours, theirs, sets, means in _side_by_side(records, published):
         first = max(means, key=lambda m: means[m][0])
         lines += [
             f"## Published figures beside ours, {protocol}",

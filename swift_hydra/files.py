@@ -18,7 +18,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from swift_hydra.settings import InputError, lacks_memory
+from swift_hydra.settings import InputError, in_words, lacks_memory
 
 try:
     import fcntl
@@ -347,8 +347,7 @@ def _sum_is_right(file):
 
 def _no_room(path, error):
     """An InputError that blames this machine, not the file, which may be the user's only copy."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-    return InputError(f"{path}: cannot be used here ({reason}): free memory or disk space")
+    return InputError(f"{path}: cannot be used here ({in_words(error)}): free memory or disk space")
 
 
 @contextlib.contextmanager
@@ -364,7 +363,6 @@ def content_of(path, remedy=REMEDY):
     except Exception as error:
         if isinstance(error, OSError) or lacks_memory(error):
             raise _no_room(path, error) from None
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"{path}: its content does not fit together ({reason[:160]}): {remedy}"
+            f"{path}: its content does not fit together ({in_words(error)}): {remedy}"
         ) from None

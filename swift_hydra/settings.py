@@ -127,6 +127,11 @@ def one_line(text):
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
+def in_words(error, most=160):
+    """The beginning of an exception's type and text, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:most]
+
+
 def parse_config(classes, description, argv=None, prog=None, **defaults):
     """Build settings dataclasses from the command line.
 

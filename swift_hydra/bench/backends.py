@@ -15,7 +15,7 @@ import time
 from joblib import Parallel, delayed
 
 from swift_hydra.bench.cell import run_cell
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, in_words
 
 RETRIES = 10  # of a cell whose machine was lost; after that it is left to the next call
 POLL = 10.0  # seconds between two checks of a cluster that finishes nothing
@@ -202,7 +202,7 @@ class Idle:
 
 
 def _lost(cell, error):
-    return {**cell.named(), "lost": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
+    return {**cell.named(), "lost": in_words(error, 200)}
 
 
 BACKENDS = {"loky": _loky, "ray": _ray, "dask": _dask}

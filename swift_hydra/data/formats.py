@@ -28,7 +28,7 @@ from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, made_up_names, text_columns
-from swift_hydra.settings import InputError, lacks_memory, tell
+from swift_hydra.settings import InputError, in_words, lacks_memory, tell
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the memory of numbers
 MOST_COLUMNS = 100_000
@@ -83,9 +83,8 @@ def read_npz(path, keys=("X", "y")):
                 f"{path}: key {key!r} holds pickled Python objects, which are not read since they "
                 "can run code: save plain number arrays"
             ) from error
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise InputError(
-            f"{path} is a damaged npz archive ({reason}): fetch or write it again"
+            f"{path} is a damaged npz archive ({in_words(error)}): fetch or write it again"
         ) from error
     return arrays
 

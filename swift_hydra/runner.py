@@ -84,7 +84,7 @@ def run(folder, rows, detector, which, options, work):
     say = work.progress.say
     settings = {
         "seed": which.seed,
-        "columns_fingerprint": rows.train.columns.mark,
+        "columns_fingerprint": rows.train.columns.fingerprint,
         **flag_values(detector),
     }
     path = folder.path / "resume.pt"

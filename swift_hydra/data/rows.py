@@ -79,7 +79,7 @@ class Columns:
         return self.preparation.texts
 
     @property
-    def mark(self):
+    def fingerprint(self):
         """SHA256 of names, texts and how the file was read, which the rows' numbers do not show."""
         saved = self.preparation.snapshot()
         told = {name: saved[name] for name in ("columns", "texts", "names", "reading")}

@@ -67,7 +67,7 @@ def report_of_start(rows, which, config, resumed_after):
         "seed": which.seed,
         "config": config,
         **rows.fingerprints,
-        "columns_fingerprint": rows.train.columns.mark,
+        "columns_fingerprint": rows.train.columns.fingerprint,
         "resumed_after": resumed_after,
         **environment_report(),
         "n_train": len(y),

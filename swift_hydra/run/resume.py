@@ -243,7 +243,7 @@ def _is_of(checkpoint, rows, settings):
     """Is this a checkpoint of a run with this fingerprint of rows and these settings?"""
     columns = Columns.from_snapshot(to_arrays(checkpoint["columns"]), checkpoint["n_features"])
     found = checkpoint["parameters"]
-    found = found | {"seed": found["random_state"], "columns_fingerprint": columns.mark}
+    found = found | {"seed": found["random_state"], "columns_fingerprint": columns.fingerprint}
     same = all(found[name] == value for name, value in settings.items())
     return same and checkpoint["fingerprint"] == rows
 

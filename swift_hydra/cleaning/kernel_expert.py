@@ -83,7 +83,7 @@ class KernelExpert:
         self.norm = norm
         self.sees = sees
 
-    def fit(self, X, y, rng, max_centres, left_out, views=None):
+    def fit(self, X, y, rng, max_centres, leave_out, views=None):
         """Fit on labelled rows, with half of the weight on each class.
 
         Generated anomalies are not used: on yeast they cost .01 to .02 of AUC-ROC, as they disturb
@@ -95,7 +95,7 @@ class KernelExpert:
             rng: numpy Generator that draws the centres from a large table.
             max_centres: most centres, at most half of them anomalies: bounds the m^3 of the fit
                 and the m of scoring a row.
-            left_out: a :class:`cleaning.leave_out.LeaveOut`.
+            leave_out: a :class:`cleaning.leave_out.LeaveOut`.
             views: a function from a fold's number to X as computed without that fold; None if X
                 does not depend on other rows.
 
@@ -112,18 +112,18 @@ class KernelExpert:
             If no known anomaly remains without a fold, its groups are left out of the one fit.
         """
         X = np.asarray(X)
-        few = len(np.unique(left_out.groups)) <= FEW_ROWS * X.shape[1]
-        apart = few or left_out.subjects is not None
+        few = len(np.unique(leave_out.groups)) <= FEW_ROWS * X.shape[1]
+        apart = few or leave_out.subjects is not None
         if apart:
             views = views or (lambda fold: X)
-        scaled = not (few and left_out.coded.mean() > CODED)
+        scaled = not (few and leave_out.coded.mean() > CODED)
         rows, target = self._learn(X, y, rng, max_centres, scaled)
-        predicted = self._choose_ridge(target, left_out.groups[rows])
-        folds = left_out.folds
+        predicted = self._choose_ridge(target, leave_out.groups[rows])
+        folds = leave_out.folds
         told = [fold for fold in np.unique(folds) if (target[folds[rows] != fold] > 0).any()]
         scores = np.empty(len(X))
         here = np.ones(len(X), dtype=bool) if views is None else ~np.isin(folds, told)
-        self._without_groups(scores, X, here, rows, predicted, left_out.groups)
+        self._without_groups(scores, X, here, rows, predicted, leave_out.groups)
         if views is not None:
             learn = partial(type(self)._learn_scale, scaled=scaled, rng=rng) if apart else None
             self._without_folds(scores, target, rows, folds, told, views, learn)

@@ -76,12 +76,12 @@ def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:
         return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR)
-    left_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, subjects)
+    leave_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, subjects)
     rng = stage_rng(seed, "cleaning/reference")
-    others = OtherRows(Z, sample_of(np.flatnonzero(~known), REFERENCE, rng), left_out)
+    others = OtherRows(Z, sample_of(np.flatnonzero(~known), REFERENCE, rng), leave_out)
     prior = PRIOR
     if known.any():
-        suspicion = _like_known(Z, known, others, left_out, seed, looks)
+        suspicion = _like_known(Z, known, others, leave_out, seed, looks)
         prior *= min(1.0, others.company(known) / IN_COMPANY)
     else:
         suspicion = np.log(others.own_distance(UNKNOWN) + 1e-9)
@@ -99,15 +99,15 @@ class OtherRows:
     Args:
         Z: (n, d) all rows.
         reference: row numbers of the reference rows among them.
-        left_out: a :class:`cleaning.leave_out.LeaveOut` of all rows.
+        leave_out: a :class:`cleaning.leave_out.LeaveOut` of all rows.
     """
 
-    def __init__(self, Z, reference, left_out):
+    def __init__(self, Z, reference, leave_out):
         self.Z = Z
         self.reference = reference
         self.neighbours = Neighbours(Z[reference])
-        self.coded = left_out.coded[reference]
-        self.subjects = left_out.subjects
+        self.coded = leave_out.coded[reference]
+        self.subjects = leave_out.subjects
 
     def groups(self, rows, reference):
         """Subjects of rows and of reference rows, for :meth:`geometry.Neighbours.mean_distance`."""
@@ -203,20 +203,20 @@ def hidden_share(doubtful, known, prior=PRIOR):
     return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
-def _like_known(Z, known, others, left_out, seed, looks):
+def _like_known(Z, known, others, leave_out, seed, looks):
     """How much each row looks like the known anomalies, to models that did not see it: (n,)."""
     of = {
-        "likeness": lambda: _likeness(Z, known, left_out, seed),
+        "likeness": lambda: _likeness(Z, known, leave_out, seed),
         "nearness": lambda: _nearness(Z, known, others),
     }
     return sum(_minus_log_p(of[look](), ~known) for look in looks)
 
 
-def _likeness(Z, known, left_out, seed):
+def _likeness(Z, known, leave_out, seed):
     """Mean left-out score of the closed-form experts, (n,)."""
     y = known.astype(np.int64)
     scores = [
-        KernelExpert(norm).fit(Z, y, stage_rng(seed, f"cleaning/{norm}"), CENTRES, left_out)
+        KernelExpert(norm).fit(Z, y, stage_rng(seed, f"cleaning/{norm}"), CENTRES, leave_out)
         for norm in NORMS
     ]
     return np.mean(scores, axis=0)

@@ -201,13 +201,13 @@ class Evidence:
         self.scale = scale
 
     @classmethod
-    def fit(cls, X, y, left_out, residuals, residual_fold, rng, max_normals):
+    def fit(cls, X, y, leave_out, residuals, residual_fold, rng, max_normals):
         """Learn from training rows.
 
         Args:
             X: (n, d) standardised rows.
             y: (n,) labels, 1 for known anomalies, of which there may be none; at least two normals.
-            left_out: a :class:`cleaning.leave_out.LeaveOut` of the rows: folds, codes, subjects.
+            leave_out: a :class:`cleaning.leave_out.LeaveOut` of the rows: folds, codes, subjects.
             residuals: C-VAE residual functions; number i was trained without the rows whose
                 ``residual_fold`` is i.
             residual_fold: (n,) the number of the residual function that did not see the row.
@@ -220,7 +220,7 @@ class Evidence:
         """
         normal = np.flatnonzero(y == 0)
         anomaly = np.flatnonzero(y == 1)
-        folds, subjects = left_out.folds, left_out.subjects
+        folds, subjects = leave_out.folds, leave_out.subjects
         n_folds = int(folds.max()) + 1
         kept = (
             _drawn(normal, max_normals, subjects, rng),
@@ -231,7 +231,7 @@ class Evidence:
             *(Neighbours(X[rows]) for rows in kept),
             [folds[rows] for rows in kept],
             n_folds,
-            [left_out.coded[rows] for rows in kept],
+            [leave_out.coded[rows] for rows in kept],
             None if subjects is None else [subjects[rows] for rows in kept],
         )
         self = cls(residuals, surroundings, Subspaces.fit(X[normal], folds[normal], n_folds))

@@ -100,7 +100,7 @@ class CrossFitted(NamedTuple):
     labels: torch.Tensor  # (n,)
     generated: np.ndarray  # (m, d) generated anomalies
     generated_columns: EvidenceColumns
-    left_out: LeaveOut
+    leave_out: LeaveOut
     distances: np.ndarray  # (n, 1) column ``knn5`` without the row itself, as scoring has it
 
     def examples(self, features, names):
@@ -117,7 +117,7 @@ class CrossFitted(NamedTuple):
             generated = beside(self.generated, self.generated_columns.all, names)
         both = (self.columns, self.generated_columns)
         views, generated_views = (shown(part.without, names) for part in both)
-        folds, coded = self.left_out.folds, np.flatnonzero(self.left_out.coded)
+        folds, coded = self.leave_out.folds, np.flatnonzero(self.leave_out.coded)
         # A left-out row is shown with all other rows around it, as a fresh row is. Not so a code:
         # the number of its other copies tells the row's label, so its whole fold is left out.
         left_out = X.clone()
@@ -130,7 +130,7 @@ class CrossFitted(NamedTuple):
         m = len(self.generated)
         same = copies(np.concatenate([self.generated, self.Z]), ROUNDING)
         fold = np.full(same.max() + 1, -1)
-        fold[same[m:]] = self.left_out.folds
+        fold[same[m:]] = self.leave_out.folds
         return torch.from_numpy(fold[same[:m]])
 
 
@@ -173,7 +173,7 @@ class KnownSide:
                 expert = _kind_of(norm)(norm, sees)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
                 most, view = settings.max_centres, views.get(sees)
-                experts.append(expert.fit(inputs[sees], y, rng, most, seen.left_out, view))
+                experts.append(expert.fit(inputs[sees], y, rng, most, seen.leave_out, view))
                 self.kernels.append(expert)
         return self, np.column_stack(experts)
 
@@ -218,7 +218,7 @@ def _evidence_without(seen, fold):
 
 def _directions_without(seen, fold):
     """The training rows along the principal directions of all other folds' rows."""
-    others = seen.left_out.folds != fold
+    others = seen.leave_out.folds != fold
     return PrincipalScores.fit(seen.Z[others] if others.any() else seen.Z)(seen.Z)
 
 
@@ -247,11 +247,11 @@ class UnlikeSide:
             if not seen.labels.any():
                 kind = TrustedDistance if settings.trust_normals else TolerantDistance
                 rng = stage_rng(settings.random_state, "one-class/reference")
-                left_out = seen.left_out
-                alone = kind.fit(seen.Z, rng, left_out.coded, left_out.subjects)
+                leave_out = seen.leave_out
+                alone = kind.fit(seen.Z, rng, leave_out.coded, leave_out.subjects)
             distances = seen.distances
             if alone is not None:
-                distances = alone.score(seen.Z, True, seen.left_out.subjects)
+                distances = alone.score(seen.Z, True, seen.leave_out.subjects)
             # An expert learns to accept hidden anomalies among the rows that it takes for normal:
             # beside the distance it cost .017 AUC-ROC (29 sets).
             if not len(seen.generated) or isinstance(alone, TolerantDistance):
@@ -414,8 +414,8 @@ class FullDetector:
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
-            left_out = LeaveOut(Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
-            evidence, seen = _gather(left_out, Z, y, generated.numpy(), settings, journal)
+            leave_out = LeaveOut(Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
+            evidence, seen = _cross_fit(leave_out, Z, y, generated.numpy(), settings, journal)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
@@ -426,7 +426,7 @@ class FullDetector:
             self._undo_inversion(seen, experts, one_class, settings)
         scores = self.judgement.score(experts, one_class)
         normal = y.numpy() == 0
-        fresh = seen.left_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
+        fresh = seen.leave_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
         return Fitted(self, scores, *fresh)
 
     def _undo_inversion(self, seen, experts, one_class, settings):
@@ -502,12 +502,12 @@ class FullDetector:
         return cls(evidence, known, unlike, judgement)
 
 
-def _gather(left_out, Z, y, generated, settings, journal):
+def _cross_fit(leave_out, Z, y, generated, settings, journal):
     """The :class:`Evidence`, with two C-VAEs on half of the rows each, and CrossFitted rows."""
     seed = settings.random_state
     X = Z.numpy()
     labels = y.numpy()
-    half = left_out.folds % 2
+    half = leave_out.folds % 2
     cvaes = []
     for h in (0, 1):
         rows = half != h
@@ -525,7 +525,7 @@ def _gather(left_out, Z, y, generated, settings, journal):
     rng = stage_rng(seed, "evidence")
     residuals = map(Residual, cvaes)
     evidence, columns = Evidence.fit(
-        X, labels, left_out, residuals, half, rng, max_normals=settings.max_normals
+        X, labels, leave_out, residuals, half, rng, max_normals=settings.max_normals
     )
     generated_columns = evidence.transform_in_views(generated)
     evidence.surroundings.forget_folds()
@@ -533,8 +533,8 @@ def _gather(left_out, Z, y, generated, settings, journal):
     # For learning, every row of a code has one normal less among its copies, or the missing one
     # would tell the label. A known anomaly is no normal: with one less, its score would be too high
     # (left-out AUC-ROC .69 on meaningless labels), so its distance is computed as for a new row.
-    rows = np.flatnonzero((labels == 1) & left_out.coded)
+    rows = np.flatnonzero((labels == 1) & leave_out.coded)
     if len(rows):
         distances[rows] = evidence.transform(X[rows])[:, column_index(DISTANCE)]
-    seen = CrossFitted(X, columns, y, generated, generated_columns, left_out, distances)
+    seen = CrossFitted(X, columns, y, generated, generated_columns, leave_out, distances)
     return evidence, seen

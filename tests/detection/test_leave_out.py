@@ -52,11 +52,11 @@ def test_a_frequent_value_is_left_out_fold_by_fold():
     rng = np.random.default_rng(0)
     X = np.eye(5)[rng.integers(0, 5, 200)]
     y = (rng.random(200) < 0.2).astype(int)
-    left_out = LeaveOut(X, y, 4, 0)
-    assert len(np.unique(left_out.groups)) == 20
-    for group in np.unique(left_out.groups):
-        rows = left_out.groups == group
-        assert len(np.unique(left_out.folds[rows])) == 1 and len(np.unique(X[rows], axis=0)) == 1
+    leave_out = LeaveOut(X, y, 4, 0)
+    assert len(np.unique(leave_out.groups)) == 20
+    for group in np.unique(leave_out.groups):
+        rows = leave_out.groups == group
+        assert len(np.unique(leave_out.folds[rows])) == 1 and len(np.unique(X[rows], axis=0)) == 1
 
 
 FEW_VALUED = {

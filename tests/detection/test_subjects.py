@@ -123,8 +123,8 @@ def test_a_thing_is_in_one_fold_and_left_out_together(seed, n_subjects, whole):
     subjects = np.unique(rng.integers(0, n_subjects, size=60), return_inverse=True)[1]
     Z = rng.integers(0, 3, size=(60, 2)).astype(float) if whole else rng.normal(size=(60, 2))
     y = (rng.random(60) < 0.2).astype(np.int64)
-    left_out = LeaveOut(Z, y, 4, 0, subjects)
-    for of in (left_out.folds, left_out.groups):
+    leave_out = LeaveOut(Z, y, 4, 0, subjects)
+    for of in (leave_out.folds, leave_out.groups):
         assert all(len(set(of[subjects == subject])) == 1 for subject in set(subjects))
 
 
@@ -314,8 +314,8 @@ def test_known_anomalies_of_its_own_thing_make_no_row_suspicious():
     for seed in range(3):
         X, _, groups = visits(np.random.default_rng(seed), share=0.0)
         known = (groups < 12) & (np.random.default_rng(seed).random(300) < 0.4)
-        left_out = LeaveOut(X, known.astype(int), 4, 0, groups)
-        others = OtherRows(X, np.flatnonzero(~known), left_out)
+        leave_out = LeaveOut(X, known.astype(int), 4, 0, groups)
+        others = OtherRows(X, np.flatnonzero(~known), leave_out)
         near = _nearness(X, known, others)
         own = np.isin(groups, groups[known])[~known]
         assert 0.3 < roc_auc_score(own, near[~known]) < 0.75  # 1.0 by the known ones of its subject

@@ -132,10 +132,7 @@ class TableDetector(BaseEstimator):
         return scores
 
     def _scores_of_prepared(self, X):
-        return self._scores_of(self.columns_.standardise(X))
-
-    def _scores_of(self, Z):
-        """(n,) scores of standardised rows (n, d')."""
+        Z = self.columns_.standardise(X)
         if self._detector_scores_all:
             return self.detector_.score(Z)
         return self.student_.score(Z, self.verified_share, self.detector_.score)

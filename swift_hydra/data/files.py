@@ -279,6 +279,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         columns: the d names of the training table, or None. If the file has a header (Parquet
             always has), columns are found by name, in any order, and others are ignored; otherwise
             there must be d columns in the training's order.
+        d: number of columns.
         texts: numbers of the training table's text columns.
         id_column: name of the column that holds the rows' ids, or None for their numbers.
         size: most rows of a piece.

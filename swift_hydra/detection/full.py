@@ -28,6 +28,7 @@ from swift_hydra.detection.normal_scores import NormalScores
 from swift_hydra.detection.one_class import TolerantDistance, TrustedDistance
 from swift_hydra.detection.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import (
+    STRENGTH,
     USUAL,
     MergedPValue,
     bounded,
@@ -56,8 +57,12 @@ KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
 # values and evidence, or whitened values along the principal directions.
 KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directions"))
 KERNELS += (("additive", "ranks"),)
-# Prior left-out AUC-ROC of the mixture and of each kernel expert; lower along the directions.
-USUAL_EACH = (USUAL, *(0.7 if sees == "directions" else USUAL for _, sees in KERNELS))
+# Prior left-out AUC-ROC of the mixture and of each kernel expert, and how many known anomalies it
+# counts for. Along the directions it is weak: that expert sees sums and ratios that no other does,
+# and may be blind to all else.
+_ALONG = [sees == "directions" for _, sees in KERNELS]
+USUAL_EACH = (USUAL, *(0.65 if along else USUAL for along in _ALONG))
+STRENGTH_EACH = (STRENGTH, *(5 if along else STRENGTH for along in _ALONG))
 UPRIGHT = 0.5  # AUC-ROC of the training rows; if it is lower, their order is inverted
 UPRIGHT_ROWS = 256  # most rows of each class in that check: by chance, only fewer are inverted
 
@@ -338,7 +343,9 @@ class ScoreCombiner:
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        known = MergedPValue.fit(experts[normal], weights_by_auc(experts, y, USUAL_EACH) * heard)
+        known = MergedPValue.fit(
+            experts[normal], weights_by_auc(experts, y, USUAL_EACH, STRENGTH_EACH) * heard
+        )
         unlike = MergedPValue.fit(one_class[normal])
         self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
         self.shapes = [*map(shrunken_shape, self._sides(experts[~normal], one_class[~normal]))]

@@ -117,7 +117,7 @@ class MergedPValue:
         return cls(each, saved["weights"], merged)
 
 
-def weights_by_auc(scores, y, usual=USUAL):
+def weights_by_auc(scores, y, usual=USUAL, strength=STRENGTH):
     """Weights (m,) of experts by how well they separate the classes: (AUC-ROC - 1/2)^6.
 
     With equal weights, several experts that are blind to a table's anomalies would hide what one
@@ -127,10 +127,12 @@ def weights_by_auc(scores, y, usual=USUAL):
         scores: (n, m) left-out scores.
         y: (n,) labels with at least one anomaly.
         usual: prior of the AUC-ROC, a number or (m,).
+        strength: known anomalies that this prior counts for, a number or (m,).
     """
     n_known = int((y == 1).sum())
     area = np.array([roc_auc_score(y, column) for column in scores.T])
-    area = (n_known * area + STRENGTH * np.asarray(usual)) / (n_known + STRENGTH)
+    strength = np.asarray(strength)
+    area = (n_known * area + strength * np.asarray(usual)) / (n_known + strength)
     return np.maximum(area - 0.5, LEAST_LEAD) ** SHARPNESS
 
 

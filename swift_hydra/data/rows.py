@@ -15,8 +15,10 @@ from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
 from swift_hydra.data.subjects import subjects_of
 from swift_hydra.data.suspicious import (
+    CERTAIN,
+    beyond_float32,
     company_of_near_copies,
-    fits_float32,
+    end_with_float32,
     notes,
     tell_tales,
     too_coarse,
@@ -116,22 +118,35 @@ class Columns:
         return np.logical_or.reduceat(beyond, first, axis=1) | self.preparation.unknown(table)
 
     @cached_property
-    def _fine(self):
-        """(d',) True where float32 would lose the differences between the training's values."""
-        ends = np.stack([self.scaler.centre, self.low, self.high])
-        finer = np.array([not fits_float32(values) for values in ends.T])
-        return finer & too_coarse(self.scaler.centre, self.scaler.scale)
+    def _lost(self):
+        """(d',) digits of the training's values that float32 cuts off, 0 if the rest is enough."""
+        digits = beyond_float32(np.stack([self.scaler.centre, self.low, self.high])).max(axis=0)
+        dated = np.isin(self.preparation.groups, self.preparation.dated or ())
+        return np.where(too_coarse(self.scaler.centre, self.scaler.scale) & ~dated, digits, 0)
 
     def shortened(self, X):
-        """(d,) True where prepared rows X (n, d') hold float32's digits alone, training had more.
+        """Of which columns prepared rows X (n, d') hold float32's digits alone, training had more.
 
         The type itself may be lost: beside other columns float32 becomes float64.
+
+        Returns:
+            Two (d,) bool: no value has more digits; and the values are such that this is no chance.
         """
-        short = self._fine.copy()
-        short[short] = [fits_float32(values) for values in X[:, short].T]
-        found = np.zeros(self.n_features, dtype=bool)
-        found[self.preparation.groups[short]] = True
-        return found
+        short, told = np.zeros((2, self.n_features), dtype=bool)
+        for k in np.flatnonzero(self._lost > 0):
+            values, j = np.unique(X[:, k]), self.preparation.groups[k]
+            if self.preparation.fill is not None:
+                values = values[values != self.preparation.fill[j]]  # gaps, filled in float64
+            short[j] = not len(values) or beyond_float32(values).max() <= 0
+            if short[j] and len(values):
+                told[j] = end_with_float32(values, self._lost[k]) or self._is_one(values, k)
+        return short, told
+
+    def _is_one(self, values, k):
+        """Have the values of prepared column k become one, among the training's?"""
+        step = np.finfo(np.float32).eps * abs(values[0])
+        near = self.low[k] - step <= values[0] <= self.high[k] + step
+        return len(values) == 1 and near and self._lost[k] >= CERTAIN
 
     def range_of(self, j):
         """The range of the training rows in column j of the table, as a text."""
@@ -184,7 +199,8 @@ class Tally:
         self.columns = columns
         self.outside = np.zeros(columns.n_features, dtype=np.int64)
         self.gaps = np.zeros(columns.n_features, dtype=np.int64)
-        self.short = np.ones(columns.n_features, dtype=bool)
+        self.short = np.ones(columns.n_features, dtype=bool)  # see Columns.shortened
+        self.told = np.zeros(columns.n_features, dtype=bool)
         self.n_rows = 0
         self.n_above = 0
 
@@ -193,7 +209,9 @@ class Tally:
         self.outside += self.columns.outside(table, X).sum(0)
         if table.X.dtype.kind == "f":
             self.gaps += np.isnan(table.X).sum(0)
-        self.short &= self.columns.shortened(X)
+        short, told = self.columns.shortened(X)
+        self.short &= short
+        self.told |= told
         self.n_rows += len(X)
         self.n_above += n_above
 
@@ -213,13 +231,11 @@ class Tally:
         )
 
     def fall_together(self):
-        """A warning if columns hold fewer digits than in training, else None.
-
-        A few long numbers may end in zeros by chance.
-        """
-        if self.n_rows < ENOUGH or not self.short.any():
+        """A warning if columns hold fewer digits than in training, else None."""
+        found = np.flatnonzero(self.short & self.told)
+        if self.n_rows < ENOUGH or not len(found):
             return None
-        names = listed(repr(self.columns.names[j]) for j in np.flatnonzero(self.short))
+        names = listed(repr(self.columns.names[j]) for j in found)
         return (
             f"column {names} has fewer digits than in training, no more than float32 holds: its "
             "values fall together: give float64"

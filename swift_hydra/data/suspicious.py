@@ -39,6 +39,7 @@ LEAP = 4.0  # times the distance of the previous neighbour
 LEAPING = 0.25  # share of the rows with a leap beyond their second neighbour
 PAIRED = 0.6  # share of the rows with a leap beyond their first neighbour
 DIGITS = 100  # floating-point steps within a column's scale; fewer are too coarse
+CERTAIN = 20  # binary digits that are 0 in all values together; fewer may be so by chance
 
 
 def notes(table, asked=False):
@@ -218,8 +219,7 @@ def _kinds(values, scaler, dated):
             yield "few", f" ({short(worst)}; {counts[away > ABSURD].sum()} rows in all)"
     if counts.max() >= ALMOST * n:
         yield "almost", f" ({short(distinct[counts.argmax()])})"
-    # By the values: beside columns of other types float32 has become float64.
-    if too_coarse(centre, scale) and values.dtype.kind == "f" and fits_float32(distinct):
+    if too_coarse(centre, scale) and not dated and _came_in_float32(distinct, whole):
         yield "digits", ""
     if 0 < WIDE * low < high and not long and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
@@ -230,10 +230,34 @@ def too_coarse(centre, scale):
     return abs(centre) * np.finfo(np.float32).eps * DIGITS > scale
 
 
-def fits_float32(values):
-    """Does float32 hold all of these numbers exactly?"""
-    with np.errstate(over="ignore"):
-        return bool((values == values.astype(np.float32)).all())
+def beyond_float32(values):
+    """How many binary digits the numbers have beyond float32's last one: whole numbers, one each.
+
+    0 for those that end with it, less for those that end before.
+    """
+    mantissa = np.frexp(np.asarray(values, dtype=np.float64))[0]
+    digits = np.abs(np.ldexp(mantissa, 53)).astype(np.int64)
+    ends = np.log2(np.maximum(digits & -digits, 1)).astype(int)
+    return np.where(digits == 0, -24, 29 - ends)
+
+
+def end_with_float32(distinct, lost):
+    """Do all digits of different numbers (m,) end where float32's do, by more than chance?
+
+    Args:
+        distinct: the numbers.
+        lost: digits beyond float32 that such numbers would have.
+    """
+    return beyond_float32(distinct).max() == 0 and len(distinct) * lost >= CERTAIN
+
+
+def _came_in_float32(distinct, whole):
+    """Have a column's different values come in float32, or become float64 beside other columns?"""
+    if distinct.dtype != np.float64:
+        return distinct.dtype == np.float32
+    # float32 holds whole numbers up to 2^24, and no odd ones beyond.
+    lost = np.log2(np.abs(distinct).max()) - 24 if whole else CERTAIN
+    return end_with_float32(distinct, np.ceil(lost))
 
 
 def _fall_together(distinct, scaler):

@@ -7,6 +7,7 @@ import time
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import ROOT, SAME_EXAMPLES, made_table, run_script
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import Reading, number
-from swift_hydra.data.rows import TrainingRows
+from swift_hydra.data.rows import Tally, TrainingRows
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
@@ -499,6 +500,61 @@ def test_suspicious_columns_are_named_once():
     assert any("float32 holds too few digits" in note for note in notes(single))
     beside = as_table(np.column_stack([single.X, np.arange(n) % 7 / 7]).astype(np.float64))
     assert any("float32 holds too few digits" in note for note in notes(beside))
+
+
+def test_numbers_that_never_were_float32_lack_no_digits():
+    """float32 holds all of these whole numbers, quarters and hours exactly."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "a counter of 24 bits": 8_400_000 + np.rint(20 * rng.normal(size=200)),
+        "short range": 1_000_000.0 + rng.integers(0, 30, 200),
+        "quarters": 101_325 + np.rint(4 * rng.normal(size=200)) / 4,
+        "two days": 20261128.0 + 2 * rng.integers(0, 2, 200),
+        "pages of memory": 2.0**34 + 4096 * rng.integers(0, 20, 200),
+    }
+    assert not [note for note in notes(as_table(pd.DataFrame(columns))) if "digits" in note]
+    when = pd.Timestamp("2026-11-28") + pd.to_timedelta(3 * rng.integers(0, 2, 200), unit="h")
+    dates = as_table(pd.DataFrame({"when": when, **columns}), dates=True)
+    assert not [note for note in notes(dates) if "digits" in note]
+
+
+NORMAL = np.random.default_rng(0).normal(size=200)
+MINUTES = 1.7e9 + np.random.default_rng(1).integers(0, 3600, 200)
+SHORTENED = {  # training, new rows, are these named
+    "a batch of one day": (20261124.0 + np.arange(200) % 7 - 3, np.full(200, 20261128.0), False),
+    "another constant": (np.full(200, 20261127.0), np.full(200, 20261128.0), False),
+    "a sensor that is off": (101_325 + NORMAL, np.zeros(200), False),
+    "rounded by someone": (101_325 + NORMAL, np.rint(101_325 + NORMAL), False),
+    "empty": (1e9 + np.arange(201) - 100, np.full(200, np.nan), False),
+    "the same again": (MINUTES, MINUTES, False),
+    "seconds in float32": (MINUTES, MINUTES.astype(np.float32), True),
+    "one value": (1e9 + NORMAL, (1e9 + NORMAL).astype(np.float32), True),
+    "gaps": (1e9 + NORMAL, np.where(NORMAL > 1, np.nan, 1e9), True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:X. ")
+@pytest.mark.parametrize("case", SHORTENED)
+def test_new_numbers_are_called_shorter_only_if_float32_shortened_them(case):
+    train, new, named = SHORTENED[case]
+    options = ColumnSettings(impute="median")
+    columns = TrainingRows.read(train[:, None], np.zeros(len(train)), options).columns
+    tally = Tally(columns)
+    for part in (new[:150], new[150:]):
+        table = as_table(part.astype(float)[:, None])
+        tally.add(table, columns.prepare(table), 0)
+    assert (tally.fall_together() is not None) == named
+
+
+@pytest.mark.filterwarnings("ignore:X. ")
+def test_dates_without_their_times_were_no_float32():
+    when = pd.Timestamp("2026-11-28") + pd.to_timedelta(MINUTES - 1.7e9, unit="s")
+    train = pd.DataFrame({"when": when, "x": NORMAL})
+    columns = TrainingRows.read(train, np.zeros(200), ColumnSettings(dates=True)).columns
+    tally = Tally(columns)
+    new = as_table(train.assign(when=when.min().normalize()), dates=True)
+    tally.add(new, columns.prepare(new), 0)
+    assert tally.fall_together() is None
 
 
 def test_an_index_that_pandas_wrote_is_named_in_a_frame_of_drawn_rows():

@@ -65,7 +65,7 @@ def notes(table, asked=False):
         values = column[~np.isnan(column)] if column.dtype.kind == "f" else column
         if len(values) < 10 or not (np.abs(values) <= LARGEST / 2).all():
             continue
-        if OF_INDEX.fullmatch(name) and _all_differ(values):
+        if OF_INDEX.fullmatch(name) and _number_rows(values):
             found.setdefault("index", []).append(repr(name))
             continue
         for kind, detail in _kinds(values, scaler, j in table.dated):
@@ -268,10 +268,10 @@ def _fall_together(distinct, scaler):
     return len(np.unique(scaler.transform(some[:, None]))) < (1 - ALIKE) * len(some)
 
 
-def _all_differ(values):
-    """Are the values (n,) whole numbers, another one in every row?"""
+def _number_rows(values):
+    """Are the values (n,) whole numbers from 0 on, another one in every row?"""
     whole = values.dtype.kind in "iu" or (values == np.rint(values)).all()
-    return bool(whole) and len(np.unique(values)) == len(values)
+    return bool(whole) and values.min() >= 0 and len(np.unique(values)) == len(values)
 
 
 def _naming(values, distinct, whole):

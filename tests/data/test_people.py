@@ -566,7 +566,8 @@ def test_an_index_that_pandas_wrote_is_named_in_a_frame_of_drawn_rows():
             as_table(np.column_stack([rng.normal(size=100), drawn]), columns=["a", name])
         )
         assert f"column {name!r}: has a name and values of the row index" in note
-    for name, values in {"Unnamed: 2": drawn % 7, "index": drawn + 0.5, "indexed": drawn}.items():
+    others = {"Unnamed: 2": drawn % 7, "index": drawn + 0.5, "indexed": drawn, "level_1": -drawn}
+    for name, values in others.items():
         assert not notes(as_table(values[:, None].astype(float), columns=[name]))
 
 

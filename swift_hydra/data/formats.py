@@ -475,7 +475,7 @@ class ParquetFile(CsvFile):
 
     def number_categories(self, keep):
         schema = self.file.schema_arrow
-        types = schema.types  # built anew by every access
+        names, types = schema.names, schema.types  # built anew by every access
         # Categories that are numbers are stored as plain numbers; only pandas' metadata show them.
         told = (schema.pandas_metadata or {}).get("columns", ())
         declared = {c.get("field_name") for c in told if c.get("pandas_type") == "categorical"}
@@ -483,7 +483,7 @@ class ParquetFile(CsvFile):
         return tuple(
             place
             for place, j in enumerate(keep)
-            if schema.names[j] in declared and str(types[j]).startswith(numbers)
+            if names[j] in declared and str(types[j]).startswith(numbers)
         )
 
     def _has_fractions(self, j):

@@ -81,7 +81,10 @@ def as_known(names, known):
     Text files are read without such spaces here; other readers of the same files keep them.
     """
     own = {name.strip(): name for name in known}
-    if set(known) <= set(names) or len(own) < len(known):
+    if len(own) < len(known):
+        return names
+    known = set(known)
+    if known <= set(names):
         return names
     found = [name if name in known else own.get(name.strip(), name) for name in names]
     return found if len(set(found)) == len(set(names)) else names

@@ -161,3 +161,12 @@ def size_faults(node):
     elif isinstance(node, ast.Call) and len(node.args) > 8:
         if ast.unparse(node.func) != "run_script":  # a command line is one thing
             yield f"a call with {len(node.args)} positional arguments"
+
+
+def test_files_are_read_in_an_encoding_that_the_code_names():
+    """By default it is the locale's, in which a page is unreadable, or silently another text."""
+    for path in MODULES.values():
+        for node in nodes(path):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                named = node.args or any(word.arg == "encoding" for word in node.keywords)
+                assert node.func.attr != "read_text" or named, f"{path}, line {node.lineno}"

@@ -201,6 +201,6 @@ def _script(cell):
         if process.returncode:
             last_line = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise RuntimeError(f"exit code {process.returncode}: {last_line}")
-        report = json.loads(next(Path(out).rglob("report.json")).read_text())
+        report = json.loads(next(Path(out).rglob("report.json")).read_text("utf-8"))
     names = [*REPORTED, "n_hidden"] if protocol in HIDING else REPORTED
     return {name: report[name] for name in names} | {"wall_seconds": round(seconds, 1)}

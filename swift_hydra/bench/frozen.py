@@ -144,7 +144,7 @@ def claim(folder, configuration, paths):
     known = {}
     if ledger.exists():
         try:
-            content = json.loads(ledger.read_text())
+            content = json.loads(ledger.read_text("utf-8"))
             before, known = str(content["configuration"]), dict(content["sets"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"{ledger}: is damaged: choose another --records") from None

@@ -383,7 +383,7 @@ def write_report(records, figures=False):
     write_bytes(written[0], ("\n".join(lines).rstrip() + "\n").encode())
     for page in PAGES:
         if page.is_file():
-            write_bytes(page, filled(page.read_text(), tables).encode())
+            write_bytes(page, filled(page.read_text("utf-8"), tables).encode())
             written.append(page)
     return written + (draw_diagrams(measured_again(records), SWIFT_HYDRA) if figures else [])
 

@@ -19,7 +19,8 @@ def speed_page(folder):
         Markdown lines.
     """
     parts = {
-        path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))
+        path.stem: json.loads(path.read_text("utf-8"))
+        for path in sorted(Path(folder).glob("*.json"))
     }
     lines = []
     for name, table in SPEED_TABLES.items():

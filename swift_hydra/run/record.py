@@ -81,7 +81,7 @@ def environment_report():
 def peak_memory_mib():
     """Largest resident memory of this process so far in MiB, or None if it is not known."""
     try:  # Linux: getrusage would count what the parent process held when it started this one
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
         kib = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
         return round(kib / 2**10)
     except (OSError, StopIteration):

@@ -188,7 +188,7 @@ def finished_run(folder, prints, settings, ranks=False):
         return None
     path = folder.path / "report.json"
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text("utf-8"))
         found = report | report["config"]
         wanted = prints | settings
         if any(found.get(name) != value for name, value in wanted.items()):
@@ -200,7 +200,7 @@ def finished_run(folder, prints, settings, ranks=False):
             y, score = arrays["y_test"], arrays["score"]
         _check_arrays(y, score, report, ranks)
         path = folder.path / "log.jsonl"
-        log = [json.loads(line) for line in path.read_text().splitlines()]
+        log = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         check_log(log)
     except Exception:  # a damaged file raises anything, even RecursionError and MemoryError
         raise InputError(f"{path}: is missing or damaged, though the run is done: {ANEW}") from None

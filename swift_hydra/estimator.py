@@ -650,4 +650,11 @@ class TableDetector(BaseEstimator):
             if value.shape != shape or not np.isfinite(value).all():
                 raise ValueError(f"{name} is not finite or its shape is {value.shape}, not {shape}")
         known = np.stack([columns.centre, columns.low, columns.high])
-        self.score_prepared(np.concatenate([known, rows[:32]]))
+        known = np.concatenate([known, rows[:32]])
+        if self.student_ is None:
+            self.score_prepared(known)
+            return
+        other = copy.copy(self)  # the student alone, and what a later set_verify asks
+        for share in (0.0, 1.0):
+            other.verify = share
+            other.score_prepared(known)

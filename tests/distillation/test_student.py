@@ -18,6 +18,7 @@ from swift_hydra.distillation.student import (
     questions,
     rank_correlation,
 )
+from swift_hydra.files import write_torch
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
@@ -147,9 +148,21 @@ def test_a_damaged_student_is_refused(fitted, tmp_path):
     for part, value in (("doubts", torch.zeros(3)), ("network", {"config": {}, "state": {}})):
         saved = fitted.checkpoint()
         saved["student"][part] = value
-        torch.save(saved, tmp_path / "m.pt")
-        with pytest.raises(InputError, match=r"m\.pt"):
+        write_torch(tmp_path / "m.pt", saved)  # with the right sum
+        with pytest.raises(InputError, match=r"m\.pt: its content does not fit together"):
             SwiftHydra.load(tmp_path / "m.pt")
+
+
+def test_what_does_not_score_now_but_would_later_is_refused_by_load(fitted):
+    saved = fitted.checkpoint()
+    saved["detector"]["known"]["kernels"][0]["alpha"] *= np.nan
+    with pytest.raises(InputError, match=r"m\.pt: .* not finite"):  # the student alone scores here
+        SwiftHydra.from_checkpoint(saved, "m.pt")
+    saved = fitted.checkpoint()
+    saved["parameters"]["verify"] = 1.0
+    saved["student"]["doubts"] = torch.zeros(0)
+    with pytest.raises(InputError, match=r"m\.pt: its content"):  # the detector alone scores here
+        SwiftHydra.from_checkpoint(saved, "m.pt")
 
 
 @pytest.mark.parametrize("followed", [0.0, 0.5, 1.0])

@@ -210,11 +210,17 @@ class _Resuming:
 
         try:
             self._get(requests, url)
-        except (requests.exceptions.RequestException, HTTPError) as error:
+        except InputError:
+            raise
+        # A ValueError is of an address or a number in the answer; pooch's own is of the sum.
+        except (requests.exceptions.RequestException, HTTPError, ValueError) as error:
             have = self.part.stat().st_size if self.part.exists() else 0
+            remedy = "the same command goes on from there"
+            if isinstance(error, ValueError):
+                remedy = "check the address or --source"
             raise InputError(
                 f"{self.name}: the connection to {url} failed ({type(error).__name__}) with {have} "
-                "bytes on disk: the same command goes on from there"
+                f"bytes on disk: {remedy}"
             ) from error
         if self.check and not self.check(self.part):
             self.part.unlink()

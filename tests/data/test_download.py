@@ -64,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if not server.endless:
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", server.length or str(len(content) - start))
         self.end_headers()
         cut, server.cut = server.cut, None
         rest = content[start:] if cut is None else content[start : start + cut]
@@ -88,7 +88,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.files, httpd.ranges, httpd.cut, httpd.log = dict(FILES), True, None, []
-    httpd.pause, httpd.endless, httpd.drip = 0, False, False
+    httpd.pause, httpd.endless, httpd.drip, httpd.length = 0, False, False, None
     httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}/data"
     thread = threading.Thread(
         target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -164,6 +164,16 @@ def test_missing_file(server, tmp_path, download):
         InputError, match=r"14_glass.npz: there is no such file \(HTTP 404 at http://127.*--source"
     ):
         download("glass", server.url + "/", tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["glass", "Ionosphere"])  # with a known sum, and without
+def test_a_broken_address_or_length_is_not_taken_for_another_sum(server, tmp_path, name, download):
+    with pytest.raises(InputError, match=r"failed \(InvalidURL\) .* check the address or --source"):
+        download(name, "http://[::1", tmp_path)
+    server.length = "9" * 5000  # of too many digits for Python
+    with pytest.raises(InputError, match=r"failed \(ValueError\) .* check the address or --source"):
+        download(name, server.url, tmp_path)
     assert names(tmp_path) == []
 
 

@@ -317,7 +317,8 @@ def _side_by_side(records):
     methods = [*OURS, "full/rl/trust-normals", *GROUPS["weak-peers"], *GROUPS["one-class-peers"]]
     methods = list(dict.fromkeys(methods))
     members = [each for ours in OURS for each in (ours, f"{ours}/three-members")]
-    tuned = [SWIFT_HYDRA, *GROUPS["tuned"], *(m.removesuffix("-tuned") for m in GROUPS["tuned"])]
+    defaults = [m.removesuffix("-tuned") for m in GROUPS["tuned"]]
+    tuned = [SWIFT_HYDRA, *GROUPS["tuned"], *defaults, *GROUPS["tabular"]]
     first = [record for record in records if record["seed"] in FIRST_SEED]
     lines, tables = [], {}
     for name, found, which, protocols in (

@@ -60,9 +60,8 @@ KERNELS += (("additive", "ranks"),)
 # Prior left-out AUC-ROC of the mixture and of each kernel expert, and how many known anomalies it
 # counts for. Along the directions it is weak: that expert sees sums and ratios that no other does,
 # and may be blind to all else.
-_ALONG = [sees == "directions" for _, sees in KERNELS]
-USUAL_EACH = (USUAL, *(0.65 if along else USUAL for along in _ALONG))
-STRENGTH_EACH = (STRENGTH, *(5 if along else STRENGTH for along in _ALONG))
+PRIORS = [(USUAL, STRENGTH)]
+PRIORS += [(0.65, 5) if sees == "directions" else PRIORS[0] for _, sees in KERNELS]
 UPRIGHT = 0.5  # AUC-ROC of the training rows; if it is lower, their order is inverted
 UPRIGHT_ROWS = 256  # most rows of each class in that check: by chance, only fewer are inverted
 
@@ -343,9 +342,8 @@ class ScoreCombiner:
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        known = MergedPValue.fit(
-            experts[normal], weights_by_auc(experts, y, USUAL_EACH, STRENGTH_EACH) * heard
-        )
+        weights = weights_by_auc(experts, y, *np.transpose(PRIORS)) * heard
+        known = MergedPValue.fit(experts[normal], weights)
         unlike = MergedPValue.fit(one_class[normal])
         self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
         self.shapes = [*map(shrunken_shape, self._sides(experts[~normal], one_class[~normal]))]

@@ -33,17 +33,16 @@ drawn = settings(SAME_EXAMPLES, max_examples=40)
 
 
 def frame():
-    pandas = pytest.importorskip("pandas")
     data = {
         "bool": [True, False, True],
-        "maybe": pandas.array([True, None, False], dtype="boolean"),
-        "count": pandas.array([1, None, 3], dtype="Int64"),
-        "class": pandas.Categorical([10, 20, 10]),
+        "maybe": pd.array([True, None, False], dtype="boolean"),
+        "count": pd.array([1, None, 3], dtype="Int64"),
+        "class": pd.Categorical([10, 20, 10]),
         "money": [decimal.Decimal("1.50"), None, decimal.Decimal("2.25")],
-        "sparse": pandas.arrays.SparseArray([0.0, 0.0, 4.0]),
+        "sparse": pd.arrays.SparseArray([0.0, 0.0, 4.0]),
         "object": [1, 2.5, None],
     }
-    return pandas.DataFrame(data)
+    return pd.DataFrame(data)
 
 
 def test_columns_of_every_kind_are_taken_right():
@@ -70,14 +69,13 @@ def test_other_libraries_give_the_same():
 
 
 def test_what_cannot_be_used_is_refused_by_name():
-    pandas = pytest.importorskip("pandas")
-    days = pandas.to_datetime(["2026-01-01", None, "1970-01-02"])
+    days = pd.to_datetime(["2026-01-01", None, "1970-01-02"])
     for name, values, message in (
         ("when", days, "column 'when' holds dates, first 2026-01-01.*--dates"),
         ("day", [datetime.date(2026, 1, 1), None, datetime.date(1970, 1, 2)], "column 'day' holds"),
-        ("span", pandas.to_timedelta([1, 2, 3], "D"), "column 'span' has the type timedelta"),
+        ("span", pd.to_timedelta([1, 2, 3], "D"), "column 'span' has the type timedelta"),
         ("list", [[1], [2], [3]], "column 'list' holds list values"),
-        ("period", pandas.period_range("2026", periods=3), "column 'period' holds Period values"),
+        ("period", pd.period_range("2026", periods=3), "column 'period' holds Period values"),
         ("complex", [1j, 2, 3], "column 'complex': Complex data not supported"),
     ):
         X = frame().assign(**{name: values})
@@ -398,8 +396,7 @@ def test_indexes_that_pandas_writes_are_left_out(tmp_path):
 @pytest.mark.parametrize("first", ["", "Unnamed: 0"])
 @pytest.mark.parametrize("whole", [True, False])
 def test_measurements_without_a_name_are_no_index(tmp_path, kind, first, whole):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({first: np.arange(9) * 3 + (0 if whole else 0.5)})
+    frame = pd.DataFrame({first: np.arange(9) * 3 + (0 if whole else 0.5)})
     frame = frame.assign(a=[5, 6, 7] * 3, y=[0, 0, 1] * 3)
     path, new = tmp_path / f"t.{kind}", tmp_path / f"new.{kind}"
 
@@ -427,9 +424,8 @@ def test_measurements_without_a_name_are_no_index(tmp_path, kind, first, whole):
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("name", [None, "t"])
 def test_an_index_that_a_file_tells_of_is_one_whatever_it_holds(tmp_path, kind, name):
-    pandas = pytest.importorskip("pandas")
-    index = pandas.Index(np.arange(9) / 4, name=name)
-    frame = pandas.DataFrame({"a": [5, 6, 7] * 3, "y": [0, 0, 1] * 3}, index=index)
+    index = pd.Index(np.arange(9) / 4, name=name)
+    frame = pd.DataFrame({"a": [5, 6, 7] * 3, "y": [0, 0, 1] * 3}, index=index)
     path = tmp_path / f"t.{kind}"
     if kind == "parquet":
         pytest.importorskip("pyarrow")
@@ -473,10 +469,9 @@ def test_a_wide_header_takes_linear_time(tmp_path):
 
 
 def test_names_of_a_wide_parquet_and_frame_take_linear_time(tmp_path):
-    frames = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     names = [f"n{j}" for j in range(12_000)]
-    table = frames.DataFrame(np.arange(2.0)[:, None] + np.arange(len(names)) / 7, columns=names)
+    table = pd.DataFrame(np.arange(2.0)[:, None] + np.arange(len(names)) / 7, columns=names)
     table.to_parquet(tmp_path / "t.parquet")
     file = open_table(tmp_path / "t.parquet", Reading(), False)
     start = time.process_time()

@@ -332,8 +332,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         if int(self.k) > max(SwiftHydra.k, self.n_experts_):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
+        settings = self._settings_to_fit(rows, known)
         fitted = PRESETS[self.preset].fit(
-            Z, labels, generated.rows, self._settings_to_fit(rows, known), journal, known.subjects
+            Z, labels, generated.rows, settings, journal, known.subjects, known.aside
         )
         self.detector_ = fitted.detector
         fresh = self._keep_scores(rows, known, fitted)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from swift_hydra.cleaning.suspects import in_doubt, set_aside
+from swift_hydra.cleaning.suspects import AsideRows, in_doubt, set_aside
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.subjects import are_several, from_zero
 from swift_hydra.dataloader import RowOptions, load_rows
@@ -235,6 +235,7 @@ class LearnedRows(NamedTuple):
     Z: torch.Tensor  # (n', d) the kept rows, standardised
     y: torch.Tensor  # (n',) int64, 1 for the known anomalies, of which there may be none
     subjects: np.ndarray | None  # (n',) the subject each row was measured on, numbered from 0
+    aside: AsideRows | None  # the rows that were set aside, if no anomaly is known
 
 
 def known_rows(rows, seed, settings):
@@ -269,6 +270,9 @@ def known_rows(rows, seed, settings):
     if not are_several(rows.subjects, kept & others):  # else no other subject to compare with
         kept = sampled.copy()
     y = (rows.y[kept] == 1).astype(np.int64)
+    aside = None
+    if not y.any() and not kept[sampled].all():
+        aside = AsideRows.of(rows.Z[sampled], subjects, kept[sampled], seed)
     return LearnedRows(
         kept,
         sampled,
@@ -278,6 +282,7 @@ def known_rows(rows, seed, settings):
         Z=torch.from_numpy(rows.Z[kept]),
         y=torch.from_numpy(y),
         subjects=from_zero(rows.subjects, kept),
+        aside=aside,
     )
 
 

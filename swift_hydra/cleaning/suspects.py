@@ -20,6 +20,7 @@ import numpy as np
 
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.data.subjects import from_zero_beside
 from swift_hydra.geometry import ROUNDING, Neighbours, copies
 from swift_hydra.seeds import sample_of, stage_rng
 
@@ -47,6 +48,21 @@ class Cleaned(NamedTuple):
 
     kept: np.ndarray  # (n,) bool, False for the rows that are set aside
     share: float  # estimated share of hidden anomalies among the doubtful rows
+
+
+class AsideRows(NamedTuple):
+    """Rows that were set aside: nothing learns from them but how isolated rows are."""
+
+    Z: np.ndarray  # (m, d) standardised
+    coded: np.ndarray  # (m,) bool, see :class:`cleaning.leave_out.LeaveOut`
+    subjects: np.ndarray | None  # (m,) numbered like those of the kept rows
+
+    @classmethod
+    def of(cls, Z, subjects, kept, seed):
+        """The rows of Z (n, d) that are not ``kept`` (n,), arguments as in :func:`set_aside`."""
+        everywhere = LeaveOut(Z, np.zeros(len(Z), dtype=np.int64), FOLDS, seed, subjects)
+        beside = from_zero_beside(subjects, kept, ~kept)
+        return cls(Z[~kept], everywhere.coded[~kept], beside)
 
 
 def in_doubt(y, trust_normals):

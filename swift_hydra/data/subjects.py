@@ -94,6 +94,19 @@ def from_zero(subjects, rows=slice(None)):
     return None if subjects is None else np.unique(subjects[rows], return_inverse=True)[1]
 
 
+def from_zero_beside(subjects, rows, others):
+    """The subjects of other rows, numbered as :func:`from_zero` does it for ``rows``.
+
+    Subjects that only the other rows have get the numbers after these. None stays None.
+    """
+    if subjects is None:
+        return None
+    first = np.unique(subjects[rows])
+    every = np.concatenate([first, np.setdiff1d(subjects[others], first)])
+    order = np.argsort(every)
+    return order[np.searchsorted(every, subjects[others], sorter=order)]
+
+
 def split_of_subjects(X, y, subjects, draw, protocol, max_rows=None):
     """A :class:`data.splits.Split` that has no subject on both sides.
 

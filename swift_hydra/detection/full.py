@@ -244,15 +244,20 @@ class UnlikeSide:
         self.alone = alone
 
     @classmethod
-    def fit(cls, seen, settings, journal):
-        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 to 4)."""
+    def fit(cls, seen, settings, journal, aside=None):
+        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 to 4).
+
+        ``aside``: the :class:`cleaning.suspects.AsideRows`, if there are any.
+        """
         with journal.stage("one-class"):
             alone = None
             if not seen.labels.any():
-                kind = TrustedDistance if settings.trust_normals else TolerantDistance
                 rng = stage_rng(settings.random_state, "one-class/reference")
-                leave_out = seen.leave_out
-                alone = kind.fit(seen.Z, rng, leave_out.coded, leave_out.subjects)
+                rows = seen.Z, rng, seen.leave_out.coded, seen.leave_out.subjects
+                if settings.trust_normals:
+                    alone = TrustedDistance.fit(*rows)
+                else:
+                    alone = TolerantDistance.fit(*rows, aside)
             distances = seen.distances
             if alone is not None:
                 distances = alone.score(seen.Z, True, seen.leave_out.subjects)
@@ -299,7 +304,8 @@ class UnlikeSide:
         if mixture is not None:
             mixture = Mixture.from_snapshot(mixture, settings.mamba)
         if alone is not None:
-            alone = (TrustedDistance if "width" in alone else TolerantDistance)(**alone)
+            trusted = "width" in alone
+            alone = TrustedDistance(**alone) if trusted else TolerantDistance.from_snapshot(alone)
         return cls(mixture, alone)
 
 
@@ -415,7 +421,7 @@ class FullDetector:
         self.judgement = judgement
 
     @classmethod
-    def fit(cls, Z, y, generated, settings, journal, subjects=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None):
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
@@ -424,7 +430,7 @@ class FullDetector:
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
-        unlike, one_class = UnlikeSide.fit(seen, settings, journal)
+        unlike, one_class = UnlikeSide.fit(seen, settings, journal, aside)
         judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight)
         self = cls(evidence, known, unlike, judgement)
         if known is not None:

@@ -227,7 +227,7 @@ class MixtureDetector:
         self.mixture = mixture
 
     @classmethod
-    def fit(cls, Z, y, generated, settings, journal, subjects=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None):
         """Train on standardised rows.
 
         Args:
@@ -238,6 +238,7 @@ class MixtureDetector:
             journal: a :class:`journal.Journal`.
             subjects: not used, since this detector leaves no rows out; see
                 :class:`cleaning.leave_out.LeaveOut`.
+            aside: not used; see :class:`cleaning.suspects.AsideRows`.
 
         Returns:
             :class:`Fitted`.

@@ -30,6 +30,10 @@ from swift_hydra.geometry import (
 from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
+NEAR = 5  # neighbours that tell how isolated a row is
+ISOLATED = 0.67  # weight of the isolation beside the distance
+FARTHEST = 0.25  # share of the rows, the farthest, from whose isolation the usual one is learned
+CLOSEST = 0.05  # least distance to the nearest rows, as a share of that to the ``FAR`` nearest
 TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
 NEAREST = 2  # its neighbours by the sum of absolute differences
 RIDGE = 0.05  # this part of the mean variance is added to the variance along every direction
@@ -45,7 +49,11 @@ def _some_of(rows, *arrays):
 
 
 class TolerantDistance:
-    """Logarithm of the mean distance to the twenty nearest reference rows.
+    """Logarithm of the mean distance to the twenty nearest reference rows, plus an isolation.
+
+    The rows that were set aside are not among the reference rows, and a small group of normal rows
+    that was set aside seems as far as an anomaly. So a row that stands alone gets more than one in
+    company: :class:`Isolation` compares it with all rows, also with those set aside.
 
     Args:
         reference: (r, d) rows.
@@ -53,16 +61,18 @@ class TolerantDistance:
             left out. Needed to score training rows only.
         subjects: (r,) numbers of the subjects they were measured on, or None. Needed to score
             training rows only.
+        isolation: an :class:`Isolation`; None in older files.
     """
 
-    def __init__(self, reference, coded=None, subjects=None):
+    def __init__(self, reference, coded=None, subjects=None, isolation=None):
         self.reference = np.asarray(reference)
         self.coded = coded
         self.subjects = subjects
         self.neighbours = Neighbours(self.reference)
+        self.isolation = isolation
 
     @classmethod
-    def fit(cls, Z, rng, coded=None, subjects=None):
+    def fit(cls, Z, rng, coded=None, subjects=None, aside=None):
         """Draw the reference rows.
 
         Args:
@@ -70,9 +80,19 @@ class TolerantDistance:
             rng: numpy Generator that draws from a large table.
             coded: (n,) bool, rows that new rows may well be copies of.
             subjects: (n,) numbers of the subjects they were measured on, or None.
+            aside: the :class:`cleaning.suspects.AsideRows`, or None if there are none.
         """
         rows = sample_of(len(Z), REFERENCE, rng)
-        return cls(Z[rows], *_some_of(rows, coded, subjects))
+        self = cls(Z[rows], *_some_of(rows, coded, subjects))
+        some = (Z, coded, subjects)
+        if aside is not None:
+            both = zip(some, aside, strict=True)
+            some = [None if a is None else np.concatenate([a, b]) for a, b in both]
+        some = _some_of(sample_of(len(some[0]), REFERENCE, rng), *some)
+        isolation = Isolation(*some)
+        isolation.learn(self._far(some[0], True, some[2]))
+        self.isolation = isolation
+        return self
 
     def score(self, Z, others=False, subjects=None):
         """Scores (n, 1) of rows (n, d).
@@ -82,13 +102,80 @@ class TolerantDistance:
             others: leave out a row's own copies, as training rows need it.
             subjects: (n,) leave out reference rows of the same subject, too; None: no subjects.
         """
+        far = self._far(Z, others, subjects)
+        if self.isolation is not None:
+            far += ISOLATED * self.isolation(Z, far, subjects)
+        return far[:, None]
+
+    def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
         distance = self.neighbours.mean_distance(Z, FAR, others, 0.0, self.coded, groups)
-        return np.log(distance + 1e-6)[:, None]
+        return np.log(distance + 1e-6)
 
     def snapshot(self):
         """Arrays and plain values."""
-        return {"reference": self.reference}
+        isolation = self.isolation and self.isolation.snapshot()
+        return {"reference": self.reference, "isolation": isolation}
+
+    @classmethod
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`."""
+        isolation = saved.get("isolation")  # older files have none
+        return cls(saved["reference"], isolation=isolation and Isolation(**isolation))
+
+
+class Isolation:
+    """How much more isolated a row is than rows usually are that lie as far out, 0 or more.
+
+    The mean distances to the five nearest of all rows grow with the distances to the twenty nearest
+    that were not set aside. A line through the farthest rows' logarithms says what is usual. A
+    group of normal rows that was set aside lies below it, a scattered anomaly above.
+
+    Args:
+        rows: (r, d) rows, the ones that were set aside among them.
+        coded: (r,) bool, see :class:`TolerantDistance`. A row's other copies are left out always,
+            since rows that were set aside are scored like new ones.
+        subjects: (r,), see :class:`TolerantDistance`.
+        usual: the line: where it starts, its height there, its slope. None: see :meth:`learn`.
+    """
+
+    def __init__(self, rows, coded=None, subjects=None, usual=None):
+        self.rows = np.asarray(rows)
+        self.coded = None if coded is None else np.asarray(coded)
+        self.subjects = subjects
+        self.usual = usual
+        self.neighbours = Neighbours(self.rows)
+
+    def learn(self, far):
+        """Learn what is usual.
+
+        Args:
+            far: (r,) log distances of the rows to the ``FAR`` nearest reference rows.
+        """
+        near = self._near(self.rows, far, self.subjects)
+        start = np.quantile(far, 1 - FARTHEST)
+        beyond = far >= start
+        far, near = far[beyond] - start, near[beyond]
+        spread = np.square(far - far.mean()).sum()
+        together = ((far - far.mean()) * (near - near.mean())).sum()
+        slope = max(together / spread, 0.0) if spread > LEAST else 0.0
+        self.usual = [float(start), float(near.mean() - slope * far.mean()), float(slope)]
+
+    def __call__(self, Z, far, subjects=None):
+        """Isolation (n,) of rows (n, d) from their log distances ``far`` (n,)."""
+        start, height, slope = self.usual
+        usual = height + slope * np.maximum(far - start, 0.0)
+        return np.maximum(self._near(Z, far, subjects) - usual, 0.0)
+
+    def _near(self, Z, far, subjects):
+        groups = None if subjects is None else (subjects, self.subjects)
+        distance = self.neighbours.mean_distance(Z, NEAR, True, 0.0, self.coded, groups)
+        # A row's copies have no distance, whose logarithm would bend the line.
+        return np.log(np.maximum(distance + 1e-6, CLOSEST * np.exp(far)))
+
+    def snapshot(self):
+        """Arrays and plain values."""
+        return {"rows": self.rows, "coded": self.coded, "usual": self.usual}
 
 
 class Smoother:

@@ -1,12 +1,15 @@
-"""Rows that are trusted: their left-out scores are those of fresh rows, however many columns."""
+"""Distances where nothing is known: of trusted rows, and of rows that may hide anomalies."""
 
 import numpy as np
 import pytest
 import torch
 from helpers import SHORT_FIT
+from sklearn.metrics import average_precision_score
 
 from swift_hydra import SwiftHydra
-from swift_hydra.detection.one_class import TrustedDistance, Whitening
+from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.cleaning.suspects import AsideRows, set_aside
+from swift_hydra.detection.one_class import Isolation, TolerantDistance, TrustedDistance, Whitening
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -53,3 +56,66 @@ def test_alarms_of_trusted_rows_are_the_stated_ones_on_wide_tables(d):
     fresh = rng.normal(size=(1000, d))
     assert model.predict(fresh).mean() < 0.09
     assert (model.p_values(fresh) <= 0.2).mean() < 0.3
+
+
+def groups_and_scattered(rng, n):
+    """Rows of one large group and three small ones, a twentieth scattered: (n, 6), (n,) bool."""
+    group = rng.choice(4, n, p=[0.82, 0.06, 0.06, 0.06])
+    centres = np.zeros((4, 6))
+    centres[[1, 2, 3], [0, 1, 2]] = 6
+    scattered = rng.random(n) < 0.05
+    rows = centres[group] + rng.normal(size=(n, 6)) * np.where(scattered, 3.2, 1.0)[:, None]
+    return rows, scattered
+
+
+def without_labels(rows, seed):
+    """The distance that judges rows of which nothing is known, and which rows are kept."""
+    kept = set_aside(rows, np.full(len(rows), -1), None, seed).kept
+    coded = LeaveOut(rows[kept], np.zeros(kept.sum(), dtype=int), 4, seed).coded
+    aside = AsideRows.of(rows, None, kept, seed)
+    return TolerantDistance.fit(rows[kept], np.random.default_rng(seed), coded, None, aside), kept
+
+
+def test_small_groups_of_normal_rows_that_were_set_aside_are_no_anomalies():
+    gains = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        judge, kept = without_labels(groups_and_scattered(rng, 600)[0], seed)
+        fresh, scattered = groups_and_scattered(rng, 1500)
+        whole = average_precision_score(scattered, judge.score(fresh)[:, 0])
+        judge.isolation = None
+        gains.append(whole - average_precision_score(scattered, judge.score(fresh)[:, 0]))
+        assert (~kept).sum() == 90
+    assert min(gains) > 0.03, gains
+
+
+def test_a_tight_group_of_hidden_anomalies_is_not_excused():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 6))
+    rows[:30] = 3 + 0.3 * rng.normal(size=(30, 6))
+    judge, kept = without_labels(rows, 0)
+    scores = judge.score(np.concatenate([rng.normal(size=(500, 6)), rows[:30]]))[:, 0]
+    assert not kept[:30].any()
+    assert scores[500:].min() > np.quantile(scores[:500], 0.98)
+
+
+def test_a_row_that_was_set_aside_is_as_isolated_as_if_it_were_new():
+    rng = np.random.default_rng(0)
+    rows = groups_and_scattered(rng, 400)[0]
+    judge, kept = without_labels(rows, 0)
+    all_rows = judge.isolation.rows
+    order = [int(np.flatnonzero((all_rows == row).all(1))[0]) for row in rows[~kept][:10]]
+    for row, place in zip(rows[~kept][:10], order, strict=True):
+        others = Isolation(np.delete(all_rows, place, axis=0), usual=judge.isolation.usual)
+        far = np.log([3.0])
+        assert judge.isolation(row[None], far) == others(row[None], far)
+
+
+def test_copies_do_not_bend_what_is_usual():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, size=(500, 3)).astype(float)
+    judge, _ = without_labels(codes, 0)
+    _, height, slope = judge.isolation.usual
+    assert np.isfinite([height, slope]).all() and 0 <= slope < 5
+    odd = judge.score(np.array([[7.0, 7.0, 7.0]]))[0, 0]
+    assert odd > judge.score(codes).max()

@@ -30,6 +30,7 @@ from swift_hydra.data.frames import (
 )
 from swift_hydra.data.reading import (
     COMMA,
+    MISSING,
     WORD,
     Marks,
     Reading,
@@ -55,6 +56,19 @@ LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 def made_up_names(d):
     """Names for d columns without names: x0, x1, ..."""
     return [f"x{j}" for j in range(d)]
+
+
+def asked_for_gap(text, told):
+    """The question whether a text of a file stands for a gap, with its remedy, or "".
+
+    Args:
+        text: the text.
+        told: the user has said which texts are gaps, so that the usual ones are no more.
+    """
+    shown = text.strip()[:40]
+    if told and shown.casefold() in (*MISSING, *GAP_LIKE):
+        return f"a gap? add it to --missing: '...,{shown}'"
+    return f"a gap? give --missing='{shown}'" if shown.casefold() in GAP_LIKE else ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -539,9 +553,10 @@ class CellParser:
         date = " (a date? give --dates)" if days(cell) is not None else ""
         if j in (self.dated or ()):
             comma, date = "", " (in training it held dates: write them as 2026-01-31)"
-        remedy = f"give --missing='{shown}'" if from_file else "leave it empty"
-        gap = f" (a gap? {remedy})" if shown.casefold() in GAP_LIKE else ""
-        return f"{comma}{date}{gap}"
+        gap = "a gap? leave it empty" if shown.casefold() in GAP_LIKE else ""
+        if from_file:  # the user's gaps take the place of those that need no flag
+            gap = asked_for_gap(shown, any(self.reads(word) is None for word in MISSING))
+        return f"{comma}{date}{gap and f' ({gap})'}"
 
     def refuse_problems(self):
         """Refuse the cells so far if something is wrong with them.

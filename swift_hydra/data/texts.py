@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from swift_hydra.data.reading import MISSING, days, is_number, number
-from swift_hydra.data.table import place
+from swift_hydra.data.table import asked_for_gap, place
 
 # UNIT: a number with a unit, as 12 %, $5, EUR 5, <3 or 7 mg/dL, or with a sign that Python does not
 # read, as (5), 5- or \u22125. SPAN: 1:23:45, 120/80, 3d 4h. A7 is ambiguous and matches neither.
@@ -45,6 +45,8 @@ SAID = {
     "texts: write all numbers alike",
     "dates": "dates are taken as texts: --dates (dates=True) takes those like 2026-12-31 as days; "
     "or leave them out (--drop-columns)",
+    "days": "most cells are dates like 2026-12-31, and yet all are taken as texts, for this one: "
+    "mend it, or leave it empty and give --impute median, beside --dates (dates=True)",
     "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
     "alphabet's: leave the unit out",
     "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
@@ -54,8 +56,9 @@ SAID = {
 
 def why_texts(table, j):
     """Why a column of numbers or dates was read as texts, and the remedy; None for others."""
-    for kind, detail in kinds_of_texts(table.X[:, j], table.texts[j], table.lines, True):
-        if kind in ("numbers", "marks", "dates", "units"):
+    told = (table.reading or {}).get("missing") is not None
+    for kind, detail in kinds_of_texts(table.X[:, j], table.texts[j], table.lines, told):
+        if kind in ("numbers", "marks", "dates", "days", "units"):
             return f"{detail[2:-1]}: {SAID[kind]}"  # without the parentheses around it
     return None
 
@@ -88,12 +91,16 @@ def kinds_of_texts(codes, texts, lines, asked):
                 odd = np.flatnonzero(bad[codes])
         if len(odd):
             i = odd[0]
-            yield kind, f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
+            yield kind, _where(texts[codes[i]], int(rows[i]), lines, asked)
         return
-    moments = np.array([days(text) is not None or bool(DAY.fullmatch(text)) for text in texts])
+    iso = np.array([days(text) is not None for text in texts])
+    moments = iso | np.array([bool(DAY.fullmatch(text)) for text in texts])
     if 2 * counts[moments].sum() >= len(rows):
-        i = np.flatnonzero(moments[codes])[0]
-        yield "dates", f" ({texts[codes[i]][:40]!r} in {place(int(rows[i]), lines)})"
+        # Where most are read by --dates, it is the others that make texts of all.
+        odd = np.flatnonzero(~iso[codes])
+        most = 2 * counts[iso].sum() >= len(rows) and len(odd)
+        i = odd[0] if most else np.flatnonzero(moments[codes])[0]
+        yield "days" if most else "dates", _where(texts[codes[i]], int(rows[i]), lines, asked)
         return
     if 2 * counts[units].sum() >= len(rows) and few and units.any():  # not 1a, 2b, 3c
         yield "units", f" ({texts[int(units.argmax())][:40]!r})"
@@ -102,6 +109,12 @@ def kinds_of_texts(codes, texts, lines, asked):
     words = [i for i, text in enumerate(texts) if text.casefold() in MISSING and counts[i]]
     if words and not asked:
         yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
+
+
+def _where(text, i, lines, asked):
+    """The detail that quotes the text of row i, with a question if it may stand for a gap."""
+    gap = asked_for_gap(text, asked) if isinstance(lines, list) else ""
+    return f" ({text[:40]!r} in {place(i, lines)}{gap and '; '}{gap})"
 
 
 def form_of(text):

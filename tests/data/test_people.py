@@ -355,6 +355,40 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     assert "column 'c'" in message and "labels are empty in 1 rows, first in line 3" in message
 
 
+@pytest.mark.parametrize("odd", ["0000-00-00", "2026-02-30", "2026-01-01 24:00:00", "-"])
+def test_the_cell_that_makes_texts_of_dates_is_named(tmp_path, odd):
+    """--dates was given: neither is it the remedy, nor does a cell that it reads need one."""
+    cells = [f"2026-01-{1 + i:02d}" for i in range(12)]
+    cells[7] = odd
+    path = tmp_path / "t.csv"
+    rows = (f"{cell},{i},{int(i % 5 == 0)}\n" for i, cell in enumerate(cells))
+    path.write_text("day,a,y\n" + "".join(rows))
+    taken = ColumnSettings(dates=True, categorical="onehot")
+    with pytest.warns(UserWarning, match=f"'day' .'{odd}' in line 9.*for this one: mend it"):
+        load_dataset(path, settings=taken)
+    path.write_text(path.read_text().replace(odd, ""))
+    data = load_dataset(path, settings=ColumnSettings(dates=True, impute="median"))
+    assert np.isnan(data.table.X[:, 0]).sum() == 1
+
+
+def test_a_flag_for_a_gap_is_offered_wherever_one_is_met(tmp_path):
+    path = tmp_path / "t.csv"
+    cells = ["-" if i == 3 else "NaN" if i == 5 else i / 4 for i in range(20)]
+    path.write_text("a,y\n" + "".join(f"{c},{int(i % 5 == 0)}\n" for i, c in enumerate(cells)))
+    filled = ColumnSettings(impute="median")
+    texts = ColumnSettings(impute="median", categorical="onehot")
+    with pytest.raises(InputError, match=r"a gap\? give --missing='-'"):
+        load_dataset(path, settings=filled)
+    with pytest.warns(UserWarning, match=r"a gap\? give --missing='-'"):
+        load_dataset(path, settings=texts)
+    given = Reading(missing="-")  # NaN is a gap no more
+    with pytest.raises(InputError, match=r"'NaN' in line 7 .a gap\? add it to --missing"):
+        load_dataset(path, settings=filled, reading=given)
+    with pytest.warns(UserWarning, match=r"'NaN' in line 7; a gap\? add it to --missing"):
+        load_dataset(path, settings=texts, reading=given)
+    load_dataset(path, settings=filled, reading=Reading(missing="-,NaN"))
+
+
 def test_dates_and_frequencies(tmp_path):
     path = tmp_path / "t.csv"
     lines = [f"2026-01-{1 + i % 28:02d},u{i % 300},{i % 11},{int(i % 10 == 0)}" for i in range(900)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
-from swift_hydra.data.table import check_features, listed, place
+from swift_hydra.data.table import LISTED, check_features, listed, place
 from swift_hydra.data.texts import why_texts
 from swift_hydra.settings import InputError, check_choice, setting
 
@@ -116,6 +116,8 @@ class Preparation:
         if table.texts and self.categorical == "refuse":
             self._refuse_text(table)
         self.texts = {j: self._known_texts(table, j) for j in table.texts}
+        if self.categorical != "frequency":
+            self._refuse_many_texts(table)
         counts = self._counts(table)
         most = max(1, MOST_ALONE * len(table))
         self.tails = {j: of_text for j, of_text in counts.items() if (of_text == 1).sum() > most}
@@ -161,17 +163,24 @@ class Preparation:
         codes = table.X[:, j]
         texts = sorted({table.texts[j][int(code)] for code in np.unique(codes[~np.isnan(codes)])})
         first = {one_spelling(text): text for text in reversed(texts)}
-        texts = sorted(first.values())
-        if len(texts) > MOST_TEXTS and self.categorical != "frequency":
-            remedy = why_texts(table, j) or (
-                "if it names the rows leave it out with --drop-columns, else give --categorical "
-                "frequency or group its texts"
-            )
-            raise InputError(
-                f"{table.source}: text column {table.names()[j]!r} has {len(texts)} different "
-                f"texts, more than {MOST_TEXTS}: {remedy}"
-            )
-        return texts
+        return sorted(first.values())
+
+    def _refuse_many_texts(self, table):
+        """Refuse text columns with too many texts, all of them in one message."""
+        names, problems = table.names(), []
+        for j, texts in self.texts.items():
+            if len(texts) > MOST_TEXTS:
+                remedy = why_texts(table, j) or (
+                    "if it names the rows leave it out with --drop-columns, else give "
+                    "--categorical frequency or group its texts"
+                )
+                problems.append(
+                    f"text column {names[j]!r} has {len(texts)} different texts, more than "
+                    f"{MOST_TEXTS}: {remedy}"
+                )
+        if problems:
+            more = f"; ... ({len(problems)} in all)" if len(problems) > LISTED else ""
+            raise InputError(f"{table.source}: {'; '.join(problems[:LISTED])}{more}")
 
     def _counts(self, table):
         """{text column: (texts,) how many rows hold each known text}."""

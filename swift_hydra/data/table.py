@@ -339,13 +339,13 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
     nan = np.isnan(cast)
     if missing and (finite | nan).all():
         return cast
-    if nan.any() and not missing:
-        _refuse_cells(X, nan, names, source, lines)
-    _refuse_cells(X, np.isinf(cast), names, source, lines)
+    wrong = (nan & (not missing), np.isinf(cast))
+    said = (_of_cells(X, bad, names, lines) for bad in wrong if bad.any())
+    raise InputError(f"{source}: {'; moreover, '.join(said)}")
 
 
-def _refuse_cells(X, bad, names, source, lines):
-    """Raise the error that names the missing or infinite values, ``bad`` (n, d)."""
+def _of_cells(X, bad, names, lines):
+    """What is said of missing or infinite values, ``bad`` (n, d)."""
     which = np.flatnonzero(bad.any(axis=0))
     row = int(np.flatnonzero(bad.any(axis=1))[0])
     value = float(X[row, np.flatnonzero(bad[row])[0]])
@@ -356,8 +356,8 @@ def _refuse_cells(X, bad, names, source, lines):
         what = "missing values (NaN)"
         found = ""
         remedy = "fill or drop them, or give --impute median or indicator (impute='median')"
-    raise InputError(
-        f"{source}: {int(bad.sum())} {what} in column {listed(repr(names[j]) for j in which)}, "
+    return (
+        f"{int(bad.sum())} {what} in column {listed(repr(names[j]) for j in which)}, "
         f"first in {place(row, lines)}{found}: {remedy}"
     )
 

@@ -353,6 +353,13 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     for part in ("column 'a' holds text, first 'x'", "column 'b' holds text, first 'z'"):
         assert part in message
     assert "column 'c'" in message and "labels are empty in 1 rows, first in line 3" in message
+    path.write_text("a,b,y\n1,inf,0\n,2,0\n3,4,1\n")
+    with pytest.raises(InputError, match=r"1 missing values .*'a'.*; moreover, 1 infinite .*'b'"):
+        load_dataset(path)
+    rows = (f"u{i},{i},10.0.{i % 256}.{i},{int(i % 9 == 0)}\n" for i in range(300))
+    path.write_text("user,a,host,y\n" + "".join(rows))
+    with pytest.raises(InputError, match=r"'user' has 300 .*; text column 'host' has 300"):
+        load_dataset(path, categorical="onehot")
 
 
 @pytest.mark.parametrize("odd", ["0000-00-00", "2026-02-30", "2026-01-01 24:00:00", "-"])

@@ -28,7 +28,7 @@ from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import listed, made_up_names, text_columns
-from swift_hydra.settings import InputError, in_words, lacks_memory, tell
+from swift_hydra.settings import InputError, in_words, lacks_memory, listed_names, tell
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the memory of numbers
 MOST_COLUMNS = 100_000
@@ -422,9 +422,12 @@ class CsvFile:
         if name not in self.place or name in self.repeated:
             state = "is there more than once" if name in self.repeated else "is not there"
             header = "" if self.header else "the file has no header, "
+            whole = [own for own in self.place if name in listed_names(own)]  # a, of 'a, b'
+            quote = what.startswith("drop_columns") and whole and name not in self.place
+            hint = f"; a name with a comma is quoted: '\"{whole[0]}\"'" if quote else ""
             raise InputError(
                 f"{self.path}: {what} {name!r} {state}: {header}the columns are "
-                f"{listed(map(repr, self.place))}"
+                f"{listed(map(repr, self.place))}{hint}"
             )
         return self.place[name]
 

@@ -24,6 +24,7 @@ ABSURD = 1000.0  # scales from the median, beyond any heavy tail
 AGAIN = 3  # a value in at least this many rows recurs
 FEW = 0.02  # at most this share of the rows are few
 ALMOST = 0.995  # with this share of one value there is little to learn
+EMPTY = 0.9  # with this share of gaps a column mostly holds what fills them
 EPOCHS = [(1e9 * unit, 2.2e9 * unit) for unit in (1, 1e3, 1e6, 1e9)]  # 2001 to 2039
 FEW_VALUES = 20  # most values of a column that may be the label under another name
 FEWEST_OF_EACH = 5  # rows of each class; with fewer a match may be chance
@@ -56,6 +57,9 @@ def notes(table, asked=False):
     scaler = ColumnScaler()
     for j, name in enumerate(table.names()):
         column = X[:, j]
+        gaps = int(np.isnan(column).sum()) if column.dtype.kind == "f" else 0
+        if EMPTY * len(X) <= gaps < len(X):
+            found.setdefault("empty", []).append(f"{name!r} ({gaps} of {len(X)} rows)")
         if j in table.texts:
             for kind, detail in kinds_of_texts(column, table.texts[j], table.lines, asked):
                 found.setdefault(kind, []).append(f"{name!r}{detail}")
@@ -162,6 +166,9 @@ TEXTS = SAID | {
     "leave these cells empty and give --impute median",
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
     "almost": "one value nearly everywhere: the others are too few to learn from",
+    "empty": "empty nearly everywhere, and filled with one value: if a value holds for the rows "
+    "below it, as in merged cells, write it into each; else leave the column out (--drop-columns), "
+    "or give --impute indicator if that a value is there tells something",
     "categories": "is declared as categories that are numbers, and taken as numbers: where they "
     "are codes, write them as texts (c3) and give --categorical onehot",
     "digits": "float32 holds too few digits of it: give float64",

@@ -396,6 +396,26 @@ def test_a_flag_for_a_gap_is_offered_wherever_one_is_met(tmp_path):
     load_dataset(path, settings=filled, reading=Reading(missing="-,NaN"))
 
 
+def test_a_name_with_a_comma_is_to_be_quoted(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = "".join(f"{i},{i % 7},{int(i % 5 == 0)}\n" for i in range(20))
+    path.write_text('"Creatinine, mg/dL",b,y\n' + rows)
+    with pytest.raises(InputError, match="a name with a comma is quoted: '\"Creatinine, mg/dL\"'"):
+        load_dataset(path, drop_columns="Creatinine, mg/dL")
+    assert load_dataset(path, drop_columns='"Creatinine, mg/dL"').columns == ("b",)
+    with pytest.raises(InputError, match=r"'z' is not there: the columns are .*, 'b', 'y'$"):
+        load_dataset(path, drop_columns="z")
+
+
+def test_a_column_that_is_mostly_filled_is_named():
+    """Merged cells of a spreadsheet: the most frequent text was in every row, without a word."""
+    cells = [["North" if i == 0 else "South" if i == 20 else None, i % 7] for i in range(40)]
+    found = notes(as_table(pd.DataFrame(cells, columns=["region", "a"]), True))
+    assert [note[:40] for note in found] == ["column 'region' (38 of 40 rows): empty n"]
+    half = [["North" if i % 2 else None, i % 7] for i in range(40)]
+    assert not notes(as_table(pd.DataFrame(half, columns=["region", "a"]), True))
+
+
 def test_dates_and_frequencies(tmp_path):
     path = tmp_path / "t.csv"
     lines = [f"2026-01-{1 + i % 28:02d},u{i % 300},{i % 11},{int(i % 10 == 0)}" for i in range(900)]

@@ -126,6 +126,9 @@ class Preparation:
         self.logs = {}
         if self.categorical == "frequency":
             self.logs = {j: _log_counts(of_text) for j, of_text in counts.items()}
+        self.reordered = []
+        if self.categorical == "ordinal":
+            self.reordered = [table.names()[j] for j in table.orders if self._reorders(table, j)]
         self.fill = None
         # Other types are no real numbers, and transform refuses them.
         self.gaps = []
@@ -187,6 +190,12 @@ class Preparation:
         X = self._encoded(table)
         codes = {j: X[X[:, j] >= 0, j].astype(int) for j in self.texts}
         return {j: np.bincount(of, minlength=len(self.texts[j])) for j, of in codes.items()}
+
+    def _reorders(self, table, j):
+        """Does a text column declare another order than the alphabet's or the reverse of that?"""
+        texts = set(self.texts.get(j, ()))
+        order = [text for text in table.orders[j] if text in texts]
+        return order not in (sorted(order), sorted(order, reverse=True))
 
     def _onehot_names(self, name, j):
         """Names of the columns of 0 and 1 that stand for the texts of column j."""
@@ -261,7 +270,13 @@ class Preparation:
         return np.log(np.append(np.where(counts < COUNTED, counts + 1, counts), 0.5))
 
     def notes(self):
-        """Yield a warning if ``frequency`` gives several texts of a column with few one code."""
+        """Yield warnings of texts with one code, and of an order that the codes do not follow."""
+        if self.reordered:
+            yield (
+                f"column {listed(map(repr, self.reordered))}: --categorical ordinal codes its "
+                "categories by the alphabet, not in the order that they declare: give numbers in "
+                "that order in place of them, or onehot"
+            )
         merged = []
         for j, logs in self.logs.items():
             number, counts = np.unique(logs[:-1], return_counts=True)

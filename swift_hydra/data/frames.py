@@ -56,6 +56,17 @@ def _kind_of_categories(kind):
     return {"int": "i", "uin": "u", "flo": "f", "dou": "f", "hal": "f"}.get(held[:3])
 
 
+def orders_of(types):
+    """{position: texts of the categories, in their order} of column types that declare an order."""
+    ordered = {
+        j: kind.categories
+        for j, kind in enumerate(types)
+        if hasattr(kind, "categories")
+        and (getattr(kind, "ordered", False) or type(kind).__name__ == "Enum")  # polars
+    }
+    return {j: [as_text(c) for c in given if isinstance(c, str)] for j, given in ordered.items()}
+
+
 def stands_apart(kind):
     """Must a pandas column of this type be converted to an array by itself, without the others?
 

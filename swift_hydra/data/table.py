@@ -24,6 +24,7 @@ from swift_hydra.data.frames import (
     frame_names,
     frame_types,
     number_categories,
+    orders_of,
     stands_apart,
     unmasked,
     without_gaps,
@@ -86,6 +87,7 @@ class Table:
         reading: how the file was read, see :meth:`data.reading.Reading.remembered`, or None.
         dated: numbers of the columns that held dates.
         categories: numbers of the columns declared as categorical with numbers as categories.
+        orders: {column number: texts of its categories} of columns that declare their order.
         subjects: (n,) numbers from 0 of the rows' subjects (see data/subjects.py), or None.
     """
 
@@ -98,6 +100,7 @@ class Table:
     reading: dict | None = None
     dated: tuple = ()
     categories: tuple = ()
+    orders: dict = dataclasses.field(default_factory=dict)
     subjects: np.ndarray | None = None
 
     def __len__(self):
@@ -187,7 +190,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     parse = CellParser(names, source, texts, reads, dates=dates, words=words, dated=dated)
     n = len(cells[0]) if cells else len(X)
     X = parse(n, cells, None)
-    found = {"dated": parse.dated_columns(), "categories": categories}
+    found = {"dated": parse.dated_columns(), "categories": categories, "orders": orders_of(types)}
     table = Table(X, columns, parse.texts(), source, **found)
     parse.refuse_problems()
     return table

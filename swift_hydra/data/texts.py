@@ -45,7 +45,7 @@ SAID = {
     "texts: write all numbers alike",
     "dates": "dates are taken as texts: --dates (dates=True) takes those like 2026-12-31 as days; "
     "or leave them out (--drop-columns)",
-    "days": "most cells are dates like 2026-12-31, and yet all are taken as texts, for this one: "
+    "days": "most cells are dates like the first, and yet all are taken as texts, for the other: "
     "mend it, or leave it empty and give --impute median, beside --dates (dates=True)",
     "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
     "alphabet's: leave the unit out",
@@ -91,16 +91,21 @@ def kinds_of_texts(codes, texts, lines, asked):
                 odd = np.flatnonzero(bad[codes])
         if len(odd):
             i = odd[0]
-            yield kind, _where(texts[codes[i]], int(rows[i]), lines, asked)
+            yield kind, f" ({_where(texts[codes[i]], int(rows[i]), lines, asked)})"
         return
     iso = np.array([days(text) is not None for text in texts])
     moments = iso | np.array([bool(DAY.fullmatch(text)) for text in texts])
     if 2 * counts[moments].sum() >= len(rows):
+        most = 2 * counts[iso].sum() >= len(rows)
+        i = np.flatnonzero((iso if most else moments)[codes])[0]
+        first = _where(texts[codes[i]], int(rows[i]), lines)
         # Where most are read by --dates, it is the others that make texts of all.
-        odd = np.flatnonzero(~iso[codes])
-        most = 2 * counts[iso].sum() >= len(rows) and len(odd)
-        i = odd[0] if most else np.flatnonzero(moments[codes])[0]
-        yield "days" if most else "dates", _where(texts[codes[i]], int(rows[i]), lines, asked)
+        odd = np.flatnonzero(~iso[codes]) if most else ()
+        if len(odd):
+            other = _where(texts[codes[odd[0]]], int(rows[odd[0]]), lines, asked)
+            yield "days", f" ({first}, but {other})"
+        else:
+            yield "dates", f" ({first})"
         return
     if 2 * counts[units].sum() >= len(rows) and few and units.any():  # not 1a, 2b, 3c
         yield "units", f" ({texts[int(units.argmax())][:40]!r})"
@@ -111,10 +116,10 @@ def kinds_of_texts(codes, texts, lines, asked):
         yield "words", f" ({texts[words[0]]!r} in {counts[words[0]]} rows)"
 
 
-def _where(text, i, lines, asked):
-    """The detail that quotes the text of row i, with a question if it may stand for a gap."""
-    gap = asked_for_gap(text, asked) if isinstance(lines, list) else ""
-    return f" ({text[:40]!r} in {place(i, lines)}{gap and '; '}{gap})"
+def _where(text, i, lines, asked=None):
+    """The text of row i and its place; unless ``asked`` is None, also whether it may be a gap."""
+    gap = asked_for_gap(text, asked) if isinstance(lines, list) and asked is not None else ""
+    return f"{text[:40]!r} in {place(i, lines)}{gap and '; '}{gap}"
 
 
 def form_of(text):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_hydra.bench.peers import Peer
-from swift_hydra.data.columns import ColumnSettings
+from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.formats import open_table
 from swift_hydra.data.frames import as_known
@@ -55,6 +55,22 @@ def test_columns_of_every_kind_are_taken_right():
     ]
     np.testing.assert_array_equal(table.X, expected)
     assert table.names() == list(frame().columns) and not table.texts
+
+
+@pytest.mark.parametrize(
+    ("order", "said"), [("low mid high", True), ("low mid high", False), ("high low mid", False)]
+)
+def test_an_order_that_ordinal_does_not_take_is_named(order, said):
+    """Low, mid, high were coded 1, 2, 0 without a word."""
+    words = order.split()
+    ordered = said or order.startswith("high")  # in the second case none is declared
+    cells = pd.Categorical(words * 5, categories=[*words, "never"], ordered=ordered)
+    table = as_table(pd.DataFrame({"size": cells, "x": range(15)}), True)
+    found = list(Preparation(categorical="ordinal").fit(table).notes())
+    assert len(found) == said and all("column 'size'" in note for note in found)
+    assert not list(Preparation(categorical="onehot").fit(table).notes())
+    days = pd.Categorical(pd.to_datetime(["2026-01-02", "2026-01-01"] * 5), ordered=True)
+    assert not as_table(pd.DataFrame({"day": days, "c": cells[:10]}), True, dates=True).orders[0]
 
 
 def test_other_libraries_give_the_same():
@@ -366,12 +382,14 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
 def test_the_cell_that_makes_texts_of_dates_is_named(tmp_path, odd):
     """--dates was given: neither is it the remedy, nor does a cell that it reads need one."""
     cells = [f"2026-01-{1 + i:02d}" for i in range(12)]
-    cells[7] = odd
+    cells[0] = odd
     path = tmp_path / "t.csv"
     rows = (f"{cell},{i},{int(i % 5 == 0)}\n" for i, cell in enumerate(cells))
     path.write_text("day,a,y\n" + "".join(rows))
     taken = ColumnSettings(dates=True, categorical="onehot")
-    with pytest.warns(UserWarning, match=f"'day' .'{odd}' in line 9.*for this one: mend it"):
+    with pytest.warns(
+        UserWarning, match=f"'2026-01-02' in line 3, but '{odd}' in line 2.*: mend it"
+    ):
         load_dataset(path, settings=taken)
     path.write_text(path.read_text().replace(odd, ""))
     data = load_dataset(path, settings=ColumnSettings(dates=True, impute="median"))

@@ -34,13 +34,14 @@ DAY = re.compile(
     re.IGNORECASE,
 )
 LONGEST_NUMBER = 40  # characters of a number with its unit
+ALSO = 2  # other texts among numbers that are quoted beside the first
 ALL_DIFFERENT = 50  # with more rows than this, it is remarkable if all values differ
 ALMOST_ALL = 0.98  # share of the rows that counts as all
 
 SAID = {
     "names": "holds another text in every row, like an id: leave it out (--drop-columns)",
-    "numbers": "most cells are numbers, and yet all are taken as texts, for this one: mend it, or "
-    "leave it empty and give --impute median",
+    "numbers": "most cells are numbers, and yet all are taken as texts, for what is quoted: mend "
+    "it, or leave it empty and give --impute median",
     "marks": "numbers whose decimal commas or thousands are not those of the table are taken as "
     "texts: write all numbers alike",
     "dates": "dates are taken as texts: --dates (dates=True) takes those like 2026-12-31 as days; "
@@ -91,7 +92,10 @@ def kinds_of_texts(codes, texts, lines, asked):
                 odd = np.flatnonzero(bad[codes])
         if len(odd):
             i = odd[0]
-            yield kind, f" ({_where(texts[codes[i]], int(rows[i]), lines, asked)})"
+            others = list(dict.fromkeys(codes[odd].tolist()))[1:] if kind == "numbers" else []
+            more = "".join(f", {texts[code][:20]!r}" for code in others[:ALSO])
+            more += ", ..." * (len(others) > ALSO)
+            yield kind, f" ({_where(texts[codes[i]], int(rows[i]), lines, asked)}{more})"
         return
     iso = np.array([days(text) is not None for text in texts])
     moments = iso | np.array([bool(DAY.fullmatch(text)) for text in texts])

@@ -396,6 +396,15 @@ def test_the_cell_that_makes_texts_of_dates_is_named(tmp_path, odd):
     assert np.isnan(data.table.X[:, 0]).sum() == 1
 
 
+def test_every_kind_of_word_among_numbers_is_quoted():
+    """One was quoted, as the reason; mended, the next one was, and so on."""
+    words = {3: "<0.5", 5: ">200", 6: ">200", 8: "hemolysed", 9: "lost"}
+    cells = [words.get(i, i / 4) for i in range(20)]
+    found = notes(as_table([[cell] for cell in cells], True, columns=["a"]))
+    place = "row 3 (counted from 0)"
+    assert found[0].startswith(f"column 'a' ('<0.5' in {place}, '>200', 'hemolysed', ...): most")
+
+
 def test_a_flag_for_a_gap_is_offered_wherever_one_is_met(tmp_path):
     path = tmp_path / "t.csv"
     cells = ["-" if i == 3 else "NaN" if i == 5 else i / 4 for i in range(20)]

@@ -43,10 +43,13 @@ def ranking(detector):
 
 def ranking_line(detector, path):
     """The last line that a run without labels prints."""
-    share = detector.estimated_contamination_
+    asked = f"contamination {detector.contamination}"
+    if detector.false_alarms is not None:
+        asked = f"false alarms {detector.false_alarms}"
     return (
-        f"{int(detector.labels_.sum())} of {len(detector.labels_)} rows above the threshold; share "
-        f"of anomalies taken to be {share:.3f} (nothing is known); ranked in {path / 'scores.csv'}"
+        f"{int(detector.labels_.sum())} of {len(detector.labels_)} rows above the threshold "
+        f"({asked}); how many are anomalies is not known ({detector.estimated_contamination_:.2g} "
+        f"assumed); ranked in {path / 'scores.csv'}"
     )
 
 

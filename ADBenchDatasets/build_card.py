@@ -9,9 +9,7 @@ FOLDER both files are written anew from ``datasets.csv``.
 import csv
 import hashlib
 import io
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +33,10 @@ def measure(rows, folder):
         The rows.
     """
     from swift_hydra.dataloader import describe, load_dataset
+    from swift_hydra.settings import InputError
 
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: is no folder: name the one that holds ADBench's npz files")
     for row in rows:
         files = row["files"].split()
         path = Path(folder) / Path(files[0]).name
@@ -71,18 +72,10 @@ def _files(row, name):
     return f"{len(stems)}: " + ", ".join(f"`{stem}`" for stem in stems)
 
 
-def write(path, text):
-    """Write a text file, all or nothing."""
-    handle, temporary = tempfile.mkstemp(dir=Path(path).parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
-        out.write(text)
-    os.chmod(temporary, 0o644)  # mkstemp makes files for the owner alone
-    os.replace(temporary, path)
-
-
 def main():
     """Measure, then write both files."""
-    sys.path.insert(0, str(HERE.parent))
+    from swift_hydra.files import write_bytes
+
     with open(HERE / "datasets.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     if len(sys.argv) > 1:
@@ -91,13 +84,17 @@ def main():
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write(HERE / "datasets.csv", out.getvalue())
+    write_bytes(HERE / "datasets.csv", out.getvalue().encode())
     readme = (HERE / "README.md").read_text(encoding="utf-8")
     before = readme.split(START)[0]
     after = readme.split(END)[1]
-    write(HERE / "README.md", f"{before}{START}\n{table(rows)}\n{END}{after}")
+    text = f"{before}{START}\n{table(rows)}\n{END}{after}"
+    write_bytes(HERE / "README.md", text.encode())
     print(f"{sum(bool(row['sha256']) for row in rows)} of {len(rows)} sets measured")
 
 
 if __name__ == "__main__":
-    main()
+    sys.path.insert(0, str(HERE.parent))
+    from swift_hydra.settings import run_main
+
+    run_main(main)

@@ -106,4 +106,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from swift_hydra.settings import run_main
+
+    run_main(main)

@@ -11,15 +11,13 @@ out in ADBench's order.
 """
 
 import io
-import os
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-TARGET = Path(__file__).parent / "47_yeast.npz"
+TARGET = Path(__file__).resolve().parent / "47_yeast.npz"
 ROWS = 1484
 FEATURES = 8
 ANOMALIES = 507
@@ -85,6 +83,8 @@ def write_npz(path, **arrays):
         path: the file.
         arrays: one array per name.
     """
+    from swift_hydra.files import write_bytes
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for key, array in arrays.items():
@@ -96,11 +96,7 @@ def write_npz(path, **arrays):
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = 3  # Unix: zipfile would write the system of this machine
             archive.writestr(info, member.getvalue(), compresslevel=9)
-    handle, temporary = tempfile.mkstemp(dir=Path(path).parent, suffix=".part")
-    with os.fdopen(handle, "wb") as out:
-        out.write(buffer.getvalue())
-    os.chmod(temporary, 0o644)  # mkstemp makes files for the owner alone
-    os.replace(temporary, path)
+    write_bytes(path, buffer.getvalue())
 
 
 def main():
@@ -116,4 +112,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.path.insert(0, str(TARGET.parents[1]))
+    from swift_hydra.settings import run_main
+
+    run_main(main)

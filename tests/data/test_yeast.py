@@ -2,6 +2,8 @@
 
 import csv
 import importlib.util
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from helpers import real_set
 from swift_hydra.data import download
 from swift_hydra.data.catalogue import DATASET_DIR, read_catalogue
 from swift_hydra.dataloader import describe, load_dataset
+from swift_hydra.settings import InputError
 
 
 def script(name):
@@ -58,6 +61,28 @@ def test_rebuilding_gives_the_embedded_table(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     np.testing.assert_array_equal(load_dataset(tmp_path / "a.npz").y, y)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+
+
+def test_what_is_rebuilt_is_written_as_all_files_are(tmp_path):
+    write_npz = script("build_yeast").write_npz
+    left, link, pipe = (tmp_path / name for name in (".a.npz.abcdefgh.part", "link.npz", "pipe"))
+    left.touch()
+    link.symlink_to("a.npz")
+    os.mkfifo(pipe)
+    before = os.umask(0o077)
+    try:
+        write_npz(link, y=np.arange(3))
+    finally:
+        os.umask(before)
+    with pytest.raises(InputError, match="nobody reads from it"):
+        write_npz(pipe, y=np.arange(3))
+    assert pipe.is_fifo() and link.is_symlink() and not left.exists()
+    assert stat.S_IMODE((tmp_path / "a.npz").stat().st_mode) == 0o600
+
+
+def test_the_card_is_not_measured_from_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="is no folder"):
+        script("build_card").measure([], tmp_path / "none")
 
 
 def test_sets_that_are_not_adbenchs_are_chosen_by_rules(monkeypatch):

@@ -9,6 +9,7 @@ interruption leaves a part-file ``<file>.npz.part``, and the next call continues
 server supports that (HTTP Range).
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -30,7 +31,7 @@ DEFAULT_SOURCE = "https://github.com/Minqi824/ADBench/raw/main/adbench/datasets"
 LOCAL_SUMS = "SHA256SUMS.local"
 TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 ANSWER = 120.0  # seconds until all headers of the answer have arrived
-BLOCK = 1 << 14  # bytes read at most at a time, so that received bytes are soon on disk
+BLOCK = 1 << 17  # bytes read at most at a time; fewer where fewer have come, so soon on disk
 MOST_BYTES = 1 << 30  # of a file whose length the server does not say; ADBench's largest has 600 MB
 SLOWEST = 1024  # lowest average rate in bytes per second, enforced after PATIENCE
 PATIENCE = 30.0  # seconds
@@ -261,11 +262,14 @@ class _Resuming:
             )
         start = time.monotonic()
         came = 0
+        # A line between two pieces of a body may come byte by byte for hours, too.
+        read = partial(reply.raw.read1, BLOCK)
+        wait = partial(_within, ANSWER, read, f"{self.name}: {url} sends no data", reply)
         with (
             open(self.part, "ab" if self.resumed else "wb", buffering=0) as out,
             _Progress(self.name, url, total, have) as up,
         ):
-            while block := reply.raw.read1(BLOCK):
+            while block := wait():
                 came += len(block)
                 if have + came > most:
                     self.part.unlink(missing_ok=True)  # never continue what is another file
@@ -288,11 +292,18 @@ class _Resuming:
             )
 
 
-def _within(seconds, call, complaint):
+def _within(seconds, call, complaint, reply=None):
     """What ``call`` returns or raises, if it does so within this many seconds.
 
     The timeout of requests applies to every single read: a server that sends its headers byte by
     byte could block us for hours. A thread that still waits then ends with the process.
+
+    Args:
+        seconds: how long to wait.
+        call: a function without arguments.
+        complaint: the beginning of the error's message.
+        reply: the answer that ``call`` reads from; it is cut off then, as closing it would wait for
+            the thread.
 
     Raises:
         InputError: with the complaint, after that time.
@@ -308,7 +319,11 @@ def _within(seconds, call, complaint):
     threading.Thread(target=run, daemon=True).start()
     try:
         value, error = outcome.get(timeout=seconds)
-    except queue.Empty:
+    except BaseException as late:  # Ctrl-C too
+        with contextlib.suppress(AttributeError, ValueError, RuntimeError, OSError):
+            reply.raw.shutdown()
+        if not isinstance(late, queue.Empty):
+            raise
         raise InputError(
             f"{complaint} within {seconds:g} seconds: try again later, or use another --source"
         ) from None

@@ -40,7 +40,8 @@ FILES = {GLASS: made(0), UNKNOWN: made(1), "29_Pima.npz": made(2)}
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves ``server.files``; honours Range if ``server.ranges``; breaks off once after
     ``server.cut`` bytes; with ``server.pause`` a byte each so many seconds, with ``server.endless``
-    more than it said, or a length that it does not say; with ``server.drip`` its headers never end.
+    more than it said, or a length that it does not say; with ``server.drip`` its headers never end,
+    with ``server.chunk`` the line before a piece of the body.
     """
 
     def do_GET(self):
@@ -53,7 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # the other side has given up
             if server.drip:
                 self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
-            while server.drip:
+            if server.chunk:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;")
+            while server.drip or server.chunk:
                 self.wfile.write(b"x")
                 time.sleep(0.05)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
@@ -89,6 +92,7 @@ def server(monkeypatch):
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.files, httpd.ranges, httpd.cut, httpd.log = dict(FILES), True, None, []
     httpd.pause, httpd.endless, httpd.drip, httpd.length = 0, False, False, None
+    httpd.chunk = False
     httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}/data"
     thread = threading.Thread(
         target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
@@ -262,6 +266,16 @@ def test_a_server_whose_headers_never_end_is_given_up(server, tmp_path, monkeypa
         download("glass", server.url, tmp_path)
     server.drip = False
     assert names(tmp_path) == []
+
+
+def test_a_server_whose_body_never_begins_is_given_up(server, tmp_path, monkeypatch, download):
+    monkeypatch.setattr(download_module, "ANSWER", 0.5)
+    server.chunk = True
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"sends no data within 0.5 seconds: try again"):
+        download("glass", server.url, tmp_path)
+    assert time.monotonic() - start < 10 and not (tmp_path / GLASS).exists()
+    server.chunk = False
 
 
 def test_a_server_that_never_ends_is_given_up(server, tmp_path, monkeypatch, download):

@@ -15,6 +15,7 @@ import logging
 import os
 import queue
 import re
+import shutil
 import sys
 import threading
 import time
@@ -130,8 +131,6 @@ def _fetch(pooch, url, target, sha256, good):
             f"{name}: the file there is damaged or of another version, it is fetched again",
             flush=True,
         )
-        if wanted is None:
-            target.unlink()  # without a sum to compare, pooch would keep it
     log = pooch.get_logger()
     level = log.level
     log.setLevel(logging.ERROR)  # pooch's messages would repeat our own
@@ -170,9 +169,12 @@ def _retrieve(pooch, url, target, wanted, published):
     """
     name, folder = target.name, target.parent
     fetcher = _Resuming(name, folder / f"{name}.part", None if wanted else _intact)
+    # What pooch leaves where it is killed has names that cannot be told from the user's files.
+    own = folder / f".{name}.fetched"
     for attempt in (1, 2):
         try:
-            pooch.retrieve(url, wanted and f"sha256:{wanted}", name, folder, downloader=fetcher)
+            pooch.retrieve(url, wanted and f"sha256:{wanted}", name, own, downloader=fetcher)
+            os.replace(own / name, target)
             return
         except InputError:
             raise
@@ -188,6 +190,8 @@ def _retrieve(pooch, url, target, wanted, published):
                 f"{name}: what {url} sent has another SHA256 than recorded ({wanted[:12]}...): "
                 f"refused and removed, try again or use another --source{remedy}"
             ) from error
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
 
 
 class _Resuming:

@@ -278,6 +278,22 @@ def test_a_server_whose_body_never_begins_is_given_up(server, tmp_path, monkeypa
     server.chunk = False
 
 
+def test_a_killed_download_leaves_nothing_that_stays(server, tmp_path, download):
+    server.pause = 0.02
+    code = "from swift_hydra.data.download import download; "
+    code += f"download('Ionosphere', {server.url!r}, {str(tmp_path)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
+    part = tmp_path / f"{UNKNOWN}.part"
+    while not (part.exists() and part.stat().st_size):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    server.pause = 0
+    download("Ionosphere", server.url, tmp_path)
+    assert names(tmp_path) == [UNKNOWN, LOCAL_SUMS]
+
+
 def test_a_server_that_never_ends_is_given_up(server, tmp_path, monkeypatch, download):
     monkeypatch.setattr(download_module, "MOST_BYTES", 10**6)
     server.endless = True

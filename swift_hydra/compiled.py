@@ -6,6 +6,7 @@ to ``high`` and releases the GIL. A row's result does not depend on the rows bes
 Shapes: n rows, d features, m reference rows.
 """
 
+import contextlib
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 try:
     from llvmlite import ir
     from numba import config, njit, types
+    from numba.core.caching import FunctionCache
     from numba.extending import intrinsic
 
     if config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1
@@ -81,14 +83,31 @@ if available():
     # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning.
     FAST = {"reassoc", "contract", "nsz", "arcp"}
 
+    class _Cache(FunctionCache):
+        """numba's cache on disk: if it is damaged or cannot be written, functions are compiled."""
+
+        def load_overload(self, *about):
+            try:
+                return super().load_overload(*about)
+            except Exception:  # a damaged pickle raises anything
+                with contextlib.suppress(Exception):
+                    self.flush()  # else it would be met in every process
+                return None
+
+        def save_overload(self, *about):
+            with contextlib.suppress(Exception):  # such as a full disk
+                super().save_overload(*about)
+
     def compiled(function, fastmath=FAST, **more):
         """Compile a kernel that is called from Python, and cache it on disk."""
         options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", **more}
         try:
-            return njit(cache=True, **options)(function)
+            made = njit(cache=True, **options)(function)
+            made._cache = _Cache(function)
         except RuntimeError:
             # Neither the code's folder nor the home can be written: compile in every process.
-            return njit(**options)(function)
+            made = njit(**options)(function)
+        return made
 
     # Inlined into every kernel that calls it, which is faster, and makes rounding the same whether
     # a kernel is compiled in this process or was cached by an earlier one: a separate function

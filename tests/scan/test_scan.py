@@ -178,6 +178,30 @@ def test_without_numba_the_plain_path_runs(monkeypatch):
     assert torch.isfinite(mamba_mixer(block_parameters(), torch.randn(3, 2, 5, 8))).all()
 
 
+@pytest.mark.skipif(not compiled.available(), reason="numba is not installed")
+def test_a_damaged_or_full_cache_of_kernels_is_passed_over(tmp_path, monkeypatch):
+    caching = pytest.importorskip("numba.core.caching")
+    monkeypatch.setattr(compiled.config, "CACHE_DIR", "")  # beside the code
+    path = tmp_path / "kernel_of_a_test.py"
+    path.write_text("def half(x):\n    return x / 2\n")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert compiled.compiled(module.half)(1.0) == 0.5
+    files = list((tmp_path / "__pycache__").glob("*.nb?"))
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(b"")
+    assert compiled.compiled(module.half)(3.0) == 1.5
+    assert all(file.stat().st_size for file in files)  # the next process has it again
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(caching.FunctionCache, "_save_overload", full)
+    assert compiled.compiled(module.half)(np.float32(3.0)) == 1.5
+
+
 def reference_of_mamba_ssm():
     """`selective_scan_ref` out of an installed mamba-ssm, without its compiled extension."""
     spec = importlib.util.find_spec("mamba_ssm")

@@ -284,20 +284,25 @@ def _say_order(classes):
         )
 
 
-def _say_order_of_rows(X, y):
-    """Warn if a frame and its labels have the same index in different orders.
+def _say_order_of_rows(X, given, name):
+    """Warn if a frame and its labels or groups have the same index in different orders.
 
     Rows are matched by position, as in scikit-learn: nothing else would show that a frame was
     sorted or shuffled after its labels were taken from it.
+
+    Args:
+        X: the rows.
+        given: what is given beside them, or None.
+        name: its name, "y" or "groups".
     """
-    index, of_labels = getattr(X, "index", None), getattr(y, "index", None)
-    if not (hasattr(index, "equals") and hasattr(of_labels, "equals")) or index.equals(of_labels):
+    index, other = getattr(X, "index", None), getattr(given, "index", None)
+    if not (hasattr(index, "equals") and hasattr(other, "equals")) or index.equals(other):
         return
-    whole = len(index) == len(of_labels) and index.is_unique and of_labels.is_unique
-    if whole and index.isin(of_labels).all():
+    whole = len(index) == len(other) and index.is_unique and other.is_unique
+    if whole and index.isin(other).all():
         tell(
-            "y's index is in another order than X's: labels are taken by position; give "
-            "y.loc[X.index]",
+            f"{name}'{'s' * (name[-1] != 's')} index is in another order than X's: rows are "
+            f"matched by position; give {name}.loc[X.index]",
         )
 
 
@@ -361,7 +366,8 @@ class TrainingRows:
             InputError: the rows, the labels or the groups are unusable, or fewer than
                 ``MIN_NORMALS`` rows are not known anomalies.
         """
-        _say_order_of_rows(X, y)
+        _say_order_of_rows(X, y, "y")
+        _say_order_of_rows(X, groups, "groups")
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
         preparation = Preparation.of(settings)
         X = preparation.fit_transform(table)

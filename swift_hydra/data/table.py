@@ -221,10 +221,13 @@ def _refuse_shape(X, kind, source):
 
 def _refuse_records(X, source):
     """Rows that name their values, which numpy would take by their places."""
-    records = getattr(getattr(X, "dtype", None), "names", None)
     first = X[0] if isinstance(X, list | tuple) and len(X) else None
-    series = hasattr(first, "iloc") and any(isinstance(name, str) for name in first.index)
-    if records or series or isinstance(first, dict):
+    records = any(getattr(getattr(of, "dtype", None), "names", None) for of in (X, first))
+    if hasattr(first, "iloc"):
+        records |= any(isinstance(name, str) for name in first.index)
+    elif hasattr(first, "keys") or hasattr(first, "_fields"):  # of databases; named tuples
+        records = True
+    if records:
         remedy = f"give pandas.DataFrame({source})"
         if isinstance(source, Path):
             remedy = "write it with pandas.DataFrame(...).to_parquet, or save one 2-D array"

@@ -5,6 +5,7 @@ import decimal
 import enum
 import fractions
 import itertools
+import sqlite3
 import warnings
 
 import numpy as np
@@ -127,11 +128,15 @@ def test_labels_in_another_order_than_their_rows_are_said():
     for other in (turned, turned.to_frame("y")):
         with pytest.warns(UserWarning, match=r"y's index is in another order .* give y.loc"):
             TrainingRows.read(frame, other, ColumnSettings())
+    groups = pandas.Series(np.repeat(np.arange(20), 3), index=frame.index)
+    with pytest.warns(UserWarning, match=r"groups' index is in another order .* give groups.loc"):
+        TrainingRows.read(frame, y, ColumnSettings(), groups[::-1])
     shifted, twice = turned.set_axis(range(60)), turned.set_axis([5, 5, *range(7, 65)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for other in (labels, labels.to_frame("y"), turned.to_numpy(), list(y), shifted, twice):
             TrainingRows.read(frame, other, ColumnSettings())
+        TrainingRows.read(frame, y, ColumnSettings(), groups)
         TrainingRows.read(frame.to_numpy(), turned, ColumnSettings())
         TrainingRows.read(frame, turned.loc[frame.index], ColumnSettings())
 
@@ -668,9 +673,18 @@ def test_a_gap_among_labels_of_any_type_is_named(tmp_path, labels):
 def test_rows_that_name_their_values_are_not_taken_by_place():
     """As iterrows gives them: columns in another order would be scored as each other."""
     frame = pandas.DataFrame(np.arange(12.0).reshape(4, 3), columns=["a", "b", "c"])
-    rows = [row for _, row in frame[["c", "a", "b"]].iterrows()]
-    with pytest.raises(InputError, match=r"X: is a list of records: give pandas.DataFrame\(X\)"):
-        as_table(rows)
+    moved = frame[["c", "a", "b"]]
+    database = sqlite3.connect(":memory:")
+    database.row_factory = sqlite3.Row
+    rows = (
+        [row for _, row in moved.iterrows()],
+        list(moved.itertuples(index=False)),
+        list(moved.to_records(index=False)),
+        database.execute("SELECT 7.0 AS c, 5.0 AS a, 6.0 AS b").fetchall(),
+    )
+    for some in rows:
+        with pytest.raises(InputError, match=r"X: is a list of records: give pandas.DataFrame\("):
+            as_table(some)
     unnamed = [row for _, row in pandas.DataFrame(frame.to_numpy()).iterrows()]
     assert np.array_equal(as_table(unnamed).X, frame)
     assert np.array_equal(as_table(list(frame.to_numpy())).X, frame)

@@ -139,8 +139,9 @@ def train_cvae(make, X, y, seed, stage, steps, journal):
     optimiser = Optimiser(cvae, CVAE_RATE, CVAE_DECAY, steps)
     training = Training(stage, cvae, optimiser, steps, stream, journal)
     for step in training:
-        loss = cvae.loss(X[rows[step]], y[rows[step]], stream.draws)
-        training.learn(loss.total, reconstruction=loss.reconstruction.item(), kl=loss.kl.item())
+        loss, gradient = cvae.loss_and_gradient(X[rows[step]], y[rows[step]], stream.draws)
+        parts = {"reconstruction": loss.reconstruction.item(), "kl": loss.kl.item()}
+        training.learn(loss.total, gradient, **parts)
     return cvae.eval()
 
 

@@ -51,6 +51,26 @@ def test_cvae_loss_is_finite_and_kl_not_negative_on_extreme_rows():
         assert loss.kl >= 0
 
 
+@pytest.mark.parametrize(
+    "d, n, exact", [(1, 128, True), (20, 128, True), (200, 64, True), (9, 100, False)]
+)
+def test_the_gradient_by_hand_is_autograds(d, n, exact):
+    torch.manual_seed(0)
+    cvae = new_cvae(d, 0.2)
+    with torch.no_grad():
+        cvae.to_log_variance.weight.mul_(60)  # some variances are clamped
+    x, y = 2 * torch.randn(n, d), torch.arange(n) % 2
+    theirs = cvae.loss(x, y, torch.Generator().manual_seed(1))
+    theirs.total.backward()
+    ours, gradient = cvae.loss_and_gradient(x, y, torch.Generator().manual_seed(1))
+    clamped = cvae.encode(x, y)[1]
+    assert 0 < (clamped == clamped.clamp(-7.99, 3.99)).float().mean() < 1
+    assert [float(part) for part in ours] == [float(part) for part in theirs]
+    for mine, (name, p) in zip(gradient, cvae.named_parameters(), strict=True):
+        equal = torch.equal if exact else partial(torch.allclose, rtol=1e-4, atol=1e-6)
+        assert equal(mine, p.grad), name
+
+
 def test_cvae_learns_and_all_its_parameters_move(rows):
     X, y = rows
     untrained = streams(0, "cvae").built(lambda: new_cvae(X.shape[1], 0.2))

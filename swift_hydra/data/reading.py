@@ -280,9 +280,15 @@ def is_number(cell, reads=numeric):
 
 
 def days(cell):
-    """Days since 1970 in a cell with an ISO date, None for anything else."""
+    """Days since 1970 in a cell with an ISO date, None for anything else.
+
+    Databases write the zone UTC by its name, where ISO has a Z.
+    """
+    cell = cell.strip()
+    if cell.endswith(" UTC"):
+        cell = cell.removesuffix(" UTC") + "Z"
     try:
-        moment = datetime.fromisoformat(cell.strip())
+        moment = datetime.fromisoformat(cell)
     except ValueError:
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -455,6 +455,16 @@ def test_dates_and_frequencies(tmp_path):
     np.testing.assert_allclose(data.X[:, 1], np.log(3))
 
 
+@pytest.mark.parametrize(
+    "cell", ["2026-01-02 06:00:00 UTC", "2026-01-02T06:00:00Z", "2026-01-02 08:00:00.0+02"]
+)
+def test_the_zone_of_a_date_is_read_however_it_is_written(tmp_path, cell):
+    lines = [f"{cell},{i},{int(i > 7)}" for i in range(10)]
+    (tmp_path / "t.csv").write_text("at,a,y\n" + "\n".join(lines) + "\n")
+    data = load_dataset(tmp_path / "t.csv", settings=ColumnSettings(dates=True))
+    assert set(data.X[:, 0]) == {20455.25}
+
+
 @pytest.mark.parametrize("odd", ["20260104", "2026", "7.5", "True"])
 @pytest.mark.parametrize("at", [0, 3, 11])
 def test_dates_beside_numbers_are_refused(tmp_path, odd, at):

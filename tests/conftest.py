@@ -5,6 +5,9 @@ import os
 # Read when the libraries are loaded. Small tables gain nothing from a second thread, and a thread
 # that waits for a core which another process has, as a second worker does, spins for minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A hundred processes of the tests import the project. With its bytecode kept, as Python does unless
+# this is set, only the first of them compiles it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
 import pytest

@@ -114,12 +114,51 @@ SHORT += ["--mixture-steps", "30", "--n-episodes", "2"]
 
 
 @cache
-def _warm():
-    """The process of warm.py, with one thread like every command of the tests."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _warm(python, import_path):
+    """The process of warm.py, by an interpreter with its flags and a PYTHONPATH or None."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [sys.executable, Path(__file__).with_name("warm.py")]
+    command = [*python, Path(__file__).with_name("warm.py")]
+    environment = environment_of(import_path)
     return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
+def environment_of(import_path=None, **more):
+    """This process's, with one thread like every command of the tests, and another PYTHONPATH."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
+    environment.pop("PYTHONPATH", None)
+    return environment | ({"PYTHONPATH": import_path} if import_path else {})
+
+
+def run_new(*command, cwd=None, environment=None):
+    """Run a command in a process of its own, and return it when it is finished."""
+    options = {"capture_output": True, "text": True, "timeout": 600}
+    return subprocess.run(list(map(str, command)), cwd=cwd, env=environment, **options)
+
+
+def run_warm(*words, cwd=None, environment=None, python=(sys.executable,), append=None):
+    """Run a script, the first of the words, in a child of a process that has the libraries loaded.
+
+    Args:
+        words: its path and its arguments.
+        cwd: the folder that it is in, or None.
+        environment: the whole of it; None for this process's.
+        python: a tuple, the interpreter and its flags.
+        append: a file or a named pipe that gets what it prints; None returns it.
+
+    Returns:
+        The finished process, with text output.
+    """
+    python, words = tuple(map(str, python)), list(map(str, words))
+    environment = environment or environment_of(os.environ.get("PYTHONPATH"))
+    if not hasattr(os, "fork"):
+        return run_new(*python, *words, cwd=cwd, environment=environment)
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+        asked = {"argv": words, "cwd": str(cwd or Path.cwd()), "out": out.name, "err": err.name}
+        asked |= {"environment": environment, "append": str(append) if append else None}
+        server = _warm(python, environment.get("PYTHONPATH") or None)
+        print(json.dumps(asked), file=server.stdin, flush=True)
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(words, code, out.read(), err.read())
 
 
 def run_script(*arguments, cwd=None, env=None):
@@ -132,18 +171,10 @@ def run_script(*arguments, cwd=None, env=None):
         The finished process, with text output.
     """
     words = [str(ROOT / arguments[0]), *map(str, arguments[1:])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    if env or arguments[0] == "benchmark.py" or not hasattr(os, "fork"):
-        command = [sys.executable, *words]
-        options = {"capture_output": True, "text": True, "timeout": 600}
-        return subprocess.run(command, cwd=cwd, env=environment, **options)
-    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        asked = {"argv": words, "cwd": str(cwd or Path.cwd()), "out": out.name, "err": err.name}
-        asked["environment"] = environment
-        server = _warm()
-        print(json.dumps(asked), file=server.stdin, flush=True)
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(words, code, out.read(), err.read())
+    if env or arguments[0] == "benchmark.py":
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+        return run_new(sys.executable, *words, cwd=cwd, environment=environment)
+    return run_warm(*words, cwd=cwd)
 
 
 def standardised(X, y):

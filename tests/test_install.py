@@ -4,14 +4,13 @@ import importlib.util
 import os
 import pickle
 import re
-import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, SHORT, made_table
+from helpers import ROOT, SHORT, environment_of, made_table, run_new, run_warm
 from joblib import Parallel, delayed
 
 from SwiftHydra import SwiftHydra
@@ -29,16 +28,14 @@ print(*SwiftHydra.load("model.pt").decision_function(table["X"]))
 
 def run(*command, cwd):
     """What a command prints; it must end well. Nothing of this process's import path reaches it."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["OMP_NUM_THREADS"] = "1"
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = run_new(*command, cwd=cwd, environment=environment_of())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_by(python, script, *words, cwd):
+    """The same of a script, in a child of an interpreter that has the libraries loaded."""
+    done = run_warm(script, *words, cwd=cwd, environment=environment_of(), python=(python,))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -96,7 +93,8 @@ def test_the_package_alone_does_not_load_torch(installed, tmp_path):
 
 @pytest.mark.parametrize("command", ["swift-hydra", "swift-hydra-pretrain"])
 def test_the_commands_answer_help(installed, tmp_path, command):
-    assert run(installed / command, "--help", cwd=tmp_path).startswith(f"usage: {command} ")
+    said = run_by(installed / "python", installed / command, "--help", cwd=tmp_path)
+    assert said.startswith(f"usage: {command} ")
 
 
 def test_the_command_runs_on_the_set_inside_the_wheel(installed, tmp_path):
@@ -116,7 +114,8 @@ from swift_hydra import SwiftHydra
 assert type(model) is SwiftHydra
 pickle.dump((model, model.decision_function(X)), open("installed.pkl", "wb"))
 """
-    run(installed / "python", "-c", code, cwd=tmp_path)
+    (tmp_path / "code.py").write_text(code)
+    run_by(installed / "python", "code.py", cwd=tmp_path)
     back, score = pickle.loads((tmp_path / "installed.pkl").read_bytes())
     assert type(back) is SwiftHydra
     assert np.allclose(score, back.decision_function(X))
@@ -132,7 +131,8 @@ ORDERS = {
 def test_both_names_are_one_class_whichever_comes_first(tmp_path, order):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {ORDERS[order]}; "
     code += "print(SwiftHydra.SwiftHydra is swift_hydra.SwiftHydra, SwiftHydra.SwiftHydra)"
-    printed = run(sys.executable, "-c", code, cwd=tmp_path)
+    (tmp_path / "code.py").write_text(code)
+    printed = run_by(sys.executable, "code.py", cwd=tmp_path)
     assert printed == "True <class 'swift_hydra.SwiftHydra.SwiftHydra'>\n"
 
 
@@ -150,13 +150,14 @@ import {", ".join(own)}
 SwiftHydra(n_episodes=1).check_settings()
 print(*(module.MINE for module in ({", ".join(own)})))
 """)
-    assert run(sys.executable, "script.py", cwd=tmp_path).split() == own
+    assert run_by(sys.executable, "script.py", cwd=tmp_path).split() == own
 
 
 def test_the_script_runs_from_any_folder(tmp_path):
     (tmp_path / "model.py").write_text("raise ImportError('not this one')")
     script = os.path.relpath(ROOT / "SwiftHydra.py", tmp_path)
-    assert run(sys.executable, script, "-h", cwd=tmp_path).startswith("usage: SwiftHydra.py ")
+    said = run_by(sys.executable, script, "-h", cwd=tmp_path)
+    assert said.startswith("usage: SwiftHydra.py ")
 
 
 def test_a_fitted_estimator_goes_to_other_processes(fitted):

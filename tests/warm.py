@@ -4,8 +4,9 @@ What a command does and prints is the same as in a new interpreter; only the two
 that importing PyTorch, scikit-learn and numba takes. Nothing of the project is loaded here, so that
 each child imports it as a user's process would.
 
-A line of JSON asks (``argv``, ``cwd``, ``environment``, files ``out`` and ``err``), a line answers
-with the exit code.
+A line of JSON asks (``argv``, ``cwd``, ``environment``, files ``out`` and ``err``, and ``append``,
+null or a file that takes the place of ``out`` as after a shell's >>), a line answers with the exit
+code.
 """
 
 import atexit
@@ -54,6 +55,9 @@ def _child(asked):
     signal.alarm(SECONDS)
     for stream, name in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
         file = os.open(name, os.O_RDWR)
+        if stream == 1 and asked["append"]:
+            os.close(file)
+            file = os.open(asked["append"], os.O_WRONLY | os.O_APPEND)
         os.dup2(file, stream)
         os.close(file)
     os.environ.clear()

@@ -5,13 +5,12 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, made_table, refusal, run_script
+from helpers import ROOT, made_table, refusal, run_script, run_warm
 
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.table import as_table
@@ -211,14 +210,15 @@ def test_a_device_or_pipe_is_not_replaced(trained, tmp_path):
     assert done.returncode == 0 and lines[0] == "row,score,anomaly" and len(lines) == 6
     done = score(trained[2], data, "--out", "/dev/stdout")
     assert len(done.stdout.splitlines()) == 6 and "rows scored" in done.stderr
-    command = [sys.executable, ROOT / "SwiftHydra.py", "score", "--checkpoint", trained[2]]
+    command = [ROOT / "SwiftHydra.py", "score", "--checkpoint", trained[2]]
     command += ["--data", data, "--out", "/dev/stdout"]
     (tmp_path / "all.csv").write_text("before\n")
-    with open(tmp_path / "all.csv", "a") as appended:  # as a shell's >> does
-        assert subprocess.run(command, stdout=appended, stderr=subprocess.PIPE).returncode == 0
+    assert run_warm(*command, append=tmp_path / "all.csv").returncode == 0  # as a shell's >> does
     assert (tmp_path / "all.csv").read_text() == f"before\n{done.stdout}"
-    done = subprocess.run(command, capture_output=True, text=True)  # a pipe
-    assert len(done.stdout.splitlines()) == 6 and "rows scored" in done.stderr
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        done = run_warm(*command, append=pipe)
+        lines = reader.stdout.read().splitlines()
+    assert len(lines) == 6 and "rows scored" in done.stderr
     assert score(trained[2], data, "--out", "/dev/null").returncode == 0
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from helpers import ROOT, SHORT, made_table, run_script
+from helpers import ROOT, SHORT, made_table, run_script, run_warm
 
 from swift_hydra.bench.pages import write_report
 from swift_hydra.benchmark import main as benchmark_main
@@ -328,8 +328,7 @@ def test_pages_are_not_made_of_nothing(tmp_path):
 
 @pytest.mark.parametrize("script", ["SwiftHydra", "pretrain", "benchmark", "dataloader"])
 def test_without_docstrings(script):
-    command = [sys.executable, "-OO", str(ROOT / f"{script}.py"), "-h"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_warm(ROOT / f"{script}.py", "-h", python=(sys.executable, "-OO"))
     assert done.returncode == 0 and "usage" in done.stdout
 
 

@@ -1,11 +1,8 @@
 """ADBench's kinds of anomalies and faults of tables: what is made, and that commands take it."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from helpers import ROOT, SHORT, made_table, run_script
+from helpers import ROOT, SHORT, made_table, run_script, run_warm
 from scipy.stats import ks_2samp, spearmanr
 from sklearn.neighbors import NearestNeighbors
 
@@ -17,6 +14,7 @@ from swift_hydra.SwiftHydra import main
 
 SHA = """
 import hashlib, sys
+sys.path.insert(0, "")
 from swift_hydra.dataloader import RowOptions, load_rows
 for protocol in sys.argv[1:]:
     print(protocol, *load_rows(RowOptions(protocol=protocol)).fingerprints.values())
@@ -168,12 +166,12 @@ def test_texts_and_gaps_go_through_every_protocol(tmp_path):
         assert np.isfinite(rows.X_test).all()
 
 
-def test_names_and_rows_are_the_same_in_every_process():
+def test_names_and_rows_are_the_same_in_every_process(tmp_path):
     assert set(ANGLES) == {*KINDS, *FAULTS} and len(ANGLES) == 7
     for name in ANGLES:
         assert parse_protocol(name)[0] == protocol_name(name) == name
-    command = [sys.executable, "-c", SHA, *ANGLES]
-    other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "sha.py").write_text(SHA)
+    other = run_warm(tmp_path / "sha.py", *ANGLES, cwd=ROOT).stdout
     here = [
         " ".join([name, *load_rows(RowOptions(protocol=name)).fingerprints.values()])
         for name in ANGLES

@@ -4,14 +4,12 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SHORT, made_table, real_set, refusal, run_script
+from helpers import ROOT, SHORT, made_table, real_set, refusal, run_script, run_warm
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.benchmark import BenchmarkConfig
@@ -422,17 +420,18 @@ def test_real_sets_of_awkward_shape(tmp_path):
         result(run)
 
 
-def test_no_script_does_anything_on_import():
+def test_no_script_does_anything_on_import(tmp_path):
     lines = [f"import swift_hydra.{path.stem}" for path in sorted(ROOT.glob("*.py"))]
     drawn = "torch.random.get_rng_state()"
     code = [
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})",
         "import torch",
         f"before = {drawn}",
         *lines,
         f"assert torch.equal(before, {drawn})",
     ]
-    command = [sys.executable, "-c", "\n".join(code)]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    (tmp_path / "code.py").write_text("\n".join(code))
+    process = run_warm(tmp_path / "code.py")
     assert process.returncode == 0, process.stderr
     assert process.stdout == ""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_script
 
 import swift_hydra.dataloader as dataloader
 from swift_hydra.data import files, formats
@@ -27,8 +27,7 @@ def save(path, **arrays):
 
 
 def shell(*args):
-    command = [sys.executable, str(ROOT / "dataloader.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return run_script("dataloader.py", *args)
 
 
 # ---- reading -------------------------------------------------------------------------------------

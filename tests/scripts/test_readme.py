@@ -8,7 +8,7 @@ import shlex
 
 import numpy as np
 import pytest
-from helpers import ROOT, SHORT, made_table, run_script
+from helpers import ROOT, SHORT, made_table, run_script, run_warm
 
 README = ROOT / "README.md"
 DOCS = [README, *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +55,7 @@ def commands():
 
 @functools.cache
 def help_of(*words):
-    done = run_script(*words, "-h")
+    done = run_warm(ROOT / words[0], *words[1:], "-h")
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -40,14 +40,15 @@ SAME_EXAMPLES = settings(
 )
 
 
+HASTY = {"STEPS": 20, "QUESTIONS": 300, "LEAST_CORRELATION": -1.0, "MOST_DISAGREEMENT": 1.0}
+
+
 @contextlib.contextmanager
 def hasty():
     """Where nobody asks how well a student follows, but those that do not are not used."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(student, "STEPS", 20)
-        patch.setattr(student, "QUESTIONS", 300)
-        patch.setattr(student, "LEAST_CORRELATION", -1.0)
-        patch.setattr(student, "MOST_DISAGREEMENT", 1.0)
+        for name, value in HASTY.items():
+            patch.setattr(student, name, value)
         yield
 
 
@@ -109,6 +110,8 @@ SHORT_FIT = {
     "n_episodes": 1,
     "n_synthetic": 30,
 }
+# A fit in a second, of which the mixture learns something.
+FEW_STEPS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
 SHORT = ["--cvae-steps", "30", "--detector-steps", "20"]
 SHORT += ["--mixture-steps", "30", "--n-episodes", "2"]
 
@@ -135,7 +138,9 @@ def run_new(*command, cwd=None, environment=None):
     return subprocess.run(list(map(str, command)), cwd=cwd, env=environment, **options)
 
 
-def run_warm(*words, cwd=None, environment=None, python=(sys.executable,), append=None):
+def run_warm(
+    *words, cwd=None, environment=None, python=(sys.executable,), append=None, student=None
+):
     """Run a script, the first of the words, in a child of a process that has the libraries loaded.
 
     Args:
@@ -144,6 +149,7 @@ def run_warm(*words, cwd=None, environment=None, python=(sys.executable,), appen
         environment: the whole of it; None for this process's.
         python: a tuple, the interpreter and its flags.
         append: a file or a named pipe that gets what it prints; None returns it.
+        student: constants of :mod:`distillation.student` that it changes, or None.
 
     Returns:
         The finished process, with text output.
@@ -155,6 +161,7 @@ def run_warm(*words, cwd=None, environment=None, python=(sys.executable,), appen
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
         asked = {"argv": words, "cwd": str(cwd or Path.cwd()), "out": out.name, "err": err.name}
         asked |= {"environment": environment, "append": str(append) if append else None}
+        asked["student"] = student or {}
         server = _warm(python, environment.get("PYTHONPATH") or None)
         print(json.dumps(asked), file=server.stdin, flush=True)
         code = int(server.stdout.readline())
@@ -175,6 +182,11 @@ def run_script(*arguments, cwd=None, env=None):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         return run_new(sys.executable, *words, cwd=cwd, environment=environment)
     return run_warm(*words, cwd=cwd)
+
+
+def run_hasty(script, *arguments, **options):
+    """:func:`run_warm` of one of the project's files, with :func:`hasty` students."""
+    return run_warm(ROOT / script, *arguments, student=HASTY, **options)
 
 
 def standardised(X, y):

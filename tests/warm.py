@@ -5,8 +5,8 @@ that importing PyTorch, scikit-learn and numba takes. Nothing of the project is 
 each child imports it as a user's process would.
 
 A line of JSON asks (``argv``, ``cwd``, ``environment``, files ``out`` and ``err``, and ``append``,
-null or a file that takes the place of ``out`` as after a shell's >>), a line answers with the exit
-code.
+null or a file that takes the place of ``out`` as after a shell's >>, and constants of
+distillation/student.py under ``student``), a line answers with the exit code.
 """
 
 import atexit
@@ -50,6 +50,14 @@ def _status(raised):
     return 1
 
 
+def _change_student(constants):
+    if constants:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+        student = importlib.import_module("swift_hydra.distillation.student")
+        del sys.path[0]
+        vars(student).update(constants)
+
+
 def _child(asked):
     """Become the command that was asked for, and end as it ends."""
     signal.alarm(SECONDS)
@@ -67,6 +75,7 @@ def _child(asked):
     sys.path[0] = str(Path(sys.argv[0]).parent)
     code = 0
     try:
+        _change_student(asked["student"])
         runpy.run_path(sys.argv[0], run_name="__main__")
     except BaseException as raised:
         code = _status(raised)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, made_table, refusal, run_warm
+from helpers import made_table, refusal, run_hasty
 
 import swift_hydra.benchmark as benchmark
 from swift_hydra.bench import speed
@@ -33,22 +33,12 @@ SMALL = Sizes(
 )
 
 
-HASTY = f"""
-import runpy, sys
-sys.path[:0] = {[str(ROOT), str(ROOT / "tests")]!r}
-from helpers import hasty
-with hasty():
-    runpy.run_module("swift_hydra.bench.speed", run_name="__main__", alter_sys=True)
-"""
-
-
-def one_in_full(folder):
+def one_in_full():
     """In place of subprocess.run, with which each size is measured in a process of its own.
 
     The first is run as it is. To those after it, the libraries are loaded and a hasty student will
     do: its 600 steps would be as long as all that is asked for here.
     """
-    (folder / "hasty.py").write_text(HASTY)
     commands = []
 
     def run(command, **options):
@@ -56,7 +46,7 @@ def one_in_full(folder):
         if len(commands) == 1:
             return subprocess.run(command, **options)
         assert command[:4] == commands[0][:4]
-        return run_warm(folder / "hasty.py", *command[3:], environment=options["env"])
+        return run_hasty("swift_hydra/bench/speed.py", *command[3:], environment=options["env"])
 
     return SimpleNamespace(run=run)
 
@@ -71,7 +61,7 @@ def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch)
         raise RuntimeError("no compiler here")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    monkeypatch.setattr(speed, "subprocess", one_in_full(tmp_path))
+    monkeypatch.setattr(speed, "subprocess", one_in_full())
     parts = ["step", "experts", "score", "scale", "bounds"]
     parts += ["scan"] if find_spec("mambapy") else []
     parts += ["fit"] if find_spec("catboost") else []

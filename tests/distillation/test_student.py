@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import SHORT, made_table, real_set, run_script
+from helpers import FEW_STEPS, SHORT, made_table, real_set, run_script
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -22,7 +22,7 @@ from swift_hydra.files import write_torch
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
-FEW_STEPS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
+FEWER = 200  # training steps of a student that tell as much of what it is asked here as 600 do
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,22 @@ def table():
 
 
 @pytest.fixture(scope="module")
-def fitted(table):
+def learned(table):
+    """The rows and labels that the student's teacher learned from."""
     X, y = table
-    return SwiftHydra(fast=True, verify=0.0, n_synthetic=60, **FEW_STEPS).fit(X[:400], y[:400])
+    return X[:400], y[:400]
+
+
+@pytest.fixture(scope="module")
+def fitted(learned):
+    return SwiftHydra(fast=True, verify=0.0, n_synthetic=60, **FEW_STEPS).fit(*learned)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A small detector without a student, and the rows and labels that it learned from."""
+    X, y = made_table(n=120, n_anomalies=20)
+    return SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y), X, y
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +194,8 @@ def test_what_a_student_follows_of_a_memory_is_taken_from_it(followed):
 
 
 @pytest.mark.parametrize("settings", [{"preset": "paper"}, {"trust_normals": True}])
-def test_other_teachers(settings):
+def test_other_teachers(settings, monkeypatch):
+    monkeypatch.setattr(module, "STEPS", FEWER)  # AUC-ROC .3 of an untrained one
     X, y = made_table(n=200, n_anomalies=20)
     known = None if "trust_normals" in settings else y
     model = SwiftHydra(fast=True, verify=0.0, n_synthetic=40, **FEW_STEPS, **settings).fit(X, known)
@@ -191,8 +205,9 @@ def test_other_teachers(settings):
         np.testing.assert_allclose(model.decision_scores_, own, rtol=1e-6, atol=1e-6)
 
 
-def test_left_out_scores_of_copies_do_not_know_their_labels():
+def test_left_out_scores_of_copies_do_not_know_their_labels(monkeypatch):
     """Labels without meaning that copies of a row have in common: AUC-ROC .5, as without fast."""
+    monkeypatch.setattr(module, "STEPS", FEWER)  # its own scores know them: .97
     rng = np.random.default_rng(11)
     rows, label = rng.normal(size=(75, 5)), (rng.random(75) < 0.25).astype(int)
     of = rng.integers(0, 60, 280)
@@ -206,8 +221,9 @@ def test_left_out_scores_of_copies_do_not_know_their_labels():
     assert spearmanr(fast.decision_scores_, plain.decision_scores_).statistic > 0.6
 
 
-def test_false_alarms_are_those_of_fresh_rows():
+def test_false_alarms_are_those_of_fresh_rows(monkeypatch):
     """A student's own scores of its training rows flagged two to three times as many."""
+    monkeypatch.setattr(module, "STEPS", FEWER)
     alarms = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -222,14 +238,13 @@ def test_false_alarms_are_those_of_fresh_rows():
 @pytest.mark.parametrize(
     ("bound", "value"), [("LEAST_CORRELATION", 1.1), ("MOST_DISAGREEMENT", -1.0)]
 )
-def test_a_student_that_does_not_follow_is_not_used(monkeypatch, tmp_path, bound, value):
+def test_a_student_that_does_not_follow_is_not_used(monkeypatch, plain, tmp_path, bound, value):
     monkeypatch.setattr(module, "STEPS", 20)
     for name, never in (("LEAST_CORRELATION", -1.0), ("MOST_DISAGREEMENT", 1.0)):
         monkeypatch.setattr(module, name, value if name == bound else never)
-    X, y = made_table(n=120, n_anomalies=20)
+    plain, X, y = plain
     with pytest.warns(UserWarning, match="does not follow its detector"):
         model = SwiftHydra(fast=True, n_synthetic=20, **FEW_STEPS).fit(X, y)
-    plain = SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y)
     assert model.verified_share == 1.0
     assert np.array_equal(model.decision_function(X), plain.decision_function(X))
     assert np.array_equal(model.decision_scores_, plain.decision_scores_)
@@ -239,7 +254,8 @@ def test_a_student_that_does_not_follow_is_not_used(monkeypatch, tmp_path, bound
     assert not np.array_equal(model.decision_function(X), plain.decision_function(X))
 
 
-def test_alarms_of_a_clean_table_are_those_stated():
+def test_alarms_of_a_clean_table_are_those_stated(monkeypatch):
+    monkeypatch.setattr(module, "STEPS", FEWER)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2000, 4))
     y = (np.arange(2000) < 40).astype(np.int64)
@@ -273,9 +289,11 @@ def test_commands(tmp_path):
     np.testing.assert_allclose(scores[1], teacher(model, X), rtol=1e-6, atol=1e-6)
 
 
-def test_score_flags_by_the_threshold_of_its_own_share(tmp_path, capsys, monkeypatch):
-    X, y = made_table(n=400, n_anomalies=40)
-    SwiftHydra(fast=True, verify=0.0, n_synthetic=40, **FEW_STEPS).fit(X, y).save(tmp_path / "m.pt")
+def test_score_flags_by_the_threshold_of_its_own_share(
+    fitted, learned, tmp_path, capsys, monkeypatch
+):
+    X, _ = learned
+    fitted.save(tmp_path / "m.pt")
     np.savetxt(tmp_path / "new.csv", X, delimiter=",")
     model = SwiftHydra.load(tmp_path / "m.pt").set_verify(0.5)
     assert model.threshold_ != SwiftHydra.load(tmp_path / "m.pt").threshold_
@@ -299,9 +317,9 @@ def test_verify_without_fast_is_refused():
     assert "--fast" in done.stderr
 
 
-def test_verify_without_a_student_is_refused(tmp_path):
-    X, y = made_table(n=120, n_anomalies=20)
-    SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y).save(tmp_path / "m.pt")
+def test_verify_without_a_student_is_refused(plain, tmp_path):
+    plain, X, _ = plain
+    plain.save(tmp_path / "m.pt")
     np.savez(tmp_path / "new.npz", X=X)
     score = ("SwiftHydra.py", "score", "--checkpoint", "m.pt", "--data", "new.npz")
     done = run_script(*score, "--verify", "0.1", cwd=tmp_path)
@@ -312,6 +330,7 @@ def test_verify_without_a_student_is_refused(tmp_path):
 def test_real_rows_keep_their_order():
     which = RowOptions(dataset=str(real_set("40_vowels")), protocol="seen", seed=10)
     rows = load_rows(which)
-    model = SwiftHydra(fast=True, verify=0.0, random_state=10).fit(rows.train.X, rows.train.y)
+    model = SwiftHydra(fast=True, verify=0.0, random_state=10, **FEW_STEPS)
+    model.fit(rows.train.X, rows.train.y)
     own = roc_auc_score(rows.y_test, model.decision_function(rows.X_test))
     assert own > roc_auc_score(rows.y_test, teacher(model, rows.X_test)) - 0.03

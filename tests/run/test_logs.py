@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SHORT, made_table, run_script
+from helpers import ROOT, SHORT, made_table, run_hasty, run_script
 
 from swift_hydra.generation.controls import GENERATORS
 from swift_hydra.pretrain import PretrainSettings, pretrain
@@ -34,17 +34,8 @@ def verbose(tmp_path_factory):
     base = tmp_path_factory.mktemp("verbose")
     X, y = made_table(n=200, n_anomalies=30)
     np.savez(base / "made.npz", X=X, y=y)
-    run = run_script(
-        "SwiftHydra.py",
-        base / "made.npz",
-        "--out",
-        base,
-        "-v",
-        "--fast",
-        "--n-synthetic",
-        "5000",
-        *SHORT,
-    )
+    words = ["--out", base, "-v", "--fast", "--n-synthetic", "5000", *SHORT]
+    run = run_hasty("SwiftHydra.py", base / "made.npz", *words)
     assert run.returncode == 0, run.stderr
     return run.stdout, base / "made" / "seen" / "seed0"
 

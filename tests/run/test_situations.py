@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from helpers import ROOT, SHORT, made_table, run_script, run_warm
+from helpers import ROOT, SHORT, made_table, run_hasty, run_script, run_warm
 
 from swift_hydra.bench.pages import write_report
 from swift_hydra.benchmark import main as benchmark_main
@@ -165,7 +165,7 @@ def test_flags_of_the_benchmark_that_have_no_effect_are_refused(words, needle):
 def test_figures_and_the_student_are_added_to_a_run_that_is_done(tmp_path):
     pytest.importorskip("matplotlib")
     write(tmp_path)
-    first = run_script(*COMMAND, "--fast", "--verify", "0", cwd=tmp_path)
+    first = run_hasty(*COMMAND, "--fast", "--verify", "0", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     folder = tmp_path.joinpath(*RUN)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -173,7 +173,7 @@ def test_figures_and_the_student_are_added_to_a_run_that_is_done(tmp_path):
     wanted = {"report.html", "map.png"}
     if find_spec("onnx") and find_spec("onnxruntime"):
         words, wanted = [*words, "--export"], wanted | {"student.onnx"}
-    again = run_script(*COMMAND, *words, cwd=tmp_path)
+    again = run_hasty(*COMMAND, *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout == first.stdout
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -205,6 +205,7 @@ def test_figures_that_cannot_be_drawn_do_not_hide_a_run_that_is_done(tmp_path, m
     assert capsys.readouterr().out.splitlines()[-1] == result
 
 
+@pytest.mark.usefixtures("hasty_students")
 def test_figures_stay_where_the_student_cannot_be_exported(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("onnx")

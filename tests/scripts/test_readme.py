@@ -8,7 +8,9 @@ import shlex
 
 import numpy as np
 import pytest
-from helpers import ROOT, SHORT, made_table, run_script, run_warm
+from helpers import ROOT, SHORT, SHORT_FIT, made_table, run_script, run_warm
+
+from swift_hydra import SwiftHydra
 
 README = ROOT / "README.md"
 DOCS = [README, *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +35,9 @@ def prose(text):
 
 @pytest.mark.parametrize("name,code", list(blocks("python")))
 def test_python_blocks_run(name, code, tmp_path, monkeypatch):
+    """With shorter training where they name no number of steps."""
+    defaults = SwiftHydra.__init__.__kwdefaults__ | SHORT_FIT
+    monkeypatch.setattr(SwiftHydra.__init__, "__kwdefaults__", defaults)
     monkeypatch.chdir(tmp_path)
     X, y = made_table(n=120, n_anomalies=16)
     names = {"X_train": X[::2], "y_train": y[::2], "X_test": X[1::2]}

@@ -72,12 +72,20 @@ def draw_run(run, report):
             figure = draw(plt, run)
             if figure is None:
                 continue
-            image = io.BytesIO()
-            figure.savefig(image, format="png", dpi=150)
+            files[name] = _png(figure)
             plt.close(figure)
-            files[name] = image.getvalue()
             pictures.append((title, caption, files[name]))
     return files | {"report.html": page(report, pictures).encode()}
+
+
+def _png(figure, dpi=150):
+    """The figure's bytes. It is laid out here: savefig would draw it once more for that."""
+    figure.set_dpi(dpi)
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=dpi)
+    return image.getvalue()
 
 
 def _curves(plt, run):

@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, made_table, refusal, run_script
+from helpers import ROOT, SHORT, made_table, refusal, run_script
 
 import swift_hydra.benchmark as benchmark
+from swift_hydra.bench import content as cells
 from swift_hydra.bench.cell import ORPHANED, Cell, die_with_parent, run_cell
 from swift_hydra.bench.methods import GROUPS, check_method, make_method
 from swift_hydra.bench.places import RECORDS
@@ -37,6 +38,7 @@ from swift_hydra.bench.records import (
     remove_records,
 )
 from swift_hydra.data.splits import make_split
+from swift_hydra.distillation import student
 from swift_hydra.settings import InputError
 
 PACKAGES = {"ray": "ray", "dask": "distributed"}
@@ -426,7 +428,8 @@ def quick(method, seed):
     return model.set_params(cvae_steps=8, detector_steps=8, mixture_steps=12, n_episodes=1)
 
 
-def test_a_cell_of_our_own(folder):
+def test_a_cell_of_our_own(folder, monkeypatch):
+    monkeypatch.setattr(student, "STEPS", 200)
     record = run_cell(cell_of(folder, "full/rl/fast"), start="fork", make=quick)
     assert record["failed"] is None
     assert record["n_synthetic"] > 0 and 0 <= record["nearer_to_generated"] <= 1
@@ -457,12 +460,16 @@ def test_copies_of_training_rows_are_counted_and_left_out(tmp_path):
     assert record["auc_roc"] == 1.0 and record["auc_roc_fresh"] is None
 
 
-def test_the_script_is_told_what_is_labelled(folder):
-    (folder / "broken.npz").unlink()
-    said = measured(*words_of(folder), "--methods", "script", "--protocols", "weak-10")
-    assert "1 computed, 0 failed" in said
-    (record,) = load_records(folder / "records")
-    assert record["protocol"] == "weak-10"
+def test_the_script_is_told_what_is_labelled(folder, monkeypatch):
+    """The script itself, with shorter training."""
+    lines = ["import runpy, sys", f"sys.argv[1:] += {SHORT!r}", f"sys.path[0] = {str(ROOT)!r}"]
+    lines += [f"runpy.run_path({str(cells.SCRIPT)!r}, run_name='__main__')"]
+    (folder / "short.py").write_text("\n".join(lines))
+    monkeypatch.setattr(cells, "SCRIPT", folder / "short.py")
+    cell = dataclasses.replace(cell_of(folder, "script"), protocol="weak-10")
+    record = run_cell(cell, start="fork")
+    assert record["failed"] is None and record["protocol"] == "weak-10"
+    assert load_records(folder / "records") == [record]
     assert (record["n_train_anomalies"], record["n_hidden"]) == (10, 4)
 
 

@@ -1,6 +1,7 @@
 """What is done to the folder of a finished run, and to what stands in a file's place."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -48,12 +49,19 @@ def test_a_figure_that_is_missing_is_drawn_again(table, tmp_path, capsys):
     assert capsys.readouterr().out == 2 * said
 
 
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """A table without labels, and a finished run beside it."""
+    folder = tmp_path_factory.mktemp("ranked")
+    np.savetxt(folder / "u.csv", X, delimiter=",", header="a,b,c", comments="")
+    main(words(folder / "u.csv", folder, "--label-column", "none"))
+    return folder
+
+
 @pytest.mark.parametrize("change", ["words", "sorted", "cut", "scores", "flags"])
-def test_another_ranking_than_the_runs_own_is_refused(tmp_path, capsys, change):
-    path = tmp_path / "u.csv"
-    np.savetxt(path, X, delimiter=",", header="a,b,c", comments="")
-    given = words(path, tmp_path, "--label-column", "none")
-    main(given)
+def test_another_ranking_than_the_runs_own_is_refused(ranked, tmp_path, capsys, change):
+    shutil.copytree(ranked, tmp_path, dirs_exist_ok=True)
+    given = words(tmp_path / "u.csv", tmp_path, "--label-column", "none")
     ranking = tmp_path / "u" / "unlabelled" / "seed0" / "scores.csv"
     main([*given, "--resume"])
     assert capsys.readouterr().out.splitlines()[-1] == str(ranking)

@@ -31,9 +31,8 @@ from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
 NEAR = 5  # neighbours that tell how isolated a row is
-ISOLATED = 0.67  # weight of the isolation beside the distance
-FARTHEST = 0.25  # share of the rows, the farthest, from whose isolation the usual one is learned
-CLOSEST = 0.05  # least distance to the nearest rows, as a share of that to the ``FAR`` nearest
+EXCESS = 0.67  # weight of an :class:`Excess` beside the distance
+FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
 TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
 NEAREST = 2  # its neighbours by the sum of absolute differences
 RIDGE = 0.05  # this part of the mean variance is added to the variance along every direction
@@ -49,11 +48,14 @@ def _some_of(rows, *arrays):
 
 
 class TolerantDistance:
-    """Logarithm of the mean distance to the twenty nearest reference rows, plus an isolation.
+    """Logarithm of the mean distance to the twenty nearest reference rows, and what goes beyond it.
 
-    The rows that were set aside are not among the reference rows, and a small group of normal rows
-    that was set aside seems as far as an anomaly. So a row that stands alone gets more than one in
-    company: :class:`Isolation` compares it with all rows, also with those set aside.
+    Two more distances may add to it, by as much as they exceed what is usual so far out:
+
+    - To the five nearest of *all* rows. The rows that were set aside are no reference rows, so that
+      a small group of normal rows among them seems as far as an anomaly. But it has company.
+    - Between the normal scores of ranks. A few heavy-tailed columns make up most of a distance
+      between values.
 
     Args:
         reference: (r, d) rows.
@@ -61,15 +63,15 @@ class TolerantDistance:
             left out. Needed to score training rows only.
         subjects: (r,) numbers of the subjects they were measured on, or None. Needed to score
             training rows only.
-        isolation: an :class:`Isolation`; None in older files.
+        excesses: :class:`Excess` objects; none in older files.
     """
 
-    def __init__(self, reference, coded=None, subjects=None, isolation=None):
+    def __init__(self, reference, coded=None, subjects=None, excesses=()):
         self.reference = np.asarray(reference)
         self.coded = coded
         self.subjects = subjects
         self.neighbours = Neighbours(self.reference)
-        self.isolation = isolation
+        self.excesses = list(excesses)
 
     @classmethod
     def fit(cls, Z, rng, coded=None, subjects=None, aside=None):
@@ -84,14 +86,20 @@ class TolerantDistance:
         """
         rows = sample_of(len(Z), REFERENCE, rng)
         self = cls(Z[rows], *_some_of(rows, coded, subjects))
-        some = (Z, coded, subjects)
+        every = (Z, coded, subjects)
         if aside is not None:
-            both = zip(some, aside, strict=True)
-            some = [None if a is None else np.concatenate([a, b]) for a, b in both]
-        some = _some_of(sample_of(len(some[0]), REFERENCE, rng), *some)
-        isolation = Isolation(*some)
-        isolation.learn(self._far(some[0], True, some[2]))
-        self.isolation = isolation
+            both = zip(every, aside, strict=True)
+            every = [None if a is None else np.concatenate([a, b]) for a, b in both]
+        every = _some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
+        ranks = NormalScores.fit(every[0])
+        excesses = [
+            Excess(*every, NEAR),
+            Excess(ranks(self.reference), self.coded, self.subjects, FAR, ranks),
+        ]
+        far = self._far(every[0], True, every[2])
+        for excess in excesses:
+            excess.learn(every[0], far, every[2])
+        self.excesses = excesses
         return self
 
     def score(self, Z, others=False, subjects=None):
@@ -103,9 +111,8 @@ class TolerantDistance:
             subjects: (n,) leave out reference rows of the same subject, too; None: no subjects.
         """
         far = self._far(Z, others, subjects)
-        if self.isolation is not None:
-            far += ISOLATED * self.isolation(Z, far, subjects)
-        return far[:, None]
+        beyond = [excess(Z, far, subjects) for excess in self.excesses]
+        return (far + EXCESS * sum(beyond))[:, None]
 
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
@@ -114,68 +121,88 @@ class TolerantDistance:
 
     def snapshot(self):
         """Arrays and plain values."""
-        isolation = self.isolation and self.isolation.snapshot()
-        return {"reference": self.reference, "isolation": isolation}
+        excesses = [excess.snapshot() for excess in self.excesses]
+        return {"reference": self.reference, "excesses": excesses}
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
-        isolation = saved.get("isolation")  # older files have none
-        return cls(saved["reference"], isolation=isolation and Isolation(**isolation))
+        excesses = [Excess.from_snapshot(excess) for excess in saved.get("excesses", ())]
+        return cls(saved["reference"], excesses=excesses)
 
 
-class Isolation:
-    """How much more isolated a row is than rows usually are that lie as far out, 0 or more.
+class Excess:
+    """How much another distance of a row exceeds what is usual for rows that lie as far out.
 
-    The mean distances to the five nearest of all rows grow with the distances to the twenty nearest
-    that were not set aside. A line through the farthest rows' logarithms says what is usual. A
-    group of normal rows that was set aside lies below it, a scattered anomaly above.
+    A line through the logarithms of the farthest rows' distances says what is usual. Only what lies
+    above it counts, so that a row that has company, or is unusual in its values alone, loses
+    nothing.
 
     Args:
-        rows: (r, d) rows, the ones that were set aside among them.
+        reference: (r, d) rows to measure the distance to.
         coded: (r,) bool, see :class:`TolerantDistance`. A row's other copies are left out always,
             since rows that were set aside are scored like new ones.
         subjects: (r,), see :class:`TolerantDistance`.
+        k: number of the nearest reference rows.
+        ranks: the :class:`NormalScores` that the reference rows went through, and others go
+            through; None: the values themselves are compared.
         usual: the line: where it starts, its height there, its slope. None: see :meth:`learn`.
     """
 
-    def __init__(self, rows, coded=None, subjects=None, usual=None):
-        self.rows = np.asarray(rows)
+    CLOSEST = 0.05  # least distance between values, as a share of that to the ``FAR`` nearest
+
+    def __init__(self, reference, coded, subjects, k, ranks=None, usual=None):
+        self.reference = np.asarray(reference)
         self.coded = None if coded is None else np.asarray(coded)
         self.subjects = subjects
+        self.k = k
+        self.ranks = ranks
         self.usual = usual
-        self.neighbours = Neighbours(self.rows)
+        self.neighbours = Neighbours(self.reference)
 
-    def learn(self, far):
-        """Learn what is usual.
+    def learn(self, Z, far, subjects):
+        """Learn what is usual from rows.
 
         Args:
-            far: (r,) log distances of the rows to the ``FAR`` nearest reference rows.
+            Z: (n, d) rows.
+            far: (n,) their log distances to the ``FAR`` nearest reference rows.
+            subjects: (n,) numbers, or None.
         """
-        near = self._near(self.rows, far, self.subjects)
+        logs = self._logs(Z, far, subjects)
         start = np.quantile(far, 1 - FARTHEST)
         beyond = far >= start
-        far, near = far[beyond] - start, near[beyond]
+        far, logs = far[beyond] - start, logs[beyond]
         spread = np.square(far - far.mean()).sum()
-        together = ((far - far.mean()) * (near - near.mean())).sum()
+        together = ((far - far.mean()) * (logs - logs.mean())).sum()
         slope = max(together / spread, 0.0) if spread > LEAST else 0.0
-        self.usual = [float(start), float(near.mean() - slope * far.mean()), float(slope)]
+        self.usual = [float(start), float(logs.mean() - slope * far.mean()), float(slope)]
 
     def __call__(self, Z, far, subjects=None):
-        """Isolation (n,) of rows (n, d) from their log distances ``far`` (n,)."""
+        """(n,), 0 or more, for rows (n, d) with log distances ``far`` (n,)."""
         start, height, slope = self.usual
         usual = height + slope * np.maximum(far - start, 0.0)
-        return np.maximum(self._near(Z, far, subjects) - usual, 0.0)
+        return np.maximum(self._logs(Z, far, subjects) - usual, 0.0)
 
-    def _near(self, Z, far, subjects):
+    def _logs(self, Z, far, subjects):
+        """Logarithms (n,) of the rows' distances."""
         groups = None if subjects is None else (subjects, self.subjects)
-        distance = self.neighbours.mean_distance(Z, NEAR, True, 0.0, self.coded, groups)
-        # A row's copies have no distance, whose logarithm would bend the line.
-        return np.log(np.maximum(distance + 1e-6, CLOSEST * np.exp(far)))
+        rows = Z if self.ranks is None else self.ranks(Z)
+        distance = self.neighbours.mean_distance(rows, self.k, True, 0.0, self.coded, groups)
+        distance = distance + 1e-6
+        if self.ranks is None:  # the logarithm of copies' distance 0 would bend the line
+            distance = np.maximum(distance, self.CLOSEST * np.exp(far))
+        return np.log(distance)
 
     def snapshot(self):
         """Arrays and plain values."""
-        return {"rows": self.rows, "coded": self.coded, "usual": self.usual}
+        own = {name: getattr(self, name) for name in ("reference", "coded", "k", "usual")}
+        return own | {"ranks": self.ranks and self.ranks.snapshot()}
+
+    @classmethod
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`."""
+        ranks = saved["ranks"] and NormalScores(**saved["ranks"])
+        return cls(subjects=None, **saved | {"ranks": ranks})
 
 
 class Smoother:

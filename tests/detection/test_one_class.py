@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
-from swift_hydra.detection.one_class import Isolation, TolerantDistance, TrustedDistance, Whitening
+from swift_hydra.detection.one_class import Excess, TolerantDistance, TrustedDistance, Whitening
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -82,8 +82,9 @@ def test_small_groups_of_normal_rows_that_were_set_aside_are_no_anomalies():
         rng = np.random.default_rng(seed)
         judge, kept = without_labels(groups_and_scattered(rng, 600)[0], seed)
         fresh, scattered = groups_and_scattered(rng, 1500)
+        judge.excesses = judge.excesses[:1]
         whole = average_precision_score(scattered, judge.score(fresh)[:, 0])
-        judge.isolation = None
+        judge.excesses = []
         gains.append(whole - average_precision_score(scattered, judge.score(fresh)[:, 0]))
         assert (~kept).sum() == 90
     assert min(gains) > 0.03, gains
@@ -103,19 +104,37 @@ def test_a_row_that_was_set_aside_is_as_isolated_as_if_it_were_new():
     rng = np.random.default_rng(0)
     rows = groups_and_scattered(rng, 400)[0]
     judge, kept = without_labels(rows, 0)
-    all_rows = judge.isolation.rows
+    company = judge.excesses[0]
+    all_rows = company.reference
     order = [int(np.flatnonzero((all_rows == row).all(1))[0]) for row in rows[~kept][:10]]
     for row, place in zip(rows[~kept][:10], order, strict=True):
-        others = Isolation(np.delete(all_rows, place, axis=0), usual=judge.isolation.usual)
+        others = Excess(np.delete(all_rows, place, axis=0), None, None, 5, usual=company.usual)
         far = np.log([3.0])
-        assert judge.isolation(row[None], far) == others(row[None], far)
+        assert company(row[None], far) == others(row[None], far)
 
 
 def test_copies_do_not_bend_what_is_usual():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 3, size=(500, 3)).astype(float)
     judge, _ = without_labels(codes, 0)
-    _, height, slope = judge.isolation.usual
-    assert np.isfinite([height, slope]).all() and 0 <= slope < 5
+    for excess in judge.excesses:
+        _, height, slope = excess.usual
+        assert np.isfinite([height, slope]).all() and 0 <= slope < 5
     odd = judge.score(np.array([[7.0, 7.0, 7.0]]))[0, 0]
     assert odd > judge.score(codes).max()
+
+
+def test_heavy_tails_of_one_column_do_not_hide_what_is_odd_in_the_others():
+    gains = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        rows, fresh = (rng.normal(size=(n, 6)) for n in (600, 1500))
+        for some in (rows, fresh):
+            some[:, 0] = np.exp(2 * some[:, 0]) / 20
+        odd = np.arange(1500) < 60
+        fresh[odd, 1:] += 2.0
+        judge = without_labels(rows, seed)[0]
+        whole = average_precision_score(odd, judge.score(fresh)[:, 0])
+        judge.excesses = judge.excesses[:1]
+        gains.append(whole - average_precision_score(odd, judge.score(fresh)[:, 0]))
+    assert min(gains) > 0.02, gains

@@ -323,12 +323,18 @@ ROW_BLOCK = 16
 FEWEST = 4  # fewest experts that :func:`choose_n_experts` returns: one for every fold
 
 
+def dropout_factors(shape, share, training, generator=None, device=None):
+    """Factors of dropout from a torch Generator (None takes the global one); None: no dropout."""
+    if not training or share == 0:
+        return None
+    kept = torch.empty(shape).bernoulli_(1 - share, generator=generator)
+    return kept.to(device).div_(1 - share)
+
+
 def dropped_out(h, share, training, generator=None):
     """Dropout that draws from a given torch Generator (None takes torch's global one)."""
-    if not training or share == 0:
-        return h
-    kept = torch.empty(h.shape).bernoulli_(1 - share, generator=generator)
-    return h * kept.to(h.device).div_(1 - share)
+    factors = dropout_factors(h.shape, share, training, generator, h.device)
+    return h if factors is None else h * factors
 
 
 class MambaExperts(nn.Module):
@@ -409,18 +415,35 @@ class MambaExperts(nn.Module):
             else:
                 groups = padded.gather(2, order[:, None].expand(-1, B, -1)).view(G, B, T, -1)
                 groups = groups.transpose(1, 2).flatten(0, 1)  # (G * T, B, width)
+            if self._by_hand(groups):
+                shape = (G, B, self.head_weight.shape[-1])
+                kept = dropout_factors(shape, self.dropout, self.training, generator)
+                return numba_scan.experts(groups, kept, self._parameters_of(of))
             weight = of(self.token_weight).flatten(0, 1)
             tokens = torch.matmul(groups, weight)  # (G * T, B, d_model)
             tokens = tokens.view(G, T, B, -1) + of(self.token_bias)
             tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
-        scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
+        scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + numba_scan.EPSILON)
         normed = tokens * scale * of(self.norm_weight)[:, None, None]
-        block = {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
-        tokens = tokens + mamba_mixer(block, normed, self.backend)  # (G, B, T, d_model)
+        tokens = tokens + mamba_mixer(
+            self._mamba_of(of), normed, self.backend
+        )  # (G, B, T, d_model)
         h = torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight))
         h = F.silu(h)  # (G, B, d_head)
         h = dropped_out(h, self.dropout, self.training, generator)
         return torch.baddbmm(of(self.out_bias), h, of(self.out_weight)).squeeze(-1)  # (G, B)
+
+    def _by_hand(self, groups):
+        """Whether the experts learn from these inputs by :func:`numba_scan.experts`."""
+        learns = self.training and torch.is_grad_enabled() and not groups.requires_grad
+        return learns and self.backend == "numba" and groups.dtype == torch.float32
+
+    def _mamba_of(self, of):
+        return {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
+
+    def _parameters_of(self, of):
+        own = {name: of(value) for name, value in self.named_parameters(recurse=False)}
+        return own | self._mamba_of(of)
 
     @staticmethod
     def _embed_dense(x, order, weight, bias):

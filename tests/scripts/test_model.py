@@ -8,6 +8,7 @@ import torch
 from helpers import Losses, made_table, standardised, trained_cvae, trained_mixture
 
 from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.compiled import available
 from swift_hydra.detection.mixture import out_of_fold
 from swift_hydra.generation.agent import GaussianPolicy
 from swift_hydra.journal import Journal
@@ -65,7 +66,7 @@ def test_the_gradient_by_hand_is_autograds(d, n, exact):
     ours, gradient = cvae.loss_and_gradient(x, y, torch.Generator().manual_seed(1))
     clamped = cvae.encode(x, y)[1]
     assert 0 < (clamped == clamped.clamp(-7.99, 3.99)).float().mean() < 1
-    assert [float(part) for part in ours] == [float(part) for part in theirs]
+    assert [part.item() for part in ours] == [part.item() for part in theirs]
     for mine, (name, p) in zip(gradient, cvae.named_parameters(), strict=True):
         equal = torch.equal if exact else partial(torch.allclose, rtol=1e-4, atol=1e-6)
         assert equal(mine, p.grad), name
@@ -91,6 +92,25 @@ def test_beta_weighs_the_kl_term(rows):
         trained_cvae(*rows, steps=100, beta=beta, journal=losses)
         kl.append(np.mean([step["kl"] for step in losses.steps[-10:]]))
     assert kl[1] < 0.5 * kl[0]
+
+
+@pytest.mark.skipif(not available(), reason="numba is not installed")
+@pytest.mark.parametrize("d, n_experts, dropout", [(1, 1, 0.1), (7, 4, 0.1), (40, 4, 0.0)])
+@pytest.mark.parametrize("each", [False, True])
+def test_what_experts_learn_by_hand_is_autograds(monkeypatch, d, n_experts, dropout, each):
+    torch.manual_seed(0)
+    experts = MambaExperts(d, n_experts, dropout=dropout).train()
+    experts.backend = "numba"
+    x = torch.randn(n_experts, 64, d) if each else torch.randn(64, d)
+    found = []
+    for by_hand in (True, False):
+        if not by_hand:
+            monkeypatch.setattr(MambaExperts, "_by_hand", lambda *_: False)
+        experts.zero_grad()
+        logits = experts(x, generator=torch.Generator().manual_seed(1))
+        torch.nn.functional.softplus(logits).sum().backward()
+        found.append([logits.detach(), *(p.grad for p in experts.parameters())])
+    assert all(map(torch.equal, *found))
 
 
 # --- router (M9) ----------------------------------------------------------------------------------

@@ -531,7 +531,7 @@ class TableDetector(BaseEstimator):
 
         With ``preset="full"`` it holds standardised training rows: up to ``max_normals`` normals,
         2,048 known anomalies, and ``max_centres`` rows in every kernel expert; if no anomaly is
-        known, up to 4,096 more rows. The student's file holds none, see ``export``.
+        known, up to 8,192 more rows. The student's file holds none, see ``export``.
         """
         write_torch(path, self.checkpoint())
 

@@ -222,13 +222,17 @@ def _refuse_shape(X, kind, source):
 def _refuse_records(X, source):
     """Rows that name their values, which numpy would take by their places."""
     first = X[0] if isinstance(X, list | tuple) and len(X) else None
-    records = any(getattr(getattr(of, "dtype", None), "names", None) for of in (X, first))
+    of_array, records = (
+        getattr(getattr(some, "dtype", None), "names", None) for some in (X, first)
+    )
+    # pandas finds the names in dicts, named tuples and arrays alone.
+    named = f"numpy.array({source})" if records else source
     if hasattr(first, "iloc"):
-        records |= any(isinstance(name, str) for name in first.index)
-    elif hasattr(first, "keys") or hasattr(first, "_fields"):  # of databases; named tuples
-        records = True
-    if records:
-        remedy = f"give pandas.DataFrame({source})"
+        records = any(isinstance(name, str) for name in first.index)
+    elif hasattr(first, "keys"):  # also rows of databases
+        records, named = True, source if isinstance(first, dict) else f"map(dict, {source})"
+    if of_array or records or hasattr(first, "_fields"):  # of named tuples
+        remedy = f"give pandas.DataFrame({named})"
         if isinstance(source, Path):
             remedy = "write it with pandas.DataFrame(...).to_parquet, or save one 2-D array"
         raise InputError(f"{source}: is a list of records: {remedy}")

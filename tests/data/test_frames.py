@@ -683,8 +683,11 @@ def test_rows_that_name_their_values_are_not_taken_by_place():
         database.execute("SELECT 7.0 AS c, 5.0 AS a, 6.0 AS b").fetchall(),
     )
     for some in rows:
-        with pytest.raises(InputError, match=r"X: is a list of records: give pandas.DataFrame\("):
+        with pytest.raises(InputError, match=r"X: is a list of records: give pandas.D") as refused:
             as_table(some)
+        advice = str(refused.value).partition(": give ")[2]
+        named = eval(advice, {"pandas": pandas, "numpy": np, "X": some})
+        assert list(named.columns) == ["c", "a", "b"] and named.dtypes.eq(float).all()
     unnamed = [row for _, row in pandas.DataFrame(frame.to_numpy()).iterrows()]
     assert np.array_equal(as_table(unnamed).X, frame)
     assert np.array_equal(as_table(list(frame.to_numpy())).X, frame)

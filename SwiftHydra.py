@@ -371,7 +371,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def _keep_scores(self, rows, known, fitted):
         """Set the attributes that hold the training rows' scores.
 
-        Rows that were not learned from are scored like new ones; returns these scores (m,).
+        Returns the scores (m,) that rows that were not learned from get as new ones.
         """
         self.kept_ = known.kept
         self.sampled_ = known.sampled
@@ -379,7 +379,13 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         fresh = in_chunks(fitted.detector.score, rows.Z[aside])
         twin = None if known.sampled.all() else twins(rows.Z, known.kept)
         normal = compared_with(rows.y, self.trust_normals, rows.subjects)
-        self.basis_ = TrainingScores.of(known.kept, fitted, fresh, normal, twin)
+        left_out = fresh.copy()
+        if fitted.aside is not None:
+            left_out[known.sampled[aside]] = fitted.aside
+        self.basis_ = TrainingScores.of(known.kept, fitted, left_out, normal, twin)
+        if fitted.aside is not None:  # a new copy of a code has one neighbour more
+            codes = np.flatnonzero(known.sampled[aside])[known.aside.coded]
+            self.basis_.fresh[np.flatnonzero(aside)[codes]] = fresh[codes]
         self.n_groups_ = rows.n_subjects
         if rows.subjects is not None:
             self.basis_ = self.basis_.of_subjects(rows.subjects, normal)

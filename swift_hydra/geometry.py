@@ -251,7 +251,9 @@ class Neighbours:
         group = self.group if used is None else self.group[used]
         return np.bincount(group, minlength=len(self.distinct))
 
-    def mean_distance(self, X, k, others=False, nothing=np.nan, coded=None, groups=None):
+    def mean_distance(
+        self, X, k, others=False, nothing=np.nan, coded=None, groups=None, of_codes=1
+    ):
         """Mean distance to the k nearest reference rows, (n,).
 
         Args:
@@ -259,22 +261,25 @@ class Neighbours:
             k: number of neighbours, copies counted.
             others: leave out the row's own copies, up to rounding.
             nothing: result if no reference row is left.
-            coded: (r,) bool, codes, of which only one copy is left out, see
+            coded: (r,) bool, codes, of which only ``of_codes`` copies are left out, see
                 :class:`cleaning.leave_out.LeaveOut`; None: all copies are left out.
             groups: subjects (n,) of X and (r,) of the reference rows: a row's own subject is left
                 out; None: no subjects.
+            of_codes: 1 for reference rows themselves, 0 for new rows.
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()
         left = np.zeros_like(counts)
         if coded is not None:
-            left = np.where(coded[self.distinct], counts - 1, 0)
+            left = np.where(coded[self.distinct], counts - of_codes, 0)
         of_rows, own, more = np.full(len(X), -1), None, 0
         if groups is not None:
             of_rows, own = groups[0], self.groups_of(groups[1])
             more = largest(own)  # all nearest rows may be of the row's own subject
             if more > LARGE:
-                return self._mean_beside_large(X, k, groups, own, (others, nothing, coded))
+                return self._mean_beside_large(
+                    X, k, groups, own, (others, nothing, coded, of_codes)
+                )
         out = np.empty(len(X))
         if others and k > MANY and counts.max() == 1 and own is None:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
@@ -309,10 +314,10 @@ class Neighbours:
         Args:
             X, k, groups: as there.
             own: groups of the distinct rows, see :meth:`groups_of`.
-            how: ``others``, ``nothing`` and ``coded``.
+            how: ``others``, ``nothing``, ``coded`` and ``of_codes``.
         """
         of_rows, of_reference = map(np.asarray, groups)
-        others, nothing, coded = how
+        others, nothing, coded, of_codes = how
         out = np.full(len(X), nothing, dtype=np.float64)
         number, counts = np.unique(own[own >= 0], return_counts=True)
         large = number[counts > LARGE]
@@ -321,10 +326,12 @@ class Neighbours:
             if rows.any() and kept.any():
                 some = None if coded is None else coded[kept]
                 without = Neighbours(self.reference[kept])
-                out[rows] = without.mean_distance(X[rows], k, others, nothing, some)
+                out[rows] = without.mean_distance(
+                    X[rows], k, others, nothing, some, of_codes=of_codes
+                )
         rest = ~np.isin(of_rows, large)
         groups = of_rows[rest], np.where(np.isin(of_reference, large), -1, of_reference)
-        out[rest] = self.mean_distance(X[rest], k, *how, groups)
+        out[rest] = self.mean_distance(X[rest], k, *how[:3], groups, of_codes)
         return out
 
     def groups_of(self, groups):

@@ -438,7 +438,10 @@ class FullDetector:
         scores = self.judgement.score(experts, one_class)
         normal = y.numpy() == 0
         fresh = seen.leave_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
-        return Fitted(self, scores, *fresh)
+        of_aside = None
+        if isinstance(unlike.alone, TolerantDistance) and aside is not None:
+            of_aside = self.judgement.score(None, unlike.alone.score_aside(aside))
+        return Fitted(self, scores, *fresh, of_aside)
 
     def _undo_inversion(self, seen, experts, one_class, settings):
         """Fit the combiner again if the detector ranks its own training rows in inverted order.

@@ -63,6 +63,7 @@ class Fitted(NamedTuple):
     scores: np.ndarray  # (n,) left-out scores, if the detector has them
     fresh: np.ndarray  # (n,) scores that new copies of the rows would get
     sample: FreshScores  # expected scores of fresh rows
+    aside: np.ndarray | None = None  # (m,) left-out scores of the rows set aside; None: as new rows
 
 
 def n_folds_of(n_experts):

@@ -110,8 +110,18 @@ class TolerantDistance:
             others: leave out a row's own copies, as training rows need it.
             subjects: (n,) leave out reference rows of the same subject, too; None: no subjects.
         """
-        far = self._far(Z, others, subjects)
-        beyond = [excess(Z, far, subjects) for excess in self.excesses]
+        return self._with_excesses(Z, self._far(Z, others, subjects), others, subjects)
+
+    def score_aside(self, aside):
+        """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
+
+        Each is compared with the rows of other subjects, and a code with one copy less.
+        """
+        far = self._far(aside.Z, False, aside.subjects)
+        return self._with_excesses(aside.Z, far, True, aside.subjects)
+
+    def _with_excesses(self, Z, far, others, subjects):
+        beyond = [excess(Z, far, others, subjects) for excess in self.excesses]
         return (far + EXCESS * sum(beyond))[:, None]
 
     def _far(self, Z, others, subjects):
@@ -140,8 +150,8 @@ class Excess:
 
     Args:
         reference: (r, d) rows to measure the distance to.
-        coded: (r,) bool, see :class:`TolerantDistance`. A row's other copies are left out always,
-            since rows that were set aside are scored like new ones.
+        coded: (r,) bool, see :class:`TolerantDistance`. Copies of all others are left out always,
+            since rows that were set aside may be scored like new ones.
         subjects: (r,), see :class:`TolerantDistance`.
         k: number of the nearest reference rows.
         ranks: the :class:`NormalScores` that the reference rows went through, and others go
@@ -168,7 +178,7 @@ class Excess:
             far: (n,) their log distances to the ``FAR`` nearest reference rows.
             subjects: (n,) numbers, or None.
         """
-        logs = self._logs(Z, far, subjects)
+        logs = self._logs(Z, far, True, subjects)
         start = np.quantile(far, 1 - FARTHEST)
         beyond = far >= start
         far, logs = far[beyond] - start, logs[beyond]
@@ -177,18 +187,21 @@ class Excess:
         slope = max(together / spread, 0.0) if spread > LEAST else 0.0
         self.usual = [float(start), float(logs.mean() - slope * far.mean()), float(slope)]
 
-    def __call__(self, Z, far, subjects=None):
-        """(n,), 0 or more, for rows (n, d) with log distances ``far`` (n,)."""
+    def __call__(self, Z, far, others=False, subjects=None):
+        """(n,), 0 or more, for rows (n, d) with log distances ``far`` (n,).
+
+        ``others``: the rows are training rows, and codes count without themselves.
+        """
         start, height, slope = self.usual
         usual = height + slope * np.maximum(far - start, 0.0)
-        return np.maximum(self._logs(Z, far, subjects) - usual, 0.0)
+        return np.maximum(self._logs(Z, far, others, subjects) - usual, 0.0)
 
-    def _logs(self, Z, far, subjects):
+    def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the rows' distances."""
         groups = None if subjects is None else (subjects, self.subjects)
         rows = Z if self.ranks is None else self.ranks(Z)
-        distance = self.neighbours.mean_distance(rows, self.k, True, 0.0, self.coded, groups)
-        distance = distance + 1e-6
+        how = (True, 0.0, self.coded, groups, int(others))
+        distance = self.neighbours.mean_distance(rows, self.k, *how) + 1e-6
         if self.ranks is None:  # the logarithm of copies' distance 0 would bend the line
             distance = np.maximum(distance, self.CLOSEST * np.exp(far))
         return np.log(distance)

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score
 from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
+from swift_hydra.data.subjects import from_zero_beside
 from swift_hydra.detection.one_class import Excess, TolerantDistance, TrustedDistance, Whitening
 
 
@@ -111,6 +112,44 @@ def test_a_row_that_was_set_aside_is_as_isolated_as_if_it_were_new():
         others = Excess(np.delete(all_rows, place, axis=0), None, None, 5, usual=company.usual)
         far = np.log([3.0])
         assert company(row[None], far) == others(row[None], far)
+
+
+@pytest.mark.parametrize("kind", ["codes", "subjects"])
+def test_rows_that_were_set_aside_are_scored_as_if_they_had_not_been_there(kind):
+    rng = np.random.default_rng(0)
+    rows, subjects = rng.integers(0, 4, size=(300, 3)).astype(float), None
+    if kind == "subjects":
+        subjects = np.repeat(np.arange(60), 5)
+        rows = rng.normal(size=(60, 4))[subjects] + 0.3 * rng.normal(size=(300, 4))
+    labels = np.zeros(300, dtype=int)
+    kept = set_aside(rows, labels - 1, subjects, 0).kept
+    aside = AsideRows.of(rows, subjects, kept, 0)
+    coded = LeaveOut(rows, labels, 4, 0, subjects).coded
+    assert coded[~kept].all() == (kind == "codes")
+    beside = from_zero_beside(subjects, kept, kept)
+    judge = TolerantDistance.fit(rows[kept], rng, coded[kept], beside, aside)
+    scores = judge.score_aside(aside)[:, 0]
+    for i in np.flatnonzero(~kept)[:10]:
+        others = np.arange(300) != i if subjects is None else subjects != subjects[i]
+        company, ranks = judge.excesses
+        alone = Excess(rows[others], coded[others], None, company.k, usual=company.usual)
+        mine = ranks.ranks(rows[kept & others]), coded[kept & others]
+        ranked = Excess(*mine, None, ranks.k, ranks.ranks, ranks.usual)
+        as_new = TolerantDistance(rows[kept & others], excesses=[alone, ranked])
+        as_new = as_new.score(rows[i : i + 1])
+        np.testing.assert_allclose(scores[(~kept)[:i].sum()], as_new[0, 0], rtol=1e-9)
+
+
+def test_alarms_are_the_stated_ones_where_codes_were_set_aside():
+    short = {"generator": "none", "cvae_steps": 1, "false_alarms": 0.05}
+    flagged = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        rows = rng.integers(0, 4, size=(300, 4)).astype(float)
+        model = SwiftHydra(random_state=seed, **short).fit(rows)
+        flagged.append(model.predict(rng.integers(0, 4, size=(2000, 4)).astype(float)).mean())
+        assert (model.labels_ == model.predict(rows))[~model.kept_].all()
+    assert np.mean(flagged) < 0.062, flagged
 
 
 def test_copies_do_not_bend_what_is_usual():

@@ -283,7 +283,8 @@ class Preparation:
             alike = number[(counts > 1) & (number > 0)]
             if len(alike) and len(logs) <= FEW_TEXTS:
                 texts = [self.texts[j][i] for i in np.flatnonzero(logs[:-1] == alike[-1])]
-                merged.append(f"{self.names[j]!r} ({listed(map(repr, texts))})")
+                name = self.names[self.first_of(j)]
+                merged.append(f"{name!r} ({listed(map(repr, texts))})")
         if merged:
             yield (
                 f"column {listed(merged)}: texts that equally many rows hold are one to "

@@ -57,6 +57,12 @@ def test_a_gap_where_training_had_none_is_filled_alone():
     assert rows[0, 0] == np.median(X["a"])
 
 
+def test_a_column_whose_texts_are_one_is_named_beside_columns_of_gaps():
+    X = pd.DataFrame({"a": [1.0, None] * 8, "b": [None, 2.0] * 8, "c": ["x", "y"] * 8})
+    (note,) = Preparation("indicator", "frequency").fit(table(X)).notes()
+    assert note.startswith("column 'c' ('x', 'y')")
+
+
 def test_what_is_missing_tells(tmp_path):
     X, y = frame(1)
     new, truth = frame(2)

@@ -469,7 +469,7 @@ class TableDetector(BaseEstimator):
         if now["false_alarms"] is not None:
             self.tell_if_not_left_out()
             threshold = threshold_of_false_alarms(
-                self.normal_scores_, now["false_alarms"], self._rounding()
+                self.normal_scores_, now["false_alarms"], self._rounding(), self.n_groups_
             )
         else:
             share = now["contamination"]

@@ -126,6 +126,7 @@ def onnx_bytes(detector):
         "threshold": detector.threshold_ if np.isfinite(detector.threshold_) else None,
         "normal_scores": normal[some].tolist(),
         "normal_ranks": some.tolist(),
+        "n_groups": detector.n_groups_,
         "flagged": detector._flagged(),
         "agreement": detector.student_.agreement,
     }
@@ -177,6 +178,7 @@ class Exported(TableDetector):
             self.settings_ = {"dates": content["dates"]}
             self.settings_["preset"] = content.get("preset")  # older files do not say it
             self.normal_scores_ = _normal_scores(content)
+            self.n_groups_ = content.get("n_groups")  # older files do not say it
             threshold = content["threshold"]
             self.threshold_ = np.inf if threshold is None else float(threshold)
             self.student_ = None
@@ -214,7 +216,7 @@ class Exported(TableDetector):
         check_range("false_alarms", share, 0, 0.99, whole=False)
         self.tell_if_not_left_out()
         self.threshold_ = threshold_of_false_alarms(
-            self.normal_scores_, plain(share), self._rounding()
+            self.normal_scores_, plain(share), self._rounding(), self.n_groups_
         )
         self.false_alarms = share
         return self

@@ -127,13 +127,14 @@ class TrainingScores(NamedTuple):
         return self._replace(weight=weight, normal=normal)
 
 
-def threshold_of_false_alarms(scores, share, rounding):
+def threshold_of_false_alarms(scores, share, rounding, n_groups=None):
     """The threshold above which a share of fresh normal rows scores; infinity if none may.
 
     Args:
-        scores: (m,) ascending scores of normal rows.
+        scores: (m,) ascending scores of normal rows, as many as there are groups if there are any.
         share: 0 to .99.
         rounding: largest difference between scores that count as equal.
+        n_groups: number of groups of training rows, or None if there are none.
     """
     m = len(scores)
     # So many normals may score as high as a flagged row; -1 if m is too small to flag any row.
@@ -143,8 +144,9 @@ def threshold_of_false_alarms(scores, share, rounding):
     if share > 0:
         digits = 10 ** (1 - math.floor(math.log10(1 / (m + 1))))
         least = math.ceil(digits / (m + 1)) / digits  # rounded up, or it would be too small
+        what = "normal rows" if n_groups is None else "groups of normal rows"
         tell(
-            f"false_alarms={share:g}: {m} normal rows cannot tell so rare an alarm, and no row is "
+            f"false_alarms={share:g}: {m} {what} cannot tell so rare an alarm, and no row is "
             f"ever flagged: give {least:g} or more (--false-alarms, false_alarms)"
         )
     return math.inf

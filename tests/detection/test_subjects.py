@@ -327,6 +327,14 @@ def test_one_group_leaves_nothing_to_compare_with():
         SwiftHydra(**SHORT_FIT).fit(X, y, np.where(y == 1, groups, 99))
 
 
+@pytest.mark.parametrize(("groups", "what"), [(True, "24 groups of normal rows"), (False, "72 no")])
+def test_what_cannot_tell_an_alarm_is_called_by_its_name(groups, what):
+    X, _, of = visits(np.random.default_rng(0), n=24, of_each=3)
+    few = {"random_state": 0, "generator": "none", "false_alarms": 0.001, **SHORT_FIT}
+    with pytest.warns(UserWarning, match=f"^false_alarms=0.001: {what}"):
+        SwiftHydra(**few).fit(X, groups=of if groups else None)
+
+
 # --- the commands ---------------------------------------------------------------------------------
 
 

@@ -127,7 +127,7 @@ def run(folder, rows, detector, which, options, work):
     report |= run_report.report_of_end(detector, rows, score, device, backend, journal.seconds)
     lost = _write(folder, rows, detector, score, journal.log, report, options)
     store.clear()
-    run_report.say_what_was_done(folder, detector, options, say)
+    run_report.say_what_was_done(folder, detector, options, rows.train.y, say)
     if rows.split is None:
         print(printable(run_report.ranking_line(detector, folder.path)))
     else:

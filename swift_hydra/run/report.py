@@ -166,8 +166,11 @@ def figures_of(detector, rows, score, log, report):
     return draw_run(run, report)
 
 
-def say_what_was_done(folder, detector, options, say):
-    """Print a finished run's lines before its result: figures, rows set aside, times, folder."""
+def say_what_was_done(folder, detector, options, y, say):
+    """Print a finished run's lines before its result: figures, rows set aside, times, folder.
+
+    ``y``: (n,) labels of the training rows.
+    """
     if options.plot and (folder.path / "report.html").exists():
         say(f"figures: {folder.path / 'report.html'}")
     n_sampled = int(detector.sampled_.sum())
@@ -178,12 +181,20 @@ def say_what_was_done(folder, detector, options, say):
         )
     n_aside = detector.n_set_aside
     if n_aside and not detector.trust_normals:
+        # Where no row has a label, the flag would be refused.
+        trust = ": --trust-normals takes rows labelled 0 for normal" if (y == 0).any() else ""
         say(
             f"{n_aside} of {n_sampled} training rows were not learned from, they look "
-            "like anomalies: --trust-normals takes rows labelled 0 for normal"
+            f"like anomalies{trust}"
         )
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in detector.seconds_.items())
+    experts = f", {detector.n_experts_} experts" if _has_experts(detector.detector_) else ""
     say(
-        f"{len(detector.synthetic_)} anomalies generated ({detector.generator}), "
-        f"{detector.n_experts_} experts; seconds: {seconds}; written to {folder.path}"
+        f"{len(detector.synthetic_)} anomalies generated ({detector.generator}){experts}; "
+        f"seconds: {seconds}; written to {folder.path}"
     )
+
+
+def _has_experts(detector):
+    """Does a detector have a mixture with the number of experts that the report states?"""
+    return getattr(detector, "known", detector) is not None

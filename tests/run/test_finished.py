@@ -85,6 +85,14 @@ def test_another_ranking_than_the_runs_own_is_refused(ranked, tmp_path, capsys, 
     assert ranking.read_text().splitlines() == [first, *lines]
 
 
+def test_a_run_without_labels_says_nothing_of_labels_or_experts(ranked, tmp_path, capsys):
+    given = words(ranked / "u.csv", tmp_path, "--label-column", "none")
+    main([*given, "--preset", "full", "--no-quiet"])
+    said = capsys.readouterr().out
+    assert "training rows were not learned from, they look like anomalies\n" in said
+    assert " anomalies generated (rl); seconds: " in said
+
+
 def test_a_saved_detector_has_no_rows_to_be_evaluated_on(table, tmp_path):
     """Of an array: its columns have other names, which no flag could give."""
     SwiftHydra(cvae_steps=4, detector_steps=4, mixture_steps=6, n_episodes=1).fit(X, y).save(

@@ -256,6 +256,18 @@ def test_where_nothing_is_known_a_thing_is_not_compared_with_itself(trusted):
     assert 0.03 < np.mean(flagged) < 0.2, flagged  # of trusted rows 1.00 where nothing is told
 
 
+def test_rows_set_aside_are_not_compared_with_others_of_their_thing():
+    """Of a thing far from all others some rows are set aside, and the others are learned from."""
+    X, groups = np.random.default_rng(0).normal(size=(100, 3)), np.arange(100) // 2
+    X[:40], groups[:40] = 4 + X[:40] / 10, 0
+    model = SwiftHydra(generator="none", **SHORT_FIT).fit(X, groups=groups)
+    aside = ~model.kept_[:40]
+    assert 5 < aside.sum() < 20 and model.kept_[40:].all()
+    scores = model.decision_scores_
+    assert scores[:40][aside].min() > scores[40:].max()  # not so as new rows
+    assert model.fresh_scores_[:40][aside].min() > model.fresh_scores_[40:].max()
+
+
 def test_rows_of_few_trusted_subjects_are_not_compared_with_alone():
     """Three subjects of 20 rows each: p-values of 1/4 or more, and no row was ever flagged."""
     groups = np.r_[np.repeat([0, 1, 2], 20), np.arange(3, 63)]

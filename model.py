@@ -30,6 +30,8 @@ from swift_hydra.scan import numba_scan
 from swift_hydra.scan.backends import choose_backend, official_scan
 from swift_hydra.scan.torch_scan import selective_scan
 
+silu_backward = torch.ops.aten.silu_backward
+
 
 class CVAELoss(NamedTuple):
     total: torch.Tensor
@@ -140,9 +142,9 @@ class BetaCVAE(nn.Module):
 
         g = error * (-2.0 * share)
         of_last = _linear_backward(last, F.silu(e), g)
-        g = _silu_backward(g @ last.weight, e)
+        g = silu_backward(g @ last.weight, e)
         of_fourth = _linear_backward(fourth, F.silu(c), g)
-        g = _silu_backward(g @ fourth.weight, c)
+        g = silu_backward(g @ fourth.weight, c)
         of_third = _linear_backward(third, zy, g)
         g = (g @ third.weight)[:, :-1]  # of z
         weight = self.beta * share
@@ -152,9 +154,9 @@ class BetaCVAE(nn.Module):
         heads = [(self.to_mean, of_mean), (self.to_log_variance, of_raw)]
         of_heads = [part for layer, g in heads for part in _linear_backward(layer, h, g)]
         g = of_raw @ self.to_log_variance.weight + of_mean @ self.to_mean.weight
-        g = _silu_backward(g, b)
+        g = silu_backward(g, b)
         of_second = _linear_backward(second, F.silu(a), g)
-        of_first = _linear_backward(first, xy, _silu_backward(g @ second.weight, a))
+        of_first = _linear_backward(first, xy, silu_backward(g @ second.weight, a))
         loss = CVAELoss(reconstruction + self.beta * kl, reconstruction, kl)
         return loss, [*of_first, *of_second, *of_heads, *of_third, *of_fourth, *of_last]
 
@@ -176,10 +178,6 @@ def _linear(layer, x):
 def _linear_backward(layer, x, grad):
     """Gradients of the layer's weight and bias, from those of its output (B, out)."""
     return grad.t() @ x, grad.sum(0)
-
-
-def _silu_backward(grad, x):
-    return torch.ops.aten.silu_backward(grad, x)
 
 
 def mamba_mixer(p, x, backend="auto"):
@@ -425,9 +423,8 @@ class MambaExperts(nn.Module):
             tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
         scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + numba_scan.EPSILON)
         normed = tokens * scale * of(self.norm_weight)[:, None, None]
-        tokens = tokens + mamba_mixer(
-            self._mamba_of(of), normed, self.backend
-        )  # (G, B, T, d_model)
+        block = self._mamba_of(of)
+        tokens = tokens + mamba_mixer(block, normed, self.backend)  # (G, B, T, d_model)
         h = torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight))
         h = F.silu(h)  # (G, B, d_head)
         h = dropped_out(h, self.dropout, self.training, generator)

@@ -15,13 +15,22 @@ def _arrays(tensors):
     return [t.detach().contiguous().numpy() for t in tensors]
 
 
-class _Fused(torch.autograd.Function):
-    """A kernel and its backward kernel.
+def _gradients(kernel, given, n_row, shares, grad):
+    """Gradients of the arrays ``given`` by a backward kernel, as tensors.
 
-    The first ``n_row`` inputs are (G, B, ..), one per row; the others are (G, ..), one per expert.
+    The first ``n_row`` arrays are (G, B, ..), one per row; the others are (G, ..), one per expert.
     The gradients of the latter are sums over rows: every thread has its own sums, which are added
     in a fixed order.
     """
+    per_row = [np.empty_like(array) for array in given[:n_row]]
+    per_expert = [[np.zeros_like(array) for array in given[n_row:]] for _ in shares]
+    run(kernel, shares, grad, [[*given, *per_row, *sums] for sums in per_expert])
+    summed = [sum(sums[1:], sums[0]) for sums in zip(*per_expert, strict=True)]
+    return list(map(torch.from_numpy, [*per_row, *summed]))
+
+
+class _Fused(torch.autograd.Function):
+    """A kernel and its backward kernel; inputs are what :func:`_gradients` is given."""
 
     @staticmethod
     def forward(ctx, kernels, n_row, out, n_states, *inputs):
@@ -38,12 +47,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, grad_out):
         given = _arrays(ctx.saved_tensors)
         (grad,) = _arrays([grad_out])
-        per_row = [np.empty_like(array) for array in given[: ctx.n_row]]
-        per_expert = [[np.zeros_like(array) for array in given[ctx.n_row :]] for _ in ctx.shares]
-        arguments = [[*given, *per_row, *sums] for sums in per_expert]
-        run(ctx.kernel, ctx.shares, grad, arguments)
-        summed = [sum(sums[1:], sums[0]) for sums in zip(*per_expert, strict=True)]
-        return None, None, None, None, *map(torch.from_numpy, [*per_row, *summed])
+        return None, None, None, None, *_gradients(ctx.kernel, given, ctx.n_row, ctx.shares, grad)
 
 
 def selective_scan(u, delta, A, B, C, D):
@@ -145,20 +149,14 @@ class _Experts(torch.autograd.Function):
     @staticmethod
     def _of_block(of, arrays, shares, grad):
         """Adds the gradients of a block's parameters to ``of``; returns that of xz."""
-        of_xz = np.empty_like(arrays[0])
-        sums = [[np.zeros_like(array) for array in arrays[1:]] for _ in shares]
-        run(
-            numba_kernels.block_backward,
-            shares,
-            grad.numpy(),
-            [[*arrays, of_xz, *own] for own in sums],
-        )
-        summed = [torch.from_numpy(sum(s[1:], s[0])) for s in zip(*sums, strict=True)]
-        conv, of["conv1d.bias"], of["x_proj.weight"], step, of["dt_proj.bias"], A, of["D"] = summed
-        of["conv1d.weight"] = conv.transpose(1, 2)[:, :, None]
-        of["dt_proj.weight"] = step.transpose(1, 2)
-        of["A_log"] = (A * torch.from_numpy(arrays[6])).transpose(1, 2)
-        return torch.from_numpy(of_xz).flatten(1, 2)
+        kernel = numba_kernels.block_backward
+        made = Block(*_gradients(kernel, arrays, 1, shares, grad.numpy()))
+        of["conv1d.bias"], of["x_proj.weight"] = made.conv_bias, made.to_state
+        of["dt_proj.bias"], of["D"] = made.step_bias, made.skip
+        of["conv1d.weight"] = made.conv.transpose(1, 2)[:, :, None]
+        of["dt_proj.weight"] = made.to_step.transpose(1, 2)
+        of["A_log"] = (made.A * torch.from_numpy(Block(*arrays).A)).transpose(1, 2)
+        return made.xz.flatten(1, 2)
 
 
 def experts(inputs, kept, p):

@@ -146,8 +146,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         fast: train a student, a small mixture that imitates the detector's scores and scores in
             its place.
         verify: with ``fast``, the share of rows that the detector scores instead of the student:
-            those on which the student's experts disagree most. None means no rows, or all rows if
-            the student does not follow the detector.
+            those that score highest. None means .03, .1 if no anomaly is known, or all rows if the
+            student does not follow the detector.
         impute: how missing values are treated, see :class:`data.columns.Preparation`.
         categorical: how text columns are treated.
         cvae_steps: training steps of every Beta C-VAE.
@@ -243,8 +243,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     fast: bool = setting(False, "score with a small mixture that learned the detector's scores")
     verify: float | None = setting(
         None,
-        "with fast: share of rows that the detector scores again (default: none, or all where the "
-        "small mixture does not follow it)",
+        "with fast: share of rows, the highest scores, that the detector scores again (default: "
+        ".03, .1 if no anomaly is known, or all where the small mixture does not follow it)",
         low=0,
         high=1,
     )
@@ -420,8 +420,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 f"{agreement['disagreement']:.0%} of the training rows): the detector scores in "
                 "its place; verify=0 (--verify 0) insists on the mixture",
             )
-        shift, doubt = self.student_.beside(rows.Z, scores)
-        self.basis_ = self.basis_._replace(shift=shift, doubt=doubt)
+        self.basis_ = self.basis_._replace(beside=self.student_.beside(rows.Z, scores))
 
     def check_settings(self):
         """Refuse unknown option values before any work. Raises :class:`settings.InputError`."""

@@ -149,7 +149,9 @@ class TableDetector(BaseEstimator):
     @property
     def verified_share(self):
         """Share of rows that the detector scores in the student's place."""
-        return plain(self.verify or 0.0) if self.student_stands_in else 1.0
+        if not self.student_stands_in:
+            return 1.0
+        return self.student_.top if self.verify is None else plain(self.verify)
 
     def _prepared(self, table, chunk_rows=None):
         """The prepared rows, chunk by chunk; preparing an empty table raises an InputError."""
@@ -210,8 +212,8 @@ class TableDetector(BaseEstimator):
         """Convert the detector's scores of training rows to those of what scores new rows."""
         if self._detector_scores_all:
             return score
-        shift, doubt = self.basis_.shift[rows], self.basis_.doubt[rows]
-        return self.student_.as_left_out(score, shift, doubt, self.verified_share)
+        beside = self.basis_.beside[rows]
+        return self.student_.as_left_out(score, beside, self.verified_share)
 
     def _table(self, X):
         """X as a :class:`data.table.Table` with the columns of the training table."""
@@ -582,17 +584,27 @@ class TableDetector(BaseEstimator):
             self.student_ = None
             if saved.get("student") is not None:  # older checkpoints have no such part
                 student = to_arrays(saved["student"])
-                self.student_ = Student.from_snapshot(student, self.mamba)
-            self.basis_ = None
-            if saved.get("basis") is not None:  # older files have none
-                basis = to_arrays(saved["basis"])
-                if "row" not in basis:
-                    basis |= FreshScores.plain(basis["fresh"], basis["normal"])._asdict()
-                self.basis_ = TrainingScores(**basis)
+                self.student_ = Student.from_snapshot(student, self.mamba, self.decision_scores_)
+            self._take_basis(saved.get("basis"))  # older files have none
             check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)
             self._set_threshold()
             self._check_rebuilt()
             return self._name_features()
+
+    def _take_basis(self, saved):
+        """Set ``basis_`` to that of a checkpoint, or to None."""
+        self.basis_ = None
+        if saved is None:
+            return
+        basis = to_arrays(saved)
+        if "row" not in basis:  # an older file
+            basis |= FreshScores.plain(basis["fresh"], basis["normal"])._asdict()
+        older = basis.pop("doubt", None) is not None
+        if older:
+            basis["beside"] = basis.pop("shift")
+        self.basis_ = TrainingScores(**basis)
+        if older:  # ``verify`` meant other rows then
+            self._set_scores()
 
     @classmethod
     def _refuse_unknown(cls, parameters, path):

@@ -76,8 +76,7 @@ class TrainingScores(NamedTuple):
     score: np.ndarray  # (m,)
     weight: np.ndarray  # (m,)
     normal: np.ndarray  # (m,)
-    shift: np.ndarray | None = None  # (n,) first result of Student.beside, if there is a student
-    doubt: np.ndarray | None = None  # (n,) second result
+    beside: np.ndarray | None = None  # (n,) of :meth:`Student.beside`, if there is a student
 
     @classmethod
     def of(cls, kept, fitted, aside, normal, twin=None):

@@ -117,9 +117,13 @@ class Scores:
         """Mean over all cells of an entry such as ``fit_seconds``."""
         return np.mean([self.cells[method][k][name] for k in self.keys])
 
+    def entries(self, method, name):
+        """The values of an entry in those cells that have it."""
+        return [c[name] for k in self.keys if name in (c := self.cells[method][k])]
+
     def per_cell_or_none(self, method, name):
         """Mean over the cells that have this entry; None if none has."""
-        values = [c[name] for k in self.keys if name in (c := self.cells[method][k])]
+        values = self.entries(method, name)
         return np.mean(values) if values else None
 
     def rank_of_generated(self, method):

@@ -1,5 +1,7 @@
 """Markdown tables with protocols side by side, and with the student beside its detector."""
 
+import numpy as np
+
 from swift_hydra.bench.comparison import (
     SWIFT_HYDRA,
     area_cells,
@@ -152,7 +154,7 @@ def student_table(records):
     Args:
         records: dicts.
     """
-    heads = ("sets", "detector", "student", "difference", "worst set", "sets it scores alone")
+    heads = ("sets", "detector", "student", "difference", "worst set", "sets it follows on")
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
     for protocol in (*HEADLINES, *BY_LABELS):
         of_student = (r for r in records if (r["method"], r["protocol"]) == (STUDENT, protocol))
@@ -166,8 +168,8 @@ def student_table(records):
         ]
         change = scores.per_set(STUDENT) - scores.per_set(SWIFT_HYDRA)
         worst = int(change.argmin())
-        verified = scores.per_cell_or_none(STUDENT, "verified_share")  # 0 or 1 in every cell
-        alone = "" if verified is None else round(len(scores.sets) * (1 - verified))
+        shares = scores.entries(STUDENT, "verified_share")
+        follows = round(len(scores.sets) * np.mean(np.less(shares, 1))) if shares else ""
         lines.append(
             row_of(
                 f"*{protocol}*, {_seeds(scores)}",
@@ -175,7 +177,7 @@ def student_table(records):
                 *("{:.3f} ({:.3f})".format(*areas(scores, m)) for m in (SWIFT_HYDRA, STUDENT)),
                 "{} ({})".format(*(f"{r.difference:+.3f} ± {r.error:.3f}" for r in both)),
                 f"{scores.sets[worst]} {change[worst]:+.3f}",
-                alone,
+                follows,
             )
         )
     return lines if len(lines) > 2 else ["No record of it yet."]

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from sklearn.cluster import MiniBatchKMeans
 
 from swift_hydra.geometry import BOUND, ROUNDING, Neighbours, copies, squared_distances
-from swift_hydra.model import MoEDetector, whole_blocks
+from swift_hydra.model import MoEDetector
 from swift_hydra.scan.backends import choose_backend, loaded_backend
 from swift_hydra.seeds import sample_of, stage_rng
 from swift_hydra.snapshot import pack_network, read_network
@@ -52,7 +52,10 @@ DISAGREE = 0.5  # student and teacher disagree if their squashed scores differ b
 MOST_DISAGREEMENT = 0.05
 LEAST_CORRELATION = 0.7
 SCORED_ROWS = 65536  # rows scored at a time: their inputs are many times larger
-DOUBTS = 201  # quantiles of the training rows' doubt that are kept
+TOP = 0.03  # share of the rows, the highest scores, that the teacher scores again
+TOP_OF_UNLABELLED = 0.1  # the same if no anomaly is known
+QUANTILES = 201  # quantiles of the training rows' scores that are kept
+TIE = 1e-6  # scores, in units of ``spread``, that differ by less are equal
 
 
 def questions(Z, y, generated, rng):
@@ -241,27 +244,45 @@ class Student:
     It learns squashed scores, arsinh((score - middle) / spread), so that a difference between two
     extreme anomalies counts less than one between two ambiguous rows.
 
+    Its teacher scores the highest scores again. The student's error is small, but at the top it
+    takes little to put a normal row above an anomaly. More rows are scored again if no anomaly is
+    known: the teacher then compares rows with their nearest neighbours, and anomalies exceed the
+    farthest normal rows by little.
+
     Args:
         inputs: :class:`Inputs`.
         network: a :class:`model.MoEDetector` that reads them.
         middle: median of the teacher's scores of the training rows, scored like new rows.
         spread: standard deviation of these.
-        doubts: (DOUBTS,) quantiles of the training rows' doubt, see :meth:`doubt`.
+        quantiles: (QUANTILES,) of the student's scores of the training rows, as if neither it nor
+            the teacher had seen them.
         agreement: ``disagreement``, the share of training rows on which the squashed scores of
             student and teacher differ by more than ``DISAGREE``, and ``rank_correlation``.
         followed: 0 to 1, how much of the teacher's memory of the training rows the student
             reproduces; memory is the difference between the teacher's score of a row and its
             left-out score.
+        top: share of the rows that the teacher scores again unless another is given.
     """
 
-    def __init__(self, inputs, network, middle, spread, doubts=None, agreement=None, followed=1.0):
+    def __init__(
+        self,
+        inputs,
+        network,
+        middle,
+        spread,
+        quantiles=None,
+        agreement=None,
+        followed=1.0,
+        top=0.0,
+    ):
         self.inputs = inputs
         self.network = network
         self.middle = float(middle)
         self.spread = float(spread)
-        self.doubts = doubts
+        self.quantiles = quantiles
         self.agreement = agreement
         self.followed = float(followed)
+        self.top = float(top)
 
     @classmethod
     def fit(cls, rows, kept, scores, left_out, teacher, generated, settings, journal):
@@ -284,6 +305,7 @@ class Student:
         asked = questions(Z[kept], rows.y[kept], generated, rng)
         spread = max(float(scores.std()), 1e-6)
         self = cls(Inputs.fit(Z[kept], rows.y[kept], rng), None, np.median(scores), spread)
+        self.top = TOP if (rows.y == 1).any() else TOP_OF_UNLABELLED
         target = torch.from_numpy(self._squashed(teacher(asked))).float()
         X = self.inputs(torch.from_numpy(asked))
         draws = streams(seed, "student/batches").draws
@@ -298,7 +320,7 @@ class Student:
         if memorised.any():
             followed = memorised @ (by_student - without) / np.square(memorised).sum()
             self.followed = float(np.clip(followed, 0, 1))
-        self.doubts = np.quantile(self.doubt(Z), np.linspace(0, 1, DOUBTS))
+        self.quantiles = _quantiles(self.as_left_out(left_out, self.beside(Z, scores), 0.0))
         return self
 
     @property
@@ -318,18 +340,15 @@ class Student:
     def beside(self, Z, teachers):
         """What :meth:`as_left_out` needs to know about training rows.
 
+        These are the student's squashed scores less ``followed`` times the teacher's: (n,).
+
         Args:
             Z: (n, d) the rows.
             teachers: (n,) the teacher's scores of them, scored like new rows.
-
-        Returns:
-            The student's squashed scores less ``followed`` times the teacher's (n,), and the doubt
-            (n,).
         """
-        own = self._squashed(self.score(Z)) - self.followed * self._squashed(teachers)
-        return own, self.doubt(Z)
+        return self._squashed(self.score(Z)) - self.followed * self._squashed(teachers)
 
-    def as_left_out(self, left_out, own, doubt, share):
+    def as_left_out(self, left_out, beside, share):
         """Scores (n,) of the training rows as if neither student nor teacher had seen them.
 
         These are the student's scores less the part of the teacher's memory that it reproduces:
@@ -338,46 +357,35 @@ class Student:
 
         Args:
             left_out: (n,) the teacher's left-out scores.
-            own: (n,) what :meth:`beside` returns first.
-            doubt: (n,) what it returns second.
+            beside: (n,) what :meth:`beside` returns.
             share: share of the rows that the teacher scores again; they get its left-out scores.
         """
-        scores = self._unsquashed(own + self.followed * self._squashed(left_out))
-        return np.where(self._again(doubt, share), left_out, scores)
+        scores = self._unsquashed(beside + self.followed * self._squashed(left_out))
+        return np.where(self._again(scores, share), left_out, scores)
 
-    def _again(self, doubt, share):
-        """Which rows the teacher scores again, given their doubt (n,): (n,) bool."""
-        bound = np.interp(1 - share, np.linspace(0, 1, DOUBTS), self.doubts)
-        return doubt > bound if share < 1 else np.ones(len(doubt), dtype=bool)
+    def _again(self, scores, share):
+        """Which of the student's scores (n,) the teacher finds again: (n,) bool."""
+        if share in (0, 1):
+            return np.full(len(scores), share == 1)
+        bound = np.interp(1 - share, np.linspace(0, 1, QUANTILES), self.quantiles)
+        return scores > bound + TIE * self.spread
 
     def score(self, Z, share=0.0, teacher=None):
         """(n,) float64 scores of standardised rows (n, d), on the teacher's scale.
 
         Args:
             Z: (n, d) the rows.
-            share: share of rows that the teacher scores again, those with the largest doubt; the
-                actual share depends on how similar the rows are to the training rows.
+            share: share of rows that the teacher scores again; the actual share depends on how
+                similar the rows are to the training rows.
             teacher: a function from rows to the teacher's scores.
         """
         parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(SCORED_ROWS)
         values = torch.cat([self.network.score(self.inputs(part)) for part in parts])
         scores = self._unsquashed(values.numpy().astype(np.float64))
-        if share > 0:
-            again = self._again(self.doubt(Z) if share < 1 else np.zeros(len(Z)), share)
-            if again.any():
-                scores[again] = teacher(np.asarray(Z)[again])
+        again = self._again(scores, share)
+        if again.any():
+            scores[again] = teacher(np.asarray(Z)[again])
         return scores
-
-    @torch.no_grad()
-    def doubt(self, Z):
-        """Disagreement of the experts on rows (n, d): standard deviation of their outputs, (n,)."""
-        parts = torch.from_numpy(np.asarray(Z, dtype=np.float32)).split(16384)
-        each = [self._spread_of_experts(self.inputs(part)) for part in parts]
-        return torch.cat(each).numpy().astype(np.float64)
-
-    def _spread_of_experts(self, inputs):
-        scores = self.network.experts(whole_blocks(inputs))[:, : len(inputs)]  # (E, n)
-        return scores.std(0, correction=0)
 
     def snapshot(self):
         """Tensors and plain values."""
@@ -386,31 +394,39 @@ class Student:
             "network": pack_network(self.network),
             "middle": self.middle,
             "spread": self.spread,
-            "doubts": self.doubts,
+            "quantiles": self.quantiles,
             "agreement": self.agreement,
             "followed": self.followed,
+            "top": self.top,
         }
 
     @classmethod
-    def from_snapshot(cls, saved, backend):
+    def from_snapshot(cls, saved, backend, scores):
         """Rebuild from :meth:`snapshot`; scores are equal to the bit.
 
         Args:
             saved: what :meth:`snapshot` returned.
             backend: the setting it was trained with.
+            scores: (n,) the training rows' scores, for older files, which lack the quantiles. In
+                these the teacher scored no row again unless told to.
         """
         network = read_network(MoEDetector, saved["network"])
         network.backend = loaded_backend(backend)
-        doubts = np.asarray(saved["doubts"])
-        if doubts.shape != (DOUBTS,) or not np.isfinite(doubts).all():
-            raise ValueError("the student's doubts are not finite or too few")
+        quantiles = saved["quantiles"] if "quantiles" in saved else _quantiles(scores)
+        if quantiles.shape != (QUANTILES,) or not np.isfinite(quantiles).all():
+            raise ValueError("the student's quantiles are not finite or too few")
         inputs = Inputs.from_snapshot(saved["inputs"])
         network(inputs(inputs.normals[:1].float()))
         followed = float(saved.get("followed", 1.0))  # older files lack it, and assume all
-        if not 0 <= followed <= 1:
-            raise ValueError("what the student follows is no share")
-        known = (saved["middle"], saved["spread"], doubts, dict(saved["agreement"]), followed)
-        return cls(inputs, network, *known)
+        top = float(saved.get("top", 0.0))
+        if not (0 <= followed <= 1 and 0 <= top < 1):
+            raise ValueError("what the student follows, or leaves to its teacher, is no share")
+        scale = saved["middle"], saved["spread"]
+        return cls(inputs, network, *scale, quantiles, dict(saved["agreement"]), followed, top)
+
+
+def _quantiles(scores):
+    return np.quantile(scores, np.linspace(0, 1, QUANTILES))
 
 
 def _train(X, target, batches, seed, backend, journal):

@@ -1,5 +1,6 @@
 """The small mixture that scores in the detector's place (fast=True)."""
 
+import copy
 import json
 
 import numpy as np
@@ -92,11 +93,20 @@ def test_a_row_has_one_score(fitted, fresh):
     np.testing.assert_allclose(alone, together, atol=1e-6)
 
 
-def test_a_rows_doubt_does_not_depend_on_the_rows_beside_it(fitted, fresh):
-    Z = fitted.columns_.standardise(fresh[0][:50])
-    together = fitted.student_.doubt(Z)
-    alone = np.concatenate([fitted.student_.doubt(Z[i : i + 1]) for i in range(len(Z))])
+def test_what_is_scored_again_does_not_depend_on_the_rows_beside_it(fitted, learned):
+    """Copies of the training rows, too, one of which may lie on the bound."""
+    Z = fitted.columns_.standardise(np.concatenate([learned[0][:21]] * 3))
+    student = copy.copy(fitted.student_)
+    own = student.score(Z)
+    student.quantiles = np.quantile(own, np.linspace(0, 1, module.QUANTILES))
+
+    def again(rows):
+        return np.isnan(student.score(rows, 0.5, lambda some: np.full(len(some), np.nan)))
+
+    together = again(Z)
+    alone = np.concatenate([again(Z[i : i + 1]) for i in range(len(Z))])
     assert np.array_equal(together, alone)
+    assert np.array_equal(together, own > np.median(own) + 1e-6)
 
 
 @pytest.mark.parametrize("n_known", [1, 2, 30])
@@ -136,7 +146,7 @@ def test_questions_are_finite_and_reach_beyond_the_rows():
     assert np.isfinite(questions(Z, 0 * y, Z[:0], np.random.default_rng(0))).all()
 
 
-def test_the_detector_scores_again_what_is_doubtful(fitted, fresh):
+def test_the_detector_scores_the_top_again(fitted, fresh):
     X, _ = fresh
     student, Z = fitted.student_, fitted.columns_.standardise(X)
     wanted = teacher(fitted, X)
@@ -145,8 +155,49 @@ def test_the_detector_scores_again_what_is_doubtful(fitted, fresh):
     again = some != alone
     assert 0.02 < again.mean() < 0.4
     np.testing.assert_allclose(some[again], wanted[again], atol=1e-6)
-    assert student.doubt(Z)[again].min() > np.median(student.doubt(Z))
+    assert alone[again].min() > alone[~again].max()
     np.testing.assert_allclose(student.score(Z, 1.0, fitted.detector_.score), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_known", [0, 20])
+def test_by_default_the_top_is_scored_again(monkeypatch, tmp_path, n_known):
+    monkeypatch.setattr(module, "STEPS", FEWER)
+    rng = np.random.default_rng(4)
+    X, fresh = rng.normal(size=(300, 4)), rng.normal(size=(3000, 4))
+    y = (np.arange(300) < n_known).astype(int)
+    X[y == 1] += 3
+    fresh[: 10 * n_known] += 3
+    model = SwiftHydra(fast=True, n_synthetic=20, **FEW_STEPS).fit(X, y if n_known else None)
+    share = module.TOP if n_known else module.TOP_OF_UNLABELLED
+    assert model.student_.follows and model.verified_share == share
+    scores = model.decision_function(fresh)
+    again = scores != copy.copy(model).set_verify(0.0).decision_function(fresh)
+    assert share / 4 < again.mean() < 2 * share
+    np.testing.assert_allclose(scores[again], teacher(model, fresh)[again], atol=1e-6)
+    model.save(tmp_path / "m.pt")
+    assert np.array_equal(SwiftHydra.load(tmp_path / "m.pt").decision_function(fresh), scores)
+    for alarms in (0.02, 0.1):  # in the part that is scored again, and at its end
+        assert (model.p_values(fresh[10 * n_known :]) <= alarms).mean() < 2 * alarms
+
+
+def test_an_older_file_is_read(fitted, fresh):
+    """In it the detector scored again where the student's experts disagreed, if told to."""
+    X, _ = fresh
+    saved = fitted.checkpoint()
+    for name in ("quantiles", "top"):
+        del saved["student"][name]
+    saved["student"]["doubts"] = torch.linspace(0, 1, 201)
+    basis = saved["basis"]
+    basis["shift"], basis["doubt"] = basis.pop("beside"), torch.zeros(len(saved["kept"]))
+    older = SwiftHydra.from_checkpoint(copy.deepcopy(saved), "m.pt")
+    assert np.array_equal(older.decision_function(X), fitted.decision_function(X))
+    assert older.threshold_ == fitted.threshold_
+    assert older.set_verify(None).verified_share == 0.0
+    saved["parameters"]["verify"] = 0.2
+    again = SwiftHydra.from_checkpoint(saved, "m.pt")
+    wanted = copy.copy(fitted).set_verify(0.2)
+    assert again.threshold_ == wanted.threshold_ != fitted.threshold_
+    np.testing.assert_allclose(again.decision_function(X), wanted.decision_function(X))
 
 
 def test_it_survives_the_file(fitted, fresh, tmp_path):
@@ -158,7 +209,11 @@ def test_it_survives_the_file(fitted, fresh, tmp_path):
 
 
 def test_a_damaged_student_is_refused(fitted, tmp_path):
-    for part, value in (("doubts", torch.zeros(3)), ("network", {"config": {}, "state": {}})):
+    for part, value in (
+        ("quantiles", torch.zeros(3)),
+        ("network", {"config": {}, "state": {}}),
+        ("top", 1.5),
+    ):
         saved = fitted.checkpoint()
         saved["student"][part] = value
         write_torch(tmp_path / "m.pt", saved)  # with the right sum
@@ -173,7 +228,7 @@ def test_what_does_not_score_now_but_would_later_is_refused_by_load(fitted):
         SwiftHydra.from_checkpoint(saved, "m.pt")
     saved = fitted.checkpoint()
     saved["parameters"]["verify"] = 1.0
-    saved["student"]["doubts"] = torch.zeros(0)
+    saved["student"]["quantiles"] = torch.zeros(0)
     with pytest.raises(InputError, match=r"m\.pt: its content"):  # the detector alone scores here
         SwiftHydra.from_checkpoint(saved, "m.pt")
 
@@ -187,10 +242,8 @@ def test_what_a_student_follows_of_a_memory_is_taken_from_it(followed):
     student = Student(None, None, 0.0, 1.0, followed=followed)
     own = np.sinh(np.arcsinh(left_out) + followed * memory)
     student.score = lambda Z: own
-    student.doubt = lambda Z: np.zeros(len(Z))
-    student.doubts = np.zeros(module.DOUBTS)
-    beside, doubt = student.beside(left_out, np.sinh(np.arcsinh(left_out) + memory))
-    assert np.allclose(student.as_left_out(left_out, beside, doubt, 0.0), left_out)
+    beside = student.beside(left_out, np.sinh(np.arcsinh(left_out) + memory))
+    assert np.allclose(student.as_left_out(left_out, beside, 0.0), left_out)
 
 
 @pytest.mark.parametrize("settings", [{"preset": "paper"}, {"trust_normals": True}])

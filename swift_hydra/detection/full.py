@@ -22,11 +22,10 @@ from sklearn.metrics import roc_auc_score
 from swift_hydra.cleaning.additive_expert import AdditiveExpert
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.detection.coordinates import NormalScores, PrincipalScores
 from swift_hydra.detection.evidence import Evidence, EvidenceColumns, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
-from swift_hydra.detection.normal_scores import NormalScores
 from swift_hydra.detection.one_class import TolerantDistance, TrustedDistance
-from swift_hydra.detection.principal_scores import PrincipalScores
 from swift_hydra.detection.pvalue import (
     STRENGTH,
     USUAL,
@@ -145,8 +144,8 @@ class KnownSide:
 
     Args:
         mixture: a :class:`detection.mixture.Mixture` on features and evidence.
-        ranks: a :class:`detection.normal_scores.NormalScores`.
-        directions: a :class:`detection.principal_scores.PrincipalScores`; None in older files.
+        ranks: a :class:`detection.coordinates.NormalScores`.
+        directions: a :class:`detection.coordinates.PrincipalScores`; None in older files.
         kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
     """
 

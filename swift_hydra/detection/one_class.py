@@ -17,7 +17,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.detection.normal_scores import NormalScores
+from swift_hydra.detection.coordinates import NormalScores
 from swift_hydra.geometry import (
     ROUNDING,
     WIDE,

@@ -19,7 +19,7 @@ from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
-from swift_hydra.detection.normal_scores import NormalScores
+from swift_hydra.detection.coordinates import NormalScores
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, advised
 from swift_hydra.SwiftHydra import SwiftHydra

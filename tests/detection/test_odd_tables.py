@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.rows import TrainingRows
-from swift_hydra.detection.principal_scores import PrincipalScores
+from swift_hydra.detection.coordinates import PrincipalScores
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, weights_by_auc
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
@@ -121,7 +121,7 @@ def test_what_turned_numbers_into_too_many_texts_is_said():
 
 
 def test_wide_and_long_tables_have_as_many_directions_without_a_fold(monkeypatch):
-    monkeypatch.setattr("swift_hydra.detection.principal_scores.WIDE", 32)
+    monkeypatch.setattr("swift_hydra.detection.coordinates.WIDE", 32)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(1000, 40))
     shapes = {PrincipalScores.fit(X[:n])(X[:3]).shape for n in (1000, 990, 33)}

@@ -1,0 +1,107 @@
+"""Other coordinates of rows, which kernel experts see in place of the values (M11).
+
+Shapes: n rows, d columns, r = min(n, d) principal directions.
+"""
+
+import numpy as np
+from scipy.special import ndtri
+
+from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over
+
+POINTS = 257  # most quantiles that represent a column
+SAME = 2.0**-30  # standard deviations: smaller differences between values are rounding errors
+RIDGE = 1e-3  # this part of the mean variance is added to the variance along every direction
+LEAST = 1e-9  # a smaller variance is a rounding error
+VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
+
+
+class NormalScores:
+    """Maps every column to the normal quantiles of its values' ranks.
+
+    To a kernel, equal differences are equal wherever they are; in a skewed or heavy-tailed column
+    nearly all rows lie within one bandwidth of each other. (Trees do not suffer from this, as they
+    use ranks alone.) Distances that measure how unlike the normals a row is need the values, and
+    keep them.
+
+    Beyond the range of the training rows it continues with slope 1.
+
+    Args:
+        values: for each column, its distinct quantiles, ascending.
+        scores: for each column, the normal scores of these.
+    """
+
+    def __init__(self, values, scores):
+        self.values = values
+        self.scores = scores
+
+    @classmethod
+    def fit(cls, Z):
+        """Fit to standardised rows (n, d)."""
+        n = len(Z)
+        levels = np.linspace(0, 1, min(n, POINTS))
+        values, scores = [], []
+        for column in np.asarray(Z, dtype=np.float64).T:
+            points = np.quantile(column, levels, method="inverted_cdf")
+            first = np.flatnonzero(np.diff(points, prepend=-np.inf) > SAME)
+            last = np.append(first[1:], len(points)) - 1
+            middle = (levels[first] + levels[last]) / 2  # ties share their ranks
+            values.append(points[first])
+            scores.append(ndtri(np.clip(middle, 0.5 / n, 1 - 0.5 / n)))
+        return cls(values, scores)
+
+    def __call__(self, Z):
+        """Rows (n, d) as normal scores, float32; values keep their order beyond the range, too.
+
+        A row's result does not depend on the rows beside it.
+        """
+        scores = np.empty(Z.shape, dtype=np.float32)
+        for j, (points, at_points) in enumerate(zip(self.values, self.scores, strict=True)):
+            column = np.asarray(Z[:, j], dtype=np.float64)
+            inside = np.clip(column, points[0], points[-1])
+            scores[:, j] = np.interp(inside, points, at_points) + (column - inside)
+        return scores
+
+    def snapshot(self):
+        """Lists with the arrays of each column."""
+        return {"values": self.values, "scores": self.scores}
+
+
+class PrincipalScores:
+    """Maps rows to the training rows' principal directions, scaled by the spread along each.
+
+    Columns that depend on each other, such as parts and their sum or two sensors of one quantity,
+    deviate little from that dependence. A distance over the columns does not see such a small
+    deviation, nor do trees; along its own direction, scaled by the spread there, it is as visible
+    as any other.
+
+    Args:
+        mean: (d,) mean of the training rows.
+        directions: (r, d), each divided by the standard deviation along it.
+    """
+
+    def __init__(self, mean, directions):
+        self.mean = mean
+        self.directions = directions
+        self._filled = filled(directions.T, VECTOR, VECTOR)  # (d', r')
+
+    @classmethod
+    def fit(cls, Z):
+        """Fit to standardised rows (n, d)."""
+        rows = np.asarray(Z, dtype=np.float64)
+        if rows.shape[1] > WIDE:  # a sample of the rows bounds the number of directions
+            rows = rows[spread_over(len(rows), WIDE)]
+        mean = rows.mean(0)
+        root, directions = principal_axes(rows - mean)
+        variance = np.square(root)
+        variance += RIDGE * variance.sum() / rows.shape[1] + LEAST
+        return cls(mean, directions / np.sqrt(variance)[:, None])
+
+    def __call__(self, Z):
+        """Rows (n, d) along the directions: (n, r) float64, each independent of the others."""
+        n = len(Z)
+        rows = filled(np.asarray(Z, dtype=np.float64) - self.mean, VECTOR, VECTOR)
+        return (rows @ self._filled)[:n, : len(self.directions)]
+
+    def snapshot(self):
+        """Arrays."""
+        return {"mean": self.mean, "directions": self.directions}

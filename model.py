@@ -30,7 +30,17 @@ from swift_hydra.scan import numba_scan
 from swift_hydra.scan.backends import choose_backend, official_scan
 from swift_hydra.scan.torch_scan import selective_scan
 
-silu_backward = torch.ops.aten.silu_backward
+# Up to this many features, scoring computes the tokens of an expert's rows by one dense product.
+DENSE = 128
+FORBIDDEN = -1e4  # gate (before the softmax) of an expert that may not run: no noise outweighs it
+TIED = 2.0**-20  # gates (before the softmax) that differ by less are taken for equal
+# Matrix products get a multiple of this many rows. Otherwise another kernel would round the last
+# rows in another way, and a row's score would depend on the rows beside it.
+ROW_BLOCK = 16
+FEWEST = 4  # fewest experts that :func:`choose_n_experts` returns: one for every fold
+
+
+# --- Beta C-VAE (M2) ------------------------------------------------------------------------------
 
 
 class CVAELoss(NamedTuple):
@@ -95,6 +105,8 @@ class BetaCVAE(nn.Module):
     def loss(self, x, y, generator=None):
         """Squared error plus beta times KL, each averaged over the rows.
 
+        training/cvae_gradient.py has the same with its gradient, equal to the bit.
+
         Args:
             x: (B, d).
             y: (B,) labels.
@@ -111,56 +123,6 @@ class BetaCVAE(nn.Module):
         return CVAELoss(reconstruction + self.beta * kl, reconstruction, kl)
 
     @torch.no_grad()
-    def loss_and_gradient(self, x, y, generator=None):
-        """:meth:`loss` with its gradient worked out by hand, in two thirds of autograd's time.
-
-        Autograd's bookkeeping for so small a network costs as much as the arithmetic. The order of
-        the sums is autograd's, so that for a batch of a power of two all is equal to the bit.
-
-        Returns:
-            A :class:`CVAELoss`, and the gradients in the order of ``parameters()``.
-        """
-        first, _, second, _ = self.encoder
-        third, _, fourth, _, last = self.decoder
-        share = 1.0 / len(x)
-        label = y[:, None].to(x.dtype)
-        xy = torch.cat([x, label], dim=1)
-        a = _linear(first, xy)  # (B, d_hidden) before the activation, as b, c and e
-        b = _linear(second, F.silu(a))
-        h = F.silu(b)
-        mean, raw = _linear(self.to_mean, h), _linear(self.to_log_variance, h)  # (B, d_latent)
-        log_variance = raw.clamp(*self.LOG_VARIANCE)
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-        deviation = (0.5 * log_variance).exp()
-        zy = torch.cat([mean + noise * deviation, label], dim=1)
-        c = _linear(third, zy)
-        e = _linear(fourth, F.silu(c))
-        error = x - _linear(last, F.silu(e))  # (B, d)
-        reconstruction = error.square().sum(1).mean()
-        variance = log_variance.exp()
-        kl = 0.5 * (mean.square() + variance - 1.0 - log_variance).sum(1).mean()
-
-        g = error * (-2.0 * share)
-        of_last = _linear_backward(last, F.silu(e), g)
-        g = silu_backward(g @ last.weight, e)
-        of_fourth = _linear_backward(fourth, F.silu(c), g)
-        g = silu_backward(g @ fourth.weight, c)
-        of_third = _linear_backward(third, zy, g)
-        g = (g @ third.weight)[:, :-1]  # of z
-        weight = self.beta * share
-        of_mean = g + mean * weight
-        of_raw = variance * (0.5 * weight) - 0.5 * weight + g * noise * deviation * 0.5
-        of_raw *= log_variance == raw  # the clamp stops the others
-        heads = [(self.to_mean, of_mean), (self.to_log_variance, of_raw)]
-        of_heads = [part for layer, g in heads for part in _linear_backward(layer, h, g)]
-        g = of_raw @ self.to_log_variance.weight + of_mean @ self.to_mean.weight
-        g = silu_backward(g, b)
-        of_second = _linear_backward(second, F.silu(a), g)
-        of_first = _linear_backward(first, xy, silu_backward(g @ second.weight, a))
-        loss = CVAELoss(reconstruction + self.beta * kl, reconstruction, kl)
-        return loss, [*of_first, *of_second, *of_heads, *of_third, *of_fourth, *of_last]
-
-    @torch.no_grad()
     def residual(self, x):
         """Distance of every row to its reconstruction as a normal row: (B,).
 
@@ -171,57 +133,7 @@ class BetaCVAE(nn.Module):
         return (rows - self.decode(self.encode(rows, y)[0], y)).norm(dim=1)[: len(x)]
 
 
-def _linear(layer, x):
-    return F.linear(x, layer.weight, layer.bias)
-
-
-def _linear_backward(layer, x, grad):
-    """Gradients of the layer's weight and bias, from those of its output (B, out)."""
-    return grad.t() @ x, grad.sum(0)
-
-
-def mamba_mixer(p, x, backend="auto"):
-    """One Mamba block for G groups at once.
-
-    Args:
-        p: stacked parameters under mamba-ssm's names, a leading group axis on each.
-        x: (G, B, L, d_model).
-        backend: see :func:`choose_backend`.
-
-    Returns:
-        (G, B, L, d_model).
-    """
-    G, rows, L, _ = x.shape
-    backend = choose_backend(backend, x.device)
-    N = p["A_log"].shape[-1]
-    rank = p["dt_proj.weight"].shape[-1]
-
-    def linear(t, name):
-        weight = p[f"{name}.weight"].transpose(1, 2)
-        out = torch.matmul(t.reshape(G, rows * L, -1), weight)  # (G, B * L, out)
-        if f"{name}.bias" in p:
-            out = out + p[f"{name}.bias"][:, None]
-        return out.view(G, rows, L, -1)
-
-    xz = linear(x, "in_proj")  # (G, B, L, 2 * d_inner)
-    if backend == "numba" and xz.dtype == torch.float32:
-        return linear(numba_scan.mamba_inner(xz, p), "out_proj")
-    u, gate = xz.chunk(2, dim=-1)  # (G, B, L, d_inner) each
-    taps = p["conv1d.weight"].shape[-1]
-    padded = F.pad(u, (0, 0, taps - 1, 0))  # causal: token t sees t - taps + 1 .. t
-    weight = p["conv1d.weight"][:, :, 0]  # (G, d_inner, taps)
-    # Shifted adds beat Conv1d.
-    conv = sum(padded[:, :, j : j + L] * weight[:, None, None, :, j] for j in range(taps))
-    if "conv1d.bias" in p:
-        conv = conv + p["conv1d.bias"][:, None, None]
-    u = F.silu(conv)  # (G, B, L, d_inner)
-    dt, B, C = linear(u, "x_proj").split([rank, N, N], dim=-1)
-    to_delta = p["dt_proj.weight"].transpose(1, 2)
-    delta = torch.matmul(dt.reshape(G, rows * L, rank), to_delta).view_as(u)
-    delta = F.softplus(delta + p["dt_proj.bias"][:, None, None])  # (G, B, L, d_inner)
-    scan = official_scan if backend == "official" else selective_scan
-    y = scan(u, delta, -torch.exp(p["A_log"].float()), B, C, p["D"].float())
-    return linear(y * F.silu(gate), "out_proj")
+# --- Mamba ----------------------------------------------------------------------------------------
 
 
 class Mamba(nn.Module):
@@ -306,33 +218,51 @@ class Mamba(nn.Module):
         return mamba_mixer(parameters, hidden_states.unsqueeze(0), backend).squeeze(0)
 
 
-def stacked(tensors):
-    """One parameter (E, ..) that holds copies of the tensors of E experts."""
-    return nn.Parameter(torch.stack([t.detach() for t in tensors]))
+def mamba_mixer(p, x, backend="auto"):
+    """One Mamba block for G groups at once.
+
+    Args:
+        p: stacked parameters under mamba-ssm's names, a leading group axis on each.
+        x: (G, B, L, d_model).
+        backend: see :func:`choose_backend`.
+
+    Returns:
+        (G, B, L, d_model).
+    """
+    G, rows, L, _ = x.shape
+    backend = choose_backend(backend, x.device)
+    N = p["A_log"].shape[-1]
+    rank = p["dt_proj.weight"].shape[-1]
+
+    def linear(t, name):
+        weight = p[f"{name}.weight"].transpose(1, 2)
+        out = torch.matmul(t.reshape(G, rows * L, -1), weight)  # (G, B * L, out)
+        if f"{name}.bias" in p:
+            out = out + p[f"{name}.bias"][:, None]
+        return out.view(G, rows, L, -1)
+
+    xz = linear(x, "in_proj")  # (G, B, L, 2 * d_inner)
+    if backend == "numba" and xz.dtype == torch.float32:
+        return linear(numba_scan.mamba_inner(xz, p), "out_proj")
+    u, gate = xz.chunk(2, dim=-1)  # (G, B, L, d_inner) each
+    taps = p["conv1d.weight"].shape[-1]
+    padded = F.pad(u, (0, 0, taps - 1, 0))  # causal: token t sees t - taps + 1 .. t
+    weight = p["conv1d.weight"][:, :, 0]  # (G, d_inner, taps)
+    # Shifted adds beat Conv1d.
+    conv = sum(padded[:, :, j : j + L] * weight[:, None, None, :, j] for j in range(taps))
+    if "conv1d.bias" in p:
+        conv = conv + p["conv1d.bias"][:, None, None]
+    u = F.silu(conv)  # (G, B, L, d_inner)
+    dt, B, C = linear(u, "x_proj").split([rank, N, N], dim=-1)
+    to_delta = p["dt_proj.weight"].transpose(1, 2)
+    delta = torch.matmul(dt.reshape(G, rows * L, rank), to_delta).view_as(u)
+    delta = F.softplus(delta + p["dt_proj.bias"][:, None, None])  # (G, B, L, d_inner)
+    scan = official_scan if backend == "official" else selective_scan
+    y = scan(u, delta, -torch.exp(p["A_log"].float()), B, C, p["D"].float())
+    return linear(y * F.silu(gate), "out_proj")
 
 
-# Up to this many features, scoring computes the tokens of an expert's rows by one dense product.
-DENSE = 128
-FORBIDDEN = -1e4  # gate (before the softmax) of an expert that may not run: no noise outweighs it
-TIED = 2.0**-20  # gates (before the softmax) that differ by less are taken for equal
-# Matrix products get a multiple of this many rows. Otherwise another kernel would round the last
-# rows in another way, and a row's score would depend on the rows beside it.
-ROW_BLOCK = 16
-FEWEST = 4  # fewest experts that :func:`choose_n_experts` returns: one for every fold
-
-
-def dropout_factors(shape, share, training, generator=None, device=None):
-    """Factors of dropout from a torch Generator (None takes the global one); None: no dropout."""
-    if not training or share == 0:
-        return None
-    kept = torch.empty(shape).bernoulli_(1 - share, generator=generator)
-    return kept.to(device).div_(1 - share)
-
-
-def dropped_out(h, share, training, generator=None):
-    """Dropout that draws from a given torch Generator (None takes torch's global one)."""
-    factors = dropout_factors(h.shape, share, training, generator, h.device)
-    return h if factors is None else h * factors
+# --- experts: the detectors that are mixed (M3, M9) -----------------------------------------------
 
 
 class MambaExperts(nn.Module):
@@ -397,63 +327,70 @@ class MambaExperts(nn.Module):
         """
 
         def of(value):
+            """The part of stacked parameters (E, ..) that belongs to the experts that run."""
             return value if experts is None else value[experts]
 
-        order = of(self.order)  # (G, T * width)
-        G = len(order)
-        T = self.n_tokens
         if experts is not None and x.shape[1] <= DENSE:
-            tokens = self._embed_dense(x, order, of(self.token_weight), of(self.token_bias))
+            tokens = self._embed_dense(x, of)
         else:
-            padded = F.pad(x, (0, 1))  # (B, d + 1) or (G, B, d + 1), the last column is zero
-            B = padded.shape[-2]
-            if x.dim() == 2:
-                groups = padded[:, order.reshape(-1)].view(B, G * T, -1)
-                groups = groups.transpose(0, 1)  # (G * T, B, width)
-            else:
-                groups = padded.gather(2, order[:, None].expand(-1, B, -1)).view(G, B, T, -1)
-                groups = groups.transpose(1, 2).flatten(0, 1)  # (G * T, B, width)
-            if self._by_hand(groups):
-                shape = (G, B, self.head_weight.shape[-1])
-                kept = dropout_factors(shape, self.dropout, self.training, generator)
-                return numba_scan.experts(groups, kept, self._parameters_of(of))
-            weight = of(self.token_weight).flatten(0, 1)
-            tokens = torch.matmul(groups, weight)  # (G * T, B, d_model)
-            tokens = tokens.view(G, T, B, -1) + of(self.token_bias)
-            tokens = tokens.transpose(1, 2)  # (G, B, T, d_model)
+            features = self._features_of_tokens(x, of(self.order))
+            if self._learns_by_hand(features):
+                return self._by_hand(features, of, generator)
+            tokens = self._embed(features, of)  # (G, B, T, d_model)
         scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + numba_scan.EPSILON)
         normed = tokens * scale * of(self.norm_weight)[:, None, None]
-        block = self._mamba_of(of)
-        tokens = tokens + mamba_mixer(block, normed, self.backend)  # (G, B, T, d_model)
+        tokens = tokens + mamba_mixer(self._mamba_of(of), normed, self.backend)
         h = torch.baddbmm(of(self.head_bias), tokens.flatten(2), of(self.head_weight))
         h = F.silu(h)  # (G, B, d_head)
         h = dropped_out(h, self.dropout, self.training, generator)
         return torch.baddbmm(of(self.out_bias), h, of(self.out_weight)).squeeze(-1)  # (G, B)
 
-    def _by_hand(self, groups):
-        """Whether the experts learn from these inputs by :func:`numba_scan.experts`."""
-        learns = self.training and torch.is_grad_enabled() and not groups.requires_grad
-        return learns and self.backend == "numba" and groups.dtype == torch.float32
+    def _features_of_tokens(self, x, order):
+        """The features of every token, (G * T, B, width), in each expert's own ``order``."""
+        padded = F.pad(x, (0, 1))  # (B, d + 1) or (G, B, d + 1), the last column is zero
+        B = padded.shape[-2]
+        G, T = len(order), self.n_tokens
+        if x.dim() == 2:
+            features = padded[:, order.reshape(-1)].view(B, G * T, -1)
+            return features.transpose(0, 1)
+        features = padded.gather(2, order[:, None].expand(-1, B, -1)).view(G, B, T, -1)
+        return features.transpose(1, 2).flatten(0, 1)
 
-    def _mamba_of(self, of):
-        return {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
+    def _embed(self, features, of):
+        """The tokens (G, B, T, d_model), each a linear map of its features (G * T, B, width)."""
+        bias = of(self.token_bias)
+        tokens = torch.matmul(features, of(self.token_weight).flatten(0, 1))
+        tokens = tokens.view(len(bias), self.n_tokens, features.shape[1], -1) + bias
+        return tokens.transpose(1, 2)
 
-    def _parameters_of(self, of):
-        own = {name: of(value) for name, value in self.named_parameters(recurse=False)}
-        return own | self._mamba_of(of)
-
-    @staticmethod
-    def _embed_dense(x, order, weight, bias):
-        """The tokens (G, B, T, d_model) by one product with a mostly empty matrix.
+    def _embed_dense(self, x, of):
+        """The tokens (G, B, T, d_model) of rows x (B, d) by one product with a mostly empty matrix.
 
         This is faster than gathering the features.
         """
+        order, weight, bias = of(self.order), of(self.token_weight), of(self.token_bias)
         G, T, width, d_model = weight.shape
         token = torch.arange(T, device=x.device).repeat_interleave(width)  # (T * width,)
         dense = x.new_zeros(G, x.shape[1] + 1, T, d_model)
         dense[torch.arange(G, device=x.device)[:, None], order, token] = weight.flatten(1, 2)
         flat = torch.baddbmm(bias.reshape(G, 1, -1), x.expand(G, -1, -1), dense[:, :-1].flatten(2))
         return flat.view(G, len(x), T, d_model)
+
+    def _mamba_of(self, of):
+        """The parameters of the Mamba blocks under mamba-ssm's names."""
+        return {name.replace("/", "."): of(value) for name, value in self.mamba.items()}
+
+    def _learns_by_hand(self, features):
+        """Whether the experts learn from these inputs by :meth:`_by_hand`."""
+        learns = self.training and torch.is_grad_enabled() and not features.requires_grad
+        return learns and self.backend == "numba" and features.dtype == torch.float32
+
+    def _by_hand(self, features, of, generator):
+        """What :meth:`forward` returns, with a gradient worked out by hand, which is faster."""
+        shape = (len(of(self.order)), features.shape[1], self.head_weight.shape[-1])
+        kept = dropout_factors(shape, self.dropout, self.training, generator)
+        own = {name: of(value) for name, value in self.named_parameters(recurse=False)}
+        return numba_scan.experts(features, kept, own | self._mamba_of(of))
 
 
 class MLPExperts(nn.Module):
@@ -489,6 +426,9 @@ class MLPExperts(nn.Module):
                 h = dropped_out(F.silu(h), self.dropout, self.training, generator)
             h = torch.matmul(h, weight[pick]) + bias[pick]
         return h.squeeze(-1)  # (G, B)
+
+
+# --- router and mixture (M9) ----------------------------------------------------------------------
 
 
 class RouterOutput(NamedTuple):
@@ -571,11 +511,6 @@ class Router(nn.Module):
         threshold = torch.where(noisy >= last, top[:, self.k : self.k + 1], last)  # (B, E)
         gap = (logits - threshold) / deviation
         return (0.5 + 0.5 * torch.erf(gap * math.sqrt(0.5))).sum(0)
-
-
-def _cv_squared(values):
-    """Squared coefficient of variation: 0 when all experts carry the same (scalar)."""
-    return values.var(unbiased=False) / (values.mean().square() + 1e-8)
 
 
 EXPERTS = {"mamba": MambaExperts, "mlp": MLPExperts}
@@ -693,12 +628,6 @@ class MoEDetector(nn.Module):
         return score
 
 
-def whole_blocks(x):
-    """Rows x (B, d), padded with copies of the first row to a multiple of ``ROW_BLOCK``."""
-    missing = -len(x) % ROW_BLOCK
-    return torch.cat([x, x[:1].expand(missing, -1)]) if missing else x
-
-
 def choose_n_experts(X):
     """The number of experts for a table, by an explicit rule on its complexity (M9).
 
@@ -718,3 +647,36 @@ def choose_n_experts(X):
     wanted = FEWEST * 2 ** max(0, math.ceil(math.log(max(rank, 1e-9) / 16, 4)))
     most = FEWEST * 2 ** max(0, math.floor(math.log2(max(1, len(X) // 64 / FEWEST))))
     return int(min(wanted, most, 16)), rank
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def stacked(tensors):
+    """One parameter (E, ..) that holds copies of the tensors of E experts."""
+    return nn.Parameter(torch.stack([t.detach() for t in tensors]))
+
+
+def dropout_factors(shape, share, training, generator=None, device=None):
+    """Factors of dropout from a torch Generator (None takes the global one); None: no dropout."""
+    if not training or share == 0:
+        return None
+    kept = torch.empty(shape).bernoulli_(1 - share, generator=generator)
+    return kept.to(device).div_(1 - share)
+
+
+def dropped_out(h, share, training, generator=None):
+    """Dropout that draws from a given torch Generator (None takes torch's global one)."""
+    factors = dropout_factors(h.shape, share, training, generator, h.device)
+    return h if factors is None else h * factors
+
+
+def _cv_squared(values):
+    """Squared coefficient of variation: 0 when all experts carry the same (scalar)."""
+    return values.var(unbiased=False) / (values.mean().square() + 1e-8)
+
+
+def whole_blocks(x):
+    """Rows x (B, d), padded with copies of the first row to a multiple of ``ROW_BLOCK``."""
+    missing = -len(x) % ROW_BLOCK
+    return torch.cat([x, x[:1].expand(missing, -1)]) if missing else x

@@ -48,6 +48,7 @@ from swift_hydra.settings import (
 )
 from swift_hydra.snapshot import in_own_numbers, pack_network, plain, read_network, to_tensors
 from swift_hydra.training.batches import BatchPlan, Examples, half_and_half
+from swift_hydra.training.cvae_gradient import loss_and_gradient
 from swift_hydra.training.optimise import Optimiser, Training
 from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
@@ -139,7 +140,7 @@ def train_cvae(make, X, y, seed, stage, steps, journal):
     optimiser = Optimiser(cvae, CVAE_RATE, CVAE_DECAY, steps)
     training = Training(stage, cvae, optimiser, steps, stream, journal)
     for step in training:
-        loss, gradient = cvae.loss_and_gradient(X[rows[step]], y[rows[step]], stream.draws)
+        loss, gradient = loss_and_gradient(cvae, X[rows[step]], y[rows[step]], stream.draws)
         parts = {"reconstruction": loss.reconstruction.item(), "kl": loss.kl.item()}
         training.learn(loss.total, gradient, **parts)
     return cvae.eval()

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from swift_hydra import runner
+from swift_hydra.cleaning.learned_rows import learned_rows
 from swift_hydra.cleaning.suspects import in_doubt
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import name_of_labels
@@ -68,7 +69,6 @@ from swift_hydra.pretrain import (
     PretrainSettings,
     Recipe,
     folder_of,
-    known_rows,
     load_and_tell,
     pretrain,
 )
@@ -314,8 +314,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         own = in_own_numbers(self)
         self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
-            known = known_rows(rows, seed, own)
-        Z, labels = known.Z, known.y
+            learned = learned_rows(rows, seed, own)
+        Z, labels = learned.Z, learned.y
         if pretrained is None and self.generator not in ("none", *COPIED):
             with journal.stage("pretrain"):
                 pretrained = pretrain(Z, labels, seed, own, journal)
@@ -327,17 +327,17 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 f"generator={self.generator!r} left no generated row and y marks no anomaly: the "
                 "mixture has nothing to learn: give another generator, or preset='full'"
             )
-        wanted, self.effective_rank_ = choose_n_experts(known.Z.numpy())
+        wanted, self.effective_rank_ = choose_n_experts(learned.Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
         if int(self.k) > max(SwiftHydra.k, self.n_experts_):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
-        settings = self._settings_to_fit(rows, known)
+        settings = self._settings_to_fit(rows, learned)
         fitted = PRESETS[self.preset].fit(
-            Z, labels, generated.rows, settings, journal, known.subjects, known.aside
+            Z, labels, generated.rows, settings, journal, learned.subjects, learned.aside
         )
         self.detector_ = fitted.detector
-        fresh = self._keep_scores(rows, known, fitted)
+        fresh = self._keep_scores(rows, learned, fitted)
         self.columns_ = rows.columns
         self.student_ = None
         if self.fast:
@@ -368,29 +368,29 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 "them 0 (y = zeros) to have them trusted",
             )
 
-    def _keep_scores(self, rows, known, fitted):
+    def _keep_scores(self, rows, learned, fitted):
         """Set the attributes that hold the training rows' scores.
 
         Returns the scores (m,) that rows that were not learned from get as new ones.
         """
-        self.kept_ = known.kept
-        self.sampled_ = known.sampled
-        aside = ~known.kept
+        self.kept_ = learned.kept
+        self.sampled_ = learned.sampled
+        aside = ~learned.kept
         fresh = in_chunks(fitted.detector.score, rows.Z[aside])
-        twin = None if known.sampled.all() else twins(rows.Z, known.kept)
+        twin = None if learned.sampled.all() else twins(rows.Z, learned.kept)
         normal = compared_with(rows.y, self.trust_normals, rows.subjects)
         left_out = fresh.copy()
         if fitted.aside is not None:
-            left_out[known.sampled[aside]] = fitted.aside
-        self.basis_ = TrainingScores.of(known.kept, fitted, left_out, normal, twin)
+            left_out[learned.sampled[aside]] = fitted.aside
+        self.basis_ = TrainingScores.of(learned.kept, fitted, left_out, normal, twin)
         if fitted.aside is not None:  # a new copy of a code has one neighbour more
-            codes = np.flatnonzero(known.sampled[aside])[known.aside.coded]
+            codes = np.flatnonzero(learned.sampled[aside])[learned.aside.coded]
             self.basis_.fresh[np.flatnonzero(aside)[codes]] = fresh[codes]
         self.n_groups_ = rows.n_subjects
         if rows.subjects is not None:
             self.basis_ = self.basis_.of_subjects(rows.subjects, normal)
         n_doubtful = in_doubt(rows.y, self.trust_normals).sum()
-        n_anomalies = (rows.y == 1).sum() + known.share * n_doubtful
+        n_anomalies = (rows.y == 1).sum() + learned.share * n_doubtful
         self.estimated_contamination_ = float(n_anomalies / len(rows.y))
         return fresh
 
@@ -450,12 +450,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         resolved = {"n_experts": self.n_experts_, "device": self.device_, "trust_normals": False}
         return DetectorSettings.of(self, **resolved | others)
 
-    def _settings_to_fit(self, rows, known):
+    def _settings_to_fit(self, rows, learned):
         """The :class:`DetectorSettings` of a fit, adapted to how many rows are in doubt."""
-        counts = (known.share, known.n_doubtful, known.n_known)
+        counts = (learned.share, learned.n_doubtful, learned.n_known)
         weight = weight_of_unlike(float(self.unlike_weight), *counts)
         self._say_what_trust_does(rows.y)
-        return self._detector_settings(trust_normals=not known.n_doubtful, unlike_weight=weight)
+        return self._detector_settings(trust_normals=not learned.n_doubtful, unlike_weight=weight)
 
     def detector_from(self, saved):
         """The detector that the part ``detector`` of a checkpoint describes, on the CPU."""

@@ -48,6 +48,7 @@ class Cleaned(NamedTuple):
 
     kept: np.ndarray  # (n,) bool, False for the rows that are set aside
     share: float  # estimated share of hidden anomalies among the doubtful rows
+    coded: np.ndarray | None  # (n,) see :class:`cleaning.leave_out.LeaveOut`; None: not looked at
 
 
 class AsideRows(NamedTuple):
@@ -58,11 +59,11 @@ class AsideRows(NamedTuple):
     subjects: np.ndarray | None  # (m,) numbered like those of the kept rows
 
     @classmethod
-    def of(cls, Z, subjects, kept, seed):
-        """The rows of Z (n, d) that are not ``kept`` (n,), arguments as in :func:`set_aside`."""
-        everywhere = LeaveOut(Z, np.zeros(len(Z), dtype=np.int64), FOLDS, seed, subjects)
-        beside = from_zero_beside(subjects, kept, ~kept)
-        return cls(Z[~kept], everywhere.coded[~kept], beside)
+    def of(cls, Z, subjects, cleaned):
+        """The rows of Z (n, d) that :func:`set_aside` found, which returned ``cleaned``."""
+        aside = ~cleaned.kept
+        beside = from_zero_beside(subjects, cleaned.kept, aside)
+        return cls(Z[aside], cleaned.coded[aside], beside)
 
 
 def in_doubt(y, trust_normals):
@@ -91,7 +92,7 @@ def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
     known = y == 1
     most = min(int(MOST * len(doubtful)), int((~known).sum()) - LEAST_KEPT)
     if most < 1:
-        return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR)
+        return Cleaned(kept, 0.0 if known.any() or not len(doubtful) else PRIOR, None)
     leave_out = LeaveOut(Z, known.astype(np.int64), FOLDS, seed, subjects)
     rng = stage_rng(seed, "cleaning/reference")
     others = OtherRows(Z, sample_of(np.flatnonzero(~known), REFERENCE, rng), leave_out)
@@ -106,7 +107,7 @@ def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
     # Rows that tie at the bound are all kept: their order in the table must not matter.
     bound = np.partition(suspicion[doubtful], -number - 1)[-number - 1]
     kept[doubtful[suspicion[doubtful] > bound]] = False
-    return Cleaned(kept, share)
+    return Cleaned(kept, share, leave_out.coded)
 
 
 class OtherRows:

@@ -71,9 +71,10 @@ def groups_and_scattered(rng, n):
 
 def without_labels(rows, seed):
     """The distance that judges rows of which nothing is known, and which rows are kept."""
-    kept = set_aside(rows, np.full(len(rows), -1), None, seed).kept
+    cleaned = set_aside(rows, np.full(len(rows), -1), None, seed)
+    kept = cleaned.kept
     coded = LeaveOut(rows[kept], np.zeros(kept.sum(), dtype=int), 4, seed).coded
-    aside = AsideRows.of(rows, None, kept, seed)
+    aside = AsideRows.of(rows, None, cleaned)
     return TolerantDistance.fit(rows[kept], np.random.default_rng(seed), coded, None, aside), kept
 
 
@@ -122,8 +123,9 @@ def test_rows_that_were_set_aside_are_scored_as_if_they_had_not_been_there(kind)
         subjects = np.repeat(np.arange(60), 5)
         rows = rng.normal(size=(60, 4))[subjects] + 0.3 * rng.normal(size=(300, 4))
     labels = np.zeros(300, dtype=int)
-    kept = set_aside(rows, labels - 1, subjects, 0).kept
-    aside = AsideRows.of(rows, subjects, kept, 0)
+    cleaned = set_aside(rows, labels - 1, subjects, 0)
+    kept = cleaned.kept
+    aside = AsideRows.of(rows, subjects, cleaned)
     coded = LeaveOut(rows, labels, 4, 0, subjects).coded
     assert coded[~kept].all() == (kind == "codes")
     beside = from_zero_beside(subjects, kept, kept)

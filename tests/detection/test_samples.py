@@ -8,8 +8,8 @@ import pytest
 from helpers import ROOT, SHORT, run_script
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.cleaning.learned_rows import sample
 from swift_hydra.geometry import twins
-from swift_hydra.pretrain import sample
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra import SwiftHydra, dataloader, geometry
+from swift_hydra.cleaning.learned_rows import sample
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import OtherRows, _nearness
 from swift_hydra.data.subjects import numbers_of
@@ -18,7 +19,6 @@ from swift_hydra.detection import surroundings
 from swift_hydra.detection.evidence import COLUMNS, Evidence
 from swift_hydra.detection.surroundings import Others
 from swift_hydra.geometry import Neighbours
-from swift_hydra.pretrain import sample
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import main
 from swift_hydra.thresholds import compared_with

@@ -554,23 +554,13 @@ def run_episodes(episodes, environment, proposer, generator, journal):
     Returns:
         The accepted rows (m, d), and a dict of numbers for every episode.
     """
-    accepted = environment.X[:0]
-    log = []
+    accepted, log = environment.X[:0], []
     saved = journal.saved("episodes")
     if saved is not None:
         with journal.taking_up():
-            accepted, log = saved["accepted"], list(saved["log"])
-            if accepted.shape[1:] != environment.X.shape[1:] or not accepted.isfinite().all():
-                raise ValueError("the generated rows are not finite or not of this table")
-            if len(accepted) != (log[-1]["accepted"] if log else 0):
-                raise ValueError("the generated rows are not as many as the log says")
-            if not all(entry["episode"] == i and are_numbers(entry) for i, entry in enumerate(log)):
-                raise ValueError("the log holds something else than the numbers of episodes")
+            accepted, log = _taken_up(saved, environment, proposer, generator)
             if saved["finished"]:
                 return accepted, log
-            environment.go_on(saved)
-            proposer.go_on(saved["agent"])
-            generator.set_state(saved["generator"])
     for episode in range(len(log), episodes.n):
         weight = GAMMA**episode  # diversity first, deception later
         loss = detector_loss(environment, episodes.y, accepted)
@@ -606,6 +596,26 @@ def _with_best(accepted, candidates, share, environment):
     value = reward.without_coverage[feasible]
     best = covered.select(x, value, share, reward.coverage_weight)
     return torch.cat([accepted, x[best]])
+
+
+def _taken_up(saved, environment, proposer, generator):
+    """Resume an interrupted run: its accepted rows and its log; all others go on from its state.
+
+    Raises:
+        ValueError: if what was saved does not fit together.
+    """
+    accepted, log = saved["accepted"], list(saved["log"])
+    if accepted.shape[1:] != environment.X.shape[1:] or not accepted.isfinite().all():
+        raise ValueError("the generated rows are not finite or not of this table")
+    if len(accepted) != (log[-1]["accepted"] if log else 0):
+        raise ValueError("the generated rows are not as many as the log says")
+    if not all(entry["episode"] == i and are_numbers(entry) for i, entry in enumerate(log)):
+        raise ValueError("the log holds something else than the numbers of episodes")
+    if not saved["finished"]:
+        environment.go_on(saved)
+        proposer.go_on(saved["agent"])
+        generator.set_state(saved["generator"])
+    return accepted, log
 
 
 def _shown(entry):

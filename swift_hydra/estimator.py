@@ -15,7 +15,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
 from swift_hydra.cleaning.leave_out import FreshScores
-from swift_hydra.data.frames import as_known, frame_names, repeated, with_columns
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import ENOUGH, Columns, Tally, classes_of
 from swift_hydra.data.table import as_table, listed
@@ -222,52 +221,14 @@ class TableDetector(BaseEstimator):
         how = {"dates": self.settings_["dates"], "dated": told.dated}
         how["reading"] = Reading().after(told.reading)  # gaps are marked as in the training file
         with settled():
-            table = as_table(self._in_order(X), self.columns_.texts, **how)
+            X = self.columns_.in_order(X, self.label_name_)
+            table = as_table(X, self.columns_.texts, **how)
         if table.X.shape[1] != self.n_features_in_:
             raise InputError(
                 f"X has {table.X.shape[1]} features, but SwiftHydra is expecting "
                 f"{self.n_features_in_} features as input: give the columns it was trained on"
             )
         return replace(table, columns=table.columns or self.columns_.given_names)
-
-    def _in_order(self, X):
-        """A data frame with its columns in the training's order, by name; else X as it is."""
-        names = self.columns_.own_names
-        here = frame_names(X)
-        if here is None:
-            return X
-        if names is None:  # trained on an array: accept x0, x1, ..., or pandas' own 0, 1, ...
-            made_up = (self.columns_.names, [str(j) for j in range(self.n_features_in_)])
-            names = next((some for some in made_up if set(here) == set(some)), None)
-            if names == made_up[1] and here != names:
-                tell(
-                    "X: its columns are numbered in another order than 0, 1, 2, ...: they were "
-                    "taken by these numbers, as columns of the array that was learned from",
-                )
-        if names is None or here == names:
-            return X
-        given = here = as_known(here, names)
-        known, present = set(names), set(here)
-        missing = [name for name in names if name not in present]
-        # The frame may still hold the label column, which is no feature.
-        here = [name for name in here if name in known or name != self.label_name_]
-        other = [name for name in here if name not in known]
-        # Columns of equal names are ambiguous, unless all columns are in the training's order.
-        twice = repeated(here) if here != names else []
-        if missing or other or twice or len(here) != len(names):
-            parts = [f"column {listed(map(repr, missing))} is missing"] if missing else []
-            parts += [f"column {listed(map(repr, other))} is not known"] if other else []
-            parts += [f"column {listed(map(repr, twice))} is there more than once"] if twice else []
-            parts = parts or ["a column is there fewer times than in training"]
-            raise InputError(
-                f"X: {' and '.join(parts)}: give the columns it was trained on, "
-                f"{listed(map(repr, names))}, in any order"
-            )
-        # Label columns, of which there may be several, are dropped; other names are unique here.
-        if here == names:
-            return with_columns(X, [j for j, name in enumerate(given) if name in known])
-        place = {name: j for j, name in enumerate(given)}
-        return with_columns(X, [place[name] for name in names])
 
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.

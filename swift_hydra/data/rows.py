@@ -10,7 +10,14 @@ from functools import cached_property
 import numpy as np
 
 from swift_hydra.data.columns import Preparation
-from swift_hydra.data.frames import day_of, object_array
+from swift_hydra.data.frames import (
+    as_known,
+    day_of,
+    frame_names,
+    object_array,
+    repeated,
+    with_columns,
+)
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.scaler import ColumnScaler, check_span
 from swift_hydra.data.subjects import subjects_of
@@ -86,6 +93,61 @@ class Columns:
         saved = self.preparation.snapshot()
         told = {name: saved[name] for name in ("columns", "texts", "names", "reading")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def in_order(self, X, label_name):
+        """A data frame with its columns in the training's order, by name; else X as it is.
+
+        Args:
+            X: array-like, data frame or Table.
+            label_name: name of the label column, which a frame may still hold, or None.
+
+        Raises:
+            InputError: if columns are missing, unknown or ambiguous.
+        """
+        names = self.own_names
+        here = frame_names(X)
+        if here is None:
+            return X
+        if names is None:
+            names = self._made_up_for(here)
+        if names is None or here == names:
+            return X
+        given = here = as_known(here, names)
+        known, present = set(names), set(here)
+        missing = [name for name in names if name not in present]
+        # The frame may still hold the label column, which is no feature.
+        here = [name for name in here if name in known or name != label_name]
+        other = [name for name in here if name not in known]
+        # Columns of equal names are ambiguous, unless all columns are in the training's order.
+        twice = repeated(here) if here != names else []
+        if missing or other or twice or len(here) != len(names):
+            parts = [f"column {listed(map(repr, missing))} is missing"] if missing else []
+            parts += [f"column {listed(map(repr, other))} is not known"] if other else []
+            parts += [f"column {listed(map(repr, twice))} is there more than once"] if twice else []
+            parts = parts or ["a column is there fewer times than in training"]
+            raise InputError(
+                f"X: {' and '.join(parts)}: give the columns it was trained on, "
+                f"{listed(map(repr, names))}, in any order"
+            )
+        # Label columns, of which there may be several, are dropped; other names are unique here.
+        if here == names:
+            return with_columns(X, [j for j, name in enumerate(given) if name in known])
+        place = {name: j for j, name in enumerate(given)}
+        return with_columns(X, [place[name] for name in names])
+
+    def _made_up_for(self, here):
+        """The names of an array's columns as a frame has them: x0, x1, ..., or pandas' 0, 1, ...
+
+        None if the frame's names ``here`` are others.
+        """
+        numbered = [str(j) for j in range(self.n_features)]
+        names = next((some for some in (self.names, numbered) if set(here) == set(some)), None)
+        if names == numbered and here != names:
+            tell(
+                "X: its columns are numbered in another order than 0, 1, 2, ...: they were "
+                "taken by these numbers, as columns of the array that was learned from",
+            )
+        return names
 
     def prepare(self, table):
         """New rows with gaps filled and texts encoded: (n, d'), finite."""

@@ -120,13 +120,14 @@ class KernelExpert:
         rows, target = self._learn(X, y, rng, max_centres, scaled)
         predicted = self._choose_ridge(target, leave_out.groups[rows])
         folds = leave_out.folds
-        told = [fold for fold in np.unique(folds) if (target[folds[rows] != fold] > 0).any()]
+        # The folds without whose rows a known anomaly remains to learn from.
+        possible = [fold for fold in np.unique(folds) if (target[folds[rows] != fold] > 0).any()]
         scores = np.empty(len(X))
-        here = np.ones(len(X), dtype=bool) if views is None else ~np.isin(folds, told)
+        here = np.ones(len(X), dtype=bool) if views is None else ~np.isin(folds, possible)
         self._without_groups(scores, X, here, rows, predicted, leave_out.groups)
         if views is not None:
             learn = partial(type(self)._learn_scale, scaled=scaled, rng=rng) if apart else None
-            self._without_folds(scores, target, rows, folds, told, views, learn)
+            self._without_folds(scores, target, rows, folds, possible, views, learn)
         return scores
 
     def _without_groups(self, scores, X, here, rows, predicted, groups):
@@ -157,7 +158,7 @@ class KernelExpert:
         self._learn_scale(target, scaled, rng)
         return rows, target
 
-    def _without_folds(self, scores, target, rows, folds, told, views, learn=None):
+    def _without_folds(self, scores, target, rows, folds, possible, views, learn=None):
         """Write the scores of each fold's rows by a fit to the centres of all other folds.
 
         Args:
@@ -165,12 +166,12 @@ class KernelExpert:
             target: (m,) targets of the centres.
             rows: (m,) row numbers of the centres.
             folds: (n,) fold numbers.
-            told: the folds whose scores are written.
+            possible: the folds whose scores are written.
             views: see :meth:`fit`.
             learn: a function that learns a fit's scales from its own rows; None keeps the scales
                 that were learned from all rows.
         """
-        for fold in told:
+        for fold in possible:
             X = views(fold)
             kept = folds[rows] != fold
             part = self._part_of(X[rows[kept]].astype(np.float64), kept)

@@ -153,8 +153,8 @@ class LeaveOut:
         if self.subjects is not None:
             unit = _joined(self.subjects, same, ~frequent[same])
             most = max(len(y) / n_folds, np.bincount(self.subjects).max())
-            held = np.bincount(unit).max() > most  # shared copies join too many subjects
-            if held or len(np.unique(unit[y == 0])) == 1:
+            joined = np.bincount(unit).max() > most  # by shared copies, too many subjects
+            if joined or len(np.unique(unit[y == 0])) == 1:
                 unit = self.subjects
         unit = np.unique(unit, return_inverse=True)[1]
         count = np.bincount(unit)

@@ -11,6 +11,8 @@ many are set aside depends on how the known anomalies' own left-out scores rank 
 the rows. Without hidden anomalies, hardly any row ranks above half of the known ones, so that clean
 tables keep their rows. If the known anomalies rank like any other row, none is set aside.
 
+If no anomaly is known, the rows that lie farthest from the others are set aside, a fixed share.
+
 Shapes: n rows, d features.
 """
 
@@ -140,9 +142,8 @@ class OtherRows:
         """:func:`company` of the ``known`` anomalies (n,) bool, with one row of each subject."""
         if self.subjects is None:
             return company(self.neighbours, self.Z[known])
-        own = np.isin(
-            self.subjects[self.reference], self.subjects[known]
-        )  # the known anomalies' own
+        # Reference rows of the known anomalies' own subjects.
+        own = np.isin(self.subjects[self.reference], self.subjects[known])
         if own.all():
             return 1.0
         others, of_known = (

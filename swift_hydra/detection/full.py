@@ -37,6 +37,7 @@ from swift_hydra.detection.pvalue import (
     shrunken_shape,
     weights_by_auc,
 )
+from swift_hydra.detection.surroundings import RATIOS
 from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
@@ -46,21 +47,26 @@ from swift_hydra.training.batches import Examples, with_view
 
 ONE_CLASS_STEPS = 200  # most training steps: seven columns are learned sooner than a table
 CLIP = (-4.0, 8.0)  # bounds of evidence that experts see, in standard deviations of the normals
-# The ratios use the known anomalies, so that they are no one-class evidence.
-MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae")
-MIXTURE_COLUMNS += ("ratio1", "ratio3", "ratio5")
+# Evidence that each model sees; the ratios use the known anomalies: they are no one-class evidence.
+MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", *RATIOS)
 ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
 DISTANCE = ("knn5",)
-KERNEL_COLUMNS = ("knn5", "lof5", "ratio1", "ratio3", "ratio5")
+KERNEL_COLUMNS = ("knn5", "lof5", *RATIOS)
 # Each kernel expert's norm (or a sum over columns) and its inputs: normal scores of the ranks,
 # values and evidence, or whitened values along the principal directions.
-KERNELS = (("l2", "ranks"), ("l1", "ranks"), ("l1", "evidence"), ("l2", "directions"))
-KERNELS += (("additive", "ranks"),)
+KERNELS = (
+    ("l2", "ranks"),
+    ("l1", "ranks"),
+    ("l1", "evidence"),
+    ("l2", "directions"),
+    ("additive", "ranks"),
+)
 # Prior left-out AUC-ROC of the mixture and of each kernel expert, and how many known anomalies it
 # counts for. Along the directions it is weak: that expert sees sums and ratios that no other does,
 # and may be blind to all else.
+OF_DIRECTIONS = (0.65, 5)
 PRIORS = [(USUAL, STRENGTH)]
-PRIORS += [(0.65, 5) if sees == "directions" else PRIORS[0] for _, sees in KERNELS]
+PRIORS += [OF_DIRECTIONS if sees == "directions" else PRIORS[0] for _, sees in KERNELS]
 UPRIGHT = 0.5  # AUC-ROC of the training rows; if it is lower, their order is inverted
 UPRIGHT_ROWS = 256  # most rows of each class in that check: by chance, only fewer are inverted
 
@@ -170,8 +176,10 @@ class KnownSide:
             maps = NormalScores.fit(seen.Z), PrincipalScores.fit(seen.Z)
             self = cls(mixture, *maps, [])
             inputs = self._inputs(seen.Z, seen.columns.all)
-            views = {"evidence": partial(_evidence_without, seen)}
-            views["directions"] = partial(_directions_without, seen)
+            views = {  # the inputs that depend on other rows, as they are without a fold's rows
+                "evidence": partial(_evidence_without, seen),
+                "directions": partial(_directions_without, seen),
+            }
             for number, (norm, sees) in enumerate(KERNELS):
                 expert = _kind_of(norm)(norm, sees)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
@@ -334,7 +342,7 @@ class ScoreCombiner:
         self.calibration = calibration
 
     @classmethod
-    def fit(cls, experts, one_class, y, weight, heard=True):
+    def fit(cls, experts, one_class, y, weight, used=True):
         """Fit to left-out scores.
 
         Args:
@@ -342,12 +350,12 @@ class ScoreCombiner:
             one_class: (n, ..) scores of the one-class side.
             y: (n,) labels.
             weight: prior share of anomalies unlike the known ones.
-            heard: which experts are used: one bool for all, or one for each.
+            used: which experts are used: one bool for all, or one for each.
         """
         if experts is None:
             return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
         normal = y == 0
-        weights = weights_by_auc(experts, y, *np.transpose(PRIORS)) * heard
+        weights = weights_by_auc(experts, y, *np.transpose(PRIORS)) * used
         known = MergedPValue.fit(experts[normal], weights)
         unlike = MergedPValue.fit(one_class[normal])
         self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
@@ -462,10 +470,10 @@ class FullDetector:
         parts = self.parts(seen.Z[rows])
         if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
             return
-        heard = np.array([roc_auc_score(y[rows], column) >= UPRIGHT for column in parts[0].T])
-        heard |= not heard.any()
-        for weight in (0.0,) if heard.all() else (settings.unlike_weight, 0.0):
-            self.judgement = ScoreCombiner.fit(experts, one_class, y, weight, heard)
+        used = np.array([roc_auc_score(y[rows], column) >= UPRIGHT for column in parts[0].T])
+        used |= not used.any()
+        for weight in (0.0,) if used.all() else (settings.unlike_weight, 0.0):
+            self.judgement = ScoreCombiner.fit(experts, one_class, y, weight, used)
             if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
                 return
 

@@ -19,10 +19,10 @@ NEAREST = (5, 20)  # numbers of neighbours of the densities
 NEIGHBOUR_ROWS = 16384  # rows of one neighbour query: bounds memory, does not change any value
 NUMBERS = 2**22  # numbers of neighbours' neighbours that are held at once
 KEPT = 2**20  # most means without a subject that are kept during a fit
-# Nearest normals and anomalies that are searched, so that enough are left
-SEARCHED = (48, 32)  # without one of three folds or more,
-SEARCHED_OF_TWO = (96, 32)  # without one of two folds,
-SEARCHED_ALL = (21, 6)  # if no fold is left out.
+# How many nearest normals, and anomalies, are searched, so that enough remain without a fold.
+SEARCHED = (48, 32)  # of three folds or more
+SEARCHED_OF_TWO = (96, 32)
+SEARCHED_ALL = (21, 6)  # where no fold is left out
 
 
 class Others:
@@ -141,6 +141,7 @@ class Surroundings:
         # Rows at no larger distance are copies: after writing and reading a table, its rows differ
         # in their last digits.
         self.beyond = ROUNDING * np.sqrt(normals.reference.shape[1])
+        # For the floors, all copies of codes are left out too.
         self._coded = [np.zeros(len(side.distinct), dtype=bool) for side in self.sides]
         # Added to a distance before its logarithm.
         self.floors = np.array([self._floor(near, view) for view in range(n_folds + 1)])

@@ -467,7 +467,7 @@ class ParquetFile(CsvFile):
         if not self.width:
             raise InputError(f"{path} has no column: write the table again")
         # pandas' metadata name its index columns; other writers of its frames keep only the names.
-        told = {str(name) for name in (schema.pandas_metadata or {}).get("index_columns", ())}
+        told = set(map(str, _told_by_pandas(schema, "index_columns")))
         self.told = frozenset(
             j
             for j, name in enumerate(map(str, schema.names))
@@ -480,8 +480,8 @@ class ParquetFile(CsvFile):
         schema = self.file.schema_arrow
         names, types = schema.names, schema.types  # built anew by every access
         # Categories that are numbers are stored as plain numbers; only pandas' metadata show them.
-        told = (schema.pandas_metadata or {}).get("columns", ())
-        declared = {c.get("field_name") for c in told if c.get("pandas_type") == "categorical"}
+        told = [c for c in _told_by_pandas(schema, "columns") if isinstance(c, dict)]
+        declared = [c.get("field_name") for c in told if c.get("pandas_type") == "categorical"]
         numbers = ("int", "uint", "float", "double", "halffloat")
         return tuple(
             place
@@ -563,6 +563,16 @@ class ParquetFile(CsvFile):
         if kind in ("float", "halffloat"):  # 0.1 in float32 stays 0.1
             return [as_text(cell) for cell in np.asarray(cells)]
         return [_id_text(cell) for cell in arrow_objects(cells)]
+
+
+def _told_by_pandas(schema, key):
+    """A list in pandas' metadata of an Arrow schema; empty where they are damaged or missing."""
+    try:
+        told = schema.pandas_metadata
+    except (ValueError, RecursionError):  # no JSON, no UTF-8
+        told = None
+    told = told.get(key) if isinstance(told, dict) else None
+    return told if isinstance(told, list) else []
 
 
 def _id_text(cell):

@@ -536,6 +536,17 @@ def test_an_index_that_a_file_tells_of_is_one_whatever_it_holds(tmp_path, kind, 
         assert rows.X[:, 0].tolist() == [5, 6, 7] * 3
 
 
+@pytest.mark.parametrize(
+    "told", [b"\xff{", b"[]", b"{", b'{"index_columns": null, "columns": ["t"]}', b"[" * 10_000]
+)
+def test_damaged_notes_of_pandas_spoil_no_parquet(tmp_path, told):
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table({"a": [5, 6, 7] * 3, "y": [0, 0, 1] * 3})
+    table = table.replace_schema_metadata({b"pandas": told})
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "t.parquet")
+    assert load_dataset(tmp_path / "t.parquet").columns == ("a",)
+
+
 def test_a_column_named_none_is_no_feature_in_silence(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,none\n5,0\n6,1\n5,0\n9,1\n")

@@ -221,6 +221,8 @@ def _refuse_shape(X, kind, source):
 
 def _refuse_records(X, source):
     """Rows that name their values, which numpy would take by their places."""
+    if type(getattr(X, "dtype", None)).__name__ == "Struct":  # of polars
+        raise InputError(f"{source}: is a list of records: give {source}.struct.unnest()")
     first = X[0] if isinstance(X, list | tuple) and len(X) else None
     of_array, records = (
         getattr(getattr(some, "dtype", None), "names", None) for some in (X, first)

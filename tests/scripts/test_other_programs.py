@@ -67,6 +67,7 @@ def test_both_names_of_rows_and_labels_may_be_mixed():
         (lambda: {"a": 1}, "dict.: give an array or a data frame"),
         (lambda: (row for row in X), "generator.: give an array or a data frame"),
         (lambda: pytest.importorskip("polars").LazyFrame({"a": [1]}), r"give X\.collect\(\)"),
+        (lambda: pytest.importorskip("polars").DataFrame({"a": [1]}).to_struct(), "struct.unnest"),
     ],
 )
 def test_what_is_no_table_is_named(rows, message):

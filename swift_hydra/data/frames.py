@@ -30,7 +30,7 @@ class Days(np.ndarray):
 
 def frame_names(X):
     """The column names of a data frame as texts, or None for anything else."""
-    if hasattr(X, "column_names"):  # Arrow
+    if isinstance(getattr(X, "column_names", None), list):  # Arrow
         return [text_of_name(name) for name in X.column_names]
     if (hasattr(X, "iloc") or hasattr(X, "get_columns")) and hasattr(X, "columns"):
         return [text_of_name(name) for name in X.columns]

@@ -223,6 +223,12 @@ def _refuse_records(X, source):
     """Rows that name their values, which numpy would take by their places."""
     if type(getattr(X, "dtype", None)).__name__ == "Struct":  # of polars
         raise InputError(f"{source}: is a list of records: give {source}.struct.unnest()")
+    if hasattr(X, "columns") and frame_names(X) is None:  # of narwhals, for one
+        kind = f"{type(X).__module__.partition('.')[0]}.{type(X).__name__}"
+        raise InputError(
+            f"{source}: is a frame of a kind that is not known here ({kind}): give it as one of "
+            f"pandas, such as {source}.to_pandas()"
+        )
     first = X[0] if isinstance(X, list | tuple) and len(X) else None
     of_array, records = (
         getattr(getattr(some, "dtype", None), "names", None) for some in (X, first)

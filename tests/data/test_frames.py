@@ -670,6 +670,20 @@ def test_a_gap_among_labels_of_any_type_is_named(tmp_path, labels):
         load_dataset(str(tmp_path / "t.parquet"), "y")
 
 
+class OtherFrame:
+    """As a frame of narwhals: it names its columns, and numpy takes it for an array."""
+
+    columns = ("b", "a")
+
+    def __array__(self, dtype=None, copy=None):
+        return np.arange(8.0).reshape(4, 2)
+
+
+def test_frames_of_other_libraries_are_not_taken_by_place():
+    with pytest.raises(InputError, match=r"OtherFrame\): give it as .*X.to_pandas\(\)"):
+        as_table(OtherFrame())
+
+
 def test_rows_that_name_their_values_are_not_taken_by_place():
     """As iterrows gives them: columns in another order would be scored as each other."""
     frame = pandas.DataFrame(np.arange(12.0).reshape(4, 3), columns=["a", "b", "c"])

@@ -13,7 +13,7 @@ import numbers
 import numpy as np
 
 from swift_hydra.data.angles import ANGLES
-from swift_hydra.data.frames import as_text, is_missing, one_spelling
+from swift_hydra.data.frames import as_text, is_missing, one_spelling, unmasked
 from swift_hydra.data.reading import GAPS, text_of_bytes
 from swift_hydra.data.table import array_of, place
 from swift_hydra.settings import InputError
@@ -26,7 +26,7 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     """The subject of each row as a number from 0, in order of first appearance: (n,).
 
     Args:
-        groups: (n,) array-like of the subjects' names or numbers.
+        groups: (n,) or (n, 1) array-like of the subjects' names or numbers.
         n: number of rows.
         where: what messages call the groups.
         lines: n line numbers of a file, or None.
@@ -35,7 +35,11 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     Raises:
         InputError: for another length or shape, or a row without a subject.
     """
+    if isinstance(groups, np.ma.MaskedArray):
+        groups = unmasked(groups)
     cells = array_of(groups)
+    if cells.shape == (n, 1):  # a frame of one column
+        cells = cells[:, 0]
     if cells.shape != (n,):
         raise InputError(
             f"{where}: has the shape {cells.shape} for {n} rows: give one name or number per row"

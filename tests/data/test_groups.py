@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from helpers import SHORT_FIT
 
+from swift_hydra.data.subjects import numbers_of
 from swift_hydra.data.suspicious import company_of_near_copies
+from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
 
@@ -68,3 +70,11 @@ def test_a_fit_says_it_once():
         SwiftHydra(**SHORT_FIT).fit(X, y)
     about = [str(each.message) for each in caught if "near copies" in str(each.message)]
     assert len(about) == 1 and about[0].startswith("training rows: many rows stand in groups")
+
+
+def test_groups_are_given_as_labels_are():
+    """What is masked is no name, and a frame of one column is a list of them."""
+    names = np.array([[1], [1], [2], [2]])
+    assert numbers_of(names, 4).tolist() == [0, 0, 1, 1]
+    with pytest.raises(InputError, match=r"row 2 \(counted from 0\) has none"):
+        numbers_of(np.ma.array([1, 1, 2, 2], mask=[0, 0, 1, 0]), 4)

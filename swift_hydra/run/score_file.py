@@ -42,6 +42,10 @@ from swift_hydra.settings import (
 
 # Characters with which a formula starts in spreadsheets, also in full-width East Asian forms.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# A formula behind what parts cells where numbers have decimal commas; no quote is written for it.
+INNER = re.compile(
+    rf"(?<=[;\t])(?=\s*[{re.escape(''.join(FORMULA))}])(?!\s*[+-]?[\d.,]+(?:[;\t]|$))"
+)
 NO_TEXT = (".gz", ".zip", ".parquet", ".npz", ".npy", ".xlsx", ".xls", ".pt", ".onnx")
 
 
@@ -220,10 +224,13 @@ def _as_asked(detector, config):
 
 
 def harmless(cell):
-    """A cell that spreadsheets do not run: a text that starts like a formula gets an apostrophe."""
-    if isinstance(cell, str) and number(cell) is None and _starts_formula(cell):
-        return "'" + cell
-    return cell
+    """A cell that spreadsheets do not run: a text that starts like a formula gets an apostrophe.
+
+    So does the part behind a semicolon or a tab, which begins a cell in many countries.
+    """
+    if not isinstance(cell, str) or number(cell) is not None:
+        return cell
+    return "'" * _starts_formula(cell) + INNER.sub("'", cell)
 
 
 def _starts_formula(text):

@@ -14,6 +14,7 @@ from helpers import ROOT, made_table, refusal, run_script, run_warm
 
 from swift_hydra.data.files import stream_table
 from swift_hydra.data.table import as_table
+from swift_hydra.run.score_file import harmless
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
 SHORT = {
@@ -306,6 +307,19 @@ def test_cells_that_a_spreadsheet_would_run_are_defused(trained, tmp_path):
     with open(tmp_path / "s.csv", newline="") as file:
         found = [row[0] for row in csv.reader(file)][1:]
     assert found == ["'=cmd|' /C calc'!A0", "'@SUM(1)", "+1", "-2.5", "plain"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("a;=1+1", "a;'=1+1"),
+        ("a\t @cmd", "a\t' @cmd"),
+        ("=1;-2+3", "'=1;'-2+3"),
+        ("a;-5;b=1", "a;-5;b=1"),
+    ],
+)
+def test_formulas_behind_what_parts_cells_elsewhere_are_defused(cell, wanted):
+    assert harmless(cell) == wanted
 
 
 def test_what_the_training_file_was_read_with_is_in_the_checkpoint(trained, tmp_path, capsys):

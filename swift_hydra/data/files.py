@@ -420,8 +420,9 @@ def _refuse_copies(file, keep):
     for j, other in enumerate(file.header):
         for name in {other, COPY.sub("", other)} & file.repeated:
             copies_of[name].add(j)
+    kept, in_order = set(keep), keep == sorted(keep)  # once: there may be thousands of copies
     for name, copies in sorted(copies_of.items()):
-        if copies & set(keep) and not (copies <= set(keep) and keep == sorted(keep)):
+        if copies & kept and not (copies <= kept and in_order):
             raise InputError(
                 f"{file.path}: column {name!r} is there more than once: give every column a name "
                 "of its own"

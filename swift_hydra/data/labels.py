@@ -126,7 +126,9 @@ def _values(y, source, lines, gaps):
     if not len(y):
         raise InputError(f"{source}: there is no label: give one per row")
     if y.dtype.kind not in "biufOUS":
-        raise InputError(f"{source}: the labels have dtype {y.dtype}: {SAY}, {RECODE}")
+        raise InputError(
+            f"{source}: the labels have dtype {y.dtype}: give texts or numbers, {RECODE}"
+        )
     exact = y.dtype.kind in "iu" and bool(((y > EXACT) | (y < -EXACT)).any())
     if y.dtype.kind in "OUS" or exact:
         cells = [_word(cell) for cell in y]

@@ -211,6 +211,12 @@ def test_labels_without_an_anomaly_are_taken_where_none_is_needed(case):
         ([2] * 8, {}, "the labels are 2: say which is the anomaly"),
         (["a"] * 8, {"anomaly_label": "b"}, "no label is 'b': the labels are 'a'"),
         ([0, np.nan], {}, "the labels are empty in 1 rows"),
+        # Not "say which is the anomaly", as was done.
+        (
+            np.array(["2026-01-01", "2026-01-02"], dtype="M8[s]"),
+            {"anomaly_label": "2026-01-01"},
+            r"dtype datetime64\[s\]: give texts or numbers",
+        ),
     ],
 )
 def test_labels_that_are_no_labels_stay_refused(labels, more, message):

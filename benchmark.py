@@ -272,7 +272,7 @@ def list_cells(config):
 def _dataset_paths(datasets):
     folder = Path(datasets)
     if not folder.is_dir():
-        return [resolve_dataset(name) for name in listed_names(datasets)]
+        return list(dict.fromkeys(resolve_dataset(name) for name in listed_names(datasets)))
     # Names with a leading dot are no data: macOS writes ._name.npz beside copied files.
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
     paths = sorted(path for path in files if path.suffix.lower() == ".npz")

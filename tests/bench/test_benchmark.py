@@ -390,6 +390,7 @@ def test_protocols_are_known_by_what_is_labelled():
     names = "seen,few,unseen,one-class,weak-0.05,weak-10,weak-0"
     config = benchmark.BenchmarkConfig(datasets="47_yeast", seeds="0", methods="kNN")
     config.protocols = names + ",weak-.050"  # the same again
+    config.datasets += f",{config.datasets}"
     listed = benchmark.list_cells(config)
     assert [cell.protocol for cell in listed] == names.split(",")
     for name in ("weak", "weak-5%", "weak-1.5", "often"):

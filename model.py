@@ -33,6 +33,7 @@ from swift_hydra.scan.torch_scan import selective_scan
 # Up to this many features, scoring computes the tokens of an expert's rows by one dense product.
 DENSE = 128
 FORBIDDEN = -1e4  # gate (before the softmax) of an expert that may not run: no noise outweighs it
+LEAST_DEVIATION = 1e-2  # of the router's noise
 TIED = 2.0**-20  # gates (before the softmax) that differ by less are taken for equal
 # Matrix products get a multiple of this many rows. Otherwise another kernel would round the last
 # rows in another way, and a row's score would depend on the rows beside it.
@@ -105,7 +106,7 @@ class BetaCVAE(nn.Module):
     def loss(self, x, y, generator=None):
         """Squared error plus beta times KL, each averaged over the rows.
 
-        training/cvae_gradient.py has the same with its gradient, equal to the bit.
+        training/gradients.py has the same with its gradient, equal to the bit.
 
         Args:
             x: (B, d).
@@ -481,7 +482,7 @@ class Router(nn.Module):
         if allowed is not None:
             logits = logits.masked_fill(~allowed, FORBIDDEN)
         if self.training and self.k < E:
-            deviation = F.softplus(self.noise(x)) + 1e-2  # (B, E)
+            deviation = F.softplus(self.noise(x)) + LEAST_DEVIATION  # (B, E)
             noise = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
             noisy = logits + noise.to(logits.device) * deviation
         else:
@@ -520,6 +521,12 @@ class MoEOutput(NamedTuple):
     logit: torch.Tensor  # (B,) gate-weighted
     expert_logits: torch.Tensor  # (E, B)
     router: RouterOutput
+
+
+class MixtureLoss(NamedTuple):
+    total: torch.Tensor
+    mixture: torch.Tensor
+    balance: torch.Tensor
 
 
 class MoEDetector(nn.Module):
@@ -579,6 +586,31 @@ class MoEDetector(nn.Module):
         routed = self.router(x, allowed, draws)
         logits = self.experts(x if each is None else each, generator=weights)  # (E, B)
         return MoEOutput((routed.gates.T * logits).sum(0), logits, routed)
+
+    def loss(self, batch, recipe, stream):
+        """Cross-entropy of the mixture and of each expert on its own, and the balance loss.
+
+        training/gradients.py has the same in one compiled kernel.
+
+        Args:
+            batch: a :class:`training.batches.Batch`.
+            recipe: has ``balance_weight`` and ``own_weight``, see :class:`pretrain.Recipe`.
+            stream: see :meth:`forward`.
+
+        Returns:
+            A :class:`MixtureLoss`; a single expert has no loss of its own.
+        """
+        out = self(batch.inputs, batch.allowed, stream, batch.each)
+        mixture = F.binary_cross_entropy_with_logits(out.logit, batch.target)
+        balance = out.router.balance_loss
+        total = mixture + recipe.balance_weight * balance
+        if self.n_experts > 1:
+            target = batch.target.expand(self.n_experts, -1)  # (E, B)
+            own = F.binary_cross_entropy_with_logits(
+                out.expert_logits, target, batch.share, reduction="sum"
+            )
+            total = total + recipe.own_weight * own
+        return MixtureLoss(total, mixture, balance)
 
     @torch.no_grad()
     def score(self, x, batch=2048):

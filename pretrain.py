@@ -13,6 +13,7 @@ the student have loops of their own.
 import contextlib
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 if __name__ == "__main__":
@@ -46,7 +47,7 @@ from swift_hydra.settings import (
 )
 from swift_hydra.snapshot import in_own_numbers, pack_network, plain, read_network, to_tensors
 from swift_hydra.training.batches import BatchPlan, Examples, half_and_half
-from swift_hydra.training.cvae_gradient import loss_and_gradient
+from swift_hydra.training.gradients import mixture_loss, of_cvae
 from swift_hydra.training.optimise import Optimiser, Training
 from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
@@ -138,7 +139,7 @@ def train_cvae(make, X, y, seed, stage, steps, journal):
     optimiser = Optimiser(cvae, CVAE_RATE, CVAE_DECAY, steps)
     training = Training(stage, cvae, optimiser, steps, stream, journal)
     for step in training:
-        loss, gradient = loss_and_gradient(cvae, X[rows[step]], y[rows[step]], stream.draws)
+        loss, gradient = of_cvae(cvae, X[rows[step]], y[rows[step]], stream.draws)
         parts = {"reconstruction": loss.reconstruction.item(), "kl": loss.kl.item()}
         training.learn(loss.total, gradient, **parts)
     return cvae.eval()
@@ -194,29 +195,18 @@ def train_detector(make, examples, recipe, seed, stage, journal):
     detector = stream.built(make).to(device).train()
     # Resolved once: searching for missing kernels would cost time in every step.
     detector.backend = choose_backend(recipe.backend, device)
-    several = detector.n_experts > 1
+    compiled = detector.backend == "numba"
+    loss_of = partial(mixture_loss, detector) if compiled else detector.loss
     rng = stage_rng(seed, stage + "/mixup")
     plan = BatchPlan(examples, detector.n_experts, recipe, stream.draws, rng)
     optimiser = Optimiser(detector, recipe.lr, recipe.weight_decay, recipe.steps, NOT_DECAYED)
     training = Training(stage, detector, optimiser, recipe.steps, stream, journal)
     for step in training:
-        inputs = plan.inputs(step)  # (B, d)
-        each = plan.of_experts(step, inputs)
-        out = detector(inputs, plan.allowed(step), stream, each)
-        target = plan.target[step]  # (B,)
-        mixture = F.binary_cross_entropy_with_logits(out.logit, target)
-        loss = mixture + recipe.balance_weight * out.router.balance_loss
-        parts = {"detector_loss": mixture.item()}
-        if several:
-            own = F.binary_cross_entropy_with_logits(
-                out.expert_logits,  # (E, B)
-                target.expand(detector.n_experts, -1),
-                plan.share[step],
-                reduction="sum",
-            )
-            loss = loss + recipe.own_weight * own
-            parts["balance_loss"] = out.router.balance_loss.item()
-        training.learn(loss, **parts)
+        loss = loss_of(plan.batch(step), recipe, stream)
+        parts = {"detector_loss": loss.mixture.item()}
+        if detector.n_experts > 1:
+            parts["balance_loss"] = loss.balance.item()
+        training.learn(loss.total, **parts)
     detector.backend = loaded_backend(recipe.backend)  # it may score on another device
     return detector.eval()
 

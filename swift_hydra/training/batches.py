@@ -112,6 +112,16 @@ def partners(fold, generator):
     return torch.empty_like(order).scatter(1, order, partner)
 
 
+class Batch(NamedTuple):
+    """A batch of a detector's training."""
+
+    inputs: torch.Tensor  # (B, d) the rows
+    each: torch.Tensor | None  # (E, B, d) as each expert sees them, if that differs
+    allowed: torch.Tensor | None  # (B, E) bool, which experts may see which row; None: all
+    target: torch.Tensor  # (B,) labels after mix-up
+    share: torch.Tensor  # (E, 1 or B) weight of every row in every expert's own loss; sums to 1
+
+
 class BatchPlan:
     """The batches of a detector's training: rows, mix-up and what each expert may see.
 
@@ -186,14 +196,21 @@ class BatchPlan:
             total = self._allowed.sum((1, 2), keepdim=True)
             self.share = (self._allowed / total).transpose(1, 2)  # (S, E, B)
 
-    def inputs(self, step):
+    def batch(self, step):
+        """The :class:`Batch` of a step."""
+        inputs = self._inputs(step)
+        allowed = None if self._allowed is None else self._allowed[step]
+        each = self._of_experts(step, inputs)
+        return Batch(inputs, each, allowed, self.target[step], self.share[step])
+
+    def _inputs(self, step):
         """The rows of a batch, (B, d)."""
         rows = self.source[self._rows[step]]
         if self._partner is None:
             return rows
         return torch.lerp(self.source[self._partner[step]], rows, self._weight[step])
 
-    def of_experts(self, step, inputs):
+    def _of_experts(self, step, inputs):
         """The inputs (B, d) of a batch as each expert sees them: (E, B, d) or None."""
         if self._views is None:
             return None
@@ -202,7 +219,3 @@ class BatchPlan:
             views = torch.lerp(self._views[:, self._partner[step]], views, self._weight[step])
         each = with_view(inputs.expand(len(views), -1, -1), views)
         return each[torch.arange(self._n_experts) % len(views)]
-
-    def allowed(self, step):
-        """Which experts may see which row: (B, E) bool, or None if all may."""
-        return None if self._allowed is None else self._allowed[step]

@@ -25,10 +25,10 @@ from swift_hydra.model import (
 from swift_hydra.pretrain import Recipe, new_cvae, train_detector
 from swift_hydra.run.record import peak_memory_mib
 from swift_hydra.snapshot import pack_network, read_network
-from swift_hydra.training.batches import BatchPlan, Examples
-from swift_hydra.training.cvae_gradient import loss_and_gradient
+from swift_hydra.training.batches import Batch, BatchPlan, Examples
+from swift_hydra.training.gradients import mixture_loss, of_cvae
 from swift_hydra.training.optimise import Adam, Optimiser, one_cycle
-from swift_hydra.training.seeds import streams
+from swift_hydra.training.seeds import Streams, streams
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_gradient_by_hand_is_autograds(d, n, exact):
     x, y = 2 * torch.randn(n, d), torch.arange(n) % 2
     theirs = cvae.loss(x, y, torch.Generator().manual_seed(1))
     theirs.total.backward()
-    ours, gradient = loss_and_gradient(cvae, x, y, torch.Generator().manual_seed(1))
+    ours, gradient = of_cvae(cvae, x, y, torch.Generator().manual_seed(1))
     clamped = cvae.encode(x, y)[1]
     assert 0 < (clamped == clamped.clamp(-7.99, 3.99)).float().mean() < 1
     assert [part.item() for part in ours] == [part.item() for part in theirs]
@@ -115,6 +115,40 @@ def test_what_experts_learn_by_hand_is_autograds(monkeypatch, d, n_experts, drop
 
 
 # --- router (M9) ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not available(), reason="needs numba")
+@pytest.mark.parametrize("E, k", [(1, 1), (4, 2), (4, 4), (4, 1), (16, 3)])
+@pytest.mark.parametrize("kind", ["plain", "folds", "views"])
+def test_the_compiled_loss_is_that_of_the_network(E, k, kind):
+    """Losses and the gradients of all parameters, up to rounding."""
+    torch.manual_seed(E + k)
+    B, d = 64, 7
+    detector = MoEDetector(d, E, k, backend="numba").train()
+    torch.nn.init.normal_(detector.router.noise.weight)
+    share = torch.full((E, 1), 1 / (E * B))
+    allowed = None
+    if kind == "folds" and E > 1:  # one row may see no expert but the last
+        allowed = torch.arange(B)[:, None] % E != torch.arange(E)
+        allowed[0] = torch.arange(E) == E - 1
+        share = (allowed / allowed.sum()).T
+    each = torch.randn(E, B, d) if kind == "views" else None
+    batch = Batch(torch.randn(B, d), each, allowed, torch.rand(B), share)
+    recipe = Recipe(balance_weight=0.5, own_weight=2.0)
+    found = []
+    for loss_of in (detector.loss, partial(mixture_loss, detector)):
+        detector.zero_grad()
+        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+        loss = loss_of(batch, recipe, Streams(*generators))
+        (3 * loss.total).backward()
+        slopes = [torch.zeros(()) if p.grad is None else p.grad for p in detector.parameters()]
+        found.append([part.detach() for part in loss] + slopes)
+    for name, theirs, ours in zip(
+        ["", "", "", *dict(detector.named_parameters())], *found, strict=True
+    ):
+        scale = theirs.abs().max().item()
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * scale + 1e-9), name
+    assert k == E or found[0][-1].abs().sum() > 0
 
 
 @pytest.mark.parametrize(("E", "k"), [(1, 1), (4, 1), (4, 2), (4, 4), (8, 3)])

@@ -162,7 +162,7 @@ def test_a_sample_is_kept_in_files(of_some, tmp_path):
 def test_a_student_of_a_sample_knows_all_rows():
     X, y = table(1500)
     model = fitted(X, y, max_samples=500, fast=True)
-    assert len(model.basis_.shift) == 1500
+    assert len(model.basis_.beside) == 1500
     new, labels = table(seed=1)
     assert roc_auc_score(labels, model.decision_function(new)) > 0.97
 

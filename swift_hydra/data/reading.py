@@ -35,6 +35,16 @@ EITHER_POINT = re.compile(EITHER.pattern.replace(",\\d", r"\.\d"))
 SHORT = re.compile(r"0|[+-]?[1-9]\d{0,2}")  # a whole number below 1000
 ODD = re.compile(r"[^\d.,+\-\seE'\u2019]|\d-|\.\d*\.")  # what few numbers contain
 MOMENT = re.compile(r"\d{1,2}\.\d{2}")  # 12.58: if all points are like this, times or dates
+# UNIT: a number with a unit, as 12 %, $5, EUR 5, <3 or 7 mg/dL, or with a sign that Python does not
+# read, as (5), 5- or \u22125. SPAN: 1:23:45, 120/80, 3d 4h. A7 is ambiguous and matches neither.
+DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
+UNIT = re.compile(
+    r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
+    rf"{DIGITS_OF_ONE}\s*((?:[^\d\s.,](?:[^\d\s]|(?<=m)[23]){{0,14}}(?: [^\d\s]{{1,9}})?)?)"
+)
+SPAN = re.compile(
+    r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}|-?\d+ days?(?: [+-]?\d+:[\d:.]+)?"
+)
 MARKED = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
@@ -293,6 +303,16 @@ def days(cell):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return moment.timestamp() / 86_400
+
+
+def form_of(text):
+    """The text around the digits of a number with a unit or of a time span; None for others."""
+    if SPAN.fullmatch(text):
+        return re.sub(r"\d+", "0", text)
+    match = UNIT.fullmatch(text)
+    if match and not re.search(r"\d\.\d+\.\d", text):  # an address, a version
+        return match[1], match[2]
+    return None
 
 
 class Marks:

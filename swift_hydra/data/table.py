@@ -37,6 +37,7 @@ from swift_hydra.data.reading import (
     Reading,
     asked_of,
     days,
+    form_of,
     is_number,
     number,
 )
@@ -574,7 +575,13 @@ class CellParser:
         gap = "a gap? leave it empty" if shown.casefold() in GAP_LIKE else ""
         if from_file:  # the user's gaps take the place of those that need no flag
             gap = asked_for_gap(shown, any(self.reads(word) is None for word in MISSING))
-        return f"{comma}{date}{gap and f' ({gap})'}"
+        known = f"{comma}{date}{gap and f' ({gap})'}"
+        form = form_of(shown)
+        if known or is_number(cell) or form is None:
+            return known
+        if isinstance(form, str):
+            return " (a span of time, or two numbers? write each number in a column of its own)"
+        return " (a unit, or a sign of its own? write the number alone, a minus in front of it)"
 
     def refuse_problems(self):
         """Refuse the cells so far if something is wrong with them.

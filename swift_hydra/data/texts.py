@@ -8,19 +8,9 @@ import re
 
 import numpy as np
 
-from swift_hydra.data.reading import MISSING, days, is_number, number
+from swift_hydra.data.reading import MISSING, days, form_of, is_number, number
 from swift_hydra.data.table import asked_for_gap, place
 
-# UNIT: a number with a unit, as 12 %, $5, EUR 5, <3 or 7 mg/dL, or with a sign that Python does not
-# read, as (5), 5- or \u22125. SPAN: 1:23:45, 120/80, 3d 4h. A7 is ambiguous and matches neither.
-DIGITS_OF_ONE = r"[+-]?[\d.,][\d.,'\u2019 \u00a0\u202f]*(?:[eEdD][+-]?\d+)?"
-UNIT = re.compile(
-    r"(?=.*\d)([^\w\s.,]*|[^\W\d_]{1,3}[ $.\u00a0]+[$]?)\s*"
-    rf"{DIGITS_OF_ONE}\s*((?:[^\d\s.,](?:[^\d\s]|(?<=m)[23]){{0,14}}(?: [^\d\s]{{1,9}})?)?)"
-)
-SPAN = re.compile(
-    r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}|-?\d+ days?(?: [+-]?\d+:[\d:.]+)?"
-)
 # English names, and German ones that differ; other languages are rare in tables.
 MONTHS = [*calendar.month_name[1:], *calendar.month_abbr[1:], "Sept"]
 MONTHS += ["Januar", "Februar", "M\u00e4rz", "Mai", "Juni", "Juli", "Oktober", "Dezember"]
@@ -124,13 +114,3 @@ def _where(text, i, lines, asked=None):
     """The text of row i and its place; unless ``asked`` is None, also whether it may be a gap."""
     gap = asked_for_gap(text, asked) if isinstance(lines, list) and asked is not None else ""
     return f"{text[:40]!r} in {place(i, lines)}{gap and '; '}{gap}"
-
-
-def form_of(text):
-    """The text around the digits of a number with a unit or of a time span; None for others."""
-    if SPAN.fullmatch(text):
-        return re.sub(r"\d+", "0", text)
-    match = UNIT.fullmatch(text)
-    if match and not re.search(r"\d\.\d+\.\d", text):  # an address, a version
-        return match[1], match[2]
-    return None

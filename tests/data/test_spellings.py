@@ -397,3 +397,39 @@ def test_a_column_of_dates_stays_one(tmp_path, kind):
         InputError, match=r"'when' holds dates, first .* in training it held numbers"
     ):
         other.decision_function(frame)
+
+
+SIGN = "a unit, or a sign of its own"
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("54.61-", SIGN),
+        ("\u221254.61", SIGN),
+        ("(54.61)", SIGN),
+        ("54.61 kg", SIGN),
+        ("$54.61", SIGN),
+        ("67%", SIGN),
+        ("<0.05", SIGN),
+        ("120/80", "a span of time, or two numbers"),
+        ("1:23:45", "a span of time, or two numbers"),
+        ("A7", None),
+        ("10.0.0.1", None),
+        ("red", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["file", "frame"])
+def test_a_number_that_is_written_unusually_is_told_what_hinders(tmp_path, kind, cell, said):
+    """The remedy for texts, --categorical, would make categories of amounts."""
+    numbers = [cell if i == 3 else f"{i}.5" for i in range(20)]
+    with pytest.raises(InputError, match="column 'a' holds text, first") as refused:
+        if kind == "file":
+            path = written(
+                tmp_path, "a,label", lambda i: f"{numbers[i]},{label(i)}", rows=range(20)
+            )
+            load(path)
+        else:
+            as_table(pd.DataFrame({"a": numbers}))
+    told = str(refused.value)
+    assert f"({said}?" in told if said else "?" not in told

@@ -184,3 +184,21 @@ def test_the_readme_is_short():
     lines = TEXT["README.md"].splitlines()
     assert len(lines) <= 180
     assert all(len(line) <= 120 for line in lines)
+
+
+def test_the_readme_quotes_the_table_of_results():
+    """What its running text says of other protocols is what the records say: that was left behind
+    by records that replaced others.
+    """
+    table = TEXT["docs/results.md"].split("<!-- labels -->")[1].split("<!-- /labels -->")[0]
+    rows = [
+        re.split(r" *\| *", row) for row in table.replace("*", "").splitlines() if row[:1] == "|"
+    ]
+    place = {name: rows[0].index(name) for name in rows[0] if name}
+    of = {row[1]: row for row in rows[2:]}
+    said = " ".join(TEXT["README.md"].split())
+    for protocol in ("weak-0.05, seeds 0 to 4", "weak-1.0, seeds 0 to 4"):
+        own, peer = (of[name][place[protocol]] for name in ("Swift Hydra (`full`)", "CatBoost"))
+        assert f"it has {own}, CatBoost {peer}" in said
+    own, *peers = (row[place["weak-0, seed 0"]] for row in rows[2:])
+    assert f"With none, on seed 0, it has {own}, the best peer {max(peers)}" in said

@@ -146,10 +146,15 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         fast: train a student, a small mixture that imitates the detector's scores and scores in
             its place.
         verify: with ``fast``, the share of rows that the detector scores instead of the student:
-            those that score highest. None means .03, .1 if no anomaly is known, or all rows if the
-            student does not follow the detector.
+            those that score as high as this share of the training rows. None means .03, .1 if no
+            anomaly is known, or all rows if the student does not follow the detector.
         impute: how missing values are treated, see :class:`data.columns.Preparation`.
         categorical: how text columns are treated.
+        dates: take dates as days since 1970; otherwise they are refused.
+        anomaly_label: the label of anomalies; all others, but -1 beside them, are normal. None
+            takes 1, True, yes, or the larger of two numbers.
+        majority_anomalies: more than half of the rows may be labelled as anomalies, without a
+            warning.
         cvae_steps: training steps of every Beta C-VAE.
         detector_steps: training steps of the pretrained detector.
         beta: weight of the C-VAE's KL term.
@@ -274,7 +279,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
         Args:
             X: (n, d) array-like, data frame or Table, or :class:`data.rows.TrainingRows` without y.
-            y: (n,) labels of -1, 0 and 1; None if no row has a label.
+            y: (n,) labels of -1, 0 and 1, or what docs/tables.md lists; None if no row has a label.
             groups: (n,) names or numbers of the subjects (patients, machines) that the rows were
                 measured on, where a subject has several rows: they are left out together. None:
                 every row has its own subject.

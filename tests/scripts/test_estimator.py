@@ -1,6 +1,7 @@
 """The class: it learns, its scores differ, what it generates reaches the final training."""
 
 import pickle
+import re
 import warnings
 
 import joblib
@@ -182,6 +183,14 @@ def test_contamination_only_moves_the_threshold(fitted):
     assert np.array_equal(before, model.decision_function(X))
     model.set_contamination(0.1)
     assert abs(model.labels_.mean() - 0.1) < 0.02
+
+
+def test_the_docstring_names_every_setting_and_attribute(fitted):
+    parts = re.split("Attributes:|Raises:", SwiftHydra.__doc__)
+    arguments, attributes, _ = (re.findall(r"^ {8}(\w+): ", part, flags=re.M) for part in parts)
+    assert sorted(arguments) == sorted(SwiftHydra().get_params())
+    own = {name for name in vars(fitted[0]) if name.endswith("_")}
+    assert own == set(attributes) - {"feature_names_in_"}  # of a frame
 
 
 def test_scoring_streams_in_chunks(fitted):

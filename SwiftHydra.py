@@ -294,6 +294,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         Raises:
             InputError: for an argument given under both of its names, rows or labels that cannot
                 be read, and settings that leave nothing to learn from.
+            FloatingPointError: if a loss is not finite, naming the training and its step.
         """
         if not (X is None or X_train is None) or not (y is None or y_train is None):
             raise InputError("X and X_train, y and y_train are two names of one: give one of each")

@@ -301,7 +301,7 @@ def load_dataset(
     Args:
         spec: a path or a name, see :func:`data.catalogue.resolve_dataset`. ``.npz`` needs ``X``
             (n, d) and ``y`` (n,) or (n, 1); a text file may have a header row and separates cells
-            by comma, semicolon, tab or |; ``.parquet`` needs pyarrow.
+            by comma, semicolon, tab, | or spaces; ``.parquet`` needs pyarrow.
         label_column: the label column of a text file or ``.parquet``; None takes the last one,
             "none" means that there are no labels.
         impute: how gaps are treated, see :class:`data.columns.Preparation`.

@@ -42,6 +42,12 @@ INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 # --- .npz -----------------------------------------------------------------------------------------
 
+# What to do about an array that is missing.
+SAVE_IT = {
+    "X": "save the rows as X",
+    "y": "save the labels as y, or give --label-column none if there are none",
+}
+
 
 def read_npz(path, keys=("X", "y")):
     """The named arrays of an .npz; pickled objects are refused.
@@ -67,7 +73,7 @@ def read_npz(path, keys=("X", "y")):
                 if key not in archive.files:
                     raise InputError(
                         f"{path}: key {key!r} is missing, the keys present are {archive.files}: "
-                        "save X and y"
+                        f"{SAVE_IT.get(key, 'name one of these with --group-column')}"
                     )
                 arrays.append(_checked_array(path, key, archive[key]))
     except InputError:

@@ -211,6 +211,15 @@ def test_missing_key_lists_those_present(tmp_path):
     assert "data" in str(caught.value) and "target" in str(caught.value)
 
 
+def test_a_missing_key_is_told_what_to_do_about_it(tmp_path):
+    """Of an .npz of rows alone, and of a group's array, the advice was to save X and y."""
+    path = save(tmp_path / "a.npz", X=GOOD_X, unit=np.arange(6))
+    with pytest.raises(InputError, match=r"'y' is missing.*give --label-column none"):
+        load_dataset(path)
+    with pytest.raises(InputError, match=r"'site' is missing.*'unit'\].*with --group-column"):
+        load_dataset(path, "none", group_column="site")
+
+
 def test_a_pickle_is_never_run(tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -565,6 +565,7 @@ class TableDetector(BaseEstimator):
             basis["beside"] = basis.pop("shift")
         self.basis_ = TrainingScores(**basis)
         if older:  # ``verify`` meant other rows then
+            self.student_.measure(self.basis_.left_out, self.basis_.beside)
             self._set_scores()
 
     @classmethod

@@ -320,8 +320,12 @@ class Student:
         if memorised.any():
             followed = memorised @ (by_student - without) / np.square(memorised).sum()
             self.followed = float(np.clip(followed, 0, 1))
-        self.quantiles = _quantiles(self.as_left_out(left_out, self.beside(Z, scores), 0.0))
+        self.measure(left_out, self.beside(Z, scores))
         return self
+
+    def measure(self, left_out, beside):
+        """Set ``quantiles``, with arguments as in :meth:`as_left_out`."""
+        self.quantiles = _quantiles(self.as_left_out(left_out, beside, 0.0))
 
     @property
     def follows(self):

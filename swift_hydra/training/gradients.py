@@ -116,11 +116,11 @@ if available():
         return 1.0 / (1.0 + math.exp(-x))
 
     @inlined
-    def _add_noise(noisy, deviation, clean, raw, noise):
-        """Write the noise's deviation and the noisy logits (E,) of a row."""
+    def _add_noise(noisy, deviation, clean, raw, noise, least):
+        """Write the noise's deviation, ``least`` or more, and the noisy logits (E,) of a row."""
         for e in range(len(clean)):
             x = np.float64(raw[e])
-            deviation[e] = max(x, 0.0) + math.log1p(math.exp(-abs(x))) + LEAST_DEVIATION
+            deviation[e] = max(x, 0.0) + math.log1p(math.exp(-abs(x))) + least
             noisy[e] = clean[e] + noise[e] * deviation[e]
 
     @inlined
@@ -201,7 +201,9 @@ if available():
                 softplus of, and the noise, (B, E) each. The last two are not used if all run.
             batch: ``allowed`` (B, E) bool, ``target`` (B,) and ``share`` (B, E) of a
                 :class:`training.batches.Batch`.
-            settings: k, the weights of the balance loss and of the experts' own loss.
+            settings: k, the weights of the balance loss and of the experts' own loss; and
+                ``LEAST_DEVIATION`` and ``FORBIDDEN``, since a kernel that is cached on disk would
+                keep the constants of another file.
             slopes: arrays (B, E) for the gradients of the first three outputs.
 
         Returns:
@@ -209,17 +211,17 @@ if available():
         """
         logits, clean, raw, noise = outputs
         allowed, target, share = batch
-        k, of_balance, of_own = settings
+        k, of_balance, of_own, least, forbidden = settings
         of_logits, of_clean, of_raw = slopes
         B, E = logits.shape
-        clean = np.where(allowed, clean.astype(np.float64), FORBIDDEN)
+        clean = np.where(allowed, clean.astype(np.float64), forbidden)
         noisy, deviation = clean.copy(), np.ones((B, E))
         order = np.empty((B, min(k + 1, E)), np.int64)
         gates = np.empty((B, k))
         importance, load, of_importance, of_load = np.zeros((4, E))
         for b in range(B):
             if k < E:
-                _add_noise(noisy[b], deviation[b], clean[b], raw[b], noise[b])
+                _add_noise(noisy[b], deviation[b], clean[b], raw[b], noise[b], least)
             _choose(order[b], noisy[b])
             _route(gates[b], importance, load, noisy[b], deviation[b], order[b], clean[b])
         balance = _spread(importance, of_importance)
@@ -290,5 +292,6 @@ def mixture_loss(detector, batch, recipe, stream):
         drawn = torch.randn(logits.T.shape, generator=stream.draws)
     own_weight = recipe.own_weight if detector.n_experts > 1 else 0.0
     settings = router.k, float(recipe.balance_weight), float(own_weight)
+    settings += LEAST_DEVIATION, FORBIDDEN
     weights = router.clean.weight, router.noise.weight
     return MixtureLoss(*_MixtureLoss.apply(logits, *weights, batch, drawn, settings))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import Losses, made_table, standardised, trained_cvae, trained_mixture
 
+from swift_hydra import model
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.compiled import available
 from swift_hydra.detection.mixture import out_of_fold
@@ -25,6 +26,7 @@ from swift_hydra.model import (
 from swift_hydra.pretrain import Recipe, new_cvae, train_detector
 from swift_hydra.run.record import peak_memory_mib
 from swift_hydra.snapshot import pack_network, read_network
+from swift_hydra.training import gradients
 from swift_hydra.training.batches import Batch, BatchPlan, Examples
 from swift_hydra.training.gradients import mixture_loss, of_cvae
 from swift_hydra.training.optimise import Adam, Optimiser, one_cycle
@@ -149,6 +151,22 @@ def test_the_compiled_loss_is_that_of_the_network(E, k, kind):
         scale = theirs.abs().max().item()
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * scale + 1e-9), name
     assert k == E or found[0][-1].abs().sum() > 0
+
+
+@pytest.mark.skipif(not available(), reason="needs numba")
+def test_no_constant_of_another_file_is_in_the_compiled_loss(monkeypatch):
+    """The cache on disk would keep it after a change there: only a kernel's own file is watched."""
+    monkeypatch.setattr(model, "LEAST_DEVIATION", 3.0)
+    monkeypatch.setattr(gradients, "LEAST_DEVIATION", 3.0)
+    torch.manual_seed(0)
+    detector = MoEDetector(5, 4, 2, backend="numba").train()
+    batch = Batch(torch.randn(32, 5), None, None, torch.rand(32), torch.full((4, 1), 1 / 128))
+    recipe = Recipe(balance_weight=0.5, own_weight=2.0)
+    theirs, ours = (
+        loss_of(batch, recipe, Streams(*(torch.Generator().manual_seed(seed) for seed in (1, 2))))
+        for loss_of in (detector.loss, partial(mixture_loss, detector))
+    )
+    assert torch.allclose(ours.balance, theirs.balance, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("E", "k"), [(1, 1), (4, 1), (4, 2), (4, 4), (8, 3)])

@@ -42,10 +42,9 @@ from swift_hydra.settings import (
 
 # Characters with which a formula starts in spreadsheets, also in full-width East Asian forms.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+STARTS = re.escape("".join(FORMULA).replace("\t", ""))
 # A formula behind what parts cells where numbers have decimal commas; no quote is written for it.
-INNER = re.compile(
-    rf"(?<=[;\t])(?=\s*[{re.escape(''.join(FORMULA))}])(?!\s*[+-]?[\d.,]+(?:[;\t]|$))"
-)
+INNER = re.compile(rf"(?<=[;\t])(?=[^\S\t]*[{STARTS}])(?![^\S\t]*[+-]?[\d.,]+(?:[;\t]|$))")
 NO_TEXT = (".gz", ".zip", ".parquet", ".npz", ".npy", ".xlsx", ".xls", ".pt", ".onnx")
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 import warnings
 
 import numpy as np
@@ -316,10 +317,17 @@ def test_cells_that_a_spreadsheet_would_run_are_defused(trained, tmp_path):
         ("a\t @cmd", "a\t' @cmd"),
         ("=1;-2+3", "'=1;'-2+3"),
         ("a;-5;b=1", "a;-5;b=1"),
+        ("1\t\tb;\t=2", "1\t\tb;\t'=2"),
     ],
 )
 def test_formulas_behind_what_parts_cells_elsewhere_are_defused(cell, wanted):
     assert harmless(cell) == wanted
+
+
+def test_a_cell_of_many_tabs_is_looked_at_in_linear_time():
+    start = time.process_time()
+    assert harmless("a" + "\t" * 30_000 + "=b") == "a" + "\t" * 30_000 + "'=b"
+    assert time.process_time() - start < 1  # a minute, once
 
 
 def test_what_the_training_file_was_read_with_is_in_the_checkpoint(trained, tmp_path, capsys):

@@ -146,8 +146,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         fast: train a student, a small mixture that imitates the detector's scores and scores in
             its place.
         verify: with ``fast``, the share of rows that the detector scores instead of the student:
-            those that score as high as this share of the training rows. None means .03, .1 if no
-            anomaly is known, or all rows if the student does not follow the detector.
+            those that score as high as this share of the training rows that are no known anomalies.
+            None means .03, .1 if no anomaly is known, or all rows if the student does not follow
+            the detector.
         impute: how missing values are treated, see :class:`data.columns.Preparation`.
         categorical: how text columns are treated.
         dates: take dates as days since 1970; otherwise they are refused.

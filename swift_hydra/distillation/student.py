@@ -52,7 +52,7 @@ DISAGREE = 0.5  # student and teacher disagree if their squashed scores differ b
 MOST_DISAGREEMENT = 0.05
 LEAST_CORRELATION = 0.7
 SCORED_ROWS = 65536  # rows scored at a time: their inputs are many times larger
-TOP = 0.03  # share of the rows, the highest scores, that the teacher scores again
+TOP = 0.03  # share of the unknown rows, the highest scores, that the teacher scores again
 TOP_OF_UNLABELLED = 0.1  # the same if no anomaly is known
 QUANTILES = 201  # quantiles of the training rows' scores that are kept
 TIE = 1e-6  # scores, in units of ``spread``, that differ by less are equal
@@ -245,7 +245,9 @@ class Student:
     extreme anomalies counts less than one between two ambiguous rows.
 
     Its teacher scores the highest scores again. The student's error is small, but at the top it
-    takes little to put a normal row above an anomaly. More rows are scored again if no anomaly is
+    takes little to put a normal row above an anomaly. What is high is counted among the training
+    rows that are no known anomalies, as most new rows are: among all, the bound could lie above all
+    normal rows. More rows are scored again if no anomaly is
     known: the teacher then compares rows with their nearest neighbours, and anomalies exceed the
     farthest normal rows by little.
 
@@ -254,8 +256,8 @@ class Student:
         network: a :class:`model.MoEDetector` that reads them.
         middle: median of the teacher's scores of the training rows, scored like new rows.
         spread: standard deviation of these.
-        quantiles: (QUANTILES,) of the student's scores of the training rows, as if neither it nor
-            the teacher had seen them.
+        quantiles: (QUANTILES,) of the student's scores of the training rows that are no known
+            anomalies, as if neither it nor the teacher had seen them.
         agreement: ``disagreement``, the share of training rows on which the squashed scores of
             student and teacher differ by more than ``DISAGREE``, and ``rank_correlation``.
         followed: 0 to 1, how much of the teacher's memory of the training rows the student
@@ -320,11 +322,12 @@ class Student:
         if memorised.any():
             followed = memorised @ (by_student - without) / np.square(memorised).sum()
             self.followed = float(np.clip(followed, 0, 1))
-        self.measure(left_out, self.beside(Z, scores))
+        others = rows.y != 1
+        self.measure(left_out[others], self.beside(Z, scores)[others])
         return self
 
     def measure(self, left_out, beside):
-        """Set ``quantiles``, with arguments as in :meth:`as_left_out`."""
+        """Set ``quantiles``, with arguments as in :meth:`as_left_out`, of which rows to count."""
         self.quantiles = _quantiles(self.as_left_out(left_out, beside, 0.0))
 
     @property

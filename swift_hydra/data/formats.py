@@ -487,7 +487,7 @@ class ParquetFile(CsvFile):
         names, types = schema.names, schema.types  # built anew by every access
         # Categories that are numbers are stored as plain numbers; only pandas' metadata show them.
         told = [c for c in _told_by_pandas(schema, "columns") if isinstance(c, dict)]
-        declared = [c.get("field_name") for c in told if c.get("pandas_type") == "categorical"]
+        declared = {str(c.get("field_name")) for c in told if c.get("pandas_type") == "categorical"}
         numbers = ("int", "uint", "float", "double", "halffloat")
         return tuple(
             place

@@ -5,6 +5,7 @@ import decimal
 import gzip
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from swift_hydra.bench.peers import Peer
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
-from swift_hydra.data.formats import open_table
+from swift_hydra.data.formats import ParquetFile, open_table
 from swift_hydra.data.frames import as_known
 from swift_hydra.data.labels import read_labels
 from swift_hydra.data.reading import Reading, number
@@ -551,6 +552,18 @@ def test_damaged_notes_of_pandas_spoil_no_parquet(tmp_path, told):
     table = table.replace_schema_metadata({b"pandas": told})
     pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "t.parquet")
     assert load_dataset(tmp_path / "t.parquet").columns == ("a",)
+
+
+def test_many_declared_categories_take_linear_time():
+    names = [f"c{i}" for i in range(20_000)]
+    told = [{"field_name": name, "pandas_type": "categorical"} for name in [[], *names[1:]]]
+    schema = SimpleNamespace(names=names, types=["int64"] * len(names))
+    schema.pandas_metadata = {"columns": told}
+    file = ParquetFile.__new__(ParquetFile)
+    file.file = SimpleNamespace(schema_arrow=schema)
+    start = time.process_time()
+    assert len(file.number_categories(range(len(names)))) == len(names) - 1
+    assert time.process_time() - start < 1  # seconds, once
 
 
 def test_a_column_named_none_is_no_feature_in_silence(tmp_path):

@@ -441,9 +441,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     def export(self, path):
         """Write the student of ``fast=True`` as one ONNX file that holds no training row.
 
-        The model's input X are prepared rows (n, d') float64, and its output is their scores.
-        ``python SwiftHydra.py score`` accepts the file in place of a checkpoint. Needs the packages
-        onnx and onnxruntime.
+        The model's input X are prepared rows (n, d') float64, and its output is their scores: those
+        of ``verify=0``, as is the threshold in the file. ``python SwiftHydra.py score`` accepts the
+        file in place of a checkpoint. Needs the packages onnx and onnxruntime.
 
         Raises:
             InputError: before a fit; without a student; if the student does not follow its detector

@@ -26,7 +26,7 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     """The subject of each row as a number from 0, in order of first appearance: (n,).
 
     Args:
-        groups: (n,) or (n, 1) array-like of the subjects' names or numbers.
+        groups: (n,) array-like of the subjects' names or numbers.
         n: number of rows.
         where: what messages call the groups.
         lines: n line numbers of a file, or None.
@@ -38,8 +38,6 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     if isinstance(groups, np.ma.MaskedArray):
         groups = unmasked(groups)
     cells = array_of(groups)
-    if cells.shape == (n, 1):  # a frame of one column
-        cells = cells[:, 0]
     if cells.shape != (n,):
         raise InputError(
             f"{where}: has the shape {cells.shape} for {n} rows: give one name or number per row"

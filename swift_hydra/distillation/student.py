@@ -52,7 +52,7 @@ DISAGREE = 0.5  # student and teacher disagree if their squashed scores differ b
 MOST_DISAGREEMENT = 0.05
 LEAST_CORRELATION = 0.7
 SCORED_ROWS = 65536  # rows scored at a time: their inputs are many times larger
-TOP = 0.03  # share of the unknown rows, the highest scores, that the teacher scores again
+TOP = 0.03  # share of the rows, the highest scores, that the teacher scores again
 TOP_OF_UNLABELLED = 0.1  # the same if no anomaly is known
 QUANTILES = 201  # quantiles of the training rows' scores that are kept
 TIE = 1e-6  # scores, in units of ``spread``, that differ by less are equal
@@ -247,9 +247,8 @@ class Student:
     Its teacher scores the highest scores again. The student's error is small, but at the top it
     takes little to put a normal row above an anomaly. What is high is counted among the training
     rows that are no known anomalies, as most new rows are: among all, the bound could lie above all
-    normal rows. More rows are scored again if no anomaly is
-    known: the teacher then compares rows with their nearest neighbours, and anomalies exceed the
-    farthest normal rows by little.
+    normal rows. More rows are scored again if no anomaly is known: the teacher then compares rows
+    with their nearest neighbours, and anomalies exceed the farthest normal rows by little.
 
     Args:
         inputs: :class:`Inputs`.

@@ -435,7 +435,7 @@ def test_a_cell_of_our_own(folder, monkeypatch):
     assert record["failed"] is None
     assert record["n_synthetic"] > 0 and 0 <= record["nearer_to_generated"] <= 1
     assert record["auc_roc"] > 0.5 and -1 <= record["rank_correlation"] <= 1
-    assert record["verified_share"] in (0.0, 1.0)  # the student scores all rows or none
+    assert record["verified_share"] in (0.03, 1.0)  # the detector scores the top again, or all
 
 
 def test_what_was_published_hides_nothing(folder):

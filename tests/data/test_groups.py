@@ -72,9 +72,6 @@ def test_a_fit_says_it_once():
     assert len(about) == 1 and about[0].startswith("training rows: many rows stand in groups")
 
 
-def test_groups_are_given_as_labels_are():
-    """What is masked is no name, and a frame of one column is a list of them."""
-    names = np.array([[1], [1], [2], [2]])
-    assert numbers_of(names, 4).tolist() == [0, 0, 1, 1]
+def test_what_is_masked_is_no_name():
     with pytest.raises(InputError, match=r"row 2 \(counted from 0\) has none"):
         numbers_of(np.ma.array([1, 1, 2, 2], mask=[0, 0, 1, 0]), 4)

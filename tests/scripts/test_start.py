@@ -9,7 +9,8 @@ import pytest
 from helpers import ROOT
 
 SCRIPTS = ("SwiftHydra", "pretrain", "benchmark", "dataloader")
-FIRST = {"benchmark": "tqdm"}  # the first package each imports from outside; others: numpy
+# The first package each imports from outside; others: numpy.
+FIRST = {"benchmark": "tqdm", "pretrain": "torch"}
 
 
 def started(script, folder, *options):

@@ -11,7 +11,8 @@ from swift_hydra.scan.numba_kernels import Block, Scan
 EPSILON = 1e-5  # of the root mean square
 
 
-def _arrays(tensors):
+def arrays_of(tensors):
+    """The contiguous arrays of tensors, which a kernel takes."""
     return [t.detach().contiguous().numpy() for t in tensors]
 
 
@@ -35,7 +36,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernels, n_row, out, n_states, *inputs):
         shares = parts(out.shape[0] * out.shape[1], out.numel() * n_states)
-        run(kernels[0], shares, out.numpy(), [_arrays(inputs)] * len(shares))
+        run(kernels[0], shares, out.numpy(), [arrays_of(inputs)] * len(shares))
         ctx.save_for_backward(*inputs)
         ctx.kernel = kernels[1]
         ctx.n_row = n_row
@@ -45,8 +46,8 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_out):
-        given = _arrays(ctx.saved_tensors)
-        (grad,) = _arrays([grad_out])
+        given = arrays_of(ctx.saved_tensors)
+        (grad,) = arrays_of([grad_out])
         return None, None, None, None, *_gradients(ctx.kernel, given, ctx.n_row, ctx.shares, grad)
 
 
@@ -103,7 +104,7 @@ class _Experts(torch.autograd.Function):
         normed = (unit * p["norm_weight"][:, None, None]).view(G, B * T, width)
         xz = torch.bmm(normed, p["in_proj.weight"].transpose(1, 2)).view(G, B, T, -1)
         block = _block(xz, p)
-        arrays = _arrays(block)
+        arrays = arrays_of(block)
         inner = torch.empty((G, B, T, xz.shape[3] // 2))
         shares = parts(G * B, inner.numel() * block.A.shape[1])
         run(numba_kernels.block, shares, inner.numpy(), [arrays] * len(shares))

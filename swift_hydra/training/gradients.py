@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from swift_hydra.compiled import available
 from swift_hydra.model import FORBIDDEN, LEAST_DEVIATION, CVAELoss, MixtureLoss
+from swift_hydra.scan.numba_scan import arrays_of
 
 silu_backward = torch.ops.aten.silu_backward
 
@@ -251,23 +252,22 @@ if available():
         return mixture + of_balance * balance + of_own * own, mixture, balance
 
 
-def _arrays(*tensors):
-    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
-
-
 class _MixtureLoss(torch.autograd.Function):
     """The kernel as a function of the experts' logits (E, B) and of the router's weights (E, d)."""
 
     @staticmethod
     def forward(ctx, logits, clean, noise, batch, drawn, settings):
         x = batch.inputs
-        raw = F.linear(x, noise)
-        outputs = _arrays(logits.T, F.linear(x, clean), raw, raw if drawn is None else drawn)
-        allowed = torch.ones_like(raw, dtype=torch.bool) if batch.allowed is None else batch.allowed
-        given = _arrays(allowed, batch.target, batch.share.T.expand_as(raw))
+        open_ = F.linear(x, clean)  # (B, E)
+        # If all experts run there is no noise, and the kernel does not look at it.
+        noisy = (open_, open_) if drawn is None else (F.linear(x, noise), drawn)
+        outputs = tuple(arrays_of([logits.T, open_, *noisy]))
+        allowed = batch.allowed
+        allowed = torch.ones_like(open_, dtype=torch.bool) if allowed is None else allowed
+        given = tuple(arrays_of([allowed, batch.target, batch.share.T.expand_as(open_)]))
         slopes = tuple(np.empty_like(array) for array in outputs[:3])
         losses = _mixture_loss(outputs, given, settings, slopes)
-        ctx.x, ctx.slopes = x, slopes
+        ctx.x, ctx.slopes, ctx.noisy = x, slopes, drawn is not None
         losses = [logits.new_tensor(loss) for loss in losses]
         ctx.mark_non_differentiable(*losses[1:])
         return tuple(losses)
@@ -276,7 +276,8 @@ class _MixtureLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, *_):
         of_logits, of_clean, of_raw = (torch.from_numpy(slope) * grad for slope in ctx.slopes)
-        return of_logits.T, of_clean.t() @ ctx.x, of_raw.t() @ ctx.x, None, None, None
+        of_noise = of_raw.t() @ ctx.x if ctx.noisy else None
+        return of_logits.T, of_clean.t() @ ctx.x, of_noise, None, None, None
 
 
 def mixture_loss(detector, batch, recipe, stream):

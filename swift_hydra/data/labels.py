@@ -113,12 +113,15 @@ def _values(y, source, lines, gaps):
     """(n,) float64, or texts if some label is not a number that float64 holds exactly."""
     if isinstance(y, np.ma.MaskedArray):
         y = unmasked(y)
+    kind = type(y).__name__
     try:
         y = array_of(y)
     except (TypeError, ValueError):  # sparse, or rows of several lengths
         raise InputError(f"{source}: y is no list of labels: give one label per row") from None
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
+    if y.ndim == 0:  # sparse, lazy, a generator, one number
+        raise InputError(f"{source}: y is no list of labels ({kind}): give one label per row")
     if y.ndim != 1:
         raise InputError(f"{source}: y has shape {y.shape}: it must be 1-D, one label per row")
     if y.dtype.kind == "T":  # numpy's texts of any length
@@ -129,8 +132,7 @@ def _values(y, source, lines, gaps):
         raise InputError(
             f"{source}: the labels have dtype {y.dtype}: give texts or numbers, {RECODE}"
         )
-    exact = y.dtype.kind in "iu" and bool(((y > EXACT) | (y < -EXACT)).any())
-    if y.dtype.kind in "OUS" or exact:
+    if y.dtype.kind in "OUS" or (y.dtype.kind in "iuf" and _are_beyond(y)):
         cells = [_word(cell) for cell in y]
         gap = [
             is_missing(cell) or (isinstance(cell, str) and cell.casefold() in gaps)
@@ -146,6 +148,11 @@ def _values(y, source, lines, gaps):
     values = y.astype(np.float64)
     _refuse_gaps(np.isnan(values), values, source, lines)
     return values
+
+
+def _are_beyond(y):
+    """Does float64 fail to tell some of the numbers (n,) from their neighbours?"""
+    return bool((((y > EXACT) | (y < -EXACT)) & np.isfinite(y)).any())
 
 
 def _word(cell):
@@ -232,9 +239,7 @@ def _known(values, source):
                 f"{as_text(anomaly)} is taken as the "
                 "anomaly",
             )
-            whole = (different == np.rint(different)).all()
-            classes = different.astype(np.int64) if whole else different
-            return Labels((values == anomaly).astype(np.int64), classes)
+            return Labels((values == anomaly).astype(np.int64), _whole(different))
     else:
         folded = np.array([text.lower() for text in values], dtype=object)
         found = set(folded.tolist())
@@ -309,7 +314,11 @@ def _chosen(values, anomaly_label, source):
     if len(values) >= LONG and counts.max(initial=0) > 1:
         _say_single(others[counts == 1])
     normal = others[0] if len(others) else values[0]
-    classes = np.array([normal, wanted])
-    if classes.dtype.kind == "f" and (classes == np.rint(classes)).all():
-        classes = classes.astype(np.int64)
-    return Labels(y.astype(np.int64), classes)
+    return Labels(y.astype(np.int64), _whole(np.array([normal, wanted])))
+
+
+def _whole(classes):
+    """The classes (2,) as integers if they are whole numbers; infinity is none."""
+    if classes.dtype.kind != "f" or not np.isfinite(classes).all():
+        return classes
+    return classes.astype(np.int64) if (classes == np.rint(classes)).all() else classes

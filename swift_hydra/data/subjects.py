@@ -37,7 +37,10 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     """
     if isinstance(groups, np.ma.MaskedArray):
         groups = unmasked(groups)
-    cells = array_of(groups)
+    try:
+        cells = array_of(groups)
+    except (TypeError, ValueError):  # sparse, or rows of several lengths
+        raise InputError(f"{where}: is no list of names: give one name or number per row") from None
     if cells.shape != (n,):
         raise InputError(
             f"{where}: has the shape {cells.shape} for {n} rows: give one name or number per row"

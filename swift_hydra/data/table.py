@@ -255,27 +255,45 @@ def array_of(values):
 
     Raises:
         ValueError: for rows of several lengths.
-        TypeError: for a sparse tensor.
+        TypeError: for a sparse tensor, and for one without values.
     """
-    if hasattr(values, "detach") and hasattr(values, "is_sparse"):
-        values = values.detach().cpu()
-        values = values.float() if "bfloat16" in str(values.dtype) else values  # unknown to numpy
     try:
+        if isinstance(values, list | tuple) and any(map(_is_tensor, values)):
+            values = [_without_graph(value) for value in values]
+        values = _without_graph(values)
         array = np.asarray(values)
         texts = isinstance(values, list | tuple) and array.dtype.kind in "US"
     except UnicodeDecodeError:  # bytes beside texts
         texts = True
+    except RuntimeError as error:  # torch's for tensors on the device "meta", or nested ones
+        raise TypeError(str(error)) from None
     return np.array(values, dtype=object) if texts else array
+
+
+def _is_tensor(values):
+    return hasattr(values, "detach") and hasattr(values, "is_sparse")
+
+
+def _without_graph(values):
+    """A torch tensor as one that numpy takes; all else unchanged."""
+    if not _is_tensor(values):
+        return values
+    values = values.detach().cpu()
+    if values.is_sparse or values.is_nested:
+        return values
+    values = values.resolve_conj().resolve_neg()
+    unknown = str(values.dtype).startswith(("torch.bfloat16", "torch.float8"))  # to numpy
+    return values.float() if unknown else values
 
 
 def _array(X, source):
     try:
         return array_of(X)
-    except TypeError as error:
-        raise InputError(f"{source}: is no table ({str(error)[:120]}): give a dense one") from None
-    except ValueError as error:
-        reason = str(error)[:120]
-        raise InputError(f"{source}: is no table ({reason}): give rows of one length") from None
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        ragged = isinstance(error, ValueError)
+        remedy = "give rows of one length" if ragged else "give a dense array or a data frame"
+        raise InputError(f"{source}: is no table ({reason}): {remedy}") from None
 
 
 def _refuse_doubtful(columns, names, texts, source):

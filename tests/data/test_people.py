@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from helpers import ROOT, SAME_EXAMPLES, made_table, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,11 +154,29 @@ def test_labels_in_words_and_numbers(labels, anomaly, expected, classes):
         (["0", "1_0", "1_0", "0"], {}, "the labels are '0', '1_0': say which is the anomaly"),
         (["0", "10", "10", "0"], {"anomaly_label": "1_0"}, "no label is '1_0': the labels are 0"),
         ([[0], [0, 1]], {}, "y is no list of labels: give one label per row"),
+        (scipy.sparse.csr_array([[0, 1]]), {}, r"y is no list of labels \(csr_array\): give one"),
+        (map(int, "01"), {}, r"y is no list of labels \(map\): give one label per row"),
     ],
 )
 def test_labels_that_leave_a_doubt(labels, more, message):
     with pytest.raises(InputError, match=message):
         read_labels(labels, **more)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.longdouble, object])
+@pytest.mark.parametrize("large", [2.0**54, 2.0**63, -1e30, 1e300, np.inf])
+def test_labels_of_any_size_are_the_numbers_that_they_were(large, kind):
+    """Beyond int64 the class predicted -9223372036854775808, and no label was 1e300 beside it."""
+    rows, _ = made_table(n=30, d=2, n_anomalies=4)
+    with np.errstate(over="ignore"):
+        y = np.where(np.arange(30) < 4, large, 0).astype(kind)
+    with pytest.raises(InputError, match="say which is the anomaly"):
+        read_labels(y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        settings = ColumnSettings(anomaly_label=y[0])
+        found = TrainingRows.read(rows, y, settings)
+    assert found.y.tolist() == [1] * 4 + [0] * 26 and found.classes.tolist() == [0, y[0]]
 
 
 @drawn

@@ -98,6 +98,7 @@ def test_an_array_of_an_npz_says_the_groups(tmp_path, capsys):
         (["a", "NA", "b"], "row 1 "),
         (["a", "b"], "shape (2,) for 3 rows"),
         ([["a"], ["b"], ["c"]], "shape (3, 1) for 3 rows"),
+        ([["a"], ["b", "c"], []], "groups: is no list of names"),
     ],
 )
 def test_rows_without_a_group_are_refused(groups, said):

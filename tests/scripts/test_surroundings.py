@@ -450,15 +450,38 @@ def test_rows_at_a_time_and_scores_are_checked():
 TENSORS = {
     "with a gradient": lambda rows: torch.tensor(rows, requires_grad=True),
     "bfloat16": lambda rows: torch.tensor(rows).bfloat16(),
+    "float8": lambda rows: torch.tensor(rows).to(torch.float8_e4m3fn),
+    "a view of minus": lambda rows: torch._neg_view(torch.tensor(-rows)),
+    "a list of rows with a gradient": lambda rows: list(torch.tensor(rows, requires_grad=True)),
+    "a tuple of bfloat16": lambda rows: tuple(torch.tensor(rows).bfloat16()),
+}
+NO_TENSORS = {
+    "meta": lambda rows: rows.to("meta"),
+    "sparse": lambda rows: rows.to_sparse(),
+    "nested": lambda rows: torch.nested.nested_tensor(list(rows)),
 }
 
 
 @pytest.mark.parametrize("kind", TENSORS)
 def test_tensors_are_arrays(kind):
     rows = TENSORS[kind](X)
-    model = short().fit(rows, torch.tensor(y))
-    same = short().fit(rows.detach().float().numpy(), y)
+    labels = [torch.tensor(float(label), requires_grad=True) for label in y]
+    model = short().fit(rows, labels if isinstance(rows, list) else torch.tensor(y))
+    plainly = torch.stack([*rows]).detach().float().resolve_neg().numpy()
+    same = short().fit(plainly, y)
     assert np.array_equal(model.decision_scores_, same.decision_scores_)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", NO_TENSORS)
+def test_tensors_that_numpy_does_not_take_are_refused_in_one_line(kind):
+    """torch's RuntimeErrors and NotImplementedErrors were shown as they were."""
+    tensor = NO_TENSORS[kind](torch.tensor(X))
+    told = {"X": "no table .*: give a dense array", "y": "y is no list", "groups": "no list of"}
+    for name, words in told.items():
+        with pytest.raises(InputError, match=words) as caught:
+            short().fit(**{"X": X, "y": y, name: tensor})
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("column", [np.arange(120) == 50, X[:, 0] > 0])

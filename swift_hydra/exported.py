@@ -187,7 +187,7 @@ class Exported(TableDetector):
         return self._name_features()
 
     def _scores_of_prepared(self, X):
-        return self.detector_.run(None, {"X": np.asarray(X, dtype=np.float64)})[0]
+        return self.detector_.run(None, {"X": self.columns_.scaler.widened(X)})[0]
 
     def _flagged(self):
         return self.flagged_

@@ -73,7 +73,7 @@ class ColumnScaler:
         out = np.empty(X.shape, dtype=np.float32)
         for i in range(0, len(X), self.block_rows):
             rows = slice(i, i + self.block_rows)
-            block = X[rows].astype(np.float64)
+            block = self.widened(X[rows])
             with np.errstate(over="ignore"):  # computed again with halves, or clipped
                 block -= self.centre
                 over = np.isinf(block)
@@ -81,12 +81,21 @@ class ColumnScaler:
                 if over.any():
                     halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
                     block[over] = halves[over]
-                # Training may have been in float64, whose numbers a narrow type may not hold.
-                if X.dtype.kind == "f" and X.dtype.itemsize < 8:
-                    block[X[rows] == self.centre.astype(X.dtype)] = 0.0
             np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
             out[rows] = bend(block)
         return out
+
+    def widened(self, X):
+        """Rows X (n, d) as new float64 ones; a narrow type's centre is the centre itself.
+
+        Training may have been in float64, whose numbers a narrow type may not hold.
+        """
+        block = X.astype(np.float64)
+        if X.dtype.kind == "f" and X.dtype.itemsize < 8:
+            with np.errstate(over="ignore"):  # a centre beyond the narrow type
+                found = X == self.centre.astype(X.dtype)
+            block[found] = np.broadcast_to(self.centre, X.shape)[found]
+        return block
 
     def inverse_transform(self, Z):
         """Standardised rows Z (n, d) in the input's units, float64."""

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import FEW_STEPS, SHORT, SHORT_FIT, made_table, refusal, run_hasty, run_script
+from helpers import FEW_STEPS, SHORT, SHORT_FIT, hasty, made_table, refusal, run_hasty, run_script
 from scipy.spatial.distance import cdist
 
 from swift_hydra.exported import Exported
@@ -47,6 +47,20 @@ def test_equal_scores_on_ten_thousand_rows(model, file):
     assert exported.threshold_ == model.threshold_
     assert np.array_equal(exported.predict(X[:100]), model.predict(X[:100]))
     np.testing.assert_allclose(exported.p_values(X[:100]), model.p_values(X[:100]), atol=0.01)
+
+
+def test_narrow_rows_are_scored_as_by_the_checkpoint(tmp_path):
+    """A constant that float32 does not hold: the file saw another value in every row."""
+    X, y = made_table(n=200, d=3, n_anomalies=20)
+    constants = np.random.default_rng(0).normal(size=4) * [1e9, 1e9, 1e12, 1e12]
+    X = np.column_stack([X.astype(np.float64), np.tile(constants, (200, 1))])
+    with hasty():
+        model = SwiftHydra(fast=True, verify=0.0, **SHORT_FIT).fit(X, y)
+    model.export(tmp_path / "student.onnx")
+    exported = Exported.load(tmp_path / "student.onnx")
+    for rows in (X, X.astype(np.float32)):
+        own = model.decision_function(rows)
+        np.testing.assert_allclose(exported.decision_function(rows), own, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.4])

@@ -196,8 +196,7 @@ def _kinds(values, scaler, dated):
     n = len(values)
     distinct, counts = np.unique(values, return_counts=True)
     low, high = float(distinct[0]), float(distinct[-1])
-    largest = max(abs(low), abs(high))
-    long = largest > EXACT and high - low < DIGITS * np.spacing(largest)
+    long = _are_long(distinct)
     if long:
         yield "long", f" ({distinct[0]:g})"
     if len(distinct) == 1:
@@ -230,6 +229,16 @@ def _kinds(values, scaler, dated):
         yield "digits", ""
     if 0 < WIDE * low < high and not long and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
+
+
+def _are_long(distinct):
+    """Does float64 hold too few digits of a column's different values (m,), ascending?"""
+    low, high = float(distinct[0]), float(distinct[-1])
+    largest = max(abs(low), abs(high))
+    if largest > EXACT and high - low < DIGITS * np.spacing(largest):
+        return True
+    wide = distinct.dtype.itemsize > 8  # a long double
+    return wide and len(np.unique(distinct.astype(np.float64))) < (1 - ALIKE) * len(distinct)
 
 
 def too_coarse(centre, scale):

@@ -803,6 +803,17 @@ def test_whole_numbers_that_float64_cannot_tell_apart_are_named(start, step):
         assert any("float64 holds too few digits" in note for note in found) == (step < 10**12)
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant <= 52, reason="has no wider type than float64")
+@pytest.mark.parametrize("centre", [0, 1, -1e9])
+def test_a_long_double_whose_values_fall_together_is_named(centre):
+    """They became one number, and all scores equal, without a word."""
+    noise = np.random.default_rng(0).normal(size=(60, 1)).astype(np.longdouble)
+    centre = np.longdouble(centre)
+    for scale, said in ((abs(centre) * 2**-60 or np.longdouble("1e-400"), True), (1, False)):
+        found = notes(as_table(centre + scale * noise))
+        assert any("its values fall together" in note for note in found) == said, found
+
+
 @drawn
 @given(st.text())
 def test_no_control_character_reaches_a_terminal(text):

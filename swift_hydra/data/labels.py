@@ -120,10 +120,11 @@ def _values(y, source, lines, gaps):
         raise InputError(f"{source}: y is no list of labels: give one label per row") from None
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim == 0:  # sparse, lazy, a generator, one number
-        raise InputError(f"{source}: y is no list of labels ({kind}): give one label per row")
     if y.ndim != 1:
-        raise InputError(f"{source}: y has shape {y.shape}: it must be 1-D, one label per row")
+        hint = f" (it is a {kind})" if y.ndim == 0 else ""  # sparse, lazy, a generator
+        raise InputError(
+            f"{source}: y has shape {y.shape}: it must be 1-D, one label per row{hint}"
+        )
     if y.dtype.kind == "T":  # numpy's texts of any length
         y = y.astype(object)
     if not len(y):

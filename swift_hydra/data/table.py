@@ -215,16 +215,21 @@ def _refuse_shape(X, kind, source):
     hint = ""
     if X.ndim == 1:
         hint = ". Reshape your data: X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one row"
+    if X.ndim == 1 and len(X) and hasattr(X[0], "__len__") and not isinstance(X[0], str | bytes):
+        hint = f": its cells hold several values: give list({source})"
     if X.ndim == 0:
         hint = f" ({kind}): give an array or a data frame"
     raise InputError(f"{source}: X has shape {X.shape}: it must be 2-D, (rows, features){hint}")
 
 
 def _refuse_records(X, source):
-    """Rows that name their values, which numpy would take by their places."""
+    """Refuse rows that name their values, which numpy would take by their places.
+
+    Also frames of libraries that are not known here, such as narwhals and xarray.
+    """
     if type(getattr(X, "dtype", None)).__name__ == "Struct":  # of polars
         raise InputError(f"{source}: is a list of records: give {source}.struct.unnest()")
-    if hasattr(X, "columns") and frame_names(X) is None:  # of narwhals, for one
+    if (hasattr(X, "columns") and frame_names(X) is None) or _has_coordinates(X):
         kind = f"{type(X).__module__.partition('.')[0]}.{type(X).__name__}"
         raise InputError(
             f"{source}: is a frame of a kind that is not known here ({kind}): give it as one of "
@@ -245,6 +250,12 @@ def _refuse_records(X, source):
         if isinstance(source, Path):
             remedy = "write it with pandas.DataFrame(...).to_parquet, or save one 2-D array"
         raise InputError(f"{source}: is a list of records: {remedy}")
+
+
+def _has_coordinates(X):
+    """Are the columns of a 2-D array named by coordinates, as xarray has them?"""
+    dims, coords = getattr(X, "dims", None), getattr(X, "coords", ())
+    return isinstance(dims, tuple) and len(dims) == 2 and dims[1] in coords
 
 
 def array_of(values):

@@ -679,9 +679,36 @@ class OtherFrame:
         return np.arange(8.0).reshape(4, 2)
 
 
+class LabelledArray(OtherFrame):
+    """As a DataArray of xarray."""
+
+    columns = property(lambda self: self.missing)  # raises AttributeError
+    dims = ("row", "feature")
+
+    def __init__(self, *named):
+        self.coords = {dimension: ("b", "a") for dimension in named}
+
+
 def test_frames_of_other_libraries_are_not_taken_by_place():
-    with pytest.raises(InputError, match=r"OtherFrame\): give it as .*X.to_pandas\(\)"):
-        as_table(OtherFrame())
+    fitted = Rows(as_table(pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})))
+    for frame in (OtherFrame(), LabelledArray("row", "feature")):
+        kind = type(frame).__name__
+        for read in (as_table, fitted.rows):
+            with pytest.raises(InputError, match=rf"{kind}\): give it as .*X.to_pandas\(\)"):
+                read(frame)
+    for unnamed in (LabelledArray("row"), LabelledArray()):
+        assert as_table(unnamed).X.tolist() == np.asarray(unnamed).tolist()
+
+
+@pytest.mark.parametrize("row", [list, tuple, np.array, pandas.Series])
+def test_a_column_of_lists_is_told_how_to_become_a_table(row):
+    """Such as df["embedding"]: X.reshape(-1, 1), which a Series has not, was the advice."""
+    X = np.arange(12.0).reshape(4, 3)
+    column = pandas.Series([row(values) for values in X])
+    for some in (column, column.to_numpy()):
+        with pytest.raises(InputError, match=r"its cells hold several values: give list\(X\)$"):
+            as_table(some)
+        assert np.array_equal(as_table(list(some)).X, X)
 
 
 def test_rows_that_name_their_values_are_not_taken_by_place():

@@ -22,7 +22,7 @@ from swift_hydra.data.rows import Columns, classes_of
 from swift_hydra.data.scaler import MOST_DEVIATIONS
 from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector
-from swift_hydra.files import content_of, write_bytes
+from swift_hydra.files import content_of, looked_at, write_bytes
 from swift_hydra.geometry import BEND
 from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError, check_range
@@ -153,7 +153,9 @@ class Exported(TableDetector):
             import onnxruntime
         except ModuleNotFoundError:
             raise InputError(f"{path}: {MISSING}") from None
-        if not Path(path).is_file():
+        with looked_at(path):
+            is_file = Path(path).is_file()
+        if not is_file:
             state = "is a folder" if Path(path).is_dir() else "does not exist"
             raise InputError(f"{path}: {state}: give the file that export wrote")
         if not os.access(path, os.R_OK):

@@ -171,6 +171,17 @@ def _not_written(path, error):
     )
 
 
+@contextlib.contextmanager
+def looked_at(path):
+    """A context in which a path is looked at: one that the system refuses is an InputError."""
+    try:
+        yield
+    except OSError as error:
+        long = error.errno == errno.ENAMETOOLONG
+        remedy = "give a shorter one" if long else "check the permissions of its folder"
+        raise InputError(f"{path}: {error.strerror or error}: {remedy}") from None
+
+
 def real_place(path):
     """The target of a link; a path to an open pipe, such as /dev/stdout, stays as it is."""
     real = Path(os.path.realpath(path))
@@ -219,8 +230,10 @@ def write_file(path, write):
     Raises:
         InputError: the file cannot be written.
     """
-    path = real_place(path)
-    if in_place(path):
+    with looked_at(path):
+        path = real_place(path)
+        here = in_place(path)
+    if here:
         try:
             with os.fdopen(_open_in_place(path), "wb", buffering=0) as file:
                 write(file)
@@ -277,10 +290,11 @@ def load_checkpoint(path, kind, remedy=REMEDY):
     import torch
 
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder: give the checkpoint.pt in it")
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint: check the path")
+    with looked_at(path):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder: give the checkpoint.pt in it")
+        if not path.is_file():
+            raise InputError(f"{path}: no such checkpoint: check the path")
     if path.suffix == ".onnx":
         raise InputError(f"{path}: is an exported student, which only score takes: {remedy}")
     try:

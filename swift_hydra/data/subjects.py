@@ -8,6 +8,7 @@ Shapes: n rows, t subjects.
 """
 
 import dataclasses
+import decimal
 import numbers
 
 import numpy as np
@@ -61,7 +62,7 @@ def _name(cell):
     if is_missing(cell):
         return ""
     cell = text_of_bytes(cell) if isinstance(cell, bytes) else cell
-    known = isinstance(cell, str | numbers.Number | np.generic)
+    known = isinstance(cell, str | numbers.Real | decimal.Decimal | np.bool_)
     # Joined files: where some ids are missing, pandas writes all of that file's as 7.0.
     return one_spelling(as_text(cell) if known else str(cell))
 

@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 
 from swift_hydra import SwiftHydra, estimator
 from swift_hydra.cleaning.suspects import set_aside
+from swift_hydra.exported import Exported
 from swift_hydra.flags import OPTIONS
 from swift_hydra.generation.agent import PolicyProposer
 from swift_hydra.generation.environment import LatentEnvironment
@@ -614,3 +615,17 @@ def test_candidates_of_which_none_is_left_are_said(monkeypatch, asked):
     with pytest.warns(UserWarning, match=f"{said} the candidates passed the filter: more n_epi"):
         model = SwiftHydra(**SHORT_FIT | settings).fit(X, y)
     assert not len(model.synthetic_)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_a_name_that_the_system_refuses_is_an_error_of_the_input(tmp_path, suffix):
+    """In the class it was an OSError, of which no docstring says anything."""
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    path = tmp_path / ("n" * 300 + suffix)
+    load = SwiftHydra.load
+    if suffix == ".onnx":
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+        load = Exported.load
+    for act in (model.save, load):
+        with pytest.raises(InputError, match=r"n: File name too long: give a shorter one$"):
+            act(str(path.with_suffix("")))

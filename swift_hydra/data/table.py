@@ -10,7 +10,9 @@ Shapes: n rows, d columns.
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import re
+from operator import contains
 from pathlib import Path
 
 import numpy as np
@@ -444,11 +446,11 @@ def _at_once(cells, reads):
     """
     if isinstance(cells, np.ndarray):
         return cells.astype(np.float64)
-    if reads is not number or not all(isinstance(cell, str) and "_" not in cell for cell in cells):
-        return None
     try:
+        if reads is not number or any(map(contains, cells, itertools.repeat("_"))):
+            return None
         return np.array(cells, dtype=np.float64)
-    except ValueError:  # a gap or a text somewhere
+    except (TypeError, ValueError):  # a cell that is no text; a gap or a word somewhere
         return None
 
 

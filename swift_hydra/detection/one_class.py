@@ -32,6 +32,8 @@ from swift_hydra.seeds import sample_of
 FAR = 20  # neighbours of :class:`TolerantDistance`
 NEAR = 5  # neighbours that tell how isolated a row is
 EXCESS = 0.67  # weight of an :class:`Excess` beside the distance
+RELATIONS = 0.33  # the same of the :class:`Relations`
+COPIES = 8  # most different rows that are looked at as copies of a row up to rounding
 FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
 TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
 NEAREST = 2  # its neighbours by the sum of absolute differences
@@ -50,12 +52,13 @@ def _some_of(rows, *arrays):
 class TolerantDistance:
     """Logarithm of the mean distance to the twenty nearest reference rows, and what goes beyond it.
 
-    Two more distances may add to it, by as much as they exceed what is usual so far out:
+    Three more measures may add to it, by as much as they exceed what is usual so far out:
 
     - To the five nearest of *all* rows. The rows that were set aside are no reference rows, so that
       a small group of normal rows among them seems as far as an anomaly. But it has company.
     - Between the normal scores of ranks. A few heavy-tailed columns make up most of a distance
       between values.
+    - How little a row keeps to the :class:`Relations` among the columns.
 
     Args:
         reference: (r, d) rows.
@@ -64,14 +67,16 @@ class TolerantDistance:
         subjects: (r,) numbers of the subjects they were measured on, or None. Needed to score
             training rows only.
         excesses: :class:`Excess` objects; none in older files.
+        relations: :class:`Relations`, or None, as in older files.
     """
 
-    def __init__(self, reference, coded=None, subjects=None, excesses=()):
+    def __init__(self, reference, coded=None, subjects=None, excesses=(), relations=None):
         self.reference = np.asarray(reference)
         self.coded = coded
         self.subjects = subjects
         self.neighbours = Neighbours(self.reference)
         self.excesses = list(excesses)
+        self.relations = relations
 
     @classmethod
     def fit(cls, Z, rng, coded=None, subjects=None, aside=None):
@@ -96,10 +101,11 @@ class TolerantDistance:
             Excess(*every, NEAR),
             Excess(ranks(self.reference), self.coded, self.subjects, FAR, ranks),
         ]
+        relations = Relations(self.reference, self.coded, self.subjects)
         far = self._far(every[0], True, every[2])
-        for excess in excesses:
+        for excess in (*excesses, relations):
             excess.learn(every[0], far, every[2])
-        self.excesses = excesses
+        self.excesses, self.relations = excesses, relations
         return self
 
     def score(self, Z, others=False, subjects=None):
@@ -110,7 +116,9 @@ class TolerantDistance:
             others: leave out a row's own copies, as training rows need it.
             subjects: (n,) leave out reference rows of the same subject, too; None: no subjects.
         """
-        return self._with_excesses(Z, self._far(Z, others, subjects), others, subjects)
+        far = self._far(Z, others, subjects)
+        beyond = self._excess(Z, far, others, subjects) + self._related(Z, far, others, subjects)
+        return (far + beyond)[:, None]
 
     def score_aside(self, aside):
         """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
@@ -118,11 +126,15 @@ class TolerantDistance:
         Each is compared with the rows of other subjects, and a code with one copy less.
         """
         far = self._far(aside.Z, False, aside.subjects)
-        return self._with_excesses(aside.Z, far, True, aside.subjects)
+        beyond = self._excess(aside.Z, far, True, aside.subjects)
+        # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
+        return (far + beyond + self._related(aside.Z, far, False, aside.subjects))[:, None]
 
-    def _with_excesses(self, Z, far, others, subjects):
-        beyond = [excess(Z, far, others, subjects) for excess in self.excesses]
-        return (far + EXCESS * sum(beyond))[:, None]
+    def _excess(self, *rows):
+        return EXCESS * sum(excess(*rows) for excess in self.excesses)
+
+    def _related(self, *rows):
+        return 0.0 if self.relations is None else RELATIONS * self.relations(*rows)
 
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
@@ -132,13 +144,17 @@ class TolerantDistance:
     def snapshot(self):
         """Arrays and plain values."""
         excesses = [excess.snapshot() for excess in self.excesses]
-        return {"reference": self.reference, "excesses": excesses}
+        relations = self.relations and self.relations.usual
+        return {"reference": self.reference, "excesses": excesses, "relations": relations}
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
+        reference, relations = saved["reference"], saved.get("relations")
         excesses = [Excess.from_snapshot(excess) for excess in saved.get("excesses", ())]
-        return cls(saved["reference"], excesses=excesses)
+        if relations is not None:
+            relations = Relations(reference, usual=relations)
+        return cls(reference, excesses=excesses, relations=relations)
 
 
 class Excess:
@@ -216,6 +232,96 @@ class Excess:
         """Rebuild from :meth:`snapshot`."""
         ranks = saved["ranks"] and NormalScores(**saved["ranks"])
         return cls(subjects=None, **saved | {"ranks": ranks})
+
+
+class Relations(Excess):
+    """How much farther out a row lies by all columns together than by each on its own.
+
+    Where columns depend on each other, such as two sensors of one quantity or parts and their sum,
+    a row that breaks the dependence may be usual in every value and near to its neighbours. The
+    measure is the ratio of two lengths of the row's difference from the mean: in coordinates of
+    equal variance along every direction, and in units of each column's spread. What is far out in
+    single columns, or is a rare text, is so in both.
+
+    Args:
+        reference: (r, d) rows that give mean and variances.
+        coded, subjects: see :class:`TolerantDistance`. A training row is measured without its own
+            copies, or one of them if they are codes, and without the rows of its subject.
+        usual: see :class:`Excess`.
+    """
+
+    def __init__(self, reference, coded=None, subjects=None, usual=None):
+        self.usual = usual
+        self.whitening = Whitening(reference)
+        some = self.whitening.some
+        self.rows = np.asarray(reference)[some]
+        self.coded, self.subjects = _some_of(some, coded, subjects)
+        self.mean = self.whitening(self.whitening.mean[None])
+        self.spread = _spread(self.rows)
+
+    def _logs(self, Z, far, others, subjects):
+        """Logarithms (n,) of the ratios."""
+        n = len(Z)
+        Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
+        away = (self.whitening(Z) - self.mean)[:n].numpy()
+        Z = Z[:n]
+        together = np.square(away).sum(1)
+        alone = np.square((Z - self.whitening.mean) / self.spread)
+        if subjects is not None:
+            together, alone = self._without_subjects(Z, away, together, alone, subjects)
+        elif others:
+            m = self._copies_of(Z)
+            together, alone = self._without(together, m), self._without(alone, m[:, None])
+        return (np.log(together + LEAST) - np.log(alone.sum(1) + LEAST)) / 2
+
+    def _copies_of(self, Z):
+        """How many reference rows are left out as copies of each row of Z (n, d)."""
+        rows = Neighbours(self.rows)
+        distance, index = rows.nearest(Z, COPIES)
+        counts = rows.counts()
+        if self.coded is not None:
+            counts = np.where(self.coded[rows.distinct], 1, counts)
+        m = np.where(distance <= ROUNDING * np.sqrt(Z.shape[1]), counts[index], 0).sum(1)
+        return np.where(m < len(self.rows), m, 0)
+
+    def _without(self, square, m):
+        """Squared lengths as if m equal reference rows were none (Sherman and Morrison)."""
+        n = len(self.rows)
+        return n * square / np.maximum(n - m - m * square, LEAST)
+
+    def _without_subjects(self, Z, away, together, alone, subjects):
+        """Both squared lengths without all rows of each row's subject (Woodbury's formula).
+
+        Args:
+            Z: (n, d) rows.
+            away: (n, d) their whitened differences from the mean.
+            together, alone: (n,) and (n, d) squared lengths with the subject's rows.
+            subjects: (n,)
+        """
+        together, alone = together.copy(), alone.copy()
+        n, reference = len(self.rows), (self.whitening(self.rows) - self.mean).numpy()
+        for subject in np.unique(subjects):
+            own = self.subjects == subject
+            m = int(own.sum())
+            if not 0 < m < n:
+                continue
+            of_it = subjects == subject
+            moved = reference[own].sum(0) / (n - m)  # of the mean, to the other side
+            gone = np.concatenate([reference[own], np.sqrt(n - m) * moved[None]])  # (m + 1, d)
+            rows = away[of_it] + moved
+            along = rows @ gone.T
+            inner = n * np.eye(m + 1) - gone @ gone.T
+            more = (along * np.linalg.solve(inner, along.T).T).sum(1)
+            together[of_it] = (np.square(rows).sum(1) + more) * (n - m) / n
+            rest = self.rows[~own]
+            alone[of_it] = np.square((Z[of_it] - rest.mean(0)) / _spread(rest))
+        return together, alone
+
+
+def _spread(rows):
+    """Standard deviations (d,) of the columns of rows (n, d), with the ridge of a whitening."""
+    variance = rows.var(0, dtype=np.float64)
+    return np.sqrt(variance + RIDGE * variance.mean() + LEAST)
 
 
 class Smoother:

@@ -10,7 +10,13 @@ from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
 from swift_hydra.data.subjects import from_zero_beside
-from swift_hydra.detection.one_class import Excess, TolerantDistance, TrustedDistance, Whitening
+from swift_hydra.detection.one_class import (
+    Excess,
+    Relations,
+    TolerantDistance,
+    TrustedDistance,
+    Whitening,
+)
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -130,6 +136,7 @@ def test_rows_that_were_set_aside_are_scored_as_if_they_had_not_been_there(kind)
     assert coded[~kept].all() == (kind == "codes")
     beside = from_zero_beside(subjects, kept, kept)
     judge = TolerantDistance.fit(rows[kept], rng, coded[kept], beside, aside)
+    judge.relations = None  # their own test is below
     scores = judge.score_aside(aside)[:, 0]
     for i in np.flatnonzero(~kept)[:10]:
         others = np.arange(300) != i if subjects is None else subjects != subjects[i]
@@ -179,3 +186,54 @@ def test_heavy_tails_of_one_column_do_not_hide_what_is_odd_in_the_others():
         judge.excesses = judge.excesses[:1]
         gains.append(whole - average_precision_score(odd, judge.score(fresh)[:, 0]))
     assert min(gains) > 0.02, gains
+
+
+@pytest.mark.parametrize("n, d", [(100, 8), (60, 25), (100, 300)])
+@pytest.mark.parametrize("kind", ["rows", "copies", "codes", "subjects"])
+def test_relations_of_a_row_left_out_are_those_that_never_had_it(n, d, kind):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) / d**0.5
+    group = np.arange(n) // (5 if kind == "subjects" else 1)
+    if kind in ("copies", "codes"):
+        rows[50:55] = rows[:5]
+        group[50:55] = group[:5]
+    coded = np.full(n, kind == "codes")
+    subjects = group if kind == "subjects" else None
+    ratio = (
+        Relations(rows, coded, subjects)._logs(rows, None, others, subjects) for others in (1, 0)
+    )
+    left_out, whole = ratio
+    for i in range(0, 50, 7):
+        others = np.arange(n) != i if kind == "codes" else group != group[i]
+        expected = Relations(rows[others])._logs(rows[i : i + 1], None, False, None)[0]
+        # The ridge is of the mean variance, which the row had a part in.
+        assert abs(left_out[i] - expected) < 0.05
+    assert d < 300 or kind == "subjects" or np.median(left_out - whole) > 1
+
+
+def linked_columns(rng, n):
+    """Rows of 40 columns that hang on six causes; in a twentieth one value does not fit; (n,)."""
+    odd = rng.random(n) < 0.05
+    rows = rng.normal(size=(n, 6)) @ np.random.default_rng(0).normal(size=(6, 40))
+    rows += rng.normal(size=(n, 40))
+    rows[odd, rng.integers(0, 40, odd.sum())] += 10
+    return rows / rows.std(0), odd
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_break_a_relation_stand_out_where_nothing_is_known(seed):
+    rng = np.random.default_rng(seed)
+    judge, _ = without_labels(linked_columns(rng, 600)[0], seed)
+    fresh, odd = linked_columns(rng, 1500)
+    whole = average_precision_score(odd, judge.score(fresh)[:, 0])
+    judge.relations = None
+    assert whole > average_precision_score(odd, judge.score(fresh)[:, 0]) + 0.1
+
+
+@pytest.mark.parametrize("d", [10, 60, 150])
+def test_alarms_are_the_stated_ones_on_wide_tables_of_which_nothing_is_known(d):
+    rng = np.random.default_rng(3)
+    model = SwiftHydra(false_alarms=0.05, **SHORT_FIT).fit(rng.normal(size=(200, d)))
+    fresh = rng.normal(size=(1000, d))
+    assert model.predict(fresh).mean() < 0.09
+    assert (model.p_values(fresh) <= 0.2).mean() < 0.3

@@ -27,6 +27,7 @@ from swift_hydra.detection.evidence import Evidence, EvidenceColumns, column_ind
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
 from swift_hydra.detection.one_class import TolerantDistance, TrustedDistance
 from swift_hydra.detection.pvalue import (
+    ALONE,
     STRENGTH,
     USUAL,
     MergedPValue,
@@ -353,7 +354,8 @@ class ScoreCombiner:
             used: which experts are used: one bool for all, or one for each.
         """
         if experts is None:
-            return cls(None, MergedPValue.fit(one_class), [1.0, shrunken_shape([])], weight)
+            unlike = MergedPValue.fit(one_class, exponent=ALONE)
+            return cls(None, unlike, [1.0, shrunken_shape([])], weight)
         normal = y == 0
         weights = weights_by_auc(experts, y, *np.transpose(PRIORS)) * used
         known = MergedPValue.fit(experts[normal], weights)

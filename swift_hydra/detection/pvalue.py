@@ -23,6 +23,7 @@ GROWTH = 0.1  # slope of a bounded -log p beyond its bound, in log(1 + excess)
 FEWEST_THAT_TELL = 3  # known anomalies
 HIDDEN_PER_KNOWN = 3  # hidden anomalies per known one that halve the one-class side's weight
 LEAST_SHARE = 0.001  # so small a share of hidden anomalies at most halves it
+ALONE = 2.0  # exponent of the mean where no anomaly says which scores see it
 TAIL = 0.1  # share of the normals that is taken for an exponential tail
 
 
@@ -79,18 +80,22 @@ class MergedPValue:
         each: a TailPValue for every score.
         weights: (m,) weights of the mean; 0 for a score that is not used.
         merged: the TailPValue of the mean; None until :meth:`fit` sets it.
+        exponent: of a power mean. Beyond 1 the larger of several values count more, so that scores
+            that are blind to an anomaly hide less of what one of them sees.
     """
 
-    def __init__(self, each, weights, merged=None):
+    def __init__(self, each, weights, merged=None, exponent=1.0):
         self.each = each
         self.weights = weights
         self.merged = merged
+        self.exponent = exponent
 
     @classmethod
-    def fit(cls, scores, weights=None):
+    def fit(cls, scores, weights=None, exponent=1.0):
         """Fit to left-out scores (n_normals, m) of the training normals; None: equal weights."""
         weights = np.ones(scores.shape[1]) if weights is None else weights
-        self = cls([TailPValue.fit(column) for column in scores.T], weights)
+        each = [TailPValue.fit(column) for column in scores.T]
+        self = cls(each, weights, exponent=exponent if len(each) > 1 else 1.0)
         self.merged = TailPValue.fit(self._mean(scores))
         return self
 
@@ -100,13 +105,16 @@ class MergedPValue:
 
     def _mean(self, scores):
         each = [tail(column) for tail, column in zip(self.each, scores.T, strict=True)]
-        return np.average(each, axis=0, weights=self.weights)
+        if self.exponent == 1:
+            return np.average(each, axis=0, weights=self.weights)
+        powers = np.power(each, self.exponent)
+        return np.average(powers, axis=0, weights=self.weights) ** (1 / self.exponent)
 
     def snapshot(self):
         """Arrays and plain values."""
         tails = [*self.each, self.merged]
         tails = [[tail.scores, tail.minus_log, tail.quantile, tail.excess] for tail in tails]
-        return {"tails": tails, "weights": self.weights}
+        return {"tails": tails, "weights": self.weights, "exponent": self.exponent}
 
     @classmethod
     def from_snapshot(cls, saved):
@@ -114,7 +122,7 @@ class MergedPValue:
         if isinstance(saved, list):  # older checkpoints hold tails alone; weights were equal
             saved = {"tails": saved, "weights": np.ones(len(saved) - 1)}
         *each, merged = (TailPValue(*values) for values in saved["tails"])
-        return cls(each, saved["weights"], merged)
+        return cls(each, saved["weights"], merged, saved.get("exponent", 1.0))
 
 
 def weights_by_auc(scores, y, usual=USUAL, strength=STRENGTH):

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import apart
+from helpers import SHORT_FIT, apart
 from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.metrics import roc_auc_score
 
+from swift_hydra import SwiftHydra
 from swift_hydra.detection.evidence import (
     COLUMNS,
     LOCAL,
@@ -14,6 +16,7 @@ from swift_hydra.detection.evidence import (
     shrinkage,
 )
 from swift_hydra.detection.pvalue import (
+    ALONE,
     MergedPValue,
     TailPValue,
     known_or_unlike,
@@ -163,9 +166,27 @@ def test_experts_weigh_by_how_well_they_tell_the_classes_apart():
     np.testing.assert_array_equal(weights_by_auc(scores[:, ::-1], y), weights[::-1])
 
 
-def test_merged_p_value_round_trip():
+def test_three_blind_scores_hide_less_of_what_a_fourth_sees_where_no_anomaly_weighs_them():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1200, 4))
+    rows[800:, 3] += 3
+    y = np.arange(1200) >= 800
+    plain, alone = (
+        MergedPValue.fit(rows[:400], exponent=exponent).minus_log_p(rows[400:])
+        for exponent in (1.0, ALONE)
+    )
+    assert roc_auc_score(y[400:], alone) > roc_auc_score(y[400:], plain) + 0.01
+    single = rows[:, 3:]  # a power mean of one value is that value
+    again = [MergedPValue.fit(single, exponent=e).minus_log_p(single) for e in (1.0, ALONE)]
+    assert np.array_equal(*again)
+    model = SwiftHydra(trust_normals=True, **SHORT_FIT).fit(rows[:300], np.zeros(300, dtype=int))
+    assert model.detector_.judgement.unlike.exponent == ALONE
+
+
+@pytest.mark.parametrize("exponent", [1.0, ALONE])
+def test_merged_p_value_round_trip(exponent):
     scores = np.random.default_rng(0).normal(size=(300, 3))
-    merged = MergedPValue.fit(scores)
+    merged = MergedPValue.fit(scores, exponent=exponent)
     again = MergedPValue.from_snapshot(merged.snapshot())
     assert np.array_equal(merged.minus_log_p(scores * 2), again.minus_log_p(scores * 2))
 

@@ -237,6 +237,21 @@ def test_a_score_does_not_depend_on_the_rows_beside_it(d, E, k, backend):
         assert torch.equal(mixture.score(x[-size:]), score[-size:])
 
 
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_one_row_gets_the_sums_of_many_where_the_library_rounds_once(d, monkeypatch):
+    def product(bias, a, b):
+        """torch.baddbmm on a processor whose library fuses sums; short products are not fused."""
+        if a.shape[1] * b.shape[1] * b.shape[2] < 400:
+            return bias + torch.bmm(a, b)
+        return (bias.double() + torch.bmm(a.double(), b.double())).float()
+
+    monkeypatch.setattr(torch, "baddbmm", product)
+    torch.manual_seed(0)
+    mixture, x = MoEDetector(d, 4, 2), 30 * torch.randn(300, d)
+    alone = torch.cat([mixture.score(row[None]) for row in x])
+    assert torch.equal(alone, mixture.score(x))
+
+
 def test_only_chosen_experts_run(monkeypatch):
     torch.manual_seed(0)
     mixture, x = MoEDetector(5, 8, 2).eval(), torch.randn(64, 5)

@@ -448,8 +448,10 @@ class FullDetector:
         normal = y.numpy() == 0
         fresh = seen.leave_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
         of_aside = None
-        if isinstance(unlike.alone, TolerantDistance) and aside is not None:
-            of_aside = self.judgement.score(None, unlike.alone.score_aside(aside))
+        if isinstance(unlike.alone, TolerantDistance):
+            if aside is not None:
+                of_aside = self.judgement.score(None, unlike.alone.score_aside(aside))
+            unlike.alone.forget_folds()
         return Fitted(self, scores, *fresh, of_aside)
 
     def _undo_inversion(self, seen, experts, one_class, settings):

@@ -36,6 +36,7 @@ RELATIONS = 0.33  # the same of the :class:`Relations`
 COPIES = 8  # most different rows that are looked at as copies of a row up to rounding
 FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
 TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
+FOLDS = 8  # most folds of subjects without which ranks are computed again
 NEAREST = 2  # its neighbours by the sum of absolute differences
 RIDGE = 0.05  # this part of the mean variance is added to the variance along every direction
 WIDTHS = np.logspace(-3, 0.3, 10)  # squared bandwidths to try, in median squared distances
@@ -96,17 +97,37 @@ class TolerantDistance:
             both = zip(every, aside, strict=True)
             every = [None if a is None else np.concatenate([a, b]) for a, b in both]
         every = _some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
-        ranks = NormalScores.fit(every[0])
-        excesses = [
-            Excess(*every, NEAR),
-            Excess(ranks(self.reference), self.coded, self.subjects, FAR, ranks),
-        ]
+        excesses = [Excess(*every, NEAR), self._of_ranks(every[0], every[2])]
         relations = Relations(self.reference, self.coded, self.subjects)
         far = self._far(every[0], True, every[2])
         for excess in (*excesses, relations):
             excess.learn(every[0], far, every[2])
         self.excesses, self.relations = excesses, relations
         return self
+
+    def _of_ranks(self, values, subjects):
+        """The :class:`Excess` between normal scores of the ranks among values (n, d).
+
+        A subject that is far out fills the highest ranks itself, so that its rows would be near to
+        others by their ranks, as no new subject's are. So there is one for each fold of the
+        subjects (n,), without it.
+        """
+
+        def of(values):
+            ranks = NormalScores.fit(values)
+            return Excess(ranks(self.reference), self.coded, self.subjects, FAR, ranks)
+
+        excess = of(values)
+        if subjects is not None:
+            fold = subjects % FOLDS
+            there = [fold != number for number in range(min(FOLDS, int(subjects.max()) + 1))]
+            excess.apart = [of(values[rows] if rows.any() else values) for rows in there]
+        return excess
+
+    def forget_folds(self):
+        """Drop what only the scores of training rows need."""
+        for excess in self.excesses:
+            excess.apart = ()
 
     def score(self, Z, others=False, subjects=None):
         """Scores (n, 1) of rows (n, d).
@@ -173,8 +194,12 @@ class Excess:
         ranks: the :class:`NormalScores` that the reference rows went through, and others go
             through; None: the values themselves are compared.
         usual: the line: where it starts, its height there, its slope. None: see :meth:`learn`.
+
+    Attributes:
+        apart: the same with ranks that lack a fold of the subjects, for each fold; else empty.
     """
 
+    apart = ()
     CLOSEST = 0.05  # least distance between values, as a share of that to the ``FAR`` nearest
 
     def __init__(self, reference, coded, subjects, k, ranks=None, usual=None):
@@ -214,6 +239,13 @@ class Excess:
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the rows' distances."""
+        if subjects is not None and self.apart:
+            logs, fold = np.empty(len(Z)), subjects % len(self.apart)
+            for number in np.unique(fold):
+                own = fold == number
+                some = (Z[own], far[own], others, subjects[own])
+                logs[own] = self.apart[number]._logs(*some)
+            return logs
         groups = None if subjects is None else (subjects, self.subjects)
         rows = Z if self.ranks is None else self.ranks(Z)
         how = (True, 0.0, self.coded, groups, int(others))

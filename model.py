@@ -38,6 +38,7 @@ TIED = 2.0**-20  # gates (before the softmax) that differ by less are taken for 
 # Matrix products get a multiple of this many rows. Otherwise another kernel would round the last
 # rows in another way, and a row's score would depend on the rows beside it.
 ROW_BLOCK = 16
+FEWEST_TERMS = 400  # of fewer, torch computes a product itself, with another rounding
 FEWEST = 4  # fewest experts that :func:`choose_n_experts` returns: one for every fold
 
 
@@ -290,6 +291,9 @@ class MambaExperts(nn.Module):
         self.n_experts = n_experts
         self.dropout = dropout
         self.backend = "auto"
+        # No product of so many rows has fewer terms (but one of a single column, see below).
+        least = ROW_BLOCK * min(d_head, 2 * d_model)
+        self.row_block = ROW_BLOCK * math.ceil(FEWEST_TERMS / least)
         width = max(1, math.ceil(d_features / n_tokens), min(2, d_features))
         self.n_tokens = tokens = math.ceil(d_features / width)
         order = []
@@ -401,6 +405,8 @@ class MLPExperts(nn.Module):
 
     Each has two hidden layers.
     """
+
+    row_block = ROW_BLOCK
 
     def __init__(self, d_features, n_experts, dropout=0.1, **mamba_settings):
         super().__init__()
@@ -655,7 +661,7 @@ class MoEDetector(nn.Module):
         for index, count in enumerate(torch.bincount(expert, minlength=self.n_experts).tolist()):
             if count:  # an expert that no row chose costs nothing
                 mine = slice(start, start + count)
-                inputs = whole_blocks(x[rows[mine]])
+                inputs = whole_blocks(x[rows[mine]], self.experts.row_block)
                 logits = self.experts(inputs, slice(index, index + 1))[0][:count]  # (count,)
                 score.index_add_(0, rows[mine], gates[mine] * logits)
                 start += count
@@ -710,7 +716,7 @@ def _cv_squared(values):
     return values.var(unbiased=False) / (values.mean().square() + 1e-8)
 
 
-def whole_blocks(x):
-    """Rows x (B, d), padded with copies of the first row to a multiple of ``ROW_BLOCK``."""
-    missing = -len(x) % ROW_BLOCK
+def whole_blocks(x, block=ROW_BLOCK):
+    """Rows x (B, d), padded with copies of the first row to a multiple of ``block``."""
+    missing = -len(x) % block
     return torch.cat([x, x[:1].expand(missing, -1)]) if missing else x

@@ -237,8 +237,11 @@ def test_a_score_does_not_depend_on_the_rows_beside_it(d, E, k, backend):
         assert torch.equal(mixture.score(x[-size:]), score[-size:])
 
 
-@pytest.mark.parametrize("d", [1, 2, 5])
-def test_one_row_gets_the_sums_of_many_where_the_library_rounds_once(d, monkeypatch):
+@pytest.mark.parametrize(
+    "d, narrow",
+    [(1, {}), (2, {}), (5, {}), (5, {"d_head": 1}), (5, {"d_head": 9}), (2, {"d_model": 1})],
+)
+def test_one_row_gets_the_sums_of_many_where_the_library_rounds_once(d, narrow, monkeypatch):
     def product(bias, a, b):
         """torch.baddbmm on a processor whose library fuses sums; short products are not fused."""
         if a.shape[1] * b.shape[1] * b.shape[2] < 400:
@@ -247,7 +250,7 @@ def test_one_row_gets_the_sums_of_many_where_the_library_rounds_once(d, monkeypa
 
     monkeypatch.setattr(torch, "baddbmm", product)
     torch.manual_seed(0)
-    mixture, x = MoEDetector(d, 4, 2), 30 * torch.randn(300, d)
+    mixture, x = MoEDetector(d, 4, 2, **narrow), 30 * torch.randn(300, d)
     alone = torch.cat([mixture.score(row[None]) for row in x])
     assert torch.equal(alone, mixture.score(x))
 

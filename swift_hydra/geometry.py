@@ -252,7 +252,7 @@ class Neighbours:
         return np.bincount(group, minlength=len(self.distinct))
 
     def mean_distance(
-        self, X, k, others=False, nothing=np.nan, coded=None, groups=None, of_codes=1
+        self, X, k, others=False, nothing=np.nan, coded=None, groups=None, of_codes=1, beside=None
     ):
         """Mean distance to the k nearest reference rows, (n,).
 
@@ -266,6 +266,8 @@ class Neighbours:
             groups: subjects (n,) of X and (r,) of the reference rows: a row's own subject is left
                 out; None: no subjects.
             of_codes: 1 for reference rows themselves, 0 for new rows.
+            beside: (r,) numbers of the reference rows. If given, the result is (2, n), with their
+                means over the same neighbours.
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
         counts = self.counts()
@@ -277,16 +279,15 @@ class Neighbours:
             of_rows, own = groups[0], self.groups_of(groups[1])
             more = largest(own)  # all nearest rows may be of the row's own subject
             if more > LARGE:
-                return self._mean_beside_large(
-                    X, k, groups, own, (others, nothing, coded, of_codes)
-                )
-        out = np.empty(len(X))
-        if others and k > MANY and counts.max() == 1 and own is None:
+                how = (others, nothing, coded, of_codes, beside)
+                return self._mean_beside_large(X, k, groups, own, how)
+        out = np.empty((1 if beside is None else 2, len(X)))
+        if others and k > MANY and counts.max() == 1 and own is None and beside is None:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
             for start in range(0, len(X), size):
                 part = slice(start, start + size)
-                out[part] = self._mean_of_many(X[part], k, beyond, nothing)
-            return out
+                out[0, part] = self._mean_of_many(X[part], k, beyond, nothing)
+            return out[0]
 
         def mean_of(rows, of_rows, searched):
             distance, index = self.nearest(rows, searched)
@@ -294,7 +295,9 @@ class Neighbours:
             if own is not None:
                 n = without_own(n, own[index], of_rows)
             share = shares(distance, n, k, beyond, np.minimum(left[index], n))
-            return mean_of_first(distance, share, nothing), share.sum(1) < k
+            numbers = [distance] if beside is None else [distance, beside[self.distinct][index]]
+            means = [mean_of_first(number, share, nothing) for number in numbers]
+            return np.stack(means), share.sum(1) < k
 
         size = max(BLOCK_NUMBERS // (k + 1 + more), 256)
         for start in range(0, len(X), size):
@@ -302,9 +305,9 @@ class Neighbours:
             mean, short = mean_of(X[part], of_rows[part], k + 1 + more)
             if others and short.any() and k + 1 + more < len(self.distinct):
                 again = (X[part][short], of_rows[part][short], k + BEYOND_COPIES + more)
-                mean[short] = mean_of(*again)[0]
-            out[part] = mean
-        return out
+                mean[:, short] = mean_of(*again)[0]
+            out[:, part] = mean
+        return out[0] if beside is None else out
 
     def _mean_beside_large(self, X, k, groups, own, how):
         """:meth:`mean_distance` (n,) if groups are large: their rows search among the others only.
@@ -314,24 +317,24 @@ class Neighbours:
         Args:
             X, k, groups: as there.
             own: groups of the distinct rows, see :meth:`groups_of`.
-            how: ``others``, ``nothing``, ``coded`` and ``of_codes``.
+            how: ``others``, ``nothing``, ``coded``, ``of_codes`` and ``beside``.
         """
         of_rows, of_reference = map(np.asarray, groups)
-        others, nothing, coded, of_codes = how
-        out = np.full(len(X), nothing, dtype=np.float64)
+        others, nothing, coded, of_codes, beside = how
+        shape = len(X) if beside is None else (2, len(X))
+        out = np.full(shape, nothing, dtype=np.float64)
         number, counts = np.unique(own[own >= 0], return_counts=True)
         large = number[counts > LARGE]
         for group in large:
             rows, kept = of_rows == group, own[self.group] != group
             if rows.any() and kept.any():
-                some = None if coded is None else coded[kept]
+                some = [None if of is None else of[kept] for of in (coded, beside)]
                 without = Neighbours(self.reference[kept])
-                out[rows] = without.mean_distance(
-                    X[rows], k, others, nothing, some, of_codes=of_codes
-                )
+                own_how = (others, nothing, some[0], None, of_codes, some[1])
+                out[..., rows] = without.mean_distance(X[rows], k, *own_how)
         rest = ~np.isin(of_rows, large)
         groups = of_rows[rest], np.where(np.isin(of_reference, large), -1, of_reference)
-        out[rest] = self.mean_distance(X[rest], k, *how[:3], groups, of_codes)
+        out[..., rest] = self.mean_distance(X[rest], k, *how[:3], groups, of_codes, beside)
         return out
 
     def groups_of(self, groups):

@@ -33,6 +33,7 @@ FAR = 20  # neighbours of :class:`TolerantDistance`
 NEAR = 5  # neighbours that tell how isolated a row is
 EXCESS = 0.67  # weight of an :class:`Excess` beside the distance
 RELATIONS = 0.33  # the same of the :class:`Relations`
+LOCAL = 0.25  # the same of the :class:`LocalExcess`
 COPIES = 8  # most different rows that are looked at as copies of a row up to rounding
 FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
 TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
@@ -53,13 +54,14 @@ def _some_of(rows, *arrays):
 class TolerantDistance:
     """Logarithm of the mean distance to the twenty nearest reference rows, and what goes beyond it.
 
-    Three more measures may add to it, by as much as they exceed what is usual so far out:
+    Four more measures may add to it, by as much as they exceed what is usual so far out:
 
     - To the five nearest of *all* rows. The rows that were set aside are no reference rows, so that
       a small group of normal rows among them seems as far as an anomaly. But it has company.
     - Between the normal scores of ranks. A few heavy-tailed columns make up most of a distance
       between values.
     - How little a row keeps to the :class:`Relations` among the columns.
+    - How much more isolated a row is than its neighbours are, see :class:`LocalExcess`.
 
     Args:
         reference: (r, d) rows.
@@ -69,15 +71,19 @@ class TolerantDistance:
             training rows only.
         excesses: :class:`Excess` objects; none in older files.
         relations: :class:`Relations`, or None, as in older files.
+        local: :class:`LocalExcess`, or None, as in older files.
     """
 
-    def __init__(self, reference, coded=None, subjects=None, excesses=(), relations=None):
+    def __init__(
+        self, reference, coded=None, subjects=None, excesses=(), relations=None, local=None
+    ):
         self.reference = np.asarray(reference)
         self.coded = coded
         self.subjects = subjects
         self.neighbours = Neighbours(self.reference)
         self.excesses = list(excesses)
         self.relations = relations
+        self.local = local
 
     @classmethod
     def fit(cls, Z, rng, coded=None, subjects=None, aside=None):
@@ -99,10 +105,11 @@ class TolerantDistance:
         every = _some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
         excesses = [Excess(*every, NEAR), self._of_ranks(every[0], every[2])]
         relations = Relations(self.reference, self.coded, self.subjects)
+        local = LocalExcess.fit(excesses[0].neighbours, every[2])
         far = self._far(every[0], True, every[2])
-        for excess in (*excesses, relations):
+        for excess in (*excesses, relations, local):
             excess.learn(every[0], far, every[2])
-        self.excesses, self.relations = excesses, relations
+        self.excesses, self.relations, self.local = excesses, relations, local
         return self
 
     def _of_ranks(self, values, subjects):
@@ -139,7 +146,7 @@ class TolerantDistance:
         """
         far = self._far(Z, others, subjects)
         beyond = self._excess(Z, far, others, subjects) + self._related(Z, far, others, subjects)
-        return (far + beyond)[:, None]
+        return (far + beyond + self._beside(Z, far, others, subjects))[:, None]
 
     def score_aside(self, aside):
         """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
@@ -147,7 +154,8 @@ class TolerantDistance:
         Each is compared with the rows of other subjects, and a code with one copy less.
         """
         far = self._far(aside.Z, False, aside.subjects)
-        beyond = self._excess(aside.Z, far, True, aside.subjects)
+        rows = (aside.Z, far, True, aside.subjects)
+        beyond = self._excess(*rows) + self._beside(*rows)
         # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
         return (far + beyond + self._related(aside.Z, far, False, aside.subjects))[:, None]
 
@@ -156,6 +164,9 @@ class TolerantDistance:
 
     def _related(self, *rows):
         return 0.0 if self.relations is None else RELATIONS * self.relations(*rows)
+
+    def _beside(self, *rows):
+        return 0.0 if self.local is None else LOCAL * self.local(*rows)
 
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
@@ -166,7 +177,9 @@ class TolerantDistance:
         """Arrays and plain values."""
         excesses = [excess.snapshot() for excess in self.excesses]
         relations = self.relations and self.relations.usual
-        return {"reference": self.reference, "excesses": excesses, "relations": relations}
+        local = self.local and self.local.snapshot()
+        saved = {"reference": self.reference, "excesses": excesses}
+        return saved | {"relations": relations, "local": local}
 
     @classmethod
     def from_snapshot(cls, saved):
@@ -175,7 +188,10 @@ class TolerantDistance:
         excesses = [Excess.from_snapshot(excess) for excess in saved.get("excesses", ())]
         if relations is not None:
             relations = Relations(reference, usual=relations)
-        return cls(reference, excesses=excesses, relations=relations)
+        local = saved.get("local")
+        if local is not None:
+            local = LocalExcess(excesses[0].reference, **local)
+        return cls(reference, excesses=excesses, relations=relations, local=local)
 
 
 class Excess:
@@ -264,6 +280,47 @@ class Excess:
         """Rebuild from :meth:`snapshot`."""
         ranks = saved["ranks"] and NormalScores(**saved["ranks"])
         return cls(subjects=None, **saved | {"ranks": ranks})
+
+
+class LocalExcess(Excess):
+    """How much more isolated a row is than its neighbours are, beyond what is usual.
+
+    A row beside a dense group is nearer to its neighbours than many normal rows are to theirs, but
+    these are nearer still to each other. The measure is the logarithm of a local outlier factor
+    (Breunig et al. 2000) of plain mean distances. Copies of a row count once: between them no
+    distance is small enough.
+
+    Args:
+        rows: (n, d) rows, with copies.
+        distinct: (r,) numbers of the different ones, the reference rows.
+        own: (r,) logarithms of their own distances to others of them.
+        usual: see :class:`Excess`.
+        subjects: (r,), see :class:`TolerantDistance`; -1 for a row that several have.
+    """
+
+    def __init__(self, rows, distinct, own, usual=None, subjects=None):
+        super().__init__(rows[distinct], None, subjects, NEAR, usual=usual)
+        self.distinct = distinct
+        self.own = own
+
+    @classmethod
+    def fit(cls, every, subjects):
+        """Compare with the rows of ``every``, a :class:`Neighbours`; subjects (n,) or None."""
+        subjects = every.groups_of(subjects)
+        self = cls(every.reference, every.distinct, np.zeros(len(every.distinct)), None, subjects)
+        self.own = self._logs(self.reference, None, True, subjects)
+        return self
+
+    def _logs(self, Z, far, others, subjects):
+        """Logarithms (n,) of the ratios."""
+        groups = None if subjects is None else (subjects, self.subjects)
+        how = (True, 0.0, None, groups, 1, self.own)
+        distance, of_neighbours = self.neighbours.mean_distance(Z, self.k, *how)
+        return np.log(distance + LEAST) - of_neighbours
+
+    def snapshot(self):
+        """Arrays and plain values; the rows are those of another :class:`Excess`."""
+        return {name: getattr(self, name) for name in ("distinct", "own", "usual")}
 
 
 class Relations(Excess):

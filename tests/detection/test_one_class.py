@@ -12,11 +12,13 @@ from swift_hydra.cleaning.suspects import AsideRows, set_aside
 from swift_hydra.data.subjects import from_zero_beside
 from swift_hydra.detection.one_class import (
     Excess,
+    LocalExcess,
     Relations,
     TolerantDistance,
     TrustedDistance,
     Whitening,
 )
+from swift_hydra.geometry import Neighbours
 
 
 @pytest.mark.parametrize("copies", [1, 3])
@@ -90,7 +92,7 @@ def test_small_groups_of_normal_rows_that_were_set_aside_are_no_anomalies():
         rng = np.random.default_rng(seed)
         judge, kept = without_labels(groups_and_scattered(rng, 600)[0], seed)
         fresh, scattered = groups_and_scattered(rng, 1500)
-        judge.excesses = judge.excesses[:1]
+        judge.excesses, judge.local = judge.excesses[:1], None
         whole = average_precision_score(scattered, judge.score(fresh)[:, 0])
         judge.excesses = []
         gains.append(whole - average_precision_score(scattered, judge.score(fresh)[:, 0]))
@@ -136,7 +138,7 @@ def test_rows_that_were_set_aside_are_scored_as_if_they_had_not_been_there(kind)
     assert coded[~kept].all() == (kind == "codes")
     beside = from_zero_beside(subjects, kept, kept)
     judge = TolerantDistance.fit(rows[kept], rng, coded[kept], beside, aside)
-    judge.relations = None  # their own test is below
+    judge.relations = judge.local = None  # their own tests are below
     scores = judge.score_aside(aside)[:, 0]
     for i in np.flatnonzero(~kept)[:10]:
         others = np.arange(300) != i if subjects is None else subjects != subjects[i]
@@ -185,6 +187,7 @@ def test_heavy_tails_of_one_column_do_not_hide_what_is_odd_in_the_others():
         odd = np.arange(1500) < 60
         fresh[odd, 1:] += 2.0
         judge = without_labels(rows, seed)[0]
+        judge.local = None
         whole = average_precision_score(odd, judge.score(fresh)[:, 0])
         judge.excesses = judge.excesses[:1]
         gains.append(whole - average_precision_score(odd, judge.score(fresh)[:, 0]))
@@ -251,6 +254,48 @@ def test_rows_that_break_a_relation_stand_out_where_nothing_is_known(seed):
     whole = average_precision_score(odd, judge.score(fresh)[:, 0])
     judge.relations = None
     assert whole > average_precision_score(odd, judge.score(fresh)[:, 0]) + 0.1
+
+
+@pytest.mark.parametrize("kind", ["rows", "copies", "subjects"])
+def test_local_factors_of_a_row_left_out_are_those_that_never_had_it(kind):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 4)) * np.repeat([0.1, 1], 150)[:, None]
+    group = np.arange(300) // (5 if kind == "subjects" else 1)
+    if kind == "copies":
+        rows[250:] = rows[:50]
+        group[250:] = group[:50]
+    subjects = group if kind == "subjects" else None
+    left_out = LocalExcess.fit(Neighbours(rows), subjects)._logs(rows, None, True, subjects)
+    for i in range(0, 300, 7):
+        others = group != group[i]
+        there = None if subjects is None else subjects[others]
+        alone = LocalExcess.fit(Neighbours(rows[others]), there)
+        of_it = None if subjects is None else subjects[i : i + 1]
+        expected = alone._logs(rows[i : i + 1], None, False, of_it)[0]
+        # Of its neighbours' own distances the row itself may be a part.
+        assert expected - 0.01 < left_out[i] < expected + 0.7
+    assert abs(np.log(np.median(np.exp(left_out)))) < 0.2  # in the dense half and in the other
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_beside_a_dense_group_stand_out_where_nothing_is_known(seed):
+    rng = np.random.default_rng(seed)
+
+    def table(n):
+        """A dense group, a sparse one, and odd rows (n,) around the dense one."""
+        odd = rng.random(n) < 0.03
+        dense = rng.random(n) < 0.5
+        rows = np.where(dense[:, None], 0.05, 1) * rng.normal(size=(n, 6))
+        rows[odd] = 0.5 * rng.normal(size=(odd.sum(), 6))
+        return rows + np.where(dense | odd, 6, 0)[:, None], odd
+
+    judge, _ = without_labels(table(800)[0], seed)
+    fresh, odd = table(2000)
+    whole = average_precision_score(odd, judge.score(fresh)[:, 0])
+    again = TolerantDistance.from_snapshot(judge.snapshot())
+    assert np.array_equal(again.score(fresh), judge.score(fresh))
+    judge.local = None
+    assert whole > average_precision_score(odd, judge.score(fresh)[:, 0]) + 0.05
 
 
 @pytest.mark.parametrize("d", [10, 60, 150])

@@ -83,6 +83,7 @@ from swift_hydra.settings import (
     check_settings,
     first_line,
     parse_config,
+    place_of,
     resolve_device,
     run_main,
     setting,
@@ -450,7 +451,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 and ``verify`` is not 0; without the packages; or if the file cannot be written.
         """
         self._ready()
-        write_onnx(self, path)
+        write_onnx(self, place_of(path))
 
     def _detector_settings(self, **others):
         """The :class:`DetectorSettings` of this object; ``others`` replace its own values."""

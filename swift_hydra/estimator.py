@@ -21,7 +21,14 @@ from swift_hydra.data.table import as_table, listed
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
-from swift_hydra.settings import InputError, advised, check_range, check_settings, tell
+from swift_hydra.settings import (
+    InputError,
+    advised,
+    check_range,
+    check_settings,
+    place_of,
+    tell,
+)
 from swift_hydra.snapshot import plain, tensor_of, to_arrays, to_tensors
 from swift_hydra.thresholds import (
     TrainingScores,
@@ -496,7 +503,7 @@ class TableDetector(BaseEstimator):
         2,048 known anomalies, and ``max_centres`` rows in every kernel expert; if no anomaly is
         known, up to 8,192 more rows. The student's file holds none, see ``export``.
         """
-        write_torch(path, self.checkpoint())
+        write_torch(place_of(path), self.checkpoint())
 
     @classmethod
     def load(cls, path):
@@ -507,6 +514,7 @@ class TableDetector(BaseEstimator):
         Raises:
             InputError: if the file is missing, damaged or of another kind.
         """
+        path = place_of(path)
         return cls.from_checkpoint(load_checkpoint(path, KIND), path)
 
     @classmethod

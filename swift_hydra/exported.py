@@ -25,7 +25,7 @@ from swift_hydra.estimator import TableDetector
 from swift_hydra.files import content_of, looked_at, write_bytes
 from swift_hydra.geometry import BEND
 from swift_hydra.modes import own_modes
-from swift_hydra.settings import InputError, check_range
+from swift_hydra.settings import InputError, check_range, place_of
 from swift_hydra.snapshot import plain
 from swift_hydra.thresholds import threshold_of_false_alarms
 
@@ -153,6 +153,7 @@ class Exported(TableDetector):
             import onnxruntime
         except ModuleNotFoundError:
             raise InputError(f"{path}: {MISSING}") from None
+        path = place_of(path)
         with looked_at(path):
             is_file = Path(path).is_file()
         if not is_file:

@@ -230,6 +230,8 @@ def write_file(path, write):
     Raises:
         InputError: the file cannot be written.
     """
+    if not os.path.basename(path):  # without it the folder's name would become the file's
+        raise InputError(f"{path}: is the name of a folder: add that of the file")
     with looked_at(path):
         path = real_place(path)
         here = in_place(path)

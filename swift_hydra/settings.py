@@ -57,7 +57,29 @@ class Place(str):
     """Annotates a file or folder; ``~`` is expanded in ``--out=~/runs`` too, unlike in shells."""
 
     def __new__(cls, text):
-        return os.path.expanduser(_given(text))
+        return place_of(_given(text))
+
+
+def place_of(given):
+    """The text of a path that a user gave in any of Python's types for one; ``~`` is home.
+
+    Only for what comes from outside: of a path made from this text a folder named ``~`` may be a
+    part, which a second call would take for home.
+
+    Raises:
+        InputError: it is no path, or none that a file here can have.
+    """
+    try:
+        text = os.fsdecode(given)
+    except TypeError:
+        raise InputError(f"{given!r} is no path: give the name of a file as a text") from None
+    try:
+        usable = text and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise InputError(f"{given!r} is no name that a file can have: check the path")
+    return os.path.expanduser(text)  # pathlib's own fails for unknown users
 
 
 class AnyText(str):
@@ -226,8 +248,8 @@ def _add_argument(parser, field, default):
     short = field.metadata["short"]
     name = "--" + field.name.replace("_", "-")
     names = [short, name] if short else [name]
-    if isinstance(default, os.PathLike):  # set in a script; reports need a text
-        default = os.fspath(default)
+    if isinstance(default, (os.PathLike, bytes)):  # set in a script; reports need a text
+        default = os.fsdecode(default)
     options = {"default": default, "help": field.metadata["help"]}
     if field.metadata["positional"]:
         parser.add_argument(field.name, nargs="?", type=_parser_type(field.type), **options)

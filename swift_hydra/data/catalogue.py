@@ -5,12 +5,12 @@ The list of ADBench's sets is ``ADBenchDatasets/datasets.csv``; files are looked
 
 import csv
 import difflib
-import os
 import re
 from pathlib import Path
 
 from swift_hydra.data.table import listed
-from swift_hydra.settings import InputError
+from swift_hydra.files import looked_at
+from swift_hydra.settings import InputError, place_of
 
 SUFFIXES = (".npz", ".csv", ".tsv", ".txt", ".data", ".gz", ".parquet")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -38,9 +38,11 @@ def resolve_dataset(spec):
     Raises:
         InputError: a directory, a missing file, an ADBench set not yet downloaded, an unknown name.
     """
-    path = Path(os.path.expanduser(spec))  # pathlib's own fails for unknown users
-    if path.is_file():
-        return path
+    spec = place_of(spec)
+    path = Path(spec)
+    with looked_at(path):
+        if path.is_file():
+            return path
     bare = len(path.parts) == 1
     stem = path.name[:-4] if path.suffix.lower() == ".npz" else path.name
     if bare:

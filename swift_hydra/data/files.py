@@ -8,7 +8,6 @@ Shapes: n rows, d columns.
 
 import collections
 import dataclasses
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +34,8 @@ from swift_hydra.data.table import (
     made_up_names,
     say_of_codes,
 )
-from swift_hydra.settings import InputError, changed, tell
+from swift_hydra.files import looked_at
+from swift_hydra.settings import InputError, changed, place_of, tell
 
 COPY = re.compile(r"\.\d+$")  # the suffix of a repeated name, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
@@ -292,11 +292,11 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         InputError: a column is missing, a column of numbers holds text, or the file is unusable in
             another way.
     """
-    path = Path(os.path.expanduser(path))  # pathlib's own fails for unknown users
-    if not path.is_file():
-        state = (
-            "is no regular file: give one" if path.exists() else "does not exist: check the path"
-        )
+    path = Path(place_of(path))
+    with looked_at(path):
+        there, is_file = path.exists(), path.is_file()
+    if not is_file:
+        state = "is no regular file: give one" if there else "does not exist: check the path"
         raise InputError(f"{path} {state}")
     how = how or How()
     _refuse_of_text(path, how.reading)

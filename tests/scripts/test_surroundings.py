@@ -10,6 +10,7 @@ import threading
 import warnings
 from dataclasses import fields
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from swift_hydra import SwiftHydra, estimator
 from swift_hydra.cleaning.suspects import set_aside
+from swift_hydra.dataloader import load_dataset
 from swift_hydra.exported import Exported
 from swift_hydra.flags import OPTIONS
 from swift_hydra.generation.agent import PolicyProposer
@@ -626,6 +628,24 @@ def test_a_name_that_the_system_refuses_is_an_error_of_the_input(tmp_path, suffi
     if suffix == ".onnx":
         pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
         load = Exported.load
-    for act in (model.save, load):
+    for act in (model.save, load, load_dataset):
         with pytest.raises(InputError, match=r"n: File name too long: give a shorter one$"):
             act(str(path.with_suffix("")))
+        for given in ("", b"a\0b", "a\0b", "\ud800", None, 5):
+            with pytest.raises(InputError, match=r" is no (path: give|name that a file can have)"):
+                act(given)
+    with pytest.raises(InputError, match="none/: is the name of a folder: add that of the file"):
+        model.save(f"{tmp_path}/none/")
+
+
+def test_a_path_may_be_of_any_type_and_start_at_home(tmp_path, monkeypatch):
+    """``save("~/m.pt")`` wrote into a folder named ``~``, and bytes ended with a TypeError."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    for kind in (str, os.fsencode, Path):
+        model.save(kind("~/m.pt"))
+        assert SwiftHydra.load(kind("~/m.pt")).threshold_ == model.threshold_
+        (tmp_path / "m.pt").unlink()
+    np.savez(tmp_path / "t.npz", X=X, y=y)
+    assert len(load_dataset(b"~/t.npz").X) == len(X)

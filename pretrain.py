@@ -53,6 +53,7 @@ from swift_hydra.training.seeds import streams
 from swift_hydra.training.threads import few_threads
 
 DATASET = "47_yeast"  # edit here, or give a path or an ADBench name on the command line
+REMEDY = "delete it and run the command that wrote it again"  # of a damaged pretrained.pt
 STAND_INS = 400
 CVAE_BATCH = 128
 CVAE_RATE = 2e-3
@@ -328,14 +329,14 @@ def load_pretrained(path, fingerprint):
     Raises:
         InputError: if the file is damaged, of another kind, or was trained on other rows.
     """
-    saved = load_checkpoint(path, "pretrained")
+    saved = load_checkpoint(path, "pretrained", REMEDY)
     found = str(saved.get("fingerprint"))
     if found != fingerprint:
         raise InputError(
             f"{path}: was trained on other rows (fingerprint {found[:12]}, this split has "
             f"{fingerprint[:12]}): delete it, or choose another folder with --out"
         )
-    with content_of(path):
+    with content_of(path, REMEDY):
         cvae = read_network(BetaCVAE, saved["cvae"])
         detector = read_network(MoEDetector, saved["detector"])
         sizes = {cvae.config["d_features"], detector.d_features, len(saved["scaler"]["centre"])}

@@ -189,6 +189,14 @@ class Exported(TableDetector):
             self.score_prepared(np.stack([self.columns_.centre, self.columns_.low]))
         return self._name_features()
 
+    @classmethod
+    def is_whole(cls, path):
+        """Can the file be used? A crash may have left it empty or cut."""
+        try:
+            return bool(cls.load(path))
+        except InputError:
+            return False
+
     def _scores_of_prepared(self, X):
         return self.detector_.run(None, {"X": self.columns_.scaler.widened(X)})[0]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.table import listed
-from swift_hydra.exported import onnx_bytes
+from swift_hydra.exported import Exported, onnx_bytes
 from swift_hydra.files import KIND, load_checkpoint
 from swift_hydra.journal import Journal, Progress
 from swift_hydra.pretrain import reuse_or_pretrain
@@ -168,12 +168,12 @@ def _reason(error):
 
 
 def _add_what_is_asked(folder, rows, finished, options, detector):
-    """Add requested figures and the exported student to a finished run that lacks them.
+    """Add requested figures and the exported student to a finished run without whole ones.
 
     Returns the first error, or None.
     """
     plot = options.plot and not folder.has_figures()
-    export = options.export and not (folder.path / "student.onnx").is_file()
+    export = options.export and not Exported.is_whole(folder.path / "student.onnx")
     if not (plot or export):
         return None
     about = (detector, rows, finished.score, finished.log, finished.report)

@@ -5,6 +5,7 @@ renamed. An interrupted run leaves the files of the run before it unchanged. Onl
 can use the folder.
 """
 
+import base64
 import contextlib
 import io
 import json
@@ -187,12 +188,15 @@ class RunFolder:
                 os.replace(finished, self.path / name)
 
     def has_figures(self):
-        """Does the page exist, and as many figure files as it shows?"""
-        page = self.path / "report.html"
+        """Are the page and the figures that it shows there, and whole?"""
+        page, *figures = (self.path / name for name in ("report.html", *FIGURE_FILES))
         if not page.is_file():
             return False
-        shown = page.read_bytes().count(b"<img ")
-        return sum((self.path / name).is_file() for name in FIGURE_FILES) == shown
+        text = page.read_bytes()
+        drawn = [base64.b64encode(path.read_bytes()) for path in figures if path.is_file()]
+        # A crash may have left any of them empty or cut; the page holds each figure once more.
+        whole = text.endswith(b"</html>\n") and all(b'base64,%b"' % each in text for each in drawn)
+        return whole and len(drawn) == text.count(b"<img ")
 
     def add(self, contents):
         """Add files {name: bytes} to a finished run."""

@@ -200,8 +200,11 @@ def finished_run(folder, prints, settings, ranks=False):
             y, score = arrays["y_test"], arrays["score"]
         _check_arrays(y, score, report, ranks)
         path = folder.path / "log.jsonl"
-        log = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        lines = path.read_text("utf-8")
+        log = [json.loads(line) for line in lines.splitlines()]
         check_log(log)
+        if not lines.endswith("\n"):  # every run trains something: a crash left it empty or cut
+            raise ValueError("no whole last line")
     except Exception:  # a damaged file raises anything, even RecursionError and MemoryError
         raise InputError(f"{path}: is missing or damaged, though the run is done: {ANEW}") from None
     path = folder.path / "checkpoint.pt"
@@ -230,6 +233,8 @@ def check_ranking(path, own):
         lines = [
             content.splitlines() for content in (path.read_text(encoding="utf-8"), own.decode())
         ]
+        if len(lines[0]) != len(lines[1]):  # of no line at all numpy would warn
+            raise ValueError("another number of rows")
         there, wanted = (np.loadtxt(each[1:], delimiter=",", ndmin=2) for each in lines)
         same = lines[0][0] == lines[1][0] and there.shape == wanted.shape
         same = same and np.allclose(there, wanted, rtol=1e-6)

@@ -194,7 +194,7 @@ def test_a_graph_that_asks_for_too_much_memory_is_refused(file, tmp_path, monkey
         Exported.load(file)
 
 
-def test_commands(tmp_path, capsys):
+def test_commands(tmp_path, capsys, monkeypatch):
     X, y = made_table(n=200, n_anomalies=20)
     texts = np.where(X[:, 2] > 0, "red", "blue")
     lines = ["a,b,c,outlier"]
@@ -226,6 +226,13 @@ def test_commands(tmp_path, capsys):
         scores.append(np.loadtxt(tmp_path / "scores.csv", delimiter=",", skiprows=1))
     np.testing.assert_allclose(scores[1][:, 1], scores[0][:, 1], atol=1e-5, rtol=1e-5)
     assert np.array_equal(scores[1][:, 2], scores[0][:, 2])
+    monkeypatch.chdir(tmp_path)
+    content = (run / "student.onnx").read_bytes()
+    for damaged in (content[:-1], b""):  # as a crash may leave it
+        (run / "student.onnx").write_bytes(damaged)
+        assert not Exported.is_whole(run / "student.onnx")
+    main(["t.csv", "--label-column", "outlier", *map(str, flags), "--resume"])
+    assert (run / "student.onnx").read_bytes() == content
     words = ["score", "--checkpoint", run / "student.onnx", "--data", tmp_path / "new.csv"]
     words = [*map(str, words), "--verify", "0.1", "--force"]
     assert "--verify" in refusal(capsys, lambda: main(words))

@@ -230,6 +230,10 @@ def test_edited_records_are_refused(base, capsys):
         (path / "log.jsonl").write_text(f"{log}{line}\n")
         with pytest.raises(InputError, match=r"log\.jsonl: is missing or damaged.*--resume"):
             resume(base, "records", *PLOT)
+    for content in ("", log[:-1]):  # as a crash may leave it
+        (path / "log.jsonl").write_text(content)
+        with pytest.raises(InputError, match=r"log\.jsonl: is missing or damaged.*--resume"):
+            resume(base, "records", *PLOT)
     assert capsys.readouterr().out == ""
     # Whatever passes is drawn.
     (path / "log.jsonl").write_text('{"stage": "episodes", "episode": 0}\n' * 2)

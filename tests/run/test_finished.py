@@ -47,6 +47,12 @@ def test_a_figure_that_is_missing_is_drawn_again(table, tmp_path, capsys):
     main(words(table, tmp_path, "--plot", "--resume"))
     assert {path.name for path in folder.iterdir()} == drawn
     assert capsys.readouterr().out == 2 * said
+    for name, content in (("curves.png", b""), ("map.png", b"cut"), ("report.html", b"<img <img ")):
+        run, before = RunFolder(tmp_path, "t", "seen", 0), (folder / name).read_bytes()
+        assert run.has_figures()
+        (folder / name).write_bytes(content)  # as a crash may leave it
+        assert not run.has_figures()
+        (folder / name).write_bytes(before)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def ranked(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("change", ["words", "sorted", "cut", "scores", "flags"])
+@pytest.mark.parametrize("change", ["words", "sorted", "cut", "empty", "scores", "flags"])
 def test_another_ranking_than_the_runs_own_is_refused(ranked, tmp_path, capsys, change):
     shutil.copytree(ranked, tmp_path, dirs_exist_ok=True)
     given = words(tmp_path / "u.csv", tmp_path, "--label-column", "none")
@@ -72,6 +78,7 @@ def test_another_ranking_than_the_runs_own_is_refused(ranked, tmp_path, capsys, 
         "words": ["garbage"],
         "sorted": lines[::-1],
         "cut": lines[:-1],
+        "empty": [],
         "scores": moved,
         "flags": turned,
     }

@@ -404,7 +404,9 @@ def test_bad_pretrained_files_are_refused(finished, tmp_path):
     out.mkdir(parents=True)
     (out / "pretrained.pt").write_bytes(half(good))
     command = ["SwiftHydra.py", "--out", tmp_path / "out"]
-    refused(run_script(*command, base / "made.npz"), "pretrained.pt")
+    error = run_script(*command, base / "made.npz")
+    refused(error, "pretrained.pt")
+    assert error.stderr.endswith(": delete it and run the command that wrote it again\n")
     assert (out / "pretrained.pt").read_bytes() == half(good)
     (out / "pretrained.pt").write_bytes(good)
     X, y = made_table(seed=4)

@@ -32,7 +32,7 @@ from swift_hydra.geometry import BOUND, Neighbours
 from swift_hydra.journal import Journal, Progress
 from swift_hydra.model import BetaCVAE, MoEDetector
 from swift_hydra.run.folder import RunFolder
-from swift_hydra.run.resume import PACE, Store, check_log
+from swift_hydra.run.resume import PACE, Store, check_log, refuse_other_rows
 from swift_hydra.scan.backends import check_backend, choose_backend, loaded_backend
 from swift_hydra.seeds import stage_rng
 from swift_hydra.settings import (
@@ -420,6 +420,7 @@ def folder_of(rows, which, options):
     place = (options.out, rows.data.name, which.protocol_name, which.seed)
     run = RunFolder(*place, table=rows.data.path)
     with run.locked() as folder, few_threads(rows.train.Z.size):
+        refuse_other_rows(folder, rows.fingerprints)
         yield folder
 
 

@@ -18,7 +18,7 @@ from swift_hydra.files import KIND, content_of, load_checkpoint, remove, write_t
 from swift_hydra.journal import LARGEST, are_numbers
 from swift_hydra.run.page import page
 from swift_hydra.run.report import measures
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, tell
 from swift_hydra.snapshot import to_arrays
 
 ANEW = "run without --resume"
@@ -172,7 +172,8 @@ class Finished(NamedTuple):
 def finished_run(folder, prints, settings, ranks=False):
     """The finished run in a folder, as :class:`Finished`.
 
-    None if the run is not done, lacks a file, or was on other rows or settings.
+    None if the run is not done, lacks a file, or had other settings, of which a warning tells: the
+    run that asks starts anew and replaces it.
 
     Args:
         folder: a :class:`run.folder.RunFolder`.
@@ -191,8 +192,9 @@ def finished_run(folder, prints, settings, ranks=False):
         report = json.loads(path.read_text("utf-8"))
         found = report | report["config"]
         wanted = prints | settings
-        if any(found.get(name) != value for name, value in wanted.items()):
-            return None
+        other = {name: found.get(name) for name in wanted if found.get(name) != wanted[name]}
+        if other:
+            return _say_of_other(folder, other, wanted)
         if not ranks:
             page(report, [])  # raises if the report lacks anything that --plot needs
         path = folder.path / "scores.npz"
@@ -205,6 +207,8 @@ def finished_run(folder, prints, settings, ranks=False):
         check_log(log)
         if not lines.endswith("\n"):  # every run trains something: a crash left it empty or cut
             raise ValueError("no whole last line")
+    except UserWarning:  # where warnings are errors
+        raise
     except Exception:  # a damaged file raises anything, even RecursionError and MemoryError
         raise InputError(f"{path}: is missing or damaged, though the run is done: {ANEW}") from None
     path = folder.path / "checkpoint.pt"
@@ -217,6 +221,45 @@ def finished_run(folder, prints, settings, ranks=False):
             f"run's own there, or {ANEW}"
         )
     return Finished(y, score, log, report, checkpoint)
+
+
+def _say_of_other(folder, other, wanted):
+    """Warn that a finished run with ``other`` settings (a dict) than those wanted is replaced."""
+    said = [
+        "other names of columns, or another way to read them"
+        if name == "columns_fingerprint"
+        else f"{name}={value!r} (now {wanted[name]!r})"
+        for name, value in other.items()
+    ]
+    tell(
+        f"{folder.path}: the run that is done there had {', '.join(said)}: --resume finds nothing "
+        "to go on from, this run starts anew and replaces it"
+    )
+
+
+def refuse_other_rows(folder, prints):
+    """Refuse a folder with the results of other rows: they would be lost, or mixed with this run's.
+
+    Args:
+        folder: a :class:`run.folder.RunFolder`.
+        prints: fingerprints of the rows, as in the report.
+
+    Raises:
+        InputError: names the folder and the dataset that its results are of.
+    """
+    if not (folder.path / "DONE").exists():
+        return
+    try:
+        report = json.loads((folder.path / "report.json").read_text("utf-8"))
+        other = any(report[name] != value for name, value in prints.items())
+        dataset = report["config"]["dataset"]
+    except Exception:  # of a damaged report, which tells nothing, --resume says so
+        return
+    if other:
+        raise InputError(
+            f"{folder.path}: holds the results of other rows (of dataset {dataset!r}): choose "
+            "another folder with --out, or delete it"
+        )
 
 
 def check_ranking(path, own):

@@ -1,5 +1,6 @@
 """What is done to the folder of a finished run, and to what stands in a file's place."""
 
+import json
 import os
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from helpers import SHORT, made_table, refusal
 
 from swift_hydra.files import real_place
+from swift_hydra.pretrain import main as pretrain_main
 from swift_hydra.run.folder import OPTIONAL, RunFolder
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
@@ -53,6 +55,26 @@ def test_a_figure_that_is_missing_is_drawn_again(table, tmp_path, capsys):
         (folder / name).write_bytes(content)  # as a crash may leave it
         assert not run.has_figures()
         (folder / name).write_bytes(before)
+
+
+def test_a_finished_run_is_replaced_by_one_of_the_same_rows_only(table, tmp_path, capsys):
+    """A table of the same file name replaced it, or pretrained.pt beside it, without a word."""
+    main(words(table, tmp_path))
+    folder = tmp_path / "t" / "seen" / "seed0"
+    (folder / "pretrained.pt").unlink()
+    before = (folder / "report.json").read_bytes()
+    other = tmp_path / "t.csv"
+    np.savetxt(other, np.column_stack([X + 1, y]), delimiter=",", header="a,b,c,y", comments="")
+    given = [str(other), "--quiet", "--out", str(tmp_path)]
+    for command in (main, pretrain_main):
+        for more in ([], ["--resume"]):
+            error = refusal(capsys, lambda command=command, more=more: command([*given, *more]))
+            assert "holds the results of other rows (of dataset" in error and "--out" in error
+    assert not (folder / "pretrained.pt").exists()
+    assert (folder / "report.json").read_bytes() == before
+    with pytest.warns(UserWarning, match=r"had mixture_steps=30 \(now 7\): .* starts anew"):
+        main(words(table, tmp_path, "--mixture-steps", "7", "--resume"))
+    assert json.loads((folder / "report.json").read_bytes())["config"]["mixture_steps"] == 7
 
 
 @pytest.fixture(scope="module")

@@ -292,6 +292,20 @@ class Tally:
             f"typical value stands for it{usual}"
         )
 
+    def unmet(self):
+        """A warning of gaps that have no indicator, as training had none in their column."""
+        preparation = self.columns.preparation
+        some = (self.gaps > 0) & ((self.gaps < self.n_rows) | (self.n_rows < ENOUGH))
+        some[preparation.gaps] = False
+        found = np.flatnonzero(some)
+        if preparation.impute != "indicator" or not len(found):
+            return None
+        names = listed(repr(self.columns.names[j]) for j in found)
+        return (
+            f"column {names} has gaps and had none in training, which gave it no indicator: a "
+            "typical value stands for them, as if nothing were unusual there"
+        )
+
     def fall_together(self):
         """A warning if columns hold fewer digits than in training, else None."""
         found = np.flatnonzero(self.short & self.told)

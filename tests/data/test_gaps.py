@@ -1,5 +1,7 @@
 """Gaps that tell something: ``impute="indicator"`` keeps what a median hides."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,12 +107,22 @@ def test_nothing_stands_for_a_gap_that_is_refused(recwarn):
 
 
 @pytest.mark.parametrize(("column", "met"), [("a", False), ("b", True)])
-def test_only_a_gap_that_training_has_met_is_something_unusual(column, met):
+def test_only_a_gap_that_training_has_met_is_something_unusual(tmp_path, capsys, column, met):
     X, y = frame(0, 60)
     fitted = SwiftHydra(impute="indicator", categorical="onehot", **SHORT_FIT).fit(X, y)
     with pytest.warns(UserWarning, match="is empty in all 60 rows") as told:
         fitted.predict(X.assign(**{column: np.nan}))
     assert ("as if nothing were unusual there" in str(told[0].message)) != met
+    few = X.head(3).assign(**{column: [np.nan, 0.0, 1.0]})  # said of one gap, too
+    fitted.save(tmp_path / "m.pt")
+    few.to_csv(tmp_path / "few.csv", index=False)
+    command = ["score", "--checkpoint", tmp_path / "m.pt", "--data", tmp_path / "few.csv"]
+    main([*map(str, command), "--out", str(tmp_path / "scores.csv"), "--quiet"])
+    assert ("'a' has gaps and had none in training" in capsys.readouterr().err) != met
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fitted.predict(few)
+    assert any("'a' has gaps and had none" in str(each.message) for each in told) != met
 
 
 def test_gaps_at_random_weigh_little():

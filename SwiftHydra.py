@@ -658,7 +658,7 @@ def main(argv=None, pace=PACE):
         flag = "--eval-only" if options.eval_only else "--plot"
         raise InputError(f"{flag} needs labels to compare with: leave it out, or name their column")
     if options.eval_only:
-        runner.evaluate(options.eval_only, rows, which, SwiftHydra)
+        runner.evaluate(options.eval_only, rows, which, detector)
         return
     refuse_before_the_work(detector, rows.train.y)
     with folder_of(rows, which, options) as folder:

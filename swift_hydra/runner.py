@@ -18,28 +18,34 @@ from swift_hydra.scan.backends import choose_backend
 from swift_hydra.settings import (
     DEBUG,
     InputError,
+    changed,
     flag_values,
     one_line,
     printable,
     resolve_device,
+    tell,
     want_of_memory,
 )
 
+# Settings that leave a checkpoint's scores what they are: where networks train, what is refused.
+OF_NO_SCORE = ("device", "mamba", "majority_anomalies")
 
-def evaluate(path, rows, which, cls):
+
+def evaluate(path, rows, which, asked):
     """Print the result of a checkpoint on the test rows of the split it was trained on.
 
     Args:
         path: the checkpoint.
         rows: a :class:`dataloader.Rows`.
         which: their :class:`dataloader.RowOptions`.
-        cls: the estimator's class.
+        asked: the estimator of the command; a warning names its settings that are not the default
+            and not the checkpoint's, as they are without effect.
 
     Raises:
         InputError: the checkpoint is unusable or was trained on other rows or columns.
     """
     saved = load_checkpoint(path, KIND)
-    detector = cls.from_checkpoint(saved, path)
+    detector = type(asked).from_checkpoint(saved, path)
     if saved.get("fingerprint") != rows.train.fingerprint:
         if saved.get("fingerprint") is None:
             raise InputError(
@@ -53,6 +59,11 @@ def evaluate(path, rows, which, cls):
             f"{path}: was trained on other rows than {rows.data.name}, {which.protocol_name}, seed "
             f"{which.seed}: give the dataset, protocol and seed it was trained on"
         )
+    given = changed(asked, [name for name in flag_values(asked) if name not in OF_NO_SCORE])
+    told = [(name, detector.settings_.get(name, value), value) for name, value in given]
+    other = [f"{name}={own!r}, not {value!r}" for name, own, value in told if own != value]
+    if other:
+        tell(f"{path}: was trained with {', '.join(other)}: it scores as it was trained")
     print(run_report.result_line(rows.y_test, detector.score_prepared(rows.X_test)))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +372,20 @@ def mixed(tmp_path_factory):
     steps += ["--n-episodes", "1", "--n-synthetic", "30", "--quiet"]
     main([str(base / "m.csv"), "--out", str(base / "out"), *told, *steps])
     return base, told
+
+
+def test_settings_that_a_checkpoint_does_not_have_are_said(mixed, capsys):
+    """With --preset paper the result of a checkpoint of full was printed without a word."""
+    base, told = mixed
+    checkpoint = base / "out" / "m" / "seen" / "seed0" / "checkpoint.pt"
+    words = [str(base / "m.csv"), "--eval-only", str(checkpoint), "--quiet", *told]
+    with pytest.warns(UserWarning, match="was trained with preset='full', not 'paper', k=2, not 1"):
+        main([*words, "--preset", "paper", "--k", "1", "--device", "cpu"])
+    before = capsys.readouterr().out
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*was trained with")
+        main(words)
+    assert capsys.readouterr().out == before
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

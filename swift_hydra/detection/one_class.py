@@ -346,7 +346,7 @@ class Relations(Excess):
         self.rows = np.asarray(reference)[some]
         self.coded, self.subjects = _some_of(some, coded, subjects)
         self.mean = self.whitening(self.whitening.mean[None])
-        self.spread = _spread(self.rows)
+        self.spread = _spread(self.rows.var(0, dtype=np.float64))
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
@@ -389,6 +389,8 @@ class Relations(Excess):
         """
         together, alone = together.copy(), alone.copy()
         n, reference = len(self.rows), (self.whitening(self.rows) - self.mean).numpy()
+        off = self.rows.astype(np.float64) - self.whitening.mean
+        sums, squares = off.sum(0), np.square(off).sum(0)
         for subject in np.unique(subjects):
             own = self.subjects == subject
             m = int(own.sum())
@@ -402,14 +404,15 @@ class Relations(Excess):
             inner = n * np.eye(m + 1) - gone @ gone.T
             more = (along * np.linalg.solve(inner, along.T).T).sum(1)
             together[of_it] = (np.square(rows).sum(1) + more) * (n - m) / n
-            rest = self.rows[~own]
-            alone[of_it] = np.square((Z[of_it] - rest.mean(0)) / _spread(rest))
+            mean = (sums - off[own].sum(0)) / (n - m)  # of the other rows
+            variance = (squares - np.square(off[own]).sum(0)) / (n - m) - np.square(mean)
+            away_of_it = Z[of_it] - self.whitening.mean - mean
+            alone[of_it] = np.square(away_of_it / _spread(np.maximum(variance, 0.0)))
         return together, alone
 
 
-def _spread(rows):
-    """Standard deviations (d,) of the columns of rows (n, d), with the ridge of a whitening."""
-    variance = rows.var(0, dtype=np.float64)
+def _spread(variance):
+    """Standard deviations (d,) for variances of columns (d,), with the ridge of a whitening."""
     return np.sqrt(variance + RIDGE * variance.mean() + LEAST)
 
 

@@ -266,11 +266,11 @@ class Neighbours:
             groups: subjects (n,) of X and (r,) of the reference rows: a row's own subject is left
                 out; None: no subjects.
             of_codes: 1 for reference rows themselves, 0 for new rows.
-            beside: (r,) numbers of the reference rows. If given, the result is (2, n), with their
-                means over the same neighbours.
+            beside: (r,) numbers of the reference rows, equal for copies. If given, copies count
+                once, and the result is (2, n), with means of these over the same neighbours.
         """
         beyond = ROUNDING * np.sqrt(self.reference.shape[1]) if others else None
-        counts = self.counts()
+        counts = self.counts() if beside is None else np.ones(len(self.distinct), dtype=np.int64)
         left = np.zeros_like(counts)
         if coded is not None:
             left = np.where(coded[self.distinct], counts - of_codes, 0)

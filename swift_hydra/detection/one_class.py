@@ -105,7 +105,7 @@ class TolerantDistance:
         every = _some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
         excesses = [Excess(*every, NEAR), self._of_ranks(every[0], every[2])]
         relations = Relations(self.reference, self.coded, self.subjects)
-        local = LocalExcess.fit(excesses[0].neighbours, every[2])
+        local = LocalExcess(excesses[0].neighbours, every[2])
         far = self._far(every[0], True, every[2])
         for excess in (*excesses, relations, local):
             excess.learn(every[0], far, every[2])
@@ -190,7 +190,7 @@ class TolerantDistance:
             relations = Relations(reference, usual=relations)
         local = saved.get("local")
         if local is not None:
-            local = LocalExcess(excesses[0].reference, **local)
+            local = LocalExcess(excesses[0].neighbours, **local)
         return cls(reference, excesses=excesses, relations=relations, local=local)
 
 
@@ -291,36 +291,32 @@ class LocalExcess(Excess):
     distance is small enough.
 
     Args:
-        rows: (n, d) rows, with copies.
-        distinct: (r,) numbers of the different ones, the reference rows.
-        own: (r,) logarithms of their own distances to others of them.
+        neighbours: the :class:`geometry.Neighbours` among the reference rows.
+        subjects: (r,), see :class:`TolerantDistance`.
+        own: (r,) logarithms of the reference rows' own distances; None: computed.
         usual: see :class:`Excess`.
-        subjects: (r,), see :class:`TolerantDistance`; -1 for a row that several have.
     """
 
-    def __init__(self, rows, distinct, own, usual=None, subjects=None):
-        super().__init__(rows[distinct], None, subjects, NEAR, usual=usual)
-        self.distinct = distinct
+    def __init__(self, neighbours, subjects=None, own=None, usual=None):
+        self.neighbours = neighbours
+        self.subjects = subjects
+        self.usual = usual
+        self.own = np.zeros(len(neighbours.reference))
+        if own is None:
+            own = self._logs(neighbours.reference, None, True, subjects)
+            own = own[neighbours.distinct][neighbours.group]  # copies may be of several subjects
         self.own = own
-
-    @classmethod
-    def fit(cls, every, subjects):
-        """Compare with the rows of ``every``, a :class:`Neighbours`; subjects (n,) or None."""
-        subjects = every.groups_of(subjects)
-        self = cls(every.reference, every.distinct, np.zeros(len(every.distinct)), None, subjects)
-        self.own = self._logs(self.reference, None, True, subjects)
-        return self
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
         groups = None if subjects is None else (subjects, self.subjects)
         how = (True, 0.0, None, groups, 1, self.own)
-        distance, of_neighbours = self.neighbours.mean_distance(Z, self.k, *how)
+        distance, of_neighbours = self.neighbours.mean_distance(Z, NEAR, *how)
         return np.log(distance + LEAST) - of_neighbours
 
     def snapshot(self):
-        """Arrays and plain values; the rows are those of another :class:`Excess`."""
-        return {name: getattr(self, name) for name in ("distinct", "own", "usual")}
+        """Arrays and plain values; the reference rows are those of another :class:`Excess`."""
+        return {"own": self.own, "usual": self.usual}
 
 
 class Relations(Excess):

@@ -265,11 +265,11 @@ def test_local_factors_of_a_row_left_out_are_those_that_never_had_it(kind):
         rows[250:] = rows[:50]
         group[250:] = group[:50]
     subjects = group if kind == "subjects" else None
-    left_out = LocalExcess.fit(Neighbours(rows), subjects)._logs(rows, None, True, subjects)
+    left_out = LocalExcess(Neighbours(rows), subjects)._logs(rows, None, True, subjects)
     for i in range(0, 300, 7):
         others = group != group[i]
         there = None if subjects is None else subjects[others]
-        alone = LocalExcess.fit(Neighbours(rows[others]), there)
+        alone = LocalExcess(Neighbours(rows[others]), there)
         of_it = None if subjects is None else subjects[i : i + 1]
         expected = alone._logs(rows[i : i + 1], None, False, of_it)[0]
         # Of its neighbours' own distances the row itself may be a part.

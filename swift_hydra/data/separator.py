@@ -50,6 +50,8 @@ def _comment(line, following=""):
     # Below InfluxDB's lines comes another one, or the names, the first of which is empty.
     if ANNOTATION.match(line) and following[:1] in (*"#,", ""):
         return True
+    if not any(mark in line for mark in SEPARATORS):  # one cell: most lines of a licence or a log
+        return True
     separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", line).count)
     rows = [_split([each], separator) for each in (line, following)]
     if rows[0] is None or rows[1] is None or len(rows[0][0]) != len(rows[1][0]):

@@ -328,9 +328,9 @@ class Neighbours:
         for group in large:
             rows, kept = of_rows == group, own[self.group] != group
             if rows.any() and kept.any():
-                some = [None if of is None else of[kept] for of in (coded, beside)]
+                of_others, numbers = some_of(kept, coded, beside)
                 without = Neighbours(self.reference[kept])
-                own_how = (others, nothing, some[0], None, of_codes, some[1])
+                own_how = (others, nothing, of_others, None, of_codes, numbers)
                 out[..., rows] = without.mean_distance(X[rows], k, *own_how)
         rest = ~np.isin(of_rows, large)
         groups = of_rows[rest], np.where(np.isin(of_reference, large), -1, of_reference)
@@ -360,6 +360,11 @@ class Neighbours:
         found = np.isfinite(near)
         total = np.sqrt(np.where(found, near, 0.0)).sum(1) * self.step
         return np.where(found.any(1), total / np.maximum(found.sum(1), 1), nothing)
+
+
+def some_of(rows, *arrays):
+    """The rows of each array that ``rows`` selects; None stays None."""
+    return [None if array is None else array[rows] for array in arrays]
 
 
 def largest(groups):

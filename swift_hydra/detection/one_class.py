@@ -24,6 +24,7 @@ from swift_hydra.geometry import (
     Neighbours,
     filled,
     principal_axes,
+    some_of,
     spread_over,
     squared_distances,
 )
@@ -44,11 +45,6 @@ WIDTHS = np.logspace(-3, 0.3, 10)  # squared bandwidths to try, in median square
 LEAST = 1e-9  # smaller squared distances and variances are rounding errors
 ROW_STEP, COLUMN_STEP = 16, 8  # rows and columns are padded to multiples of these in products
 BLOCK = 2048  # rows scored at a time: bounds memory
-
-
-def _some_of(rows, *arrays):
-    """The rows of each array that ``rows`` numbers; None stays None."""
-    return [None if array is None else array[rows] for array in arrays]
 
 
 class TolerantDistance:
@@ -97,12 +93,12 @@ class TolerantDistance:
             aside: the :class:`cleaning.suspects.AsideRows`, or None if there are none.
         """
         rows = sample_of(len(Z), REFERENCE, rng)
-        self = cls(Z[rows], *_some_of(rows, coded, subjects))
+        self = cls(Z[rows], *some_of(rows, coded, subjects))
         every = (Z, coded, subjects)
         if aside is not None:
             both = zip(every, aside, strict=True)
             every = [None if a is None else np.concatenate([a, b]) for a, b in both]
-        every = _some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
+        every = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
         excesses = [Excess(*every, NEAR), self._of_ranks(every[0], every[2])]
         relations = Relations(self.reference, self.coded, self.subjects)
         local = LocalExcess(excesses[0].neighbours, every[2])
@@ -340,7 +336,7 @@ class Relations(Excess):
         self.whitening = Whitening(reference)
         some = self.whitening.some
         self.rows = np.asarray(reference)[some]
-        self.coded, self.subjects = _some_of(some, coded, subjects)
+        self.coded, self.subjects = some_of(some, coded, subjects)
         self.mean = self.whitening(self.whitening.mean[None])
         self.spread = _spread(self.rows.var(0, dtype=np.float64))
 
@@ -549,7 +545,7 @@ class TrustedDistance:
     def fit(cls, Z, rng, coded=None, subjects=None):
         """Arguments are those of :meth:`TolerantDistance.fit`."""
         rows = sample_of(len(Z), TRUSTED, rng)
-        coded, subjects = _some_of(rows, coded, subjects)
+        coded, subjects = some_of(rows, coded, subjects)
         return cls(Z[rows], coded=coded, ranked=True, subjects=subjects)
 
     def score(self, Z, others=False, subjects=None):
@@ -565,7 +561,7 @@ class TrustedDistance:
             ]
             left_out = None
             if others:
-                own = self._own(distances[0], _some_of(slice(start, start + BLOCK), subjects)[0])
+                own = self._own(distances[0], some_of(slice(start, start + BLOCK), subjects)[0])
                 left_out = self.whitened.without(rows, own)
                 for distance in distances:
                     distance[own] = np.inf

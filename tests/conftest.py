@@ -1,6 +1,7 @@
-"""Fixtures for all tests; what they and others share is in helpers.py."""
+"""Fixtures for all tests; what they and others share is in helpers.py and runs.py."""
 
 import os
+import tempfile
 
 # Read when the libraries are loaded. Small tables gain nothing from a second thread, and a thread
 # that waits for a core which another process has, as a second worker does, spins for minutes.
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import hasty, made_table
+from runs import Runs, started
 
 torch.set_num_threads(1)
 
@@ -49,3 +51,18 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def server():
+    process = started()
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def base(server):
+    with tempfile.TemporaryDirectory() as where:
+        os.chmod(where, 0o755)
+        yield Runs(where, server)

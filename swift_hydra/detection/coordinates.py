@@ -1,9 +1,15 @@
-"""Other coordinates of rows, which kernel experts see in place of the values (M11).
+"""Other coordinates of rows, which models see in place of the values (M11, M12).
+
+:class:`NormalScores` look at each column on its own, :class:`PrincipalScores` and
+:class:`Whitening` at what the columns have in common.
 
 Shapes: n rows, d columns, r = min(n, d) principal directions.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+import torch
 from scipy.special import ndtri
 
 from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over
@@ -11,7 +17,7 @@ from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over
 POINTS = 257  # most quantiles that represent a column
 SAME = 2.0**-30  # standard deviations: smaller differences between values are rounding errors
 RIDGE = 1e-3  # this part of the mean variance is added to the variance along every direction
-LEAST = 1e-9  # a smaller variance is a rounding error
+LEAST = 1e-9  # smaller variances and squared lengths are rounding errors
 VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
 
 
@@ -105,3 +111,59 @@ class PrincipalScores:
     def snapshot(self):
         """Arrays."""
         return {"mean": self.mean, "directions": self.directions}
+
+
+class Whitening:
+    """Maps rows to coordinates with equal variance along every direction of the reference rows.
+
+    An anomaly along a direction in which the normals vary little is visible there.
+
+    Args:
+        reference: (m, d) rows.
+    """
+
+    RIDGE = 0.05  # in place of the module's
+    STEP = 8  # columns are padded to multiples of this
+
+    def __init__(self, reference):
+        rows = np.asarray(reference, dtype=np.float64)
+        self.some = spread_over(len(rows), WIDE if rows.shape[1] > WIDE else len(rows))
+        rows = rows[self.some]
+        self.n_rows, self.mean = len(rows), rows.mean(0)
+        rows = rows - self.mean
+        root, directions = principal_axes(rows)
+        variance = np.square(root)
+        least = self.RIDGE * variance.sum() / rows.shape[1] + LEAST
+        self.directions = torch.from_numpy(filled(directions, self.STEP, self.STEP))
+        self.beyond = least**-0.5  # the scale of all directions that no row spans
+        self.scale = torch.zeros(len(self.directions), dtype=torch.float64)
+        self.scale[: len(variance)] = torch.from_numpy((variance + least) ** -0.5 - self.beyond)
+
+    def __call__(self, Z):
+        """Whitened rows (n, d) as a float64 tensor, padded with columns of zeros."""
+        Z = torch.from_numpy(filled(np.asarray(Z, dtype=np.float64), 1, self.STEP))
+        return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
+
+    def without(self, Z, own):
+        """A :class:`WithoutItself` of rows Z (n, d), given their copies ``own`` (n, m) bool."""
+        size = self.n_rows
+        gone = torch.from_numpy(own[:, self.some].sum(1)).double()  # (n,)
+        gone[gone >= size] = 0
+        direction = self(Z) - self(self.mean[None])
+        weight = gone / (size - gone - gone * direction.square().sum(1)).clamp_min(LEAST)
+        return WithoutItself(own, direction, weight, (size - gone) / size)
+
+
+class WithoutItself(NamedTuple):
+    """How to whiten rows (n, d) as if each had not been among the reference rows.
+
+    A reference row adds variance along its own direction, and so makes itself look near; on a wide
+    table all rows do. Without the row, the squared length of a difference in whitened coordinates
+    is ``factor`` times (its squared length with the row, plus ``weight`` times its squared
+    component along ``own_direction``), by the formula of Sherman and Morrison.
+    """
+
+    own: np.ndarray  # (n, m) bool, the reference rows that are left out: copies, own subject
+    own_direction: torch.Tensor  # (n, d) the row minus the mean, whitened; not of unit length
+    weight: torch.Tensor  # (n,)
+    factor: torch.Tensor  # (n,)

@@ -25,7 +25,6 @@ from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.coordinates import NormalScores, PrincipalScores
 from swift_hydra.detection.evidence import Evidence, EvidenceColumns, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Fitted, Mixture, n_folds_of
-from swift_hydra.detection.one_class import TolerantDistance, TrustedDistance
 from swift_hydra.detection.pvalue import (
     ALONE,
     STRENGTH,
@@ -39,6 +38,8 @@ from swift_hydra.detection.pvalue import (
     weights_by_auc,
 )
 from swift_hydra.detection.surroundings import RATIOS
+from swift_hydra.detection.tolerant_distance import TolerantDistance
+from swift_hydra.detection.trusted_distance import TrustedDistance
 from swift_hydra.geometry import ROUNDING, copies
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae
@@ -241,10 +242,10 @@ class UnlikeSide:
         mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned to separate
             normals from generated rows; None without generated rows, or beside a
             TolerantDistance.
-        alone: the distance if no anomaly is known: a :class:`detection.one_class.TrustedDistance`
-            if the rows are trusted to be normal, else a
-            :class:`detection.one_class.TolerantDistance`. None if anomalies are known: then the
-            distance is that to five normals.
+        alone: the distance if no anomaly is known: a
+            :class:`detection.trusted_distance.TrustedDistance` if the rows are trusted to be
+            normal, else a :class:`detection.tolerant_distance.TolerantDistance`. None if anomalies
+            are known: then the distance is that to five normals.
     """
 
     def __init__(self, mixture, alone=None):

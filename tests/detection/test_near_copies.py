@@ -14,7 +14,7 @@ from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.detection.evidence import COLUMNS, LOCAL, Evidence
-from swift_hydra.detection.one_class import TrustedDistance
+from swift_hydra.detection.trusted_distance import TrustedDistance
 from swift_hydra.distillation.student import centres_of, questions
 from swift_hydra.geometry import ROUNDING, Neighbours, copies
 

@@ -10,14 +10,14 @@ from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
 from swift_hydra.data.subjects import from_zero_beside
-from swift_hydra.detection.one_class import (
+from swift_hydra.detection.coordinates import Whitening
+from swift_hydra.detection.tolerant_distance import (
     Excess,
     LocalExcess,
     Relations,
     TolerantDistance,
-    TrustedDistance,
-    Whitening,
 )
+from swift_hydra.detection.trusted_distance import TrustedDistance
 from swift_hydra.geometry import Neighbours
 
 

@@ -1,33 +1,19 @@
-"""One-class scores for tables in which no anomaly is known (M12).
+"""How far rows lie from a table that may hide anomalies, where none is known (M12).
 
-# DIFF(paper): additions; the paper has labels.
+# DIFF(paper): an addition; the paper has labels.
 
-:class:`TrustedDistance` is for rows that are trusted to be normal; it is the more sensitive one.
-:class:`TolerantDistance` is for all other rows and tolerates hidden anomalies: once the farthest
-rows are set aside, few of a group of anomalies remain, too few to be the twenty nearest neighbours
-of any row.
+:class:`TolerantDistance` tolerates hidden anomalies among the rows that it measures from: once the
+farthest rows are set aside, few of a group of anomalies remain, too few to be the twenty nearest
+neighbours of any row. Where all rows are trusted, ``trusted_distance.py`` is more sensitive.
 
 Shapes: n rows, r reference rows, d features.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-import torch
-from scipy.spatial.distance import cdist
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.detection.coordinates import NormalScores
-from swift_hydra.geometry import (
-    ROUNDING,
-    WIDE,
-    Neighbours,
-    filled,
-    principal_axes,
-    some_of,
-    spread_over,
-    squared_distances,
-)
+from swift_hydra.detection.coordinates import LEAST, VECTOR, NormalScores, Whitening
+from swift_hydra.geometry import ROUNDING, Neighbours, filled, some_of
 from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
@@ -37,14 +23,7 @@ RELATIONS = 0.33  # the same of the :class:`Relations`
 LOCAL = 0.25  # the same of the :class:`LocalExcess`
 COPIES = 8  # most different rows that are looked at as copies of a row up to rounding
 FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
-TRUSTED = 2000  # most reference rows of :class:`TrustedDistance`: bounds its n r d
 FOLDS = 8  # most folds of subjects without which ranks are computed again
-NEAREST = 2  # its neighbours by the sum of absolute differences
-RIDGE = 0.05  # this part of the mean variance is added to the variance along every direction
-WIDTHS = np.logspace(-3, 0.3, 10)  # squared bandwidths to try, in median squared distances
-LEAST = 1e-9  # smaller squared distances and variances are rounding errors
-ROW_STEP, COLUMN_STEP = 16, 8  # rows and columns are padded to multiples of these in products
-BLOCK = 2048  # rows scored at a time: bounds memory
 
 
 class TolerantDistance:
@@ -343,7 +322,7 @@ class Relations(Excess):
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
         n = len(Z)
-        Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
+        Z = filled(np.asarray(Z, dtype=np.float64), VECTOR, 1)
         away = (self.whitening(Z) - self.mean)[:n].numpy()
         Z = Z[:n]
         together = np.square(away).sum(1)
@@ -405,198 +384,4 @@ class Relations(Excess):
 
 def _spread(variance):
     """Standard deviations (d,) for variances of columns (d,), with the ridge of a whitening."""
-    return np.sqrt(variance + RIDGE * variance.mean() + LEAST)
-
-
-class Smoother:
-    """Residual of a Nadaraya-Watson smoother: a row's distance to the weighted mean around it.
-
-    After Melo et al., kernel contraction matching (CIKM 2026): the bandwidth of the Gaussian kernel
-    is the one that reproduces the reference rows best when each is left out.
-
-    Args:
-        reference: (r, d) rows.
-        width: squared bandwidth of the kernel; None finds it.
-        left_out: a :class:`WithoutItself` of the reference rows, needed to find the bandwidth.
-    """
-
-    def __init__(self, reference, width=None, left_out=None):
-        self.reference = torch.as_tensor(reference).double()
-        self.width = self._best_width(left_out) if width is None else float(width)
-
-    def _best_width(self, left_out):
-        square = squared_distances(self.reference, self.reference)
-        apart = square[torch.from_numpy(~left_out.own)]
-        typical = max(float(apart.median()), LEAST) if len(apart) else 1.0
-        widths = typical * WIDTHS
-        errors = [
-            Smoother(self.reference, width).residuals(self.reference, left_out).mean()
-            for width in widths
-        ]
-        return float(widths[int(np.argmin(errors))])
-
-    def residuals(self, Z, left_out=None):
-        """Distances (n,) of rows Z (n, d) to what the smoother makes of them.
-
-        With ``left_out``, a :class:`WithoutItself` of the rows, each without its own copies.
-        """
-        rows = torch.as_tensor(Z).double()
-        square = squared_distances(rows, self.reference)  # (n, r)
-        if left_out is not None:
-            along = (rows * left_out.own_direction).sum(1, keepdim=True)  # (n, 1)
-            along = along - left_out.own_direction @ self.reference.T  # (n, r)
-            square = square + left_out.weight[:, None] * along.square()
-            square = square * left_out.factor[:, None]
-            square = square.masked_fill(torch.from_numpy(left_out.own), torch.inf)
-        weight = torch.softmax(-square / (2 * self.width), dim=1)
-        away = rows - weight @ self.reference  # (n, d)
-        if left_out is None:
-            return away.norm(dim=1).numpy()
-        along = (away * left_out.own_direction).sum(1)  # (n,)
-        square = away.square().sum(1) + left_out.weight * along.square()
-        return (square * left_out.factor).sqrt().numpy()
-
-
-class WithoutItself(NamedTuple):
-    """How to whiten rows (n, d) as if each had not been among the reference rows.
-
-    A reference row adds variance along its own direction, and so makes itself look near; on a wide
-    table all rows do. Without the row, the squared length of a difference in whitened coordinates
-    is ``factor`` times (its squared length with the row, plus ``weight`` times its squared
-    component along ``own_direction``), by the formula of Sherman and Morrison.
-    """
-
-    own: np.ndarray  # (n, r) bool, the reference rows that are left out: copies, own subject
-    own_direction: torch.Tensor  # (n, d) the row minus the mean, whitened; not of unit length
-    weight: torch.Tensor  # (n,)
-    factor: torch.Tensor  # (n,)
-
-
-class Whitening:
-    """Maps rows to coordinates with equal variance along every direction of the reference rows.
-
-    An anomaly along a direction in which the normals vary little is visible there.
-
-    Args:
-        reference: (r, d) rows.
-    """
-
-    def __init__(self, reference):
-        rows = np.asarray(reference, dtype=np.float64)
-        self.some = spread_over(len(rows), WIDE if rows.shape[1] > WIDE else len(rows))
-        rows = rows[self.some]
-        self.n_rows, self.mean = len(rows), rows.mean(0)
-        rows = rows - self.mean
-        root, directions = principal_axes(rows)
-        variance = np.square(root)
-        least = RIDGE * variance.sum() / rows.shape[1] + LEAST
-        self.directions = torch.from_numpy(filled(directions, COLUMN_STEP, COLUMN_STEP))
-        self.beyond = least**-0.5  # the scale of all directions that no row spans
-        self.scale = torch.zeros(len(self.directions), dtype=torch.float64)
-        self.scale[: len(variance)] = torch.from_numpy((variance + least) ** -0.5 - self.beyond)
-
-    def __call__(self, Z):
-        """Whitened rows (n, d) as a float64 tensor, padded with columns of zeros."""
-        Z = torch.from_numpy(filled(np.asarray(Z, dtype=np.float64), 1, COLUMN_STEP))
-        return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
-
-    def without(self, Z, own):
-        """A :class:`WithoutItself` of rows Z (n, d), given their copies ``own`` (n, r) bool."""
-        n = self.n_rows
-        m = torch.from_numpy(own[:, self.some].sum(1)).double()  # (n,)
-        m[m >= n] = 0
-        direction = self(Z) - self(self.mean[None])
-        weight = m / (n - m - m * direction.square().sum(1)).clamp_min(LEAST)
-        return WithoutItself(own, direction, weight, (n - m) / n)
-
-
-class TrustedDistance:
-    """Three distances to trusted rows: a smoother's residual, and two to the two nearest rows.
-
-    The smoother works in whitened coordinates. The distances to the nearest rows are sums of
-    absolute differences, in which a few large differences count less than many small ones: one of
-    the values, and one of the normal scores of their ranks, where a difference counts by the number
-    of rows between.
-
-    Args:
-        reference: (r, d) rows.
-        width: see :class:`Smoother`; None finds it.
-        coded: (r,) bool, see :class:`TolerantDistance`.
-        ranked: whether there is a distance of ranks; False in older files.
-        subjects: (r,), see :class:`TolerantDistance`.
-    """
-
-    def __init__(self, reference, width=None, coded=None, ranked=False, subjects=None):
-        self.reference = np.asarray(reference)
-        self.coded = coded
-        self.subjects = subjects
-        self.whitened = Whitening(self.reference)
-        left_out = None
-        if width is None:
-            own = self._own(cdist(self.reference, self.reference, "cityblock"), subjects)
-            left_out = self.whitened.without(self.reference, own)
-        self.smoother = Smoother(self.whitened(self.reference), width, left_out)
-        self.views = [(None, self.reference)]  # None, since a lambda could not be pickled
-        if ranked:
-            ranks = NormalScores.fit(self.reference)
-            self.views.append((ranks, ranks(self.reference)))
-
-    @classmethod
-    def fit(cls, Z, rng, coded=None, subjects=None):
-        """Arguments are those of :meth:`TolerantDistance.fit`."""
-        rows = sample_of(len(Z), TRUSTED, rng)
-        coded, subjects = some_of(rows, coded, subjects)
-        return cls(Z[rows], coded=coded, ranked=True, subjects=subjects)
-
-    def score(self, Z, others=False, subjects=None):
-        """Logarithms of the distances, (n, 3); arguments as in :meth:`TolerantDistance.score`."""
-        n = len(Z)
-        Z = filled(np.asarray(Z, dtype=np.float64), ROW_STEP, 1)
-        out = np.empty((len(Z), 1 + len(self.views)))
-        for start in range(0, len(Z), BLOCK):
-            rows = Z[start : start + BLOCK]
-            distances = [
-                cdist(rows if ranks is None else ranks(rows), reference, "cityblock")  # (B, r)
-                for ranks, reference in self.views
-            ]
-            left_out = None
-            if others:
-                own = self._own(distances[0], some_of(slice(start, start + BLOCK), subjects)[0])
-                left_out = self.whitened.without(rows, own)
-                for distance in distances:
-                    distance[own] = np.inf
-            residuals = self.smoother.residuals(self.whitened(rows), left_out)
-            nearest = map(self._nearest, distances)
-            out[start : start + BLOCK] = np.column_stack([residuals, *nearest])
-        return np.log(out[:n] + 1e-6)
-
-    @staticmethod
-    def _nearest(distance):
-        """Mean (B,) of the least of the distances (B, r); infinite ones are left out."""
-        k = min(NEAREST, distance.shape[1])
-        nearest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
-        # If only one reference row is no copy, it stands for both neighbours.
-        return np.where(np.isfinite(nearest), nearest, nearest[:, :1]).mean(1)
-
-    def _own(self, distance, subjects):
-        """Which reference rows are left out when a row is scored: (n, r) bool.
-
-        A row's own copies up to rounding (as a table that was written and read again differs), but
-        only one of them if they are codes, and the rows of its own subject. If these are all
-        reference rows, none is left out.
-
-        Args:
-            distance: (n, r) sums of absolute differences.
-            subjects: (n,) the rows' subjects, or None.
-        """
-        own = distance <= ROUNDING * self.reference.shape[1]
-        if self.coded is not None:
-            own &= ~self.coded | (np.cumsum(own, axis=1) == 1)
-        if subjects is not None:  # the block may end with padding, which has no subject
-            own[: len(subjects)] |= subjects[:, None] == self.subjects
-        return own & ~own.all(1, keepdims=True)
-
-    def snapshot(self):
-        """Arrays and plain values."""
-        ranked = len(self.views) > 1
-        return {"reference": self.reference, "width": self.smoother.width, "ranked": ranked}
+    return np.sqrt(variance + Whitening.RIDGE * variance.mean() + LEAST)

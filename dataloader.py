@@ -25,6 +25,7 @@ import numpy as np
 
 from swift_hydra.data.angles import KINDS, irrelevant, made_rows
 from swift_hydra.data.catalogue import resolve_dataset
+from swift_hydra.data.cells import CellParser
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.download import download
 from swift_hydra.data.files import NO_LABEL, read_table
@@ -35,7 +36,7 @@ from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.splits import LABELLED, PROTOCOLS, Split, make_split, protocol_name
 from swift_hydra.data.subjects import split_of_subjects
 from swift_hydra.data.suspicious import notes, tell_tales
-from swift_hydra.data.table import CellParser, Table, fingerprint, row_digests
+from swift_hydra.data.table import Table, fingerprint, row_digests
 from swift_hydra.settings import (
     GIVEN,
     AnyText,

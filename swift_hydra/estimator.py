@@ -17,7 +17,7 @@ from sklearn.utils import ClassifierTags
 from swift_hydra.cleaning.leave_out import FreshScores
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import ENOUGH, Columns, Tally, classes_of
-from swift_hydra.data.table import as_table, listed
+from swift_hydra.data.table import as_table
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
 from swift_hydra.modes import own_modes
@@ -26,6 +26,7 @@ from swift_hydra.settings import (
     advised,
     check_range,
     check_settings,
+    listed,
     place_of,
     tell,
 )

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.columns import ColumnSettings
-from swift_hydra.data.table import listed
 from swift_hydra.exported import Exported, onnx_bytes
 from swift_hydra.files import KIND, load_checkpoint
 from swift_hydra.journal import Journal, Progress
@@ -20,6 +19,7 @@ from swift_hydra.settings import (
     InputError,
     changed,
     flag_values,
+    listed,
     one_line,
     printable,
     resolve_device,

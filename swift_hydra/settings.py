@@ -27,6 +27,8 @@ GIVEN = object()  # any value but the default
 # In the messages of torch on a CPU, of torch on a GPU, and of C++ libraries.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
 LONGEST = 4000  # characters of a message: a column's name in a file may have millions
+LISTED = 10  # most columns or values listed in a message
+SHOWN = 100  # most characters of each
 # New objects between two collections of garbage. Each row of a file is an object until the rows
 # become an array, and with Python's 700 the collector takes a quarter of the time to read a file.
 GARBAGE = 100_000
@@ -151,6 +153,13 @@ def one_line(text):
     """A printable message on one line; a very long one is cut in the middle, not at the remedy."""
     line = printable(" ".join(str(text).split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def listed(values):
+    """The first values, separated by commas, and the number of all if there are more."""
+    values = list(values)
+    shown = (s if len(s) <= SHOWN else s[: SHOWN - 3] + "..." for s in map(str, values[:LISTED]))
+    return ", ".join(shown) + (f", ... ({len(values)} in all)" if len(values) > LISTED else "")
 
 
 def in_words(error, most=160):

@@ -8,9 +8,8 @@ import difflib
 import re
 from pathlib import Path
 
-from swift_hydra.data.table import listed
 from swift_hydra.files import looked_at
-from swift_hydra.settings import InputError, place_of
+from swift_hydra.settings import InputError, listed, place_of
 
 SUFFIXES = (".npz", ".csv", ".tsv", ".txt", ".data", ".gz", ".parquet")
 PACKAGE = Path(__file__).resolve().parents[1]

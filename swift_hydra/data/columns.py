@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swift_hydra.data.cells import place
 from swift_hydra.data.frames import NUMBER, one_spelling, repeated, same_value
 from swift_hydra.data.reading import check_remembered
-from swift_hydra.data.table import LISTED, check_features, listed, place
+from swift_hydra.data.table import check_features
 from swift_hydra.data.texts import why_texts
-from swift_hydra.settings import InputError, check_choice, setting
+from swift_hydra.settings import LISTED, InputError, check_choice, listed, setting
 
 IMPUTE = ("refuse", "median", "indicator")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")

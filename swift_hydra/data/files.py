@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from swift_hydra.data.cells import CellParser, say_of_codes
 from swift_hydra.data.formats import (
     PEEKED_ROWS,
     PIECE_ROWS,
@@ -26,16 +27,9 @@ from swift_hydra.data.frames import as_known, as_text
 from swift_hydra.data.header import TrainingHeader, shown
 from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.subjects import numbers_of
-from swift_hydra.data.table import (
-    CellParser,
-    Table,
-    as_table,
-    listed,
-    made_up_names,
-    say_of_codes,
-)
+from swift_hydra.data.table import Table, as_table, made_up_names
 from swift_hydra.files import looked_at
-from swift_hydra.settings import InputError, changed, place_of, tell
+from swift_hydra.settings import InputError, changed, listed, place_of, tell
 
 COPY = re.compile(r"\.\d+$")  # the suffix of a repeated name, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
@@ -229,7 +223,7 @@ def _cells_of(file, parse, which):
 
     Args:
         file: what :func:`data.formats.open_table` opened.
-        parse: a :class:`data.table.CellParser` of its d columns.
+        parse: a :class:`data.cells.CellParser` of its d columns.
         which: a list of the numbers of these columns, a list with the number of the group column
             or nothing, and the number of the label column.
     """

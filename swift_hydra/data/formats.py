@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swift_hydra.data.cells import text_columns
 from swift_hydra.data.frames import (
     arrow_objects,
     arrow_values,
@@ -27,8 +28,8 @@ from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
 from swift_hydra.data.reading import composed, find_decimal, numeric, open_text, text_of_bytes
 from swift_hydra.data.separator import read_preamble
-from swift_hydra.data.table import listed, made_up_names, text_columns
-from swift_hydra.settings import InputError, in_words, lacks_memory, listed_names, tell
+from swift_hydra.data.table import made_up_names
+from swift_hydra.settings import InputError, in_words, lacks_memory, listed, listed_names, tell
 
 PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the memory of numbers
 MOST_COLUMNS = 100_000

@@ -7,9 +7,10 @@ import itertools
 import re
 from typing import NamedTuple
 
+from swift_hydra.data.cells import bool_number
 from swift_hydra.data.frames import same_value
 from swift_hydra.data.reading import days, form_of, is_number, numeric
-from swift_hydra.data.table import bool_number, made_up_names
+from swift_hydra.data.table import made_up_names
 from swift_hydra.settings import tell
 
 SHOWN = 3  # cells of a line that a message quotes

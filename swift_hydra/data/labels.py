@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from swift_hydra.data.cells import place
 from swift_hydra.data.frames import EXACT, as_text, is_missing, object_array, same_value, unmasked
 from swift_hydra.data.reading import GAPS, composed, text_of_bytes
-from swift_hydra.data.table import array_of, listed, place
-from swift_hydra.settings import InputError, tell
+from swift_hydra.data.table import array_of
+from swift_hydra.settings import InputError, listed, tell
 
 RECODE = "or recode them as 0 (normal) and 1 (anomaly)"
 SAY = "say which is the anomaly with --anomaly-label (anomaly_label=...)"

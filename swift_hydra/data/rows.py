@@ -30,8 +30,8 @@ from swift_hydra.data.suspicious import (
     tell_tales,
     too_coarse,
 )
-from swift_hydra.data.table import array_of, as_table, fingerprint, listed, made_up_names
-from swift_hydra.settings import InputError, tell
+from swift_hydra.data.table import array_of, as_table, fingerprint, made_up_names
+from swift_hydra.settings import InputError, listed, tell
 
 ENOUGH = 30  # new rows that are judged together; fewer may all lack a value by chance
 MOSTLY = 0.5  # share of new rows outside a column's training range that is worth a warning

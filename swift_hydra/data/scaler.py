@@ -5,9 +5,8 @@ Shapes: n rows, d prepared columns.
 
 import numpy as np
 
-from swift_hydra.data.table import listed
 from swift_hydra.geometry import bend, unbend
-from swift_hydra.settings import InputError
+from swift_hydra.settings import InputError, listed
 
 # The share of the rows beyond each of two quantiles, and the distance between these in a normal
 # distribution, in standard deviations.

@@ -14,9 +14,10 @@ import numbers
 import numpy as np
 
 from swift_hydra.data.angles import ANGLES
+from swift_hydra.data.cells import place
 from swift_hydra.data.frames import as_text, is_missing, one_spelling, unmasked
 from swift_hydra.data.reading import GAPS, text_of_bytes
-from swift_hydra.data.table import array_of, place
+from swift_hydra.data.table import array_of
 from swift_hydra.settings import InputError
 
 FEWEST = 2  # subjects with rows that are not known anomalies: each is compared with others

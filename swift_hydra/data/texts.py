@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 
+from swift_hydra.data.cells import asked_for_gap, place
 from swift_hydra.data.reading import MISSING, days, form_of, is_number, number
-from swift_hydra.data.table import asked_for_gap, place
 
 # English names, and German ones that differ; other languages are rare in tables.
 MONTHS = [*calendar.month_name[1:], *calendar.month_abbr[1:], "Sept"]

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_hydra.data import files, formats, layout
+from swift_hydra.data.cells import text_columns
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.header import TrainingHeader, has_header
 from swift_hydra.data.reading import Reading, number
-from swift_hydra.data.table import text_columns
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.run.score_file import ScoreOptions, _advised
 from swift_hydra.settings import InputError, flag_values

@@ -1,0 +1,294 @@
+"""Cells of text become numbers, or positions in a column's list of texts.
+
+:func:`text_columns` finds the columns that hold texts, :class:`CellParser` makes the numbers of all
+columns, piece by piece, and says what is wrong with the cells of a column of numbers. What one text
+means on its own is in ``reading.py``.
+"""
+
+import itertools
+import re
+from operator import contains
+
+import numpy as np
+
+from swift_hydra.data.frames import Days, as_text
+from swift_hydra.data.reading import COMMA, MISSING, WORD, days, form_of, is_number, number
+from swift_hydra.settings import LISTED, InputError, tell
+
+HOLDS_TEXT = "holds text, first"
+BOOLS = {"true": 1.0, "false": 0.0}
+# What spreadsheets and databases write for a missing value, and what is not used for anything else.
+GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
+GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
+GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
+LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
+
+
+def place(i, lines):
+    """How a message names row i."""
+    if lines is None or isinstance(lines, range):
+        return f"row {i if lines is None else lines[i]} (counted from 0)"
+    return f"line {lines[i]}"
+
+
+def asked_for_gap(text, told):
+    """The question whether a text of a file stands for a gap, with its remedy, or "".
+
+    Args:
+        text: the text.
+        told: the user has said which texts are gaps, so that the usual ones are no more.
+    """
+    shown = text.strip()[:40]
+    if told and shown.casefold() in (*MISSING, *GAP_LIKE):
+        return f"a gap? add it to --missing: '...,{shown}'"
+    return f"a gap? give --missing='{shown}'" if shown.casefold() in GAP_LIKE else ""
+
+
+def bool_number(cell):
+    """1 for a cell with true, 0 for false, None for anything else."""
+    return BOOLS.get(cell.strip().casefold())
+
+
+def text_columns(columns, reads=number, dates=False):
+    """Numbers of the columns in which some cell is neither a number, a bool, nor missing.
+
+    Args:
+        columns: sequences of cells.
+        reads: a function from a cell to its number, NaN or None.
+        dates: dates count as numbers.
+    """
+    found = set()
+    for j, cells in enumerate(columns):
+        if _at_once(cells, reads) is None and any(
+            reads(cell) is None
+            and bool_number(cell) is None
+            and not (dates and days(cell) is not None)
+            for cell in cells
+            if isinstance(cell, str)
+        ):
+            found.add(j)
+    return found
+
+
+def _at_once(cells, reads):
+    """(n,) float64 of a column, or None if its cells must be read one by one.
+
+    numpy reads the same numbers as ``number`` with its default settings, and also 1_0, which is
+    left to that. Thousands separators and words for gaps make it fail.
+    """
+    if isinstance(cells, np.ndarray):
+        return cells.astype(np.float64)
+    try:
+        if reads is not number or any(map(contains, cells, itertools.repeat("_"))):
+            return None
+        return np.array(cells, dtype=np.float64)
+    except (TypeError, ValueError):  # a cell that is no text; a gap or a word somewhere
+        return None
+
+
+def say_of_codes(columns, names, texts, source):
+    """Warn of the first column of numbers with a text that looks like a code.
+
+    Args:
+        columns: lists of cells, or arrays of numbers.
+        names: the columns' names.
+        texts: numbers of the columns that are taken as texts.
+        source: the file, or what the message calls the table.
+    """
+    for j, cells in enumerate(columns):
+        words = () if j in texts or isinstance(cells, np.ndarray) else cells
+        words = (cell for cell in words if isinstance(cell, str))
+        code = next(filter(None, map(LIKE_A_CODE.fullmatch, words)), None)
+        if code is not None:
+            tell(
+                f"{getattr(source, 'name', source)}: column {names[j]!r}: {code[0].strip()!r} is "
+                "taken as a number: if it is a code write it as a text (c007), or leave it out "
+                "(--drop-columns)"
+            )
+            return
+
+
+class CellParser:
+    """Columns of cells to numbers, piece by piece.
+
+    Args:
+        names: d column names.
+        source: what messages call the table.
+        texts: numbers of the text columns; their cells become positions in a list of texts that
+            grows with every piece. In {number: the training's texts} these are never gaps.
+        reads: a function from a cell to its number, NaN for a gap or None for text.
+        dates: take dates as days since 1970.
+        words: in text columns, too, a text that ``reads`` takes for a gap is a gap.
+        dated: numbers of the columns that held dates in training, None in training.
+
+    Attributes:
+        problems: {column number: a text that says what is wrong with its cells so far}.
+    """
+
+    def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
+        self.dated = None if dated is None else frozenset(dated)
+        self.names = names
+        self.source = source
+        self.vocabulary = {j: {} for j in sorted(texts)}
+        told = texts.items() if isinstance(texts, dict) else ()
+        self.told = {j: frozenset(known) for j, known in told}
+        self.reads = reads
+        self.dates = dates
+        self.words = words
+        self.problems = {}
+        self._numbers = {}  # {column: its first cell with a number, if dates are taken}
+        self._dates = {}  # {column: its first cell with a date}
+        self._bools = {}  # {column: its first cell with true or false}
+        self._more = {}  # {column: its first number that is neither 1 nor 0}
+
+    def __call__(self, n, columns, lines):
+        """The numbers of a piece.
+
+        Args:
+            n: how many rows it has.
+            columns: d columns, each a list of cells or an array of numbers.
+            lines: n numbers of the rows, or None.
+
+        Returns:
+            (n, d) float64; 0 in place of a cell that is not a number, which ``problems`` names.
+        """
+        out = np.empty((n, len(self.names)))
+        for j, cells in enumerate(columns):
+            if j in self.vocabulary:
+                out[:, j] = [self._position(j, cell) for cell in cells]
+                continue
+            values = _at_once(cells, self.reads)
+            if values is None:
+                cells = enumerate(cells)
+                values = np.array([self._number(i, j, cell, lines) for i, cell in cells])
+            elif self.dates:
+                found = self._dates if isinstance(cells, Days) else self._numbers
+                first = np.flatnonzero(~np.isnan(values)) if j not in found else ()
+                if len(first):
+                    found[j] = str(cells[first[0]])[:40]
+            out[:, j] = values
+            if j not in self._more:
+                more = np.flatnonzero((values != 0) & (values != 1) & ~np.isnan(values))
+                if len(more):
+                    self._more[j] = float(values[more[0]])
+        self._find_mixtures()
+        return out
+
+    def _find_mixtures(self):
+        """Add a problem for columns with dates and numbers: 20260104 does not mean 2026-01-04.
+
+        In training also for bools beside numbers other than 1 and 0, and in scoring for dates in
+        columns that held numbers in training, and the reverse.
+        """
+        numbers = self._numbers | self._bools
+        for j in self._dates.keys() & numbers.keys():
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, and numbers, "
+                f"first {numbers[j]!r}: write all as 2026-01-31",
+            )
+        if self.dated is None:
+            for j in self._bools.keys() & self._more.keys():
+                self.problems.setdefault(
+                    j,
+                    f"column {self.names[j]!r} holds {self._bools[j]!r} and numbers, first "
+                    f"{self._more[j]:g}: write one or the other",
+                )
+            return
+        for j in numbers.keys() & self.dated:
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds numbers, first {numbers[j]!r}, in training "
+                "it held dates: write them as 2026-01-31",
+            )
+        for j in self._dates.keys() - self.dated:
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, in training it "
+                "held numbers: write numbers",
+            )
+
+    def dated_columns(self):
+        """Numbers of the columns that held dates so far."""
+        return tuple(sorted(self._dates))
+
+    def _position(self, j, cell):
+        text = as_text(cell)
+        known = self.vocabulary[j]
+        if text in known:
+            return known[text]
+        if text not in self.told.get(j, ()):
+            value = self.reads(text) if self.words else None
+            if not text or (value is not None and value != value):
+                return np.nan
+        return known.setdefault(text, len(known))
+
+    def _number(self, i, j, cell, lines):
+        value = self.reads(cell) if isinstance(cell, str) else float(cell)
+        if value is None:
+            value, kind = bool_number(cell), self._bools
+            if value is None and self.dates:
+                value, kind = days(cell), self._dates
+            if value is not None:
+                kind.setdefault(j, cell.strip()[:40])
+        elif self.dates and value is not None and value == value:
+            self._numbers.setdefault(j, str(cell).strip()[:40])
+        if value is not None:
+            return value
+        if j not in self.problems:
+            shown = cell.strip()[:40]
+            first = isinstance(lines, list) and lines[i] == 1
+            header = " (the columns' names? give --header yes)" if first else ""
+            self.problems[j] = (
+                f"column {self.names[j]!r} {HOLDS_TEXT} {shown!r} in "
+                f"{place(i, lines)}{self._hint(j, cell, shown, lines is not None)}{header}"
+            )
+        return 0.0
+
+    def _hint(self, j, cell, shown, from_file):
+        """A hint at the meaning of a text in a column of numbers or dates, with a remedy.
+
+        Flags that say how text files are read are suggested only for files.
+        """
+        remedy = "give --decimal ," if from_file else "write a decimal point"
+        comma = f" (a decimal comma? {remedy})" if COMMA.fullmatch(shown) else ""
+        if is_number(cell, number) and not WORD.fullmatch(shown):
+            comma = " (a decimal point? give --decimal .)"
+        date = " (a date? give --dates)" if days(cell) is not None else ""
+        if j in (self.dated or ()):
+            comma, date = "", " (in training it held dates: write them as 2026-01-31)"
+        gap = "a gap? leave it empty" if shown.casefold() in GAP_LIKE else ""
+        if from_file:  # the user's gaps take the place of those that need no flag
+            gap = asked_for_gap(shown, any(self.reads(word) is None for word in MISSING))
+        known = f"{comma}{date}{gap and f' ({gap})'}"
+        form = form_of(shown)
+        if known or is_number(cell) or form is None:
+            return known
+        if isinstance(form, str):
+            return " (a span of time, or two numbers? write each number in a column of its own)"
+        return " (a unit, or a sign of its own? write the number alone, a minus in front of it)"
+
+    def refuse_problems(self):
+        """Refuse the cells so far if something is wrong with them.
+
+        Raises:
+            InputError: names, for every such column, the first cell that is not a number.
+        """
+        self.refuse(self.source, list(self.problems.values()))
+
+    @staticmethod
+    def refuse(source, problems):
+        """Raise an InputError for problems, if any; those of texts come last, with one remedy."""
+        if problems:
+            told = sorted(problems, key=lambda problem: HOLDS_TEXT in problem)[:LISTED]
+            more = f"; ... ({len(problems)} in all)" if len(problems) > LISTED else ""
+            remedy = (
+                ": give --categorical onehot or ordinal, leave it out with --drop-columns, or mend "
+                "it"
+            )
+            remedy = remedy if any(HOLDS_TEXT in problem for problem in problems) else ""
+            raise InputError(f"{source}: {'; '.join(told)}{more}{remedy}")
+
+    def texts(self):
+        """{column number: list of texts} so far."""
+        return {j: list(known) for j, known in self.vocabulary.items()}

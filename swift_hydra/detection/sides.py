@@ -1,0 +1,295 @@
+"""The two sides of the full detector: "like a known anomaly", and "unlike the normals".
+
+# DIFF(paper): M10, M11 and M12 are additions; ``preset="paper"`` runs without them.
+
+:class:`KnownSide` has a mixture and kernel experts, :class:`UnlikeSide` a distance and a mixture of
+its own. Both are fitted to :class:`CrossFitted` rows and give left-out scores of them, which
+``full.py`` joins.
+
+Shapes: n rows, d features, c evidence columns.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from swift_hydra.cleaning.additive_expert import AdditiveExpert
+from swift_hydra.cleaning.kernel_expert import KernelExpert
+from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.detection.coordinates import NormalScores, PrincipalScores
+from swift_hydra.detection.evidence import EvidenceColumns, column_index
+from swift_hydra.detection.mixture import N_FOLDS, Mixture
+from swift_hydra.detection.pvalue import STRENGTH, USUAL
+from swift_hydra.detection.surroundings import RATIOS
+from swift_hydra.detection.tolerant_distance import TolerantDistance
+from swift_hydra.detection.trusted_distance import TrustedDistance
+from swift_hydra.geometry import ROUNDING, copies
+from swift_hydra.pretrain import Recipe
+from swift_hydra.seeds import stage_rng
+from swift_hydra.training.batches import Examples, with_view
+
+ONE_CLASS_STEPS = 200  # most training steps: seven columns are learned sooner than a table
+CLIP = (-4.0, 8.0)  # bounds of evidence that experts see, in standard deviations of the normals
+# Evidence that each model sees; the ratios use the known anomalies: they are no one-class evidence.
+MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", *RATIOS)
+ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
+DISTANCE = ("knn5",)
+KERNEL_COLUMNS = ("knn5", "lof5", *RATIOS)
+# Each kernel expert's norm (or a sum over columns) and its inputs: normal scores of the ranks,
+# values and evidence, or whitened values along the principal directions.
+KERNELS = (
+    ("l2", "ranks"),
+    ("l1", "ranks"),
+    ("l1", "evidence"),
+    ("l2", "directions"),
+    ("additive", "ranks"),
+)
+# Prior left-out AUC-ROC of the mixture and of each kernel expert, and how many known anomalies it
+# counts for. Along the directions it is weak: that expert sees sums and ratios that no other does,
+# and may be blind to all else.
+OF_DIRECTIONS = (0.65, 5)
+PRIORS = [(USUAL, STRENGTH)]
+PRIORS += [OF_DIRECTIONS if sees == "directions" else PRIORS[0] for _, sees in KERNELS]
+
+
+def _kind_of(norm):
+    """The class of a kernel expert with this norm."""
+    return AdditiveExpert if norm == "additive" else KernelExpert
+
+
+def shown(columns, names):
+    """The named evidence columns out of (..., c), clipped as experts see them: float32 tensor."""
+    return torch.from_numpy(np.clip(columns[..., column_index(names)], *CLIP).astype(np.float32))
+
+
+def beside(Z, columns, names):
+    """Features Z (n, d) and the named evidence columns: (n, d + len(names)) float32 tensor."""
+    features = torch.from_numpy(np.asarray(Z, dtype=np.float32))
+    return torch.cat([features, shown(columns, names)], dim=1)
+
+
+class CrossFitted(NamedTuple):
+    """The training rows as both sides see them."""
+
+    Z: np.ndarray  # (n, d)
+    columns: EvidenceColumns  # their cross-fitted evidence
+    labels: torch.Tensor  # (n,)
+    generated: np.ndarray  # (m, d) generated anomalies
+    generated_columns: EvidenceColumns
+    leave_out: LeaveOut
+    distances: np.ndarray  # (n, 1) column ``knn5`` without the row itself, as scoring has it
+
+    def examples(self, features, names):
+        """What a mixture learns from, :class:`training.batches.Examples`.
+
+        Args:
+            features: whether the inputs begin with the features.
+            names: the evidence columns that follow.
+        """
+        X = shown(self.columns.all, names)
+        generated = shown(self.generated_columns.all, names)
+        if features:
+            X = beside(self.Z, self.columns.all, names)
+            generated = beside(self.generated, self.generated_columns.all, names)
+        both = (self.columns, self.generated_columns)
+        views, generated_views = (shown(part.without, names) for part in both)
+        folds, coded = self.leave_out.folds, np.flatnonzero(self.leave_out.coded)
+        # A left-out row is shown with all other rows around it, as a fresh row is. Not so a code:
+        # the number of its other copies tells the row's label, so its whole fold is left out.
+        left_out = X.clone()
+        left_out[coded] = with_view(X[coded], views[folds[coded], coded])
+        made = (generated, folds, views, generated_views, self._copied_folds())
+        return Examples(X, self.labels, *made, left_out)
+
+    def _copied_folds(self):
+        """Folds of the training rows that the generated rows are copies of, else -1: (m,)."""
+        m = len(self.generated)
+        same = copies(np.concatenate([self.generated, self.Z]), ROUNDING)
+        fold = np.full(same.max() + 1, -1)
+        fold[same[m:]] = self.leave_out.folds
+        return torch.from_numpy(fold[same[:m]])
+
+
+class KnownSide:
+    """Is a row like the known anomalies? The mixture and the kernel experts (M9, M11).
+
+    A detector without known anomalies has no such side.
+
+    Args:
+        mixture: a :class:`detection.mixture.Mixture` on features and evidence.
+        ranks: a :class:`detection.coordinates.NormalScores`.
+        directions: a :class:`detection.coordinates.PrincipalScores`; None in older files.
+        kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
+    """
+
+    def __init__(self, mixture, ranks, directions, kernels):
+        self.mixture = mixture
+        self.ranks = ranks
+        self.directions = directions
+        self.kernels = kernels
+
+    @classmethod
+    def fit(cls, seen, settings, journal):
+        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 + kernels)."""
+        with journal.stage("mixture"):
+            examples = seen.examples(True, MIXTURE_COLUMNS)
+            recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
+            mixture, left_out = Mixture.train_left_out(
+                examples, recipe, "mixture", settings, journal, settings.n_experts
+            )
+        experts = [left_out]
+        y = seen.labels.numpy()
+        with journal.stage("kernels"):
+            maps = NormalScores.fit(seen.Z), PrincipalScores.fit(seen.Z)
+            self = cls(mixture, *maps, [])
+            inputs = self._inputs(seen.Z, seen.columns.all)
+            views = {  # the inputs that depend on other rows, as they are without a fold's rows
+                "evidence": partial(_evidence_without, seen),
+                "directions": partial(_directions_without, seen),
+            }
+            for number, (norm, sees) in enumerate(KERNELS):
+                expert = _kind_of(norm)(norm, sees)
+                rng = stage_rng(settings.random_state, f"kernel{number}")
+                most, view = settings.max_centres, views.get(sees)
+                experts.append(expert.fit(inputs[sees], y, rng, most, seen.leave_out, view))
+                self.kernels.append(expert)
+        return self, np.column_stack(experts)
+
+    def _inputs(self, Z, columns):
+        """The kernel experts' inputs, by name, for rows Z (n, d) with evidence (n, c)."""
+        return {
+            "ranks": self.ranks(Z),
+            "evidence": beside(Z, columns, KERNEL_COLUMNS).numpy(),
+            "directions": self.directions and self.directions(Z),
+        }
+
+    def score(self, Z, columns):
+        """The experts' scores (n, 1 + kernels) of rows Z (n, d) with evidence (n, c)."""
+        experts = [self.mixture.logits(beside(Z, columns, MIXTURE_COLUMNS))]
+        inputs = self._inputs(Z, columns)
+        experts += [expert.score(inputs[expert.sees]) for expert in self.kernels]
+        return np.column_stack(experts)
+
+    def experts_of(self, Z, columns):
+        """Numbers of the mixture's experts that run for each row: (n, k)."""
+        return self.mixture.experts_of(beside(Z, columns, MIXTURE_COLUMNS))
+
+    def snapshot(self):
+        """Tensors, arrays and plain values."""
+        kernels = [expert.snapshot() for expert in self.kernels]
+        return {
+            "mixture": self.mixture.snapshot(),
+            "ranks": self.ranks.snapshot(),
+            "directions": self.directions and self.directions.snapshot(),
+            "kernels": kernels,
+        }
+
+    @classmethod
+    def from_snapshot(cls, saved, settings):
+        """Rebuild from :meth:`snapshot`."""
+        kernels = [_kind_of(expert["norm"]).from_snapshot(expert) for expert in saved["kernels"]]
+        mixture = Mixture.from_snapshot(saved["mixture"], settings.mamba)
+        directions = saved.get("directions")  # older files have none
+        maps = NormalScores(**saved["ranks"]), directions and PrincipalScores(**directions)
+        return cls(mixture, *maps, kernels)
+
+
+def _evidence_without(seen, fold):
+    return beside(seen.Z, seen.columns.without[fold], KERNEL_COLUMNS).numpy()
+
+
+def _directions_without(seen, fold):
+    """The training rows along the principal directions of all other folds' rows."""
+    others = seen.leave_out.folds != fold
+    return PrincipalScores.fit(seen.Z[others] if others.any() else seen.Z)(seen.Z)
+
+
+class UnlikeSide:
+    """Is a row unlike the normals? A distance to them, and a learned expert (M12).
+
+    Args:
+        mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned to separate
+            normals from generated rows; None without generated rows, or beside a
+            TolerantDistance.
+        alone: the distance if no anomaly is known: a
+            :class:`detection.trusted_distance.TrustedDistance` if the rows are trusted to be
+            normal, else a :class:`detection.tolerant_distance.TolerantDistance`. None if anomalies
+            are known: then the distance is that to five normals.
+    """
+
+    def __init__(self, mixture, alone=None):
+        self.mixture = mixture
+        self.alone = alone
+
+    @classmethod
+    def fit(cls, seen, settings, journal, aside=None):
+        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 to 4).
+
+        ``aside``: the :class:`cleaning.suspects.AsideRows`, if there are any.
+        """
+        with journal.stage("one-class"):
+            alone = None
+            if not seen.labels.any():
+                rng = stage_rng(settings.random_state, "one-class/reference")
+                rows = seen.Z, rng, seen.leave_out.coded, seen.leave_out.subjects
+                if settings.trust_normals:
+                    alone = TrustedDistance.fit(*rows)
+                else:
+                    alone = TolerantDistance.fit(*rows, aside)
+            distances = seen.distances
+            if alone is not None:
+                distances = alone.score(seen.Z, True, seen.leave_out.subjects)
+            # An expert learns to accept hidden anomalies among the rows that it takes for normal:
+            # beside the distance it cost .017 AUC-ROC (29 sets).
+            if not len(seen.generated) or isinstance(alone, TolerantDistance):
+                return cls(None, alone), distances
+            # The only anomalies here are generated ones: this side has to find those that are
+            # unlike the known ones.
+            examples = seen.examples(False, ONE_CLASS_COLUMNS)
+            recipe = Recipe(min(settings.mixture_steps, ONE_CLASS_STEPS), synthetic_share=1.0)
+            n_experts = min(settings.n_experts, N_FOLDS)
+            mixture, left_out = Mixture.train_left_out(
+                examples, recipe, "one-class", settings, journal, n_experts
+            )
+            scores = np.column_stack([distances, left_out])
+            return cls(mixture, alone), scores
+
+    def score(self, Z, columns):
+        """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c)."""
+        distances = self._distances(Z, columns)
+        if self.mixture is None:
+            return distances
+        learned = self.mixture.logits(shown(columns, ONE_CLASS_COLUMNS))
+        return np.column_stack([distances, learned])
+
+    def _distances(self, Z, columns):
+        """The distances of new rows, (n, 1 to 3)."""
+        if self.alone is None:
+            return columns[:, column_index(DISTANCE)]
+        return self.alone.score(Z)
+
+    def experts_of(self, columns):
+        """Numbers of the mixture's experts that run for each row: (n, k), (n, 0) without one."""
+        if self.mixture is None:
+            return np.zeros((len(columns), 0), dtype=np.int64)
+        return self.mixture.experts_of(shown(columns, ONE_CLASS_COLUMNS))
+
+    def snapshot(self):
+        """Tensors and plain values."""
+        mixture, alone = (
+            None if part is None else part.snapshot() for part in (self.mixture, self.alone)
+        )
+        return {"mixture": mixture, "alone": alone}
+
+    @classmethod
+    def from_snapshot(cls, saved, settings):
+        """Rebuild from :meth:`snapshot`."""
+        mixture, alone = saved["mixture"], saved["alone"]
+        if mixture is not None:
+            mixture = Mixture.from_snapshot(mixture, settings.mamba)
+        if alone is not None:
+            trusted = "width" in alone
+            alone = TrustedDistance(**alone) if trusted else TolerantDistance.from_snapshot(alone)
+        return cls(mixture, alone)

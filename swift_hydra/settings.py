@@ -450,6 +450,7 @@ def run_main(main):
 
     Any error ends the process with code 2, Ctrl-C with 130. ``--debug`` shows the traceback first.
     """
+    threshold = gc.get_threshold()
     gc.set_threshold(GARBAGE)
     _open_streams()
     _end_tidily()
@@ -460,6 +461,8 @@ def run_main(main):
         main()
     except (Exception, KeyboardInterrupt) as error:
         sys.exit(_said(error))
+    finally:  # for a caller that goes on
+        gc.set_threshold(*threshold)
 
 
 def guard_imports():

@@ -1,6 +1,7 @@
 """The user's commands: what they print and write, and how they refuse bad input."""
 
 import dataclasses
+import gc
 import json
 import re
 import shutil
@@ -534,3 +535,13 @@ def test_threads_come_back(npz, tmp_path):
         torch.set_num_threads(before)
     report = json.loads(next(tmp_path.rglob("report.json")).read_text())
     assert report["threads"] == 1
+
+
+def test_a_command_leaves_the_collector_as_it_was(capsys):
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(701, 11, 11)
+        refusal(capsys, lambda: main(["--seed", "-1"]))
+        assert gc.get_threshold() == (701, 11, 11)
+    finally:
+        gc.set_threshold(*before)

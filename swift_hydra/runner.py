@@ -101,7 +101,7 @@ def run(folder, rows, detector, which, options, work):
     path = folder.path / "resume.pt"
     fingerprint = rows.train.fingerprint
     if options.resume:
-        finished = finished_run(folder, rows.fingerprints, settings, rows.split is None)
+        finished = finished_run(folder, fingerprint, settings, rows.split is None)
         if finished is not None:
             checkpoint = (finished.checkpoint, folder.path / "checkpoint.pt")
             remove_own(path, fingerprint, settings)

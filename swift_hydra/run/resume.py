@@ -169,15 +169,16 @@ class Finished(NamedTuple):
     checkpoint: dict  # the content of checkpoint.pt
 
 
-def finished_run(folder, prints, settings, ranks=False):
+def finished_run(folder, rows, settings, ranks=False):
     """The finished run in a folder, as :class:`Finished`.
 
     None if the run is not done, lacks a file, or had other settings, of which a warning tells: the
-    run that asks starts anew and replaces it.
+    run that asks starts anew and replaces it. That the report is one of these rows is up to
+    :func:`refuse_other_rows`.
 
     Args:
         folder: a :class:`run.folder.RunFolder`.
-        prints: fingerprints of the rows, as in the report.
+        rows: fingerprint of the training rows.
         settings: settings as in the report and its ``config``.
         ranks: the run has no labels, and ranks its rows in scores.csv.
 
@@ -191,10 +192,9 @@ def finished_run(folder, prints, settings, ranks=False):
     try:
         report = json.loads(path.read_text("utf-8"))
         found = report | report["config"]
-        wanted = prints | settings
-        other = {name: found.get(name) for name in wanted if found.get(name) != wanted[name]}
+        other = {name: found.get(name) for name in settings if found.get(name) != settings[name]}
         if other:
-            return _say_of_other(folder, other, wanted)
+            return _say_of_other(folder, other, settings)
         if not ranks:
             page(report, [])  # raises if the report lacks anything that --plot needs
         path = folder.path / "scores.npz"
@@ -214,7 +214,7 @@ def finished_run(folder, prints, settings, ranks=False):
     path = folder.path / "checkpoint.pt"
     checkpoint = load_checkpoint(path, KIND, ANEW)
     with content_of(path, ANEW):
-        own = _is_of(checkpoint, report["train_fingerprint"], settings)
+        own = _is_of(checkpoint, rows, settings)
     if not own:
         raise InputError(
             f"{path}: is of a run on other rows or settings than report.json beside it: put the "

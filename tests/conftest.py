@@ -28,6 +28,14 @@ def pytest_make_parametrize_id(config, val, argname):
 
 
 @pytest.fixture
+def kept_environment(monkeypatch):
+    """What the benchmark's command sets for its children does not outlast a test of it."""
+    for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR"):
+        monkeypatch.setenv(f"{name}_NUM_THREADS", os.environ.get(f"{name}_NUM_THREADS", "1"))
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+
+@pytest.fixture
 def hasty_students():
     with hasty():
         yield

@@ -15,19 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.cells import CellParser, say_of_codes
-from swift_hydra.data.formats import (
-    PEEKED_ROWS,
-    PIECE_ROWS,
-    ParquetFile,
-    open_table,
-    read_npz,
-    suffix_of,
-)
+from swift_hydra.data.formats import ParquetFile, open_table, read_npz, suffix_of
 from swift_hydra.data.frames import as_known, as_text
 from swift_hydra.data.header import TrainingHeader, shown
 from swift_hydra.data.reading import COMMA, Reading, number
 from swift_hydra.data.subjects import numbers_of
 from swift_hydra.data.table import Table, as_table, made_up_names
+from swift_hydra.data.text_files import PEEKED_ROWS, PIECE_ROWS
 from swift_hydra.files import looked_at
 from swift_hydra.settings import InputError, changed, listed, place_of, tell
 

@@ -12,9 +12,9 @@ import re
 import numpy as np
 
 from swift_hydra.data.cells import place
-from swift_hydra.data.formats import INDEX
 from swift_hydra.data.frames import EXACT, as_text, day_of
 from swift_hydra.data.scaler import LARGEST, ColumnScaler
+from swift_hydra.data.text_files import INDEX
 from swift_hydra.data.texts import ALL_DIFFERENT, ALMOST_ALL, SAID, kinds_of_texts
 from swift_hydra.geometry import ROUNDING
 from swift_hydra.settings import listed

@@ -41,6 +41,8 @@ from swift_hydra.data.splits import make_split
 from swift_hydra.distillation import student
 from swift_hydra.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("kept_environment")
+
 PACKAGES = {"ray": "ray", "dask": "distributed"}
 AGES = 600  # seconds: a limit that is there for what hangs, and far from what a busy machine needs
 

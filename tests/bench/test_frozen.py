@@ -17,6 +17,8 @@ from swift_hydra.bench.methods import GROUPS, RECORDED
 from swift_hydra.bench.records import load_records, write_record
 from swift_hydra.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("kept_environment")
+
 TINY = Configuration(
     methods={
         "seen": ("LogisticRegression", "kNN"),

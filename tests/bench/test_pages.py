@@ -20,6 +20,8 @@ from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
 from swift_hydra.bench.side_by_side import columns_of, leads_table, means_table
 from swift_hydra.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("kept_environment")
+
 
 def made_records(methods, sets="abcdefgh", seeds=range(5), protocols=("seen",)):
     """Records of methods {name: level of its AUC-ROC}."""

@@ -20,6 +20,8 @@ from swift_hydra.bench.stopwatch import Sizes
 from swift_hydra.scan.torch_scan import selective_scan
 from swift_hydra.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("kept_environment")
+
 SMALL = Sizes(
     scans=((4, 3, 8, 2),),
     experts=(1, 2, 4),

@@ -16,7 +16,7 @@ from helpers import SAME_EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swift_hydra.data import files, formats, layout
+from swift_hydra.data import files, layout, text_files
 from swift_hydra.data.cells import text_columns
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
@@ -579,7 +579,7 @@ def test_the_mark_is_found_out_from_the_whole_file(tmp_path, monkeypatch, later)
     path = tmp_path / "t.csv"
     path.write_text("v;y\n" + "".join(f"{cell};{i % 2}\n" for i, cell in enumerate(cells)))
     for piece in (4, 1000):
-        for module in (formats, files):
+        for module in (text_files, files):
             monkeypatch.setattr(module, "PIECE_ROWS", piece)
         if later == "950":
             with pytest.raises(InputError, match=r"12\.500"):
@@ -601,7 +601,7 @@ def test_a_sheet_that_ends_with_lines_of_separators_takes_no_room_for_their_cell
     """A million of a hundred separators each, as spreadsheets write them, took a gigabyte."""
     path = tmp_path / "sheet.csv"
     path.write_text("a,b\n1,2\n3,4\n".replace("\n", "," * 300 + "\n") + ("," * 301 + "\n") * 3000)
-    file = formats.CsvFile(path, Reading(header="yes"))
+    file = text_files.CsvFile(path, Reading(header="yes"))
     tracemalloc.start()
     (piece,) = file.pieces([0, 1], 10_000)
     most = tracemalloc.get_traced_memory()[1]

@@ -12,7 +12,7 @@ import pytest
 from helpers import ROOT, run_script
 
 import swift_hydra.dataloader as dataloader
-from swift_hydra.data import files, formats
+from swift_hydra.data import files, text_files
 from swift_hydra.data.catalogue import resolve_dataset
 from swift_hydra.data.files import read_table
 from swift_hydra.data.labels import read_labels
@@ -116,7 +116,7 @@ def test_csv_label_column_in_front(tmp_path):
 
 
 def test_csv_of_several_pieces_names_the_right_line(tmp_path, monkeypatch):
-    for module in (files, formats):
+    for module in (files, text_files):
         monkeypatch.setattr(module, "PIECE_ROWS", 7)
     lines = [f"{i},{i % 2}" for i in range(50)]
     (tmp_path / "t.csv").write_text("a,y\n" + "\n".join(lines) + "\n")

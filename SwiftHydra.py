@@ -187,7 +187,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         detector_: scores standardised rows.
         device_: the torch device of the detector's networks.
         basis_: what the training rows' scores are made of, a :class:`thresholds.TrainingScores`.
-        columns_: what was learned about the columns, a :class:`data.rows.Columns`.
+        columns_: what was learned about the columns, a :class:`data.learned_columns.Columns`.
         decision_scores_: (n,) scores of the training rows, with "full" by models that did not see
             the row.
         fresh_scores_: (n,) the scores that new copies of the training rows would get; they differ

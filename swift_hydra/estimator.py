@@ -15,8 +15,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
 from swift_hydra.cleaning.leave_out import FreshScores
+from swift_hydra.data.learned_columns import ENOUGH, Columns, Tally
 from swift_hydra.data.reading import Reading
-from swift_hydra.data.rows import ENOUGH, Columns, Tally, classes_of
+from swift_hydra.data.rows import classes_of
 from swift_hydra.data.table import as_table
 from swift_hydra.distillation.student import Student
 from swift_hydra.files import KIND, content_of, load_checkpoint, write_torch
@@ -83,7 +84,7 @@ class NotFitted(InputError, NotFittedError):
 class TableDetector(BaseEstimator):
     """The fitted half of :class:`SwiftHydra.SwiftHydra`.
 
-    ``fit`` sets ``columns_`` (a :class:`data.rows.Columns`), ``detector_`` (which scores
+    ``fit`` sets ``columns_`` (a :class:`data.learned_columns.Columns`), ``detector_`` (which scores
     standardised rows), the training rows' ``decision_scores_`` (left-out scores) and
     ``fresh_scores_`` (those of new copies), ``expected_scores_`` (of fresh rows) and
     ``normal_scores_`` (of fresh rows without a known anomaly), ``kept_``, ``sampled_``,

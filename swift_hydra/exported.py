@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from swift_hydra.data.rows import Columns, classes_of
+from swift_hydra.data.learned_columns import Columns
+from swift_hydra.data.rows import classes_of
 from swift_hydra.data.scaler import MOST_DEVIATIONS
 from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector

@@ -28,7 +28,7 @@ GIVEN = object()  # any value but the default
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
 LONGEST = 4000  # characters of a message: a column's name in a file may have millions
 LISTED = 10  # most columns or values listed in a message
-SHOWN = 100  # most characters of each
+LISTED_CHARACTERS = 100  # most of each
 # New objects between two collections of garbage. Each row of a file is an object until the rows
 # become an array, and with Python's 700 the collector takes a quarter of the time to read a file.
 GARBAGE = 100_000
@@ -158,7 +158,10 @@ def one_line(text):
 def listed(values):
     """The first values, separated by commas, and the number of all if there are more."""
     values = list(values)
-    shown = (s if len(s) <= SHOWN else s[: SHOWN - 3] + "..." for s in map(str, values[:LISTED]))
+    shown = (
+        s if len(s) <= LISTED_CHARACTERS else s[: LISTED_CHARACTERS - 3] + "..."
+        for s in map(str, values[:LISTED])
+    )
     return ", ".join(shown) + (f", ... ({len(values)} in all)" if len(values) > LISTED else "")
 
 

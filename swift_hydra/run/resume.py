@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.rows import Columns
+from swift_hydra.data.learned_columns import Columns
 from swift_hydra.files import KIND, content_of, load_checkpoint, remove, write_torch
 from swift_hydra.journal import LARGEST, are_numbers
 from swift_hydra.run.page import page

@@ -24,8 +24,8 @@ import numpy as np
 from tqdm import tqdm
 
 from swift_hydra.data.files import How, stream_table
+from swift_hydra.data.learned_columns import Tally
 from swift_hydra.data.reading import Reading, number
-from swift_hydra.data.rows import Tally
 from swift_hydra.files import in_place, part, real_place, write_file
 from swift_hydra.settings import (
     InputError,
@@ -84,7 +84,7 @@ def scored_lines(detector, blocks, explain, tally, p_values=False):
         detector: a fitted estimator.
         blocks: pairs of a Table and its rows' ids.
         explain: number of features to name for every row above the threshold.
-        tally: a :class:`data.rows.Tally` that counts the rows.
+        tally: a :class:`data.learned_columns.Tally` that counts the rows.
         p_values: add a column of p-values.
     """
     first = 4 if p_values else 3

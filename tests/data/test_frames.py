@@ -17,7 +17,8 @@ from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.frames import as_text, name_of_labels, same_value
 from swift_hydra.data.labels import read_labels
-from swift_hydra.data.rows import Columns, TrainingRows
+from swift_hydra.data.learned_columns import Columns
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset

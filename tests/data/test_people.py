@@ -21,8 +21,9 @@ from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.formats import ParquetFile, open_table
 from swift_hydra.data.frames import as_known
 from swift_hydra.data.labels import read_labels
+from swift_hydra.data.learned_columns import Tally
 from swift_hydra.data.reading import Reading, number
-from swift_hydra.data.rows import Tally, TrainingRows
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset

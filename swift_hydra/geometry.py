@@ -279,8 +279,8 @@ class Neighbours:
             of_rows, own = groups[0], self.groups_of(groups[1])
             more = largest(own)  # all nearest rows may be of the row's own subject
             if more > LARGE:
-                how = (others, nothing, coded, of_codes, beside)
-                return self._mean_beside_large(X, k, groups, own, how)
+                how = {"others": others, "nothing": nothing, "of_codes": of_codes}
+                return self._mean_beside_large(X, k, groups, own, coded, beside, how)
         out = np.empty((1 if beside is None else 2, len(X)))
         if others and k > MANY and counts.max() == 1 and own is None and beside is None:
             size = max(BLOCK_NUMBERS // len(self.distinct), 16)
@@ -309,20 +309,19 @@ class Neighbours:
             out[:, part] = mean
         return out[0] if beside is None else out
 
-    def _mean_beside_large(self, X, k, groups, own, how):
-        """:meth:`mean_distance` (n,) if groups are large: their rows search among the others only.
+    def _mean_beside_large(self, X, k, groups, own, coded, beside, how):
+        """:meth:`mean_distance` if groups are large: their rows search among the others only.
 
         Otherwise every row would need the whole reference sorted to get past its own group.
 
         Args:
-            X, k, groups: as there.
+            X, k, groups, coded, beside: as there.
             own: groups of the distinct rows, see :meth:`groups_of`.
-            how: ``others``, ``nothing``, ``coded``, ``of_codes`` and ``beside``.
+            how: its other arguments, a dict.
         """
         of_rows, of_reference = map(np.asarray, groups)
-        others, nothing, coded, of_codes, beside = how
         shape = len(X) if beside is None else (2, len(X))
-        out = np.full(shape, nothing, dtype=np.float64)
+        out = np.full(shape, how["nothing"], dtype=np.float64)
         number, counts = np.unique(own[own >= 0], return_counts=True)
         large = number[counts > LARGE]
         for group in large:
@@ -330,11 +329,12 @@ class Neighbours:
             if rows.any() and kept.any():
                 of_others, numbers = some_of(kept, coded, beside)
                 without = Neighbours(self.reference[kept])
-                own_how = (others, nothing, of_others, None, of_codes, numbers)
-                out[..., rows] = without.mean_distance(X[rows], k, *own_how)
+                told = how | {"coded": of_others, "beside": numbers}
+                out[..., rows] = without.mean_distance(X[rows], k, **told)
         rest = ~np.isin(of_rows, large)
         groups = of_rows[rest], np.where(np.isin(of_reference, large), -1, of_reference)
-        out[..., rest] = self.mean_distance(X[rest], k, *how[:3], groups, of_codes, beside)
+        told = how | {"coded": coded, "groups": groups, "beside": beside}
+        out[..., rest] = self.mean_distance(X[rest], k, **told)
         return out
 
     def groups_of(self, groups):

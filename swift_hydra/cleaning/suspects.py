@@ -136,7 +136,8 @@ class OtherRows:
         """Mean distance of every row to the nearest others, a ``share`` of the reference: (n,)."""
         k = max(5, int(share * len(self.reference)))
         groups = self.groups(slice(None), self.reference)
-        return self.neighbours.mean_distance(self.Z, k, True, 0.0, self.coded, groups)
+        how = {"others": True, "nothing": 0.0, "coded": self.coded, "groups": groups}
+        return self.neighbours.mean_distance(self.Z, k, **how)
 
     def company(self, known):
         """:func:`company` of the ``known`` anomalies (n,) bool, with one row of each subject."""

@@ -77,13 +77,14 @@ class TolerantDistance:
         if aside is not None:
             both = zip(every, aside, strict=True)
             every = [None if a is None else np.concatenate([a, b]) for a, b in both]
-        every = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
-        excesses = [Excess(*every, NEAR), self._of_ranks(every[0], every[2])]
+        # From here on all rows, those that were set aside too.
+        Z, coded, subjects = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
+        excesses = [Excess(Z, coded, subjects, NEAR), self._of_ranks(Z, subjects)]
         relations = Relations(self.reference, self.coded, self.subjects)
-        local = LocalExcess(excesses[0].neighbours, every[2])
-        far = self._far(every[0], True, every[2])
+        local = LocalExcess(excesses[0].neighbours, subjects)
+        far = self._far(Z, True, subjects)
         for excess in (*excesses, relations, local):
-            excess.learn(every[0], far, every[2])
+            excess.learn(Z, far, subjects)
         self.excesses, self.relations, self.local = excesses, relations, local
         return self
 
@@ -145,8 +146,8 @@ class TolerantDistance:
 
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
-        distance = self.neighbours.mean_distance(Z, FAR, others, 0.0, self.coded, groups)
-        return np.log(distance + 1e-6)
+        how = {"others": others, "nothing": 0.0, "coded": self.coded, "groups": groups}
+        return np.log(self.neighbours.mean_distance(Z, FAR, **how) + 1e-6)
 
     def snapshot(self):
         """Arrays and plain values."""
@@ -239,8 +240,8 @@ class Excess:
             return logs
         groups = None if subjects is None else (subjects, self.subjects)
         rows = Z if self.ranks is None else self.ranks(Z)
-        how = (True, 0.0, self.coded, groups, int(others))
-        distance = self.neighbours.mean_distance(rows, self.k, *how) + 1e-6
+        how = {"others": True, "nothing": 0.0, "coded": self.coded, "of_codes": int(others)}
+        distance = self.neighbours.mean_distance(rows, self.k, groups=groups, **how) + 1e-6
         if self.ranks is None:  # the logarithm of copies' distance 0 would bend the line
             distance = np.maximum(distance, self.CLOSEST * np.exp(far))
         return np.log(distance)
@@ -285,8 +286,8 @@ class LocalExcess(Excess):
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
         groups = None if subjects is None else (subjects, self.subjects)
-        how = (True, 0.0, None, groups, 1, self.own)
-        distance, of_neighbours = self.neighbours.mean_distance(Z, NEAR, *how)
+        how = {"others": True, "nothing": 0.0, "groups": groups, "beside": self.own}
+        distance, of_neighbours = self.neighbours.mean_distance(Z, NEAR, **how)
         return np.log(distance + LEAST) - of_neighbours
 
     def snapshot(self):

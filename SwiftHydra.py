@@ -48,7 +48,7 @@ from swift_hydra.flags import (
     RunOptions,
     check_options_and_experts,
     refuse_before_the_work,
-    refuse_idle,
+    refuse_flags_without_effect,
 )
 from swift_hydra.generation.controls import (
     COPIED,
@@ -652,7 +652,7 @@ def main(argv=None, pace=PACE):
     if options.export:
         require_onnx(detector.fast)
     detector.check_settings()
-    refuse_idle(detector, options, which)
+    refuse_flags_without_effect(detector, options, which)
     rows = load_and_tell(which, detector, progress)
     if rows.split is None and (options.eval_only or options.plot):
         flag = "--eval-only" if options.eval_only else "--plot"

@@ -35,8 +35,6 @@ N_LETTERS = 8  # random letters in a part-file's name, by which part-files are r
 MOST_NAMED = 200  # bytes of a file's name in that of its part-file: a name has at most 255
 KIND = "SwiftHydra"  # of a fitted detector's checkpoint
 SUM_BYTES = 64  # SHA256 (hex) of all bytes before, as the comment of torch.save's zip archive
-
-
 MODE = 0o666  # of a new file, before the system applies the umask (to ask for that is to set it)
 
 

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swift_hydra import settings
 from swift_hydra.cleaning.suspects import LOOKS
 from swift_hydra.data.files import NO_LABEL
 from swift_hydra.generation.controls import COPIED, require_package
 from swift_hydra.model import EXPERTS
 from swift_hydra.pretrain import OutputOptions
-from swift_hydra.settings import GIVEN, InputError, Place, check_options, setting
+from swift_hydra.settings import (
+    GIVEN,
+    InputError,
+    Place,
+    check_options,
+    refuse_idle,
+    setting,
+)
 
 MOST_EXPERTS = 1000
 # What the settings that are dicts may hold: bounds of numbers, choices, or a set to choose from.
@@ -62,8 +68,8 @@ class RunOptions(OutputOptions):
     )
 
 
-def refuse_idle(detector, options, which):
-    """Refuse flags that have no effect because of others.
+def refuse_flags_without_effect(detector, options, which):
+    """Refuse flags of a run that have no effect because of others.
 
     Args:
         detector: a :class:`SwiftHydra.SwiftHydra` whose settings were checked.
@@ -73,9 +79,9 @@ def refuse_idle(detector, options, which):
     Raises:
         InputError: names both flags.
     """
-    settings.refuse_idle(IDLE, detector, options)
+    refuse_idle(IDLE, detector, options)
     if detector.preset == "full":
-        settings.refuse_idle(IDLE_OF_FULL, detector, which)
+        refuse_idle(IDLE_OF_FULL, detector, which)
     n_experts = str(detector.n_experts)
     if n_experts != "auto" and detector.k != type(detector).k and detector.k > int(n_experts):
         raise InputError(

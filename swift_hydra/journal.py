@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from swift_hydra.settings import InputError, printable
 
-VERBOSE_STEPS = (
-    20  # between two lines of --verbose; a stage of fewer steps, such as episodes, shows each
-)
+# Steps between two lines of --verbose; a stage of fewer steps, such as episodes, shows each.
+VERBOSE_STEPS = 20
 LOGGED_STEPS = 20  # training steps between two entries of the log
 LARGEST = 1e38  # of a number in the log: those of the networks have 32 bits
 

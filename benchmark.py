@@ -81,6 +81,8 @@ IDLE = [
 
 @dataclass
 class BenchmarkConfig:
+    """What is measured, how, and where the records go."""
+
     datasets: Place = setting(
         str(DATASET_DIR),
         "a folder of .npz files, or names and paths separated by commas",

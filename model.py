@@ -46,9 +46,11 @@ FEWEST = 4  # fewest experts that :func:`choose_n_experts` returns: one for ever
 
 
 class CVAELoss(NamedTuple):
+    """The loss of a batch and its parts, scalars."""
+
     total: torch.Tensor
     reconstruction: torch.Tensor
-    kl: torch.Tensor
+    kl: torch.Tensor  # without its weight beta
 
 
 class BetaCVAE(nn.Module):
@@ -441,6 +443,8 @@ class MLPExperts(nn.Module):
 
 
 class RouterOutput(NamedTuple):
+    """Which experts rows of a batch were given to."""
+
     gates: torch.Tensor  # (B, E), k non-zero per row, rows sum to 1
     load: torch.Tensor  # (E,) rows each expert was chosen for; sums to k * B exactly
     balance_loss: torch.Tensor  # scalar
@@ -526,15 +530,19 @@ EXPERTS = {"mamba": MambaExperts, "mlp": MLPExperts}
 
 
 class MoEOutput(NamedTuple):
+    """The logits of a batch."""
+
     logit: torch.Tensor  # (B,) gate-weighted
     expert_logits: torch.Tensor  # (E, B)
     router: RouterOutput
 
 
 class MixtureLoss(NamedTuple):
+    """The loss of a batch and two of its parts, scalars; the third is that of each expert alone."""
+
     total: torch.Tensor
     mixture: torch.Tensor
-    balance: torch.Tensor
+    balance: torch.Tensor  # without its weight
 
 
 class MoEDetector(nn.Module):
@@ -542,8 +550,15 @@ class MoEDetector(nn.Module):
 
     ``forward`` is the dense form used in training: all experts on all rows, masked by the gates.
     ``score`` is the sparse form used afterwards: a row is computed by its k experts only, with the
-    same scores up to float32 rounding. ``block`` names the experts' kind in ``EXPERTS``;
-    ``expert_settings`` are its arguments.
+    same scores up to float32 rounding.
+
+    Args:
+        d_features: d.
+        n_experts: E.
+        k: experts that run for one row; more than E means E.
+        block: the experts' kind, a key of ``EXPERTS``.
+        backend: see :func:`scan.backends.choose_backend`.
+        expert_settings: arguments of that kind.
     """
 
     def __init__(

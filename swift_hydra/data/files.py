@@ -1,7 +1,7 @@
 """Tables in files, .npz, .csv and .parquet, read whole or piece by piece.
 
-:func:`read_table` reads a labelled table, :func:`stream_table` rows to score; ``formats.py`` reads
-the file formats.
+:func:`read_table` reads a labelled table, :func:`stream_table` rows to score; ``formats.py``
+and ``text_files.py`` read the file formats.
 
 Shapes: n rows, d columns.
 """

@@ -16,6 +16,7 @@ from swift_hydra.run.row_map import MAP_ROWS, map_of_rows
 from swift_hydra.run.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH
 from swift_hydra.settings import InputError
 
+DPI = 150
 USAGE_ROWS = 4000  # most rows of each class that are routed for expert usage
 FEW = 20  # with fewer rows, single rows are drawn in place of a histogram
 
@@ -78,13 +79,13 @@ def draw_run(run, report):
     return files | {"report.html": page(report, pictures).encode()}
 
 
-def _png(figure, dpi=150):
+def _png(figure):
     """The figure's bytes. It is laid out here: savefig would draw it once more for that."""
-    figure.set_dpi(dpi)
+    figure.set_dpi(DPI)
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")
     image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=dpi)
+    figure.savefig(image, format="png", dpi=DPI)
     return image.getvalue()
 
 

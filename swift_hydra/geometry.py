@@ -159,6 +159,29 @@ def _leaders(rows, step):
     return out
 
 
+class Searched:
+    """Rows whose nearest reference rows were searched already; parts of them are Searched, too.
+
+    Args:
+        rows: (n, d).
+        by: the :class:`Neighbours` that searched.
+        distance: (n, k), see :meth:`Neighbours.nearest`.
+        index: (n, k).
+    """
+
+    def __init__(self, rows, by, distance, index):
+        self.rows = rows
+        self.by = by
+        self.distance = distance
+        self.index = index
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, some):
+        return Searched(self.rows[some], self.by, self.distance[some], self.index[some])
+
+
 class Neighbours:
     """Search for the nearest reference rows.
 
@@ -192,7 +215,7 @@ class Neighbours:
         """The nearest distinct reference rows; ties go to the first.
 
         Args:
-            X: (n, d) rows.
+            X: (n, d) rows, or the :class:`Searched` ones of :meth:`searched`.
             k: how many.
 
         Returns:
@@ -200,6 +223,10 @@ class Neighbours:
         """
         m = len(self._rows)
         k = min(k, m)
+        if isinstance(X, Searched):
+            if X.by is self and k <= X.index.shape[1]:
+                return X.distance[:, :k], X.index[:, :k]
+            X = X.rows
         square = np.empty((len(X), k))
         index = np.empty((len(X), k), dtype=np.int64)
         size = max(BLOCK_NUMBERS // max(m, 1), 16)
@@ -213,6 +240,10 @@ class Neighbours:
                 at = start + np.flatnonzero(unsure)
                 square[at], index[at] = self._among_all(rows[unsure], k)
         return np.sqrt(square) * self.step, index
+
+    def searched(self, X, k):
+        """Rows X (n, d) with their k nearest, for several measures of the same neighbours."""
+        return Searched(X, self, *self.nearest(X, k))
 
     def _rounded_first(self, rows, k):
         """Search by float32 products, with exact distances of the candidates found.
@@ -257,7 +288,7 @@ class Neighbours:
         """Mean distance to the k nearest reference rows, (n,).
 
         Args:
-            X: (n, d) rows.
+            X: (n, d) rows, or the :class:`Searched` ones of :meth:`searched`.
             k: number of neighbours, copies counted.
             others: leave out the row's own copies, up to rounding.
             nothing: result if no reference row is left.

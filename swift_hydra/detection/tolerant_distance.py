@@ -121,22 +121,36 @@ class TolerantDistance:
             subjects: (n,) leave out reference rows of the same subject, too; None: no subjects.
         """
         far = self._far(Z, others, subjects)
-        beyond = self._excess(Z, far, others, subjects) + self._related(Z, far, others, subjects)
-        return (far + beyond + self._beside(Z, far, others, subjects))[:, None]
+        near = self._near(Z, subjects)
+        rows = (far, others, subjects)
+        beyond = self._excess(Z, near, *rows) + self._related(Z, *rows)
+        return (far + beyond + self._beside(near, *rows))[:, None]
 
     def score_aside(self, aside):
         """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
 
         Each is compared with the rows of other subjects, and a code with one copy less.
         """
-        far = self._far(aside.Z, False, aside.subjects)
-        rows = (aside.Z, far, True, aside.subjects)
-        beyond = self._excess(*rows) + self._beside(*rows)
+        Z, subjects = aside.Z, aside.subjects
+        far = self._far(Z, False, subjects)
+        near = self._near(Z, subjects)
+        rows = (far, True, subjects)
+        beyond = self._excess(Z, near, *rows) + self._beside(near, *rows)
         # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
-        return (far + beyond + self._related(aside.Z, far, False, aside.subjects))[:, None]
+        return (far + beyond + self._related(Z, far, False, subjects))[:, None]
 
-    def _excess(self, *rows):
-        return EXCESS * sum(excess(*rows) for excess in self.excesses)
+    def _near(self, Z, subjects):
+        """Rows (n, d) with their five nearest, at which two measures look.
+
+        Without these if subjects are known: then more have to be searched, and kept, for each row.
+        """
+        if self.local is None or subjects is not None:
+            return Z
+        return self.local.neighbours.searched(Z, NEAR + 1)  # one may be the row itself
+
+    def _excess(self, Z, near, *rows):
+        each = (excess(Z if excess.ranks else near, *rows) for excess in self.excesses)
+        return EXCESS * sum(each)
 
     def _related(self, *rows):
         return 0.0 if self.relations is None else RELATIONS * self.relations(*rows)

@@ -220,9 +220,14 @@ class FullDetector:
 
     def parts(self, Z):
         """Both sides' scores (n, ..) of standardised rows (n, d), before they are joined."""
-        columns = self.evidence.transform(Z)
+        columns = self._columns(Z)
         experts = None if self.known is None else self.known.score(Z, columns)
         return experts, self.unlike.score(Z, columns)
+
+    def _columns(self, Z):
+        """Evidence (n, c) of rows (n, d); None if neither side looks at it: it takes time."""
+        seen = self.known is not None or self.unlike.sees_evidence
+        return self.evidence.transform(Z) if seen else None
 
     def score(self, Z):
         """(n,) float64 log-odds of standardised rows (n, d)."""
@@ -233,10 +238,8 @@ class FullDetector:
 
         If no anomaly is known, those of the one-class mixture; (n, 0) if there is none either.
         """
-        columns = self.evidence.transform(Z)
-        if self.known is not None:
-            return self.known.experts_of(Z, columns)
-        return self.unlike.experts_of(columns)
+        side = self.unlike if self.known is None else self.known
+        return side.experts_of(Z, self._columns(Z))
 
     def snapshot(self):
         """Tensors, arrays and plain values."""

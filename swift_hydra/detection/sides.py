@@ -256,8 +256,13 @@ class UnlikeSide:
             scores = np.column_stack([distances, left_out])
             return cls(mixture, alone), scores
 
+    @property
+    def sees_evidence(self):
+        """Whether it looks at the evidence of new rows: not so if its distance stands alone."""
+        return self.mixture is not None or self.alone is None
+
     def score(self, Z, columns):
-        """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c)."""
+        """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c), None if unseen."""
         distances = self._distances(Z, columns)
         if self.mixture is None:
             return distances
@@ -270,10 +275,10 @@ class UnlikeSide:
             return columns[:, column_index(DISTANCE)]
         return self.alone.score(Z)
 
-    def experts_of(self, columns):
+    def experts_of(self, Z, columns):
         """Numbers of the mixture's experts that run for each row: (n, k), (n, 0) without one."""
         if self.mixture is None:
-            return np.zeros((len(columns), 0), dtype=np.int64)
+            return np.zeros((len(Z), 0), dtype=np.int64)
         return self.mixture.experts_of(shown(columns, ONE_CLASS_COLUMNS))
 
     def snapshot(self):

@@ -235,3 +235,18 @@ def test_rows_that_stand_for_a_table_are_as_many_as_may_be_and_from_all_of_it():
         rows = spread_over(n, 1024)
         assert len(np.unique(rows)) == min(n, 1024)
         assert rows[0] == 0 and rows[-1] == n - 1
+
+
+def test_rows_that_were_searched_already_have_the_same_neighbours():
+    X = np.random.default_rng(0).normal(size=(300, 4)).clip(-4, 4)
+    mine, other = Neighbours(X), Neighbours(X[::2])
+    found = mine.searched(X, 6)
+    some = np.arange(300) % 3 == 0
+    for k in (3, 6, 9):  # more than were searched: searched anew
+        for by in (mine, other):
+            for again, first in zip(
+                by.nearest(found[some], k), by.nearest(X[some], k), strict=True
+            ):
+                np.testing.assert_array_equal(again, first)
+    means = [mine.mean_distance(rows, 5, others=True) for rows in (found, X)]
+    np.testing.assert_array_equal(*means)

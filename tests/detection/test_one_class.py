@@ -305,3 +305,11 @@ def test_alarms_are_the_stated_ones_on_wide_tables_of_which_nothing_is_known(d):
     fresh = rng.normal(size=(1000, d))
     assert model.predict(fresh).mean() < 0.09
     assert (model.p_values(fresh) <= 0.2).mean() < 0.3
+
+
+def test_evidence_that_no_side_looks_at_is_not_computed(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    model = SwiftHydra(**SHORT_FIT).fit(X)
+    monkeypatch.setattr(model.detector_.evidence, "transform", None)
+    assert np.isfinite(model.decision_function(X)).all()
+    assert model.detector_.expert_usage(X).shape == (80, 0)

@@ -47,10 +47,10 @@ class AdditiveExpert(KernelExpert):
         self.sums = None  # what :meth:`_sums` returns, from the first scoring on
         self.kernel = None  # kernel matrix of the centres, during a fit
 
-    def fit(self, X, y, rng, max_centres, leave_out, **how):
+    def fit(self, X, y, rng, max_centres, leave_out, views=None):
         """As :meth:`KernelExpert.fit`."""
         try:
-            return super().fit(X, y, rng, max_centres, leave_out, **how)
+            return super().fit(X, y, rng, max_centres, leave_out, views)
         finally:
             self.kernel = None
 

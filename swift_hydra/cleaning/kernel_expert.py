@@ -20,7 +20,6 @@ import torch
 from scipy.linalg import cho_factor, cho_solve, cholesky
 from scipy.linalg.lapack import dtrtri
 from scipy.spatial.distance import cdist
-from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import euclidean_distances
 
 from swift_hydra.compiled import available, city_block_distances, sums_of_kernels, sums_of_signs
@@ -84,7 +83,7 @@ class KernelExpert:
         self.norm = norm
         self.sees = sees
 
-    def fit(self, X, y, rng, max_centres, leave_out, views=None, by_order=False):
+    def fit(self, X, y, rng, max_centres, leave_out, views=None):
         """Fit on labelled rows, with half of the weight on each class.
 
         Generated anomalies are not used: on yeast they cost .01 to .02 of AUC-ROC, as they disturb
@@ -99,9 +98,6 @@ class KernelExpert:
             leave_out: a :class:`cleaning.leave_out.LeaveOut`.
             views: a function from a fold's number to X as computed without that fold; None if X
                 does not depend on other rows.
-            by_order: choose the ridge by how left-out scores rank the rows (AUC-ROC), not by their
-                squared error. Only for labels that hold: where anomalies hide among the rows taken
-                for normal, the best order is that of a fit which tells the known from the hidden.
 
         Returns:
             (n,) left-out scores. By default every group of rows is left out of the one fit, in
@@ -122,7 +118,7 @@ class KernelExpert:
             views = views or (lambda fold: X)
         scaled = not (few and leave_out.coded.mean() > CODED)
         rows, target = self._learn(X, y, rng, max_centres, scaled)
-        predicted = self._choose_ridge(target, leave_out.groups[rows], by_order)
+        predicted = self._choose_ridge(target, leave_out.groups[rows])
         folds = leave_out.folds
         # The folds without whose rows a known anomaly remains to learn from.
         possible = [fold for fold in np.unique(folds) if (target[folds[rows] != fold] > 0).any()]
@@ -232,10 +228,9 @@ class KernelExpert:
         """The ridges to choose from; ``few``: whether few anomalies are known."""
         return RIDGES_OF_FEW if few else RIDGES
 
-    def _choose_ridge(self, target, groups, by_order):
+    def _choose_ridge(self, target, groups):
         """Set bandwidth, the ridge with the least weighted left-out error, and its coefficients.
 
-        If ``by_order``, the one with the largest left-out AUC-ROC; of equal ones, as above.
         Returns the left-out scores (m,): each centre's by the fit without its group (m,).
         """
         K = self._own_kernel()
@@ -245,7 +240,7 @@ class KernelExpert:
         small, middle, large = self.ridges(np.count_nonzero(target > 0) < FEW_KNOWN)
         for ridge in (middle, large, small):
             # If the large ridge is better than the middle one, the small one is worse than both.
-            if ridge == small and best[1] == large and not by_order:
+            if ridge == small and best[1] == large:
                 break
             system = K.copy()
             system.flat[:: len(K) + 1] += ridge / weight
@@ -258,8 +253,6 @@ class KernelExpert:
                 block = factor[:, some].T @ factor[:, some]  # of C^-1
                 left_out[some] = target[some] - np.linalg.solve(block, alpha[some])
             error = float(weight @ (target - left_out) ** 2)
-            if by_order:
-                error = 1 - roc_auc_score(target > 0, left_out), error
             if best is None or error < best[0]:
                 best = error, ridge, alpha, left_out
         _, self.ridge, self.alpha, left_out = best

@@ -25,7 +25,7 @@ class LearnedRows(NamedTuple):
     Z: torch.Tensor  # (n', d) the kept rows, standardised
     y: torch.Tensor  # (n',) int64, 1 for the known anomalies, of which there may be none
     subjects: np.ndarray | None  # (n',) the subject each row was measured on, numbered from 0
-    aside: AsideRows | None  # the rows that were set aside, if there are any
+    aside: AsideRows | None  # the rows that were set aside, if no anomaly is known
 
 
 def learned_rows(rows, seed, settings):
@@ -61,7 +61,7 @@ def learned_rows(rows, seed, settings):
         kept = sampled.copy()
     y = (rows.y[kept] == 1).astype(np.int64)
     aside = None
-    if not kept[sampled].all():
+    if not y.any() and not kept[sampled].all():
         aside = AsideRows.of(rows.Z[sampled], subjects, cleaned)
     return LearnedRows(
         kept,

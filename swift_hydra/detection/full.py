@@ -175,7 +175,7 @@ class FullDetector:
             evidence, seen = _cross_fit(leave_out, Z, y, generated.numpy(), settings, journal)
         known, experts = None, None
         if y.any():
-            known, experts = KnownSide.fit(seen, settings, journal, aside)
+            known, experts = KnownSide.fit(seen, settings, journal)
         unlike, one_class = UnlikeSide.fit(seen, settings, journal, aside)
         judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight)
         self = cls(evidence, known, unlike, judgement)

@@ -31,7 +31,6 @@ from swift_hydra.seeds import stage_rng
 from swift_hydra.training.batches import Examples, with_view
 
 ONE_CLASS_STEPS = 200  # most training steps: seven columns are learned sooner than a table
-MANY_KNOWN = 30  # anomalies whose left-out ranks tell more of a ridge than the squared error does
 CLIP = (-4.0, 8.0)  # bounds of evidence that experts see, in standard deviations of the normals
 # Evidence that each model sees; the ratios use the known anomalies: they are no one-class evidence.
 MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", *RATIOS)
@@ -58,11 +57,6 @@ PRIORS += [OF_DIRECTIONS if sees == "directions" else PRIORS[0] for _, sees in K
 def _kind_of(norm):
     """The class of a kernel expert with this norm."""
     return AdditiveExpert if norm == "additive" else KernelExpert
-
-
-def _labels_hold(y, aside):
-    """Whether many anomalies are known by labels y (n,), and no more rows than that set aside."""
-    return np.count_nonzero(y) >= max(MANY_KNOWN, 0 if aside is None else len(aside.Z))
 
 
 def shown(columns, names):
@@ -137,11 +131,8 @@ class KnownSide:
         self.kernels = kernels
 
     @classmethod
-    def fit(cls, seen, settings, journal, aside=None):
-        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 + kernels).
-
-        ``aside``: the :class:`cleaning.suspects.AsideRows`, if there are any.
-        """
+    def fit(cls, seen, settings, journal):
+        """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 + kernels)."""
         with journal.stage("mixture"):
             examples = seen.examples(True, MIXTURE_COLUMNS)
             recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
@@ -161,9 +152,8 @@ class KnownSide:
             for number, (norm, sees) in enumerate(KERNELS):
                 expert = _kind_of(norm)(norm, sees)
                 rng = stage_rng(settings.random_state, f"kernel{number}")
-                how = {"views": views.get(sees), "by_order": _labels_hold(y, aside)}
-                rows = inputs[sees], y, rng, settings.max_centres, seen.leave_out
-                experts.append(expert.fit(*rows, **how))
+                most, view = settings.max_centres, views.get(sees)
+                experts.append(expert.fit(inputs[sees], y, rng, most, seen.leave_out, view))
                 self.kernels.append(expert)
         return self, np.column_stack(experts)
 

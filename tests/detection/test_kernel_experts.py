@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers import SHORT_FIT
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra import SwiftHydra
-from swift_hydra.cleaning import kernel_expert, suspects
 from swift_hydra.cleaning.additive_expert import WIDTH, AdditiveExpert
-from swift_hydra.cleaning.kernel_expert import RIDGES, KernelExpert
+from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.coordinates import POINTS, NormalScores
 
@@ -89,49 +86,6 @@ def test_it_is_better_where_anomalies_hide(hidden):
         areas = [roc_auc_score(y[600:], expert.score(X[600:])) for expert in experts]
         gains.append(areas[0] - areas[1])
     assert np.mean(gains) > 0.04 if hidden else np.mean(gains) < 0.0, gains
-
-
-# --- the ridge ------------------------------------------------------------------------------------
-
-
-def test_a_ridge_is_chosen_by_error_or_by_order(monkeypatch):
-    """Anomalies of many small kinds: smoothing them away has the smaller squared error."""
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(600, 4)), np.arange(600) % 10 == 0
-    X[y] = np.repeat(rng.normal(size=(20, 4)), 3, axis=0) + 0.1 * rng.normal(size=(60, 4))
-    leave_out, target = LeaveOut(X, y.astype(int), 4, 0), np.where(y, 1.0, -1.0)
-
-    def fit(by_order):
-        expert = KernelExpert("l1")
-        left_out = expert.fit(X, y, np.random.default_rng(0), 600, leave_out, by_order=by_order)
-        error = (target - left_out) ** 2
-        return expert.ridge, error[y].mean() + error[~y].mean(), roc_auc_score(y, left_out)
-
-    chosen = [fit(by_order) for by_order in (False, True)]
-    alone = []
-    for ridge in RIDGES:
-        monkeypatch.setattr(kernel_expert, "RIDGES", np.multiply(ridge, (0.999999, 1, 1.000001)))
-        alone.append(fit(False))
-    assert chosen[0][0] == RIDGES[np.argmin([error for _, error, _ in alone])]
-    assert chosen[1][0] == RIDGES[np.argmax([area for _, _, area in alone])] != chosen[0][0]
-
-
-@pytest.mark.parametrize("n_known, n_aside, hold", [(29, 0, False), (30, 0, True), (30, 60, False)])
-def test_the_order_counts_where_labels_hold(monkeypatch, n_known, n_aside, hold):
-    """Many known anomalies, and no more rows that look like hidden ones."""
-    asked = set()
-
-    def fit(self, *rows, **how):
-        asked.update([how["by_order"]] if how else [])  # cleaning asks for nothing
-        return learn(self, *rows, **how)
-
-    learn = KernelExpert.fit
-    monkeypatch.setattr(KernelExpert, "fit", fit)
-    monkeypatch.setattr(suspects, "hidden_share", lambda *scores: n_aside / (200 - n_known))
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(200, 3)), (np.arange(200) < n_known).astype(int)
-    SwiftHydra(random_state=0, **SHORT_FIT).fit(X, y)
-    assert asked == {hold}
 
 
 # --- normal scores of ranks -----------------------------------------------------------------------

@@ -154,7 +154,7 @@ class FullDetector:
 
     Args:
         evidence: :class:`detection.evidence.Evidence`, with the :class:`Residual` of two C-VAEs,
-            each trained on half of the rows.
+            each trained on half of the rows; None if neither side looks at it.
         known: :class:`detection.sides.KnownSide`, or None if no anomaly is known.
         unlike: :class:`detection.sides.UnlikeSide`.
         judgement: :class:`ScoreCombiner`.
@@ -172,7 +172,12 @@ class FullDetector:
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
             leave_out = LeaveOut(Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
-            evidence, seen = _cross_fit(leave_out, Z, y, generated.numpy(), settings, journal)
+            # Neither side looks at it if no anomaly is known, unless generated ones are learned.
+            if y.any() or (settings.trust_normals and len(generated)):
+                evidence, seen = _cross_fit(leave_out, Z, y, generated.numpy(), settings, journal)
+            else:
+                evidence = None
+                seen = CrossFitted(Z.numpy(), None, y, generated.numpy(), None, leave_out, None)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
@@ -225,9 +230,8 @@ class FullDetector:
         return experts, self.unlike.score(Z, columns)
 
     def _columns(self, Z):
-        """Evidence (n, c) of rows (n, d); None if neither side looks at it: it takes time."""
-        seen = self.known is not None or self.unlike.sees_evidence
-        return self.evidence.transform(Z) if seen else None
+        """Evidence (n, c) of rows (n, d); None if neither side looks at it."""
+        return self.evidence and self.evidence.transform(Z)
 
     def score(self, Z):
         """(n,) float64 log-odds of standardised rows (n, d)."""
@@ -243,12 +247,10 @@ class FullDetector:
 
     def snapshot(self):
         """Tensors, arrays and plain values."""
+        residuals = self.evidence.residuals if self.evidence else []
         return {
-            "cvaes": [
-                pack_network(copy.deepcopy(residual.cvae).float())
-                for residual in self.evidence.residuals
-            ],
-            "evidence": self.evidence.snapshot(),
+            "cvaes": [pack_network(copy.deepcopy(each.cvae).float()) for each in residuals],
+            "evidence": self.evidence and self.evidence.snapshot(),
             "known": None if self.known is None else self.known.snapshot(),
             "unlike": self.unlike.snapshot(),
             "judgement": self.judgement.snapshot(),
@@ -258,7 +260,8 @@ class FullDetector:
     def from_snapshot(cls, saved, settings):
         """Rebuild from :meth:`snapshot`; settings: :class:`detection.mixture.DetectorSettings`."""
         cvaes = [read_network(BetaCVAE, packed) for packed in saved["cvaes"]]
-        evidence = Evidence.from_snapshot(saved["evidence"], map(Residual, cvaes))
+        evidence = saved["evidence"]
+        evidence = evidence and Evidence.from_snapshot(evidence, map(Residual, cvaes))
         known = saved["known"] and KnownSide.from_snapshot(saved["known"], settings)
         unlike = UnlikeSide.from_snapshot(saved["unlike"], settings)
         judgement = ScoreCombiner.from_snapshot(saved["judgement"], settings.unlike_weight)

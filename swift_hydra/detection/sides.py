@@ -71,15 +71,15 @@ def beside(Z, columns, names):
 
 
 class CrossFitted(NamedTuple):
-    """The training rows as both sides see them."""
+    """The training rows as both sides see them; where neither looks at evidence, it is None."""
 
     Z: np.ndarray  # (n, d)
-    columns: EvidenceColumns  # their cross-fitted evidence
+    columns: EvidenceColumns | None  # their cross-fitted evidence
     labels: torch.Tensor  # (n,)
     generated: np.ndarray  # (m, d) generated anomalies
-    generated_columns: EvidenceColumns
+    generated_columns: EvidenceColumns | None
     leave_out: LeaveOut
-    distances: np.ndarray  # (n, 1) column ``knn5`` without the row itself, as scoring has it
+    distances: np.ndarray | None  # (n, 1) column ``knn5`` without the row itself, as scoring has it
 
     def examples(self, features, names):
         """What a mixture learns from, :class:`training.batches.Examples`.
@@ -255,11 +255,6 @@ class UnlikeSide:
             )
             scores = np.column_stack([distances, left_out])
             return cls(mixture, alone), scores
-
-    @property
-    def sees_evidence(self):
-        """Whether it looks at the evidence of new rows: not so if its distance stands alone."""
-        return self.mixture is not None or self.alone is None
 
     def score(self, Z, columns):
         """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c), None if unseen."""

@@ -307,9 +307,14 @@ def test_alarms_are_the_stated_ones_on_wide_tables_of_which_nothing_is_known(d):
     assert (model.p_values(fresh) <= 0.2).mean() < 0.3
 
 
-def test_evidence_that_no_side_looks_at_is_not_computed(monkeypatch):
+def test_evidence_is_learned_where_a_side_looks_at_it(tmp_path):
     X = np.random.default_rng(0).normal(size=(80, 3))
-    model = SwiftHydra(**SHORT_FIT).fit(X)
-    monkeypatch.setattr(model.detector_.evidence, "transform", None)
-    assert np.isfinite(model.decision_function(X)).all()
-    assert model.detector_.expert_usage(X).shape == (80, 0)
+    for trusted, generator in ((False, "noise"), (True, "none"), (True, "noise")):
+        model = SwiftHydra(trust_normals=trusted, generator=generator, **SHORT_FIT)
+        model.fit(X, np.zeros(80))
+        looked_at = trusted and generator != "none"
+        assert (model.detector_.evidence is not None) == looked_at
+        assert model.detector_.expert_usage(X).shape[1] == looked_at * model.k
+        model.save(tmp_path / "m.pt")
+        again = SwiftHydra.load(tmp_path / "m.pt").decision_function(X)
+        assert np.array_equal(again, model.decision_function(X))

@@ -50,6 +50,7 @@ def number_categories(types):
 
 def _kind_of_categories(kind):
     """numpy's one-letter kind of the categories of a categorical pandas or Arrow type, or None."""
+    kind = getattr(kind, "pyarrow_dtype", kind)  # of a pandas column that Arrow holds
     if hasattr(kind, "categories"):  # pandas, and polars, whose categories are texts
         return getattr(getattr(kind.categories, "dtype", None), "kind", None)
     held = str(getattr(kind, "value_type", "")) if hasattr(kind, "index_type") else ""

@@ -362,7 +362,9 @@ def test_declared_categories_that_are_numbers_are_named(tmp_path):
     frame["plain"] = np.arange(12.0) % 5
     coded = {name: arrow.array(v).dictionary_encode() for name, v in columns.items()}
     said = "column 'code', 'share': is declared as categories that are numbers"
-    for table in (frame, frame[["code", "share"]], arrow.table(coded)):
+    coded = arrow.table(coded)
+    held = coded.to_pandas(types_mapper=pandas.ArrowDtype)
+    for table in (frame, frame[["code", "share"]], coded, held):
         found = [note for note in notes(as_table(table, True)) if "declared" in note]
         assert len(found) == 1 and found[0].startswith(said)
     frame["y"] = [0, 1] * 6

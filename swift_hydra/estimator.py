@@ -294,7 +294,7 @@ class TableDetector(BaseEstimator):
         Warns if nearly all of many rows are above it, or if most of them lie outside a column's
         training range, as such rows are probably of another kind than the training rows. Also warns
         of columns without any value, with gaps that ``impute="indicator"`` does not tell since
-        training had none there, or with too few digits.
+        training had none there, with too few digits, or with one value in all of many rows.
         """
         table = self._table(X)
         tally = Tally(self.columns_)
@@ -307,7 +307,7 @@ class TableDetector(BaseEstimator):
         if empty:
             tell(f"X: {empty}")
         unlike = self.unlike_training(tally.n_above, tally.n_rows)
-        said = [unlike, tally.unmet(), tally.far_outside(), tally.fall_together()]
+        said = [unlike, tally.unmet(), tally.far_outside(), tally.fall_together(), tally.stuck()]
         words = "; ".join(filter(None, said))
         if words:
             tell(f"X: {words}")

@@ -248,6 +248,8 @@ class Tally:
         self.gaps = np.zeros(columns.n_features, dtype=np.int64)
         self.short = np.ones(columns.n_features, dtype=bool)  # see Columns.shortened
         self.told = np.zeros(columns.n_features, dtype=bool)
+        self.first = columns.centre  # (d',) the first row, prepared
+        self.same = np.ones(len(columns.centre), dtype=bool)  # all rows are like it
         self.n_rows = 0
         self.n_above = 0
 
@@ -256,6 +258,8 @@ class Tally:
         self.outside += self.columns.outside(table, X).sum(0)
         if table.X.dtype.kind == "f":
             self.gaps += np.isnan(table.X).sum(0)
+        self.first = self.first if self.n_rows else X[0].copy()
+        self.same &= (X == self.first).all(axis=0)
         short, told = self.columns.shortened(X)
         self.short &= short
         self.told |= told
@@ -300,6 +304,28 @@ class Tally:
         return (
             f"column {names} has fewer digits than in training, no more than float32 holds: its "
             "values fall together: give float64"
+        )
+
+    def stuck(self):
+        """A warning of columns of numbers that have one value in all of many rows, else None.
+
+        Not if it is the training's median, as it may be the usual value there, or if something
+        else is said of the column.
+        """
+        columns = self.columns
+        usual = np.isclose(self.first, columns.centre, rtol=1e-6, atol=0)
+        ranged = (columns.high > columns.low) & ~usual
+        first = [columns.preparation.first_of(j) for j in range(columns.n_features)]
+        one = (self.same & ranged)[first] & (self.outside == 0) & (self.gaps < self.n_rows)
+        one &= ~(self.short & self.told)
+        one[[*columns.texts, *(columns.preparation.dated or ())]] = False
+        found = np.flatnonzero(one)
+        if self.n_rows < ENOUGH or not len(found):
+            return None
+        shown = [f"{columns.names[j]!r} ({self.first[first[j]]:.6g})" for j in found]
+        return (
+            f"column {listed(shown)} has one value in all {self.n_rows} rows and had others in "
+            "training: if these rows were not chosen by it, look at where it comes from"
         )
 
     def far_outside(self):

@@ -683,6 +683,8 @@ SHORTENED = {  # training, new rows, are these named
     "a batch of one day": (20261124.0 + np.arange(200) % 7 - 3, np.full(200, 20261128.0), False),
     "another constant": (np.full(200, 20261127.0), np.full(200, 20261128.0), False),
     "a sensor that is off": (101_325 + NORMAL, np.zeros(200), False),
+    "a sensor that got stuck": (NORMAL, np.full(200, 0.5), False),
+    "usually 0": (np.maximum(NORMAL - 1, 0), np.zeros(200), False),
     "rounded by someone": (101_325 + NORMAL, np.rint(101_325 + NORMAL), False),
     "empty": (1e9 + np.arange(201) - 100, np.full(200, np.nan), False),
     "the same again": (MINUTES, MINUTES, False),
@@ -703,6 +705,7 @@ def test_new_numbers_are_called_shorter_only_if_float32_shortened_them(case):
         table = as_table(part.astype(float)[:, None])
         tally.add(table, columns.prepare(table), 0)
     assert (tally.fall_together() is not None) == named
+    assert (tally.stuck() is not None) == (case == "a sensor that got stuck")
 
 
 @pytest.mark.filterwarnings("ignore:X. ")

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -57,7 +58,7 @@ def refused_here(capsys, checkpoint, data, *more):
     return refusal(capsys, lambda: score_here(checkpoint, data, *more))
 
 
-def test_numbers_that_lost_their_digits_since_training_are_named(tmp_path, capsys):
+def test_columns_that_lost_digits_or_got_stuck_since_training_are_named(tmp_path, capsys):
     """A float32 file: every value of a column with a large offset becomes the same, and usual."""
     X, y = made_table(n=120, d=3, n_anomalies=10)
     X = X + np.array([0, 1e9, 0])
@@ -78,6 +79,13 @@ def test_numbers_that_lost_their_digits_since_training_are_named(tmp_path, capsy
         assert all(("column 'b' has fewer digits" in line) == (name != "wide") for line in told)
         assert len(told) == 1 + (name != "wide")
         (tmp_path / "s.csv").unlink()
+    stuck = pd.DataFrame(columns).assign(c=np.quantile(X[:, 2], 0.6))  # within the range
+    said = r"column 'c' \(.*\) has one value in all 120 rows and had others in training"
+    with pytest.warns(UserWarning, match=said):
+        model.predict(stuck)
+    stuck.to_csv(tmp_path / "new.csv", index=False)
+    score_here(tmp_path / "checkpoint.pt", tmp_path / "new.csv", "--out", tmp_path / "s.csv")
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_rows_keep_their_order_and_columns_are_found_by_name(trained, tmp_path):

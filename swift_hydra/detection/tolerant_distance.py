@@ -13,7 +13,7 @@ import numpy as np
 
 from swift_hydra.cleaning.suspects import REFERENCE
 from swift_hydra.detection.coordinates import LEAST, VECTOR, NormalScores, Whitening
-from swift_hydra.geometry import ROUNDING, Neighbours, filled, some_of
+from swift_hydra.geometry import ROUNDING, Neighbours, filled, some_of, unbend
 from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
@@ -21,6 +21,7 @@ NEAR = 5  # neighbours that tell how isolated a row is
 EXCESS = 0.67  # weight of an :class:`Excess` beside the distance
 RELATIONS = 0.33  # the same of the :class:`Relations`
 LOCAL = 0.25  # the same of the :class:`LocalExcess`
+LONE = 0.25  # the same of the :class:`LoneExcess`
 COPIES = 8  # most different rows that are looked at as copies of a row up to rounding
 FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
 FOLDS = 8  # most folds of subjects without which ranks are computed again
@@ -29,7 +30,7 @@ FOLDS = 8  # most folds of subjects without which ranks are computed again
 class TolerantDistance:
     """Logarithm of the mean distance to the twenty nearest reference rows, and what goes beyond it.
 
-    Four more measures may add to it, by as much as they exceed what is usual so far out:
+    Five more measures may add to it, by as much as they exceed what is usual so far out:
 
     - To the five nearest of *all* rows. The rows that were set aside are no reference rows, so that
       a small group of normal rows among them seems as far as an anomaly. But it has company.
@@ -37,6 +38,7 @@ class TolerantDistance:
       between values.
     - How little a row keeps to the :class:`Relations` among the columns.
     - How much more isolated a row is than its neighbours are, see :class:`LocalExcess`.
+    - How far out the row is in the one column where it is farthest out, see :class:`LoneExcess`.
 
     Args:
         reference: (r, d) rows.
@@ -47,10 +49,18 @@ class TolerantDistance:
         excesses: :class:`Excess` objects; none in older files.
         relations: :class:`Relations`, or None, as in older files.
         local: :class:`LocalExcess`, or None, as in older files.
+        lone: :class:`LoneExcess`, or None, as in older files.
     """
 
     def __init__(
-        self, reference, coded=None, subjects=None, excesses=(), relations=None, local=None
+        self,
+        reference,
+        coded=None,
+        subjects=None,
+        excesses=(),
+        relations=None,
+        local=None,
+        lone=None,
     ):
         self.reference = np.asarray(reference)
         self.coded = coded
@@ -59,6 +69,7 @@ class TolerantDistance:
         self.excesses = list(excesses)
         self.relations = relations
         self.local = local
+        self.lone = lone
 
     @classmethod
     def fit(cls, Z, rng, coded=None, subjects=None, aside=None):
@@ -81,11 +92,11 @@ class TolerantDistance:
         Z, coded, subjects = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
         excesses = [Excess(Z, coded, subjects, NEAR), self._of_ranks(Z, subjects)]
         relations = Relations(self.reference, self.coded, self.subjects)
-        local = LocalExcess(excesses[0].neighbours, subjects)
+        local, lone = LocalExcess(excesses[0].neighbours, subjects), LoneExcess.of(Z)
         far = self._far(Z, True, subjects)
-        for excess in (*excesses, relations, local):
+        for excess in (*excesses, relations, local, lone):
             excess.learn(Z, far, subjects)
-        self.excesses, self.relations, self.local = excesses, relations, local
+        self.excesses, self.relations, self.local, self.lone = excesses, relations, local, lone
         return self
 
     def _of_ranks(self, values, subjects):
@@ -124,7 +135,7 @@ class TolerantDistance:
         near = self._near(Z, subjects)
         rows = (far, others, subjects)
         beyond = self._excess(Z, near, *rows) + self._related(Z, *rows)
-        return (far + beyond + self._beside(near, *rows))[:, None]
+        return (far + beyond + self._beside(near, *rows) + self._alone(Z, far))[:, None]
 
     def score_aside(self, aside):
         """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
@@ -135,7 +146,7 @@ class TolerantDistance:
         far = self._far(Z, False, subjects)
         near = self._near(Z, subjects)
         rows = (far, True, subjects)
-        beyond = self._excess(Z, near, *rows) + self._beside(near, *rows)
+        beyond = self._excess(Z, near, *rows) + self._beside(near, *rows) + self._alone(Z, far)
         # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
         return (far + beyond + self._related(Z, far, False, subjects))[:, None]
 
@@ -158,6 +169,9 @@ class TolerantDistance:
     def _beside(self, *rows):
         return 0.0 if self.local is None else LOCAL * self.local(*rows)
 
+    def _alone(self, *rows):
+        return 0.0 if self.lone is None else LONE * self.lone(*rows)
+
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
         how = {"others": others, "nothing": 0.0, "coded": self.coded, "groups": groups}
@@ -167,9 +181,9 @@ class TolerantDistance:
         """Arrays and plain values."""
         excesses = [excess.snapshot() for excess in self.excesses]
         relations = self.relations and self.relations.usual
-        local = self.local and self.local.snapshot()
+        local, lone = (part and part.snapshot() for part in (self.local, self.lone))
         saved = {"reference": self.reference, "excesses": excesses}
-        return saved | {"relations": relations, "local": local}
+        return saved | {"relations": relations, "local": local, "lone": lone}
 
     @classmethod
     def from_snapshot(cls, saved):
@@ -181,7 +195,8 @@ class TolerantDistance:
         local = saved.get("local")
         if local is not None:
             local = LocalExcess(excesses[0].neighbours, **local)
-        return cls(reference, excesses=excesses, relations=relations, local=local)
+        lone = saved.get("lone") and LoneExcess(**saved["lone"])
+        return cls(reference, excesses=excesses, relations=relations, local=local, lone=lone)
 
 
 class Excess:
@@ -307,6 +322,44 @@ class LocalExcess(Excess):
     def snapshot(self):
         """Arrays and plain values; the reference rows are those of another :class:`Excess`."""
         return {"own": self.own, "usual": self.usual}
+
+
+class LoneExcess(Excess):
+    """How far out a row is in the one column where it is farthest out, beyond what is usual.
+
+    A slip of the keyboard or a spike of one sensor changes one value of a row. Among many columns a
+    distance hardly shows it: of fifty normal ones a value at five standard deviations adds a
+    quarter to the length of the row's difference from the mean. The measure is the logarithm of
+    the largest value in standard deviations; other rows do not matter to it. Values of columns that
+    take many count as they were before the scaler compressed them. A rare code does not: it is far
+    out only because it is rare.
+
+    Args:
+        measured: (d,) bool, the columns that take many values.
+        usual: see :class:`Excess`.
+    """
+
+    INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
+    FEW_VALUES = 20  # a column of codes has no more
+
+    def __init__(self, measured, usual=None):
+        self.measured = np.asarray(measured)
+        self.usual = usual
+
+    @classmethod
+    def of(cls, Z):
+        """For a table of rows Z (n, d)."""
+        return cls([len(np.unique(column)) > cls.FEW_VALUES for column in Z.T])
+
+    def _logs(self, Z, far, others, subjects):
+        """Logarithms (n,) of the largest values."""
+        size = np.abs(np.asarray(Z, dtype=np.float64))
+        size[:, self.measured] = unbend(size[:, self.measured])
+        return np.log(np.clip(size.max(1), self.INSIDE, self.OUTSIDE))
+
+    def snapshot(self):
+        """Arrays and plain values."""
+        return {"measured": self.measured, "usual": self.usual}
 
 
 class Relations(Excess):

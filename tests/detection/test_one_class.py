@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import SHORT_FIT
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
+from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.data.subjects import from_zero_beside
 from swift_hydra.detection.coordinates import Whitening
 from swift_hydra.detection.tolerant_distance import (
@@ -149,7 +150,8 @@ def test_rows_that_were_set_aside_are_scored_as_if_they_had_not_been_there(kind)
             own = ranks.apart[aside.subjects[(~kept)[:i].sum()] % len(ranks.apart)].ranks
         mine = own(rows[kept & others]), coded[kept & others]
         ranked = Excess(*mine, None, ranks.k, own, ranks.usual)
-        as_new = TolerantDistance(rows[kept & others], excesses=[alone, ranked])
+        parts = {"excesses": [alone, ranked], "lone": judge.lone}
+        as_new = TolerantDistance(rows[kept & others], **parts)
         as_new = as_new.score(rows[i : i + 1])
         np.testing.assert_allclose(scores[(~kept)[:i].sum()], as_new[0, 0], rtol=1e-9)
 
@@ -296,6 +298,34 @@ def test_rows_beside_a_dense_group_stand_out_where_nothing_is_known(seed):
     assert np.array_equal(again.score(fresh), judge.score(fresh))
     judge.local = None
     assert whole > average_precision_score(odd, judge.score(fresh)[:, 0]) + 0.05
+
+
+@pytest.mark.parametrize("tail", ["normal", "student", "exponential"])
+def test_one_value_far_out_is_found_among_many_columns(tail):
+    """A slip or a spike: it adds little to the distance of a row of fifty columns."""
+    draw = {
+        "normal": lambda rng: rng.normal(size=(1000, 50)),
+        "student": lambda rng: rng.standard_t(3, size=(1000, 50)),
+        "exponential": lambda rng: rng.exponential(size=(1000, 50)),
+    }[tail]
+    found = []
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        X, odd = draw(rng), np.arange(1000) % 20 == 0
+        X[odd, rng.integers(0, 50, 50)] += {"normal": 5, "student": 15}.get(tail, 10)
+        X[:, 0] = rng.random(1000) < 0.01  # a rare code is no slip
+        Z = ColumnScaler().fit(X).transform(X)
+        kept = np.linalg.norm(Z, axis=1) < np.quantile(np.linalg.norm(Z, axis=1), 0.85)
+        aside = AsideRows(Z[~kept], np.zeros((~kept).sum(), bool), None)
+        judge = TolerantDistance.fit(Z[kept], rng, np.zeros(kept.sum(), bool), None, aside)
+        scores = judge.score(Z, True)[:, 0]
+        again = TolerantDistance.from_snapshot(judge.snapshot()).score(Z, True)[:, 0]
+        assert np.array_equal(again, scores)
+        judge.lone = None
+        without = judge.score(Z, True)[:, 0]
+        found.append([roc_auc_score(odd, scores), roc_auc_score(odd, without)])
+    with_it, without = np.mean(found, axis=0)
+    assert with_it > 0.92 > 0.88 > without, (with_it, without)
 
 
 @pytest.mark.parametrize("d", [10, 60, 150])

@@ -1,6 +1,7 @@
 """Every peer that is installed learns, leaves the input alone, and scores anomalies higher."""
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from helpers import made_table
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra.bench import deep_peers, tuned_peers
+from swift_hydra.bench import deep_peers, peers, tuned_peers
 from swift_hydra.bench.methods import GROUPS
 from swift_hydra.bench.peers import FOUNDATION, NOT_IN_BENCH, PEERS, TABULAR, TUNED, Peer
 from swift_hydra.settings import InputError
@@ -35,15 +36,34 @@ NEW = ["DeepSAD", "PReNet", "FeaWAD", "RoSAS", "WSAD-DT", *TUNED]
 NEW += ["LUNAR", "KDE", "PCA", "OCSVM", "GMM", "HBOS", "CBLOF", "DDAE"]
 
 
+# Attributes of other people's models: fewer epochs and members than their authors have.
+FEWER = {"LUNAR": {"n_epochs": 30}, "WSAD-DT": {"n_ensemble": 2}}
+
+
+def with_fewer(factory, attributes, seed):
+    model = factory(seed)
+    for name, value in attributes.items():
+        assert getattr(model, name) > value
+        setattr(model, name, value)
+    return model
+
+
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     """A few draws and epochs do for a table of few rows."""
     monkeypatch.setattr(tuned_peers, "MOST_DRAWS", 2)
     monkeypatch.setattr(tuned_peers, "BUDGET_SECONDS", 600.0)
+    monkeypatch.setattr(peers, "N_TREES", 50)
+    monkeypatch.setattr(deep_peers.DevNet, "BATCHES", 8)
+    monkeypatch.setattr(deep_peers.PReNet, "BATCHES", 8)
     monkeypatch.setattr(deep_peers.FeaWAD, "BATCH", 64)
-    monkeypatch.setattr(deep_peers.FeaWAD, "BATCHES", 8)
+    monkeypatch.setattr(deep_peers.FeaWAD, "BATCHES", 4)
+    monkeypatch.setattr(deep_peers.RoSAS, "EPOCHS", 50)
     monkeypatch.setattr(deep_peers.RoSAS, "LEAST_BATCHES", 4)
-    monkeypatch.setattr(deep_peers.DDAE, "EPOCHS", 40)
+    monkeypatch.setattr(deep_peers.DDAE, "EPOCHS", 20)
+    for name, attributes in FEWER.items():
+        factory, *rest = PEERS[name]
+        monkeypatch.setitem(PEERS, name, (partial(with_fewer, factory, attributes), *rest))
 
 
 def need(name):

@@ -10,10 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # this is set, only the first of them compiles it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+import helpers
 import numpy as np
 import pytest
 import torch
-from helpers import hasty, made_table
 from runs import Runs, started
 
 torch.set_num_threads(1)
@@ -37,13 +37,20 @@ def kept_environment(monkeypatch):
 
 @pytest.fixture
 def hasty_students():
-    with hasty():
+    with helpers.hasty():
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_candidates():
+    """For all of a module: its detectors may be compared with each other, not with a command's."""
+    with helpers.few_candidates():
         yield
 
 
 @pytest.fixture
 def table():
-    return made_table()
+    return helpers.made_table()
 
 
 @pytest.fixture

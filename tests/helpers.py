@@ -21,6 +21,7 @@ from swift_hydra.journal import Journal
 from swift_hydra.model import MoEDetector
 from swift_hydra.pretrain import Recipe, new_cvae, train_cvae, train_detector
 from swift_hydra.settings import run_main
+from swift_hydra.SwiftHydra import SwiftHydra
 from swift_hydra.training.batches import Examples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +50,14 @@ def hasty():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HASTY.items():
             patch.setattr(student, name, value)
+        yield
+
+
+@contextlib.contextmanager
+def few_candidates():
+    """Where nobody asks what is generated: half of a short fit is spent on 1024 candidates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[SwiftHydra.__module__], "N_CANDIDATES", 256)
         yield
 
 

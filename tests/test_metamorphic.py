@@ -4,6 +4,7 @@ Every relation says what may change, and by how much. The tables are drawn: repe
 and sparse columns, huge and tiny scales, offsets, a single anomaly, equal classes.
 """
 
+import sys
 import warnings
 
 import numpy as np
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.distillation import student
+from swift_hydra.generation import controls
 from swift_hydra.SwiftHydra import SwiftHydra
+
+pytestmark = pytest.mark.usefixtures("few_candidates")
 
 KINDS = ("normal", "onehot", "sparse", "integer", "repeated", "scales", "offset", "heavy")
 
@@ -213,7 +217,8 @@ def test_left_out_scores_of_wide_tables_do_not_know_their_labels(kind):
     assert max(aucs) < 0.8
 
 
-def test_extremes_of_single_columns_are_found():
+def test_extremes_of_single_columns_are_found(monkeypatch):
+    monkeypatch.setattr(sys.modules[SwiftHydra.__module__], "N_CANDIDATES", controls.N_CANDIDATES)
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 100))
     y = (np.arange(400) < 15).astype(int)

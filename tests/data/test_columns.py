@@ -20,6 +20,8 @@ from swift_hydra.geometry import bend
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 SHOPS = 1 / np.arange(1, 201) ** 0.9
 
 

@@ -26,6 +26,8 @@ from swift_hydra.estimator import TableDetector
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 pandas = pytest.importorskip("pandas")
 
 TINY = {

@@ -15,6 +15,8 @@ from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table
 from swift_hydra.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 X, y = made_table(60, 3, 6)
 # As services have them: numpy makes "Verdict.OK" of a member, cut to the letters of "ok".
 Verdict = enum.Enum("Verdict", {"OK": "ok", "ATTACK": "attack"}, type=str)

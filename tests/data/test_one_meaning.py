@@ -25,7 +25,10 @@ from swift_hydra.settings import InputError, advised
 from swift_hydra.SwiftHydra import SwiftHydra
 
 pandas = pytest.importorskip("pandas")
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("few_candidates"),
+]
 
 ROWS = np.arange(60)
 LABELS = (ROWS % 6 == 0).astype(int)

@@ -17,6 +17,8 @@ from swift_hydra.data.table import as_table
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 
 def written(tmp_path, first, row, name="t.csv", rows=ROWS):
     return write_rows(tmp_path / name, first, row, rows)

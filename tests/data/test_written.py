@@ -18,7 +18,10 @@ from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError, one_line
 from swift_hydra.SwiftHydra import SwiftHydra
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("few_candidates"),
+]
 
 
 def load(path, categorical="refuse", impute="refuse", anomaly_label=None, **how):

@@ -13,6 +13,8 @@ from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 from swift_hydra.thresholds import TRUSTED
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 SHORT = {
     "cvae_steps": 40,
     "detector_steps": 30,

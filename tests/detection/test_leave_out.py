@@ -16,6 +16,8 @@ from swift_hydra.data.table import as_table
 from swift_hydra.detection.full import ScoreCombiner
 from swift_hydra.geometry import copies
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 
 @SAME_EXAMPLES
 @given(

@@ -18,6 +18,8 @@ from swift_hydra.detection.trusted_distance import TrustedDistance
 from swift_hydra.distillation.student import centres_of, questions
 from swift_hydra.geometry import ROUNDING, Neighbours, copies
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 WRITTEN = {
     "exact": lambda X, rng: X,
     "six digits": lambda X, rng: np.vectorize(lambda value: float(f"{value:.6g}"))(X),

@@ -15,6 +15,8 @@ from swift_hydra.detection.pvalue import bounded, known_or_unlike, weights_by_au
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 
 def split(make, seed, n=(500, 25), n_new=(1000, 100)):
     """Rows and labels to train on and to test on: ``make(rng, n, anomalous)`` makes rows."""

@@ -21,6 +21,8 @@ from swift_hydra.detection.tolerant_distance import (
 from swift_hydra.detection.trusted_distance import TrustedDistance
 from swift_hydra.geometry import Neighbours
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_row_left_out_is_one_that_the_whitening_never_had(copies):

@@ -13,6 +13,8 @@ from swift_hydra.geometry import twins
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 SHORT_SETTINGS = {"cvae_steps": 40, "detector_steps": 30, "mixture_steps": 60, "n_episodes": 1}
 
 

@@ -25,6 +25,8 @@ from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import main
 from swift_hydra.thresholds import compared_with
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 
 def visits(rng, n=60, of_each=5, d=6, share=0.15, apart=0.1):
     """Rows, labels and numbers of n subjects, each measured again with small differences."""

@@ -15,6 +15,8 @@ from swift_hydra import SwiftHydra
 from swift_hydra.run.report import ranking
 from swift_hydra.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 X, y = made_table(120, 4, 12)
 
 

@@ -33,6 +33,8 @@ from swift_hydra.modes import own_modes
 from swift_hydra.settings import InputError
 from swift_hydra.training.threads import LARGE_TO_SCORE, few_threads
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 X, y = made_table(120, 4, 12)
 
 
@@ -47,8 +49,29 @@ def short(**settings):
 
 
 @pytest.fixture(scope="module")
-def scores():
-    return short().fit(X, y).decision_function(X)
+def fitted_once():
+    return short().fit(X, y)
+
+
+@pytest.fixture(scope="module")
+def student_fitted_once():
+    return short(fast=True).fit(X, y)
+
+
+@pytest.fixture
+def fitted(fitted_once):
+    """A detector that the test may change: the fit itself is what most tests here do not ask of."""
+    return copy.deepcopy(fitted_once)
+
+
+@pytest.fixture
+def with_student(student_fitted_once):
+    return copy.deepcopy(student_fitted_once)
+
+
+@pytest.fixture(scope="module")
+def scores(fitted_once):
+    return fitted_once.decision_function(X)
 
 
 def float64():
@@ -179,7 +202,7 @@ def test_a_fit_and_small_scoring_take_one_thread_and_give_the_others_back(two_th
     class Asked:
         def score(self, Z):
             seen.append(set(numbers_of_threads()))
-            return detector.score(Z)
+            return detector.score(Z) if len(Z) == len(X) else np.zeros(len(Z))  # many take long
 
     model.detector_ = Asked()
     assert np.array_equal(model.decision_function(X), scores)
@@ -235,10 +258,10 @@ threading.Thread(target=work).start()
 """
 
 
-def test_a_program_that_ends_scores_to_the_end(tmp_path):
+def test_a_program_that_ends_scores_to_the_end(fitted, tmp_path):
     """A worker outlives the main thread: "cannot schedule new futures after shutdown" it was."""
     path = str(tmp_path / "model.pt")
-    short().fit(X, y).save(path)
+    fitted.save(path)
     code = AT_THE_END.format(path=path, d=X.shape[1])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["thread", "1", "exit", "1"], done.stderr
@@ -259,17 +282,16 @@ def test_threads_under_another_default_type(scores):
     assert all(np.array_equal(found[k], scores) for k in range(3))
 
 
-def test_no_global_random_stream_is_moved_by_loading(tmp_path):
-    model = short(fast=True).fit(X, y)
-    model.save(tmp_path / "model.pt")
+def test_no_global_random_stream_is_moved_by_loading(with_student, tmp_path):
+    with_student.save(tmp_path / "model.pt")
     before = torch.get_rng_state()
     SwiftHydra.load(tmp_path / "model.pt")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("stage", ["cvae", "mixture", "student"])
-def test_a_fit_that_is_cut_off_leaves_the_one_before(stage):
-    model = short(fast=True, verify=0).fit(X, y)
+def test_a_fit_that_is_cut_off_leaves_the_one_before(stage, with_student):
+    model = with_student.set_verify(0)
     scores, threshold = model.decision_function(X), model.threshold_
     seen = []
 
@@ -424,8 +446,8 @@ def test_numbers_of_any_type_are_the_numbers_that_they_are(
             assert np.array_equal(same.decision_function(X), plainly.decision_function(X))
 
 
-def test_what_is_set_after_a_fit_waits_for_the_next(tmp_path):
-    model = short().fit(X, y)
+def test_what_is_set_after_a_fit_waits_for_the_next(fitted, tmp_path):
+    model = fitted
     model.set_params(preset="paper", contamination=0.3, random_state=None, unlike_weight=0.9)
     model.save(tmp_path / "model.pt")
     loaded = SwiftHydra.load(tmp_path / "model.pt")
@@ -437,17 +459,16 @@ def test_what_is_set_after_a_fit_waits_for_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, "2", None])
-def test_features_to_name_are_counted(k):
+def test_features_to_name_are_counted(k, fitted):
     with pytest.raises(InputError, match="k="):
-        short().fit(X, y).explain(X, k=k)
+        fitted.explain(X, k=k)
 
 
-def test_rows_at_a_time_and_scores_are_checked():
-    model = short().fit(X, y)
+def test_rows_at_a_time_and_scores_are_checked(fitted):
     with pytest.raises(InputError, match="chunk_rows"):
-        model.decision_function(X, chunk_rows=-1)
+        fitted.decision_function(X, chunk_rows=-1)
     with pytest.raises(InputError, match="finite"):
-        model.p_values_of([np.nan])
+        fitted.p_values_of([np.nan])
 
 
 TENSORS = {
@@ -466,12 +487,12 @@ NO_TENSORS = {
 
 
 @pytest.mark.parametrize("kind", TENSORS)
-def test_tensors_are_arrays(kind):
+def test_tensors_are_arrays(kind, fitted):
     rows = TENSORS[kind](X)
     labels = [torch.tensor(float(label), requires_grad=True) for label in y]
     model = short().fit(rows, labels if isinstance(rows, list) else torch.tensor(y))
     plainly = torch.stack([*rows]).detach().float().resolve_neg().numpy()
-    same = short().fit(plainly, y)
+    same = fitted if np.array_equal(plainly, X) else short().fit(plainly, y)
     assert np.array_equal(model.decision_scores_, same.decision_scores_)
 
 
@@ -522,12 +543,11 @@ def test_scores_that_differ_by_rounding_have_one_p_value():
         assert np.array_equal(other > model.threshold_, scores > model.threshold_)
 
 
-def test_paper_says_that_its_alarms_rest_on_rows_that_were_learned_from(tmp_path):
+def test_paper_says_that_its_alarms_rest_on_rows_that_were_learned_from(fitted, tmp_path):
     """On 120 rows of 30 columns .36 of fresh normal rows were flagged where .05 was stated."""
     model = short(preset="paper", fast=True, verify=0.0).fit(X, y)
     model.save(tmp_path / "m.pt")
     loaded = SwiftHydra.load(tmp_path / "m.pt")
-    full = short().fit(X, y)
     for one in (model, loaded):
         with pytest.warns(UserWarning, match="paper.* has no left-out scores"):
             one.set_false_alarms(0.1)
@@ -535,7 +555,7 @@ def test_paper_says_that_its_alarms_rest_on_rows_that_were_learned_from(tmp_path
             one.p_values(X)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        full.set_false_alarms(0.1).p_values(X)
+        fitted.set_false_alarms(0.1).p_values(X)
 
 
 def test_a_chunk_is_smaller_where_texts_become_many_columns(monkeypatch):
@@ -545,17 +565,16 @@ def test_a_chunk_is_smaller_where_texts_become_many_columns(monkeypatch):
     assert model.default_chunk_rows() == 310 // 31 + 1
 
 
-def test_new_rows_with_gaps_are_told_that_the_fit_settled_it():
-    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+def test_new_rows_with_gaps_are_told_that_the_fit_settled_it(fitted):
     rows = X[:3].copy()
     rows[1, 0] = np.nan
-    for call in (model.predict, model.decision_function, model.p_values):
+    for call in (fitted.predict, fitted.decision_function, fitted.p_values):
         with pytest.raises(InputError, match=r"--impute: settled in the fit: mend these rows"):
             call(rows)
 
 
-def test_a_threshold_that_a_warning_stops_is_the_one_before(tmp_path):
-    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+def test_a_threshold_that_a_warning_stops_is_the_one_before(fitted, tmp_path):
+    model = fitted
     before = model.threshold_, model.false_alarms, dict(model.settings_)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -566,8 +585,8 @@ def test_a_threshold_that_a_warning_stops_is_the_one_before(tmp_path):
     assert SwiftHydra.load(tmp_path / "m.pt").threshold_ == before[0]
 
 
-def test_a_share_to_verify_that_a_warning_stops_is_the_one_before():
-    model = SwiftHydra(fast=True, **SHORT_FIT).fit(X, y)
+def test_a_share_to_verify_that_a_warning_stops_is_the_one_before(with_student):
+    model = with_student
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.set_false_alarms(1e-9)
@@ -591,8 +610,8 @@ def test_warnings_name_the_line_that_asked(tmp_path):
     assert len(told) >= 5 and {w.filename for w in told} == {__file__}, [str(w) for w in told]
 
 
-def test_a_score_alone_and_shares_are_refused_with_what_is_meant():
-    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+def test_a_score_alone_and_shares_are_refused_with_what_is_meant(fitted):
+    model = fitted
     with pytest.raises(InputError, match=r"an array of shape \(\), not a list: give those"):
         model.p_values_of(1.0)
     for share in (None, True, 1, -0.1, "x"):
@@ -600,10 +619,9 @@ def test_a_score_alone_and_shares_are_refused_with_what_is_meant():
             model.set_contamination(share)
 
 
-def test_networks_that_nobody_asks_are_not_trained():
-    for generator in ("none", "rl"):
-        model = SwiftHydra(**SHORT_FIT | {"generator": generator}).fit(X, y)
-        assert ("pretrain" in model.seconds_) == (generator == "rl")
+def test_networks_that_nobody_asks_are_not_trained(fitted):
+    assert "pretrain" not in short(generator="none").fit(X, y).seconds_
+    assert fitted.generator == "rl" and "pretrain" in fitted.seconds_
 
 
 @pytest.mark.parametrize("asked", [None, 60])
@@ -620,9 +638,9 @@ def test_candidates_of_which_none_is_left_are_said(monkeypatch, asked):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
-def test_a_name_that_the_system_refuses_is_an_error_of_the_input(tmp_path, suffix):
+def test_a_name_that_the_system_refuses_is_an_error_of_the_input(fitted, tmp_path, suffix):
     """In the class it was an OSError, of which no docstring says anything."""
-    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    model = fitted
     path = tmp_path / ("n" * 300 + suffix)
     load = SwiftHydra.load
     if suffix == ".onnx":
@@ -638,11 +656,11 @@ def test_a_name_that_the_system_refuses_is_an_error_of_the_input(tmp_path, suffi
         model.save(f"{tmp_path}/none/")
 
 
-def test_a_path_may_be_of_any_type_and_start_at_home(tmp_path, monkeypatch):
+def test_a_path_may_be_of_any_type_and_start_at_home(fitted, tmp_path, monkeypatch):
     """``save("~/m.pt")`` wrote into a folder named ``~``, and bytes ended with a TypeError."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    model = SwiftHydra(**SHORT_FIT).fit(X, y)
+    model = fitted
     for kind in (str, os.fsencode, Path):
         model.save(kind("~/m.pt"))
         assert SwiftHydra.load(kind("~/m.pt")).threshold_ == model.threshold_

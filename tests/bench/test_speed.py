@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import made_table, refusal, run_hasty
+from helpers import hasty, made_table, refusal, run_hasty
 
 import swift_hydra.benchmark as benchmark
 from swift_hydra.bench import speed
@@ -67,7 +67,8 @@ def test_every_part_writes_a_record_and_the_page_shows_it(tmp_path, monkeypatch)
     parts = ["step", "experts", "score", "scale", "bounds"]
     parts += ["scan"] if find_spec("mambapy") else []
     parts += ["fit"] if find_spec("catboost") else []
-    paths = speed.measure(parts, tmp_path, tmp_path / "speed", repeats=1, sizes=SMALL)
+    with hasty():
+        paths = speed.measure(parts, tmp_path, tmp_path / "speed", repeats=1, sizes=SMALL)
     assert torch.get_num_threads() == threads
     records = {path.stem: json.loads(path.read_text()) for path in paths}
     shown = [(row["k"], row["n_experts"]) for row in records["experts"]["rows"]]

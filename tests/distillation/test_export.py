@@ -12,6 +12,8 @@ from swift_hydra.exported import Exported
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
+pytestmark = pytest.mark.usefixtures("few_candidates")
+
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 
@@ -19,7 +21,9 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 @pytest.fixture(scope="module")
 def model():
     X, y = made_table(n=400, n_anomalies=30)
-    return SwiftHydra(fast=True, verify=0.0, n_synthetic=60, **FEW_STEPS).fit(X, y)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("swift_hydra.distillation.student.STEPS", 200)  # it follows as well
+        return SwiftHydra(fast=True, verify=0.0, n_synthetic=60, **FEW_STEPS).fit(X, y)
 
 
 @pytest.fixture(scope="module")

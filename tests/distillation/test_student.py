@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import FEW_STEPS, SHORT, made_table, real_set, run_script
+from helpers import FEW_STEPS, ROOT, SHORT, SHORT_FIT, made_table, real_set, run_script, run_warm
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -22,6 +22,8 @@ from swift_hydra.distillation.student import (
 from swift_hydra.files import write_torch
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
+
+pytestmark = pytest.mark.usefixtures("few_candidates")
 
 FEWER = 200  # training steps of a student that tell as much of what it is asked here as 600 do
 
@@ -47,7 +49,7 @@ def fitted(learned):
 def plain():
     """A small detector without a student, and the rows and labels that it learned from."""
     X, y = made_table(n=120, n_anomalies=20)
-    return SwiftHydra(n_synthetic=20, **FEW_STEPS).fit(X, y), X, y
+    return SwiftHydra(**SHORT_FIT).fit(X, y), X, y
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +305,7 @@ def test_a_student_that_does_not_follow_is_not_used(monkeypatch, plain, tmp_path
         monkeypatch.setattr(module, name, value if name == bound else never)
     plain, X, y = plain
     with pytest.warns(UserWarning, match="does not follow its detector"):
-        model = SwiftHydra(fast=True, n_synthetic=20, **FEW_STEPS).fit(X, y)
+        model = SwiftHydra(fast=True, **SHORT_FIT).fit(X, y)
     assert model.verified_share == 1.0
     assert np.array_equal(model.decision_function(X), plain.decision_function(X))
     assert np.array_equal(model.decision_scores_, plain.decision_scores_)
@@ -327,9 +329,8 @@ def test_alarms_of_a_clean_table_are_those_stated(monkeypatch):
 def test_commands(tmp_path):
     X, y = made_table(n=200, n_anomalies=20)
     np.savez(tmp_path / "t.npz", X=X, y=y)
-    done = run_script(
-        "SwiftHydra.py", "t.npz", "--fast", "--verify", "0", "--out", "out", *SHORT, cwd=tmp_path
-    )
+    words = [ROOT / "SwiftHydra.py", "t.npz", "--fast", "--verify", "0", "--out", "out", *SHORT]
+    done = run_warm(*words, cwd=tmp_path, student={"STEPS": FEWER})
     assert done.returncode == 0, done.stderr
     run = tmp_path / "out" / "t" / "seen" / "seed0"
     report = json.loads((run / "report.json").read_text())

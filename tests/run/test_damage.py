@@ -18,6 +18,7 @@ from runs import NAMES, PLOT, POSIX, STEPS, contents, finish, refused, scores
 from swift_hydra.files import load_checkpoint, real_place, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.pretrain import main as pretrain_main
+from swift_hydra.run import row_map
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
 from swift_hydra.run.resume import Store
 from swift_hydra.settings import InputError
@@ -364,8 +365,9 @@ def test_a_folder_in_the_place_of_a_file_is_refused_before_the_work(tmp_path, na
         RunFolder(tmp_path, "t", "seen", 0)
 
 
-def test_a_figure_that_is_missing_is_drawn_again(table, tmp_path, capsys):
+def test_a_figure_that_is_missing_is_drawn_again(table, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install matplotlib")
+    monkeypatch.setattr(row_map, "MAP_ROWS", 20)  # t-SNE of 200 takes seconds
     main(words(table, tmp_path, "--plot"))
     said = capsys.readouterr().out
     folder = tmp_path / "t" / "seen" / "seed0"

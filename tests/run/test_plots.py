@@ -25,6 +25,12 @@ FIGURES = {name for name, *_ in plots.FIGURES}
 assert set(FIGURE_FILES) == FIGURES  # those go when a run without --plot replaces one
 
 
+@pytest.fixture(autouse=True)
+def few_points(monkeypatch):
+    """In the map of every figure that is drawn in this process: t-SNE of 200 takes seconds."""
+    monkeypatch.setattr(row_map, "MAP_ROWS", 20)
+
+
 def run_main(path, out, *more):
     """The command in this process. Returns the run's folder, its figures' names and the page."""
     pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install matplotlib")

@@ -161,8 +161,13 @@ class Columns:
         digits = 4 * np.finfo(np.float32).eps * np.maximum(abs(self.low), abs(self.high))
         slack = np.maximum(1e-4 * (self.high - self.low), np.where(self.high > self.low, 0, digits))
         beyond = (X < self.low - slack) | (X > self.high + slack)
-        first = np.searchsorted(self.preparation.groups, np.arange(self.n_features))
-        return np.logical_or.reduceat(beyond, first, axis=1) | self.preparation.unknown(table)
+        beyond = np.logical_or.reduceat(beyond, self.first, axis=1)
+        return beyond | self.preparation.unknown(table)
+
+    @cached_property
+    def first(self):
+        """(d,) the number of each column's first prepared column."""
+        return np.searchsorted(self.preparation.groups, np.arange(self.n_features))
 
     @cached_property
     def _lost(self):
@@ -312,17 +317,18 @@ class Tally:
         Not if it is the training's median, as it may be the usual value there, or if something
         else is said of the column.
         """
+        if self.n_rows < ENOUGH:
+            return None
         columns = self.columns
         usual = np.isclose(self.first, columns.centre, rtol=1e-6, atol=0)
         ranged = (columns.high > columns.low) & ~usual
-        first = [columns.preparation.first_of(j) for j in range(columns.n_features)]
-        one = (self.same & ranged)[first] & (self.outside == 0) & (self.gaps < self.n_rows)
+        one = (self.same & ranged)[columns.first] & (self.outside == 0) & (self.gaps < self.n_rows)
         one &= ~(self.short & self.told)
         one[[*columns.texts, *(columns.preparation.dated or ())]] = False
         found = np.flatnonzero(one)
-        if self.n_rows < ENOUGH or not len(found):
+        if not len(found):
             return None
-        shown = [f"{columns.names[j]!r} ({self.first[first[j]]:.6g})" for j in found]
+        shown = [f"{columns.names[j]!r} ({self.first[columns.first[j]]:.6g})" for j in found]
         return (
             f"column {listed(shown)} has one value in all {self.n_rows} rows and had others in "
             "training: if these rows were not chosen by it, look at where it comes from"

@@ -172,7 +172,9 @@ class FullDetector:
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
             leave_out = LeaveOut(Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
-            # Neither side looks at it if no anomaly is known, unless generated ones are learned.
+            # If no anomaly is known, only an expert that learns generated ones looks at it. Such an
+            # expert learns to accept hidden anomalies among the rows that it takes for normal:
+            # beside the distance it cost .017 AUC-ROC (29 sets). So rows have to be trusted.
             if y.any() or (settings.trust_normals and len(generated)):
                 evidence, seen = _cross_fit(leave_out, Z, y, generated.numpy(), settings, journal)
             else:

@@ -134,8 +134,9 @@ class TolerantDistance:
         far = self._far(Z, others, subjects)
         near = self._near(Z, subjects)
         rows = (far, others, subjects)
-        beyond = self._excess(Z, near, *rows) + self._related(Z, *rows)
-        return (far + beyond + self._beside(near, *rows) + self._alone(Z, far))[:, None]
+        beyond = self._excess(Z, near, *rows) + _part(RELATIONS, self.relations, Z, *rows)
+        beside = _part(LOCAL, self.local, near, *rows)
+        return (far + beyond + beside + _part(LONE, self.lone, Z, far))[:, None]
 
     def score_aside(self, aside):
         """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
@@ -146,9 +147,11 @@ class TolerantDistance:
         far = self._far(Z, False, subjects)
         near = self._near(Z, subjects)
         rows = (far, True, subjects)
-        beyond = self._excess(Z, near, *rows) + self._beside(near, *rows) + self._alone(Z, far)
+        beyond = self._excess(Z, near, *rows) + _part(LOCAL, self.local, near, *rows)
+        beyond += _part(LONE, self.lone, Z, far)
         # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
-        return (far + beyond + self._related(Z, far, False, subjects))[:, None]
+        related = _part(RELATIONS, self.relations, Z, far, False, subjects)
+        return (far + beyond + related)[:, None]
 
     def _near(self, Z, subjects):
         """Rows (n, d) with their five nearest, at which two measures look.
@@ -162,15 +165,6 @@ class TolerantDistance:
     def _excess(self, Z, near, *rows):
         each = (excess(Z if excess.ranks else near, *rows) for excess in self.excesses)
         return EXCESS * sum(each)
-
-    def _related(self, *rows):
-        return 0.0 if self.relations is None else RELATIONS * self.relations(*rows)
-
-    def _beside(self, *rows):
-        return 0.0 if self.local is None else LOCAL * self.local(*rows)
-
-    def _alone(self, *rows):
-        return 0.0 if self.lone is None else LONE * self.lone(*rows)
 
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
@@ -197,6 +191,11 @@ class TolerantDistance:
             local = LocalExcess(excesses[0].neighbours, **local)
         lone = saved.get("lone") and LoneExcess(**saved["lone"])
         return cls(reference, excesses=excesses, relations=relations, local=local, lone=lone)
+
+
+def _part(weight, excess, *rows):
+    """What an excess adds for rows (n,), or 0 in a file that is older than it."""
+    return 0.0 if excess is None else weight * excess(*rows)
 
 
 class Excess:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over
+from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over, unbend
 
 POINTS = 257  # most quantiles that represent a column
 SAME = 2.0**-30  # standard deviations: smaller differences between values are rounding errors
@@ -70,6 +70,45 @@ class NormalScores:
     def snapshot(self):
         """Lists with the arrays of each column."""
         return {"values": self.values, "scores": self.scores}
+
+
+class LargestValue:
+    """How far out a row is in the one column where it is farthest out.
+
+    A slip of the keyboard or a spike of one sensor changes one value of a row. Among many columns a
+    distance hardly shows it: of fifty normal ones a value at five standard deviations adds a
+    quarter to the length of the row's difference from the mean. Other rows do not matter to this
+    measure. Values of columns that take many count as they were before the scaler compressed them.
+    A rare code does not: it is far out only because it is rare.
+
+    Args:
+        measured: (d,) bool, the columns that take many values.
+    """
+
+    INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
+    FEW_VALUES = 20  # a column of codes has no more
+
+    def __init__(self, measured):
+        self.measured = np.asarray(measured)
+
+    @classmethod
+    def of(cls, Z):
+        """For a table of standardised rows Z (n, d)."""
+        return cls([len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T])
+
+    def __call__(self, Z, training=False):
+        """Logarithms (n,) of the largest values of rows (n, d), in standard deviations.
+
+        ``training``: these are all rows that mean and standard deviation are of, and each counts as
+        if they were without it. Else the values of few rows would seem smaller than new rows' are.
+        """
+        size = np.abs(np.asarray(Z, dtype=np.float64))
+        measured = unbend(size[:, self.measured])
+        if training and len(Z) > 1:
+            left = np.maximum(1.0 - np.square(measured) / (len(Z) - 1), LEAST)
+            measured *= np.sqrt(len(Z) / (len(Z) - 1) / left)
+        size[:, self.measured] = measured
+        return np.log(np.clip(size.max(1), self.INSIDE, self.OUTSIDE))
 
 
 class PrincipalScores:

@@ -1,13 +1,14 @@
-"""One-class evidence about a row (M10): how unlike the training normals it is, in ten columns.
+"""One-class evidence about a row (M10): how unlike the training normals it is, in eleven columns.
 
 # DIFF(paper): an addition; ``preset="paper"`` runs without it.
 
 The columns are distances to neighbours, local density ratios, a Gaussian distance, a PCA residual,
-the C-VAE's residual, and how much nearer known anomalies are than normals. For training rows every
-column is computed without the row itself: models are cross-fitted, and neither the row nor a copy
-of it counts as a neighbour or in the neighbours' densities. Computed in-sample, training rows would
-look more normal than any new row, and a detector trained on that would be misled. A new row that is
-a copy of training rows leaves these out too, so that a column is the same function of every row.
+the C-VAE's residual, how much nearer known anomalies are than normals, and the row's largest value.
+For training rows every column is computed without the row itself: models are cross-fitted, and
+neither the row nor a copy of it counts as a neighbour or in the neighbours' densities. Computed
+in-sample, training rows would look more normal than any new row, and a detector trained on that
+would be misled. A new row that is a copy of training rows leaves these out too, so that a column is
+the same function of every row.
 For codes (recurring rows, of which new rows will be copies) the other copies do count, and only the
 training row itself is left out: the number of equal normals is the best evidence there.
 
@@ -23,11 +24,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from swift_hydra.detection.coordinates import LargestValue
 from swift_hydra.detection.surroundings import DENSITY, LOCAL, RATIOS, Surroundings
 from swift_hydra.geometry import WIDE, Neighbours, spread_over
 
 SUBSPACE = ("gaussian", "pca")
-COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS)
+COLUMNS = (*DENSITY, *SUBSPACE, "cvae", *RATIOS, "largest")  # older files lack the last one
 IS_RATIO = np.array([name in RATIOS for name in COLUMNS])
 MAX_ANOMALIES = 2048  # most known anomalies in the reference: keeps fit and score linear in n
 MOST_OF_A_SUBJECT = 200  # most reference rows that were measured on one subject
@@ -35,9 +37,9 @@ PROJECTED_ROWS = 65536  # rows of one projection: bounds memory, does not change
 VARIANCE = 0.9  # share of the normals' variance, in the leading directions that PCA removes
 
 
-def column_index(names):
-    """Positions of the named evidence columns."""
-    return [COLUMNS.index(name) for name in names]
+def column_index(names, n_columns=None):
+    """Positions of the named evidence columns; without those that an older file lacks."""
+    return [COLUMNS.index(name) for name in names if name in COLUMNS[:n_columns]]
 
 
 def shrinkage(rows, values):
@@ -189,14 +191,17 @@ class Evidence:
         residuals: functions (n, d) -> (n,), C-VAE residuals.
         surroundings: :class:`Surroundings`.
         subspaces: :class:`Subspaces` of the normals.
+        largest: a :class:`detection.coordinates.LargestValue`; None in older files.
         centre: (F + 1, c) means of the columns over the training normals, in every view.
         scale: (F + 1, c) their standard deviations.
     """
 
-    def __init__(self, residuals, surroundings, subspaces, centre=None, scale=None):
+    def __init__(self, residuals, surroundings, subspaces, largest, centre=None, scale=None):
         self.residuals = list(residuals)
         self.surroundings = surroundings
         self.subspaces = subspaces
+        self.largest = largest
+        self.n_columns = len(COLUMNS) - (largest is None)
         self.centre = centre
         self.scale = scale
 
@@ -234,7 +239,8 @@ class Evidence:
             [leave_out.coded[rows] for rows in kept],
             None if subjects is None else [subjects[rows] for rows in kept],
         )
-        self = cls(residuals, surroundings, Subspaces.fit(X[normal], folds[normal], n_folds))
+        subspaces = Subspaces.fit(X[normal], folds[normal], n_folds)
+        self = cls(residuals, surroundings, subspaces, LargestValue.of(X))
         models = self._left_out(X, folds, residual_fold)
         raw = self._raw(X, range(n_folds + 1), models, (folds, own, subjects))
         self.centre = np.empty((n_folds + 1, len(COLUMNS)))
@@ -265,6 +271,7 @@ class Evidence:
             rows = residual_fold == i
             if rows.any():
                 columns["cvae"][rows] = self._residual(X[rows], [residual])["cvae"]
+        columns["largest"] = self.largest(X, training=True)
         return columns
 
     def transform(self, X):
@@ -278,7 +285,8 @@ class Evidence:
 
     def _models(self, X):
         """The columns of new rows (n, d) that models compute: {name: (n,)}."""
-        return self._subspaces(X, range(len(self.subspaces))) | self._residual(X, self.residuals)
+        each = self._subspaces(X, range(len(self.subspaces))) | self._residual(X, self.residuals)
+        return each if self.largest is None else each | {"largest": self.largest(X)}
 
     def _raw(self, X, views, models, training=()):
         """All columns of rows (n, d) in some views, not standardised: (views, n, c).
@@ -290,7 +298,7 @@ class Evidence:
             training: for training rows, the arguments ``folds``, ``own`` and ``subjects`` of
                 :meth:`Surroundings.columns`.
         """
-        out = np.empty((len(views), len(X), len(COLUMNS)))
+        out = np.empty((len(views), len(X), self.n_columns))
         out[:, :, column_index(LOCAL)] = self.surroundings.columns(X, views, *training)
         for name, values in models.items():
             out[:, :, COLUMNS.index(name)] = values
@@ -300,7 +308,8 @@ class Evidence:
         columns = (raw - self.centre[views][:, None]) / self.scale[views][:, None]
         # A ratio without anomalies to compare with gets the normals' mean. NaN in another column
         # stays, and the check of the scores finds it.
-        columns = np.where(np.isnan(columns) & IS_RATIO, 0.0, columns).astype(np.float32)
+        lacking = np.isnan(columns) & IS_RATIO[: self.n_columns]
+        columns = np.where(lacking, 0.0, columns).astype(np.float32)
         return EvidenceColumns(columns[-1], columns[:-1])
 
     def _subspaces(self, X, folds):
@@ -321,6 +330,7 @@ class Evidence:
             "coded": self.surroundings.coded,
             "things": self.surroundings.subjects,  # the name that files have for subjects
             "subspaces": self.subspaces.snapshot(),
+            "largest": self.largest and self.largest.measured,
             "centre": self.centre[-1:],
             "scale": self.scale[-1:],
         }
@@ -329,11 +339,13 @@ class Evidence:
     def from_snapshot(cls, saved, residuals):
         """Rebuild from :meth:`snapshot`; its columns are equal to the bit."""
         sides = (Neighbours(saved[name]) for name in ("normals", "anomalies"))
+        largest = saved.get("largest")
         told = {"coded": saved.get("coded"), "subjects": saved.get("things")}  # not of older files
         return cls(
             residuals,
             Surroundings(*sides, **told),
             Subspaces.from_snapshot(saved["subspaces"]),
+            None if largest is None else LargestValue(largest),
             saved["centre"],
             saved["scale"],
         )

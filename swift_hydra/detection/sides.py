@@ -18,10 +18,10 @@ import torch
 from swift_hydra.cleaning.additive_expert import AdditiveExpert
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.detection.coordinates import NormalScores, PrincipalScores
+from swift_hydra.detection.coordinates import LargestValue, NormalScores, PrincipalScores
 from swift_hydra.detection.evidence import EvidenceColumns, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Mixture
-from swift_hydra.detection.pvalue import STRENGTH, USUAL
+from swift_hydra.detection.pvalue import STRENGTH, TAIL, USUAL, TailPValue
 from swift_hydra.detection.surroundings import RATIOS
 from swift_hydra.detection.tolerant_distance import TolerantDistance
 from swift_hydra.detection.trusted_distance import TrustedDistance
@@ -32,11 +32,13 @@ from swift_hydra.training.batches import Examples, with_view
 
 ONE_CLASS_STEPS = 200  # most training steps: seven columns are learned sooner than a table
 CLIP = (-4.0, 8.0)  # bounds of evidence that experts see, in standard deviations of the normals
-# Evidence that each model sees; the ratios use the known anomalies: they are no one-class evidence.
-MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", *RATIOS)
+# Evidence that each model sees. The ratios use the known anomalies: they are no one-class evidence.
+# Nor is the largest value, as generated rows have larger ones than anomalies do: the one-class
+# mixture would look at little else (letter .91 -> .82 AUC-ROC).
+MIXTURE_COLUMNS = ("knn5", "knn20", "lof5", "gaussian", "pca", "cvae", *RATIOS, "largest")
 ONE_CLASS_COLUMNS = ("knn5", "knn20", "lof5", "lof20", "gaussian", "pca", "cvae")
 DISTANCE = ("knn5",)
-KERNEL_COLUMNS = ("knn5", "lof5", *RATIOS)
+KERNEL_COLUMNS = ("knn5", "lof5", *RATIOS, "largest")
 # Each kernel expert's norm (or a sum over columns) and its inputs: normal scores of the ranks,
 # values and evidence, or whitened values along the principal directions.
 KERNELS = (
@@ -61,7 +63,8 @@ def _kind_of(norm):
 
 def shown(columns, names):
     """The named evidence columns out of (..., c), clipped as experts see them: float32 tensor."""
-    return torch.from_numpy(np.clip(columns[..., column_index(names)], *CLIP).astype(np.float32))
+    some = columns[..., column_index(names, columns.shape[-1])]
+    return torch.from_numpy(np.clip(some, *CLIP).astype(np.float32))
 
 
 def beside(Z, columns, names):
@@ -206,6 +209,51 @@ def _directions_without(seen, fold):
     return PrincipalScores.fit(seen.Z[others] if others.any() else seen.Z)(seen.Z)
 
 
+class LoneTail:
+    """What a row's largest value adds to its distance, beyond the largest values of the normals.
+
+    A distance hardly shows a single value far out among many columns. Within the normals' .9
+    quantile nothing is added: there the largest value is noise beside the distance.
+
+    Args:
+        largest: a :class:`detection.coordinates.LargestValue`.
+        tail: the :class:`detection.pvalue.TailPValue` of the normals' largest values.
+        weight: added for every mean excess of the tail.
+    """
+
+    WEIGHT = 0.5  # standard deviations of the normals' distances
+
+    def __init__(self, largest, tail, weight):
+        self.largest = largest
+        self.tail = tail
+        self.weight = weight
+
+    @classmethod
+    def fit(cls, Z, distances, y):
+        """Fit to training rows Z (n, d), their left-out distances (n, m) and labels (n,)."""
+        largest, normal = LargestValue.of(Z), y == 0
+        weight = cls.WEIGHT * float(np.std(distances[normal, 0], dtype=np.float64))
+        return cls(largest, TailPValue.fit(largest(Z, training=True)[normal]), weight)
+
+    def added(self, distances, Z, training=False):
+        """Distances (n, m) of rows Z (n, d), the first of them with what is added."""
+        beyond = np.maximum(self.tail(self.largest(Z, training)) + np.log(TAIL), 0.0)
+        more = np.zeros(distances.shape)
+        more[:, 0] = self.weight * beyond
+        return distances + more
+
+    def snapshot(self):
+        """Arrays and plain values."""
+        tail = self.tail
+        values = [tail.scores, tail.minus_log, tail.quantile, tail.excess]
+        return {"measured": self.largest.measured, "tail": values, "weight": self.weight}
+
+    @classmethod
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`."""
+        return cls(LargestValue(saved["measured"]), TailPValue(*saved["tail"]), saved["weight"])
+
+
 class UnlikeSide:
     """Is a row unlike the normals? A distance to them, and a learned expert (M12).
 
@@ -213,15 +261,18 @@ class UnlikeSide:
         mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned to separate
             normals from generated rows; None without generated rows, or beside a
             TolerantDistance.
+        lone: a :class:`LoneTail`; None beside a TolerantDistance, which has its own measure of this
+            kind, and in older files.
         alone: the distance if no anomaly is known: a
             :class:`detection.trusted_distance.TrustedDistance` if the rows are trusted to be
             normal, else a :class:`detection.tolerant_distance.TolerantDistance`. None if anomalies
             are known: then the distance is that to five normals.
     """
 
-    def __init__(self, mixture, alone=None):
+    def __init__(self, mixture, alone=None, lone=None):
         self.mixture = mixture
         self.alone = alone
+        self.lone = lone
 
     @classmethod
     def fit(cls, seen, settings, journal, aside=None):
@@ -241,8 +292,12 @@ class UnlikeSide:
             distances = seen.distances
             if alone is not None:
                 distances = alone.score(seen.Z, True, seen.leave_out.subjects)
+            lone = None
+            if not isinstance(alone, TolerantDistance):
+                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy())
+                distances = lone.added(distances, seen.Z, training=True)
             if not len(seen.generated) or seen.columns is None:
-                return cls(None, alone), distances
+                return cls(None, alone, lone), distances
             # The only anomalies here are generated ones: this side has to find those that are
             # unlike the known ones.
             examples = seen.examples(False, ONE_CLASS_COLUMNS)
@@ -252,7 +307,7 @@ class UnlikeSide:
                 examples, recipe, "one-class", settings, journal, n_experts
             )
             scores = np.column_stack([distances, left_out])
-            return cls(mixture, alone), scores
+            return cls(mixture, alone, lone), scores
 
     def score(self, Z, columns):
         """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c), None if unseen."""
@@ -265,8 +320,10 @@ class UnlikeSide:
     def _distances(self, Z, columns):
         """The distances of new rows, (n, 1 to 3)."""
         if self.alone is None:
-            return columns[:, column_index(DISTANCE)]
-        return self.alone.score(Z)
+            distances = columns[:, column_index(DISTANCE)]
+        else:
+            distances = self.alone.score(Z)
+        return distances if self.lone is None else self.lone.added(distances, Z)
 
     def experts_of(self, Z, columns):
         """Numbers of the mixture's experts that run for each row: (n, k), (n, 0) without one."""
@@ -276,10 +333,9 @@ class UnlikeSide:
 
     def snapshot(self):
         """Tensors and plain values."""
-        mixture, alone = (
-            None if part is None else part.snapshot() for part in (self.mixture, self.alone)
-        )
-        return {"mixture": mixture, "alone": alone}
+        names = ("mixture", "alone", "lone")
+        parts = (getattr(self, name) for name in names)
+        return {n: part and part.snapshot() for n, part in zip(names, parts, strict=True)}
 
     @classmethod
     def from_snapshot(cls, saved, settings):
@@ -290,4 +346,5 @@ class UnlikeSide:
         if alone is not None:
             trusted = "width" in alone
             alone = TrustedDistance(**alone) if trusted else TolerantDistance.from_snapshot(alone)
-        return cls(mixture, alone)
+        lone = saved.get("lone") and LoneTail.from_snapshot(saved["lone"])
+        return cls(mixture, alone, lone)

@@ -12,8 +12,8 @@ Shapes: n rows, r reference rows, d features.
 import numpy as np
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.detection.coordinates import LEAST, VECTOR, NormalScores, Whitening
-from swift_hydra.geometry import ROUNDING, Neighbours, filled, some_of, unbend
+from swift_hydra.detection.coordinates import LEAST, VECTOR, LargestValue, NormalScores, Whitening
+from swift_hydra.geometry import ROUNDING, Neighbours, filled, some_of
 from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
@@ -92,7 +92,10 @@ class TolerantDistance:
         Z, coded, subjects = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
         excesses = [Excess(Z, coded, subjects, NEAR), self._of_ranks(Z, subjects)]
         relations = Relations(self.reference, self.coded, self.subjects)
-        local, lone = LocalExcess(excesses[0].neighbours, subjects), LoneExcess.of(Z)
+        local, lone = (
+            LocalExcess(excesses[0].neighbours, subjects),
+            LoneExcess(LargestValue.of(Z).measured),
+        )
         far = self._far(Z, True, subjects)
         for excess in (*excesses, relations, local, lone):
             excess.learn(Z, far, subjects)
@@ -326,39 +329,22 @@ class LocalExcess(Excess):
 class LoneExcess(Excess):
     """How far out a row is in the one column where it is farthest out, beyond what is usual.
 
-    A slip of the keyboard or a spike of one sensor changes one value of a row. Among many columns a
-    distance hardly shows it: of fifty normal ones a value at five standard deviations adds a
-    quarter to the length of the row's difference from the mean. The measure is the logarithm of
-    the largest value in standard deviations; other rows do not matter to it. Values of columns that
-    take many count as they were before the scaler compressed them. A rare code does not: it is far
-    out only because it is rare.
-
     Args:
-        measured: (d,) bool, the columns that take many values.
+        measured: (d,) bool, see :class:`detection.coordinates.LargestValue`.
         usual: see :class:`Excess`.
     """
 
-    INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
-    FEW_VALUES = 20  # a column of codes has no more
-
     def __init__(self, measured, usual=None):
-        self.measured = np.asarray(measured)
+        self.largest = LargestValue(measured)
         self.usual = usual
-
-    @classmethod
-    def of(cls, Z):
-        """For a table of rows Z (n, d)."""
-        return cls([len(np.unique(column)) > cls.FEW_VALUES for column in Z.T])
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the largest values."""
-        size = np.abs(np.asarray(Z, dtype=np.float64))
-        size[:, self.measured] = unbend(size[:, self.measured])
-        return np.log(np.clip(size.max(1), self.INSIDE, self.OUTSIDE))
+        return self.largest(Z)
 
     def snapshot(self):
         """Arrays and plain values."""
-        return {"measured": self.measured, "usual": self.usual}
+        return {"measured": self.largest.measured, "usual": self.usual}
 
 
 class Relations(Excess):

@@ -21,6 +21,7 @@ from swift_hydra.detection.evidence import Evidence, column_index
 from swift_hydra.detection.mixture import Fitted, n_folds_of
 from swift_hydra.detection.pvalue import (
     ALONE,
+    UNKNOWN_KINDS,
     MergedPValue,
     bounded,
     known_or_unlike,
@@ -69,9 +70,20 @@ class ScoreCombiner:
         calibration: slope and intercept of Platt's calibration.
         n_normals: number of normals that the p-values compare with; None if no anomaly is known,
             and in older files.
+        unknown_kinds: see :func:`detection.pvalue.known_or_unlike`; 0 in older files.
     """
 
-    def __init__(self, known, unlike, shapes, weight, calibration=(1.0, 0.0), n_normals=None):
+    def __init__(
+        self,
+        known,
+        unlike,
+        shapes,
+        weight,
+        calibration=(1.0, 0.0),
+        n_normals=None,
+        unknown_kinds=UNKNOWN_KINDS,
+    ):
+        self.unknown_kinds = unknown_kinds
         self.n_normals = n_normals
         self.known = known
         self.unlike = unlike
@@ -108,7 +120,8 @@ class ScoreCombiner:
             return likelihood_ratio(self.unlike.minus_log_p(one_class), self.shapes[1])
         slope, shift = self.calibration
         sides = self._sides(experts, one_class)
-        return slope * known_or_unlike(*sides, self.weight, self.shapes) + shift
+        joined = known_or_unlike(*sides, self.weight, self.shapes, self.unknown_kinds)
+        return slope * joined + shift
 
     def _sides(self, experts, one_class):
         """Both sides' -log p (n,), bounded by what the number of normals can support.
@@ -130,6 +143,7 @@ class ScoreCombiner:
             "weight": self.weight,
             "calibration": list(self.calibration),
             "n_normals": self.n_normals,
+            "unknown_kinds": self.unknown_kinds,
         }
 
     @classmethod
@@ -146,6 +160,7 @@ class ScoreCombiner:
             weight=saved.get("weight", weight),
             calibration=saved["calibration"],
             n_normals=saved.get("n_normals"),
+            unknown_kinds=saved.get("unknown_kinds", 0.0),
         )
 
 

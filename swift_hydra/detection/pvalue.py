@@ -16,7 +16,8 @@ SAME = 1e-4  # scores that differ by less, in units of the mean excess, are equa
 USUAL = 0.8  # prior of an expert's left-out AUC-ROC
 STRENGTH = 20  # known anomalies that this prior counts for
 PRIOR_SHAPE = 0.2  # prior of the shape of a p-value's density under anomalies
-SHAPE_STRENGTH = 10.0  # known anomalies that this prior counts for
+SHAPE_STRENGTH = 5.0  # known anomalies that this prior counts for
+UNKNOWN_KINDS = 0.3  # share of the anomalies unlike the known ones of which these tell nothing
 LEAST_LEAD = 0.15  # AUC-ROC over chance; all lower ones are equal, or chance would set the weights
 SHARPNESS = 6  # exponent of the experts' weights
 GROWTH = 0.1  # slope of a bounded -log p beyond its bound, in log(1 + excess)
@@ -179,22 +180,30 @@ def shrunken_shape(minus_log_p):
     return float(min(0.95, n / (SHAPE_STRENGTH / PRIOR_SHAPE + minus_log_p.sum())))
 
 
-def known_or_unlike(known, unlike, weight, shapes):
+def known_or_unlike(known, unlike, weight, shapes, unknown_kinds=0.0):
     """log of a mixture of two likelihood ratios: (1 - w) a p^(a - 1) + w b u^(b - 1) (M12).
 
     Both p-values come from the normals' left-out scores: a side that is often wrong about normals
     cannot be confident.
+
+    How unlike the normals the known anomalies are is a guess of how unlike other kinds are. If the
+    known ones look like normals, other kinds may still be far out. So a part of the second ratio
+    keeps the shape that is usual.
 
     Args:
         known: (n,) -log p, how improbable the experts' scores are for a normal row.
         unlike: (n,) -log u, the same for the one-class scores.
         weight: w, the prior share of anomalies unlike the known ones.
         shapes: (a, b), see :func:`shrunken_shape`.
+        unknown_kinds: share of the second ratio whose shape is ``PRIOR_SHAPE`` in place of b.
     """
     first = likelihood_ratio(known, shapes[0])
     if weight == 0:
         return first
     second = likelihood_ratio(unlike, shapes[1])
+    if unknown_kinds:
+        usual = np.log(unknown_kinds) + likelihood_ratio(unlike, PRIOR_SHAPE)
+        second = np.logaddexp(np.log1p(-unknown_kinds) + second, usual)
     return np.logaddexp(np.log1p(-weight) + first, np.log(weight) + second)
 
 

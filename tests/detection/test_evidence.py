@@ -25,6 +25,7 @@ from swift_hydra.detection.pvalue import (
     weight_of_unlike,
     weights_by_auc,
 )
+from swift_hydra.detection.sides import MIXTURE_COLUMNS, shown
 
 
 def residuals(scale=1.0):
@@ -122,6 +123,11 @@ def test_a_snapshot_round_trip_is_equal_to_the_bit(fitted):
     X, _, evidence, _ = fitted
     again = Evidence.from_snapshot(evidence.snapshot(), residuals())
     assert np.array_equal(evidence.transform(X), again.transform(X))
+    older = evidence.snapshot() | {"largest": None}
+    older |= {name: older[name][:, :-1] for name in ("centre", "scale")}
+    ten = Evidence.from_snapshot(older, residuals()).transform(X)
+    assert np.array_equal(ten, again.transform(X)[:, :-1])
+    assert shown(ten, MIXTURE_COLUMNS).shape[1] == len(MIXTURE_COLUMNS) - 1
 
 
 def test_a_row_without_an_anomaly_to_compare_with_changes_no_others(fitted):
@@ -199,6 +205,10 @@ def test_known_or_unlike_is_the_mixture_of_likelihood_ratios():
         np.log(0.7 * 0.1 * p**-0.9 + 0.3 * 0.4 * u**-0.6),
     )
     np.testing.assert_allclose(known_or_unlike(known, unlike, 0, (0.1, 0.4)), np.log(0.1 * p**-0.9))
+    np.testing.assert_allclose(
+        known_or_unlike(known, unlike, 0.3, (0.1, 0.9), 0.4),
+        np.log(0.7 * 0.1 * p**-0.9 + 0.3 * (0.6 * 0.9 * u**-0.1 + 0.4 * 0.2 * u**-0.8)),
+    )
 
     # A row unlike anything scores high although the experts call it normal.
     def one(known, unlike):

@@ -11,7 +11,7 @@ from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
 from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.data.subjects import from_zero_beside
-from swift_hydra.detection.coordinates import Whitening
+from swift_hydra.detection.coordinates import LargestValue, Whitening
 from swift_hydra.detection.tolerant_distance import (
     Excess,
     LocalExcess,
@@ -19,7 +19,7 @@ from swift_hydra.detection.tolerant_distance import (
     TolerantDistance,
 )
 from swift_hydra.detection.trusted_distance import TrustedDistance
-from swift_hydra.geometry import Neighbours
+from swift_hydra.geometry import Neighbours, bend
 
 pytestmark = pytest.mark.usefixtures("few_candidates")
 
@@ -328,6 +328,39 @@ def test_one_value_far_out_is_found_among_many_columns(tail):
         found.append([roc_auc_score(odd, scores), roc_auc_score(odd, without)])
     with_it, without = np.mean(found, axis=0)
     assert with_it > 0.92 > 0.88 > without, (with_it, without)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_one_value_far_out_is_found_where_anomalies_are_known_or_rows_trusted(known, tmp_path):
+    rng = np.random.default_rng(0)
+    X, odd = rng.normal(size=(2000, 50)), np.arange(2000) % 20 == 0
+    X[odd, rng.integers(0, 50, 100)] += 5
+    train = (np.arange(2000) < 1000) & (known | ~odd)
+    model = SwiftHydra(trust_normals=True, **SHORT_FIT).fit(X[train], odd[train])
+    fresh = model.columns_.standardise(X[1000:])
+    experts, distances = model.detector_.parts(fresh)
+    found = {"all": model.decision_function(X[1000:]), "distance": distances[:, 0]}
+    if known:
+        found |= {"mixture": experts[:, 0], "kernel": experts[:, 3]}
+    found = {name: roc_auc_score(odd[1000:], scores) for name, scores in found.items()}
+    assert min(found.values()) > 0.9, found
+    model.detector_.unlike.lone = None
+    without = model.detector_.parts(fresh)[1][:, 0]
+    assert roc_auc_score(odd[1000:], without) < found["distance"] - 0.05
+
+
+def test_the_largest_value_of_a_training_row_is_that_of_a_row_the_scaler_never_had():
+    rng = np.random.default_rng(0)
+    X = rng.standard_t(3, size=(60, 8))
+    Z = bend((X - X.mean(0)) / X.std(0))
+    largest = LargestValue.of(Z)
+    together = largest(Z, training=True)
+    each = []
+    for i in range(len(X)):
+        others = np.delete(X, i, axis=0)
+        each.append(np.abs((X[i] - others.mean(0)) / others.std(0)).max())
+    assert max(each) > 5 and largest.measured.all()
+    np.testing.assert_allclose(np.exp(together), each)
 
 
 @pytest.mark.parametrize("d", [10, 60, 150])

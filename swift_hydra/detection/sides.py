@@ -261,12 +261,12 @@ class UnlikeSide:
         mixture: a :class:`detection.mixture.Mixture` on evidence alone that learned to separate
             normals from generated rows; None without generated rows, or beside a
             TolerantDistance.
-        lone: a :class:`LoneTail`; None beside a TolerantDistance, which has its own measure of this
-            kind, and in older files.
         alone: the distance if no anomaly is known: a
             :class:`detection.trusted_distance.TrustedDistance` if the rows are trusted to be
             normal, else a :class:`detection.tolerant_distance.TolerantDistance`. None if anomalies
             are known: then the distance is that to five normals.
+        lone: a :class:`LoneTail`; None beside a TolerantDistance, which has its own measure of this
+            kind, and in older files.
     """
 
     def __init__(self, mixture, alone=None, lone=None):

@@ -9,7 +9,7 @@ run: .venv/installed
 	.venv/bin/python SwiftHydra.py $(DATASET) --plot
 
 test: .venv/installed-dev
-	.venv/bin/python -m pytest -q -n 3 --dist worksteal
+	.venv/bin/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

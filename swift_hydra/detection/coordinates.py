@@ -102,13 +102,16 @@ class LargestValue:
         ``training``: these are all rows that mean and standard deviation are of, and each counts as
         if they were without it. Else the values of few rows would seem smaller than new rows' are.
         """
-        size = np.abs(np.asarray(Z, dtype=np.float64))
-        measured = unbend(size[:, self.measured])
+        size = np.abs(Z)
+        codes, measured = (
+            size[:, kind].max(1, initial=0.0).astype(np.float64)  # (n,)
+            for kind in (~self.measured, self.measured)
+        )
+        measured = unbend(measured)  # of the largest alone: all that follows keeps the order
         if training and len(Z) > 1:
             left = np.maximum(1.0 - np.square(measured) / (len(Z) - 1), LEAST)
             measured *= np.sqrt(len(Z) / (len(Z) - 1) / left)
-        size[:, self.measured] = measured
-        return np.log(np.clip(size.max(1), self.INSIDE, self.OUTSIDE))
+        return np.log(np.clip(np.maximum(codes, measured), self.INSIDE, self.OUTSIDE))
 
 
 class PrincipalScores:

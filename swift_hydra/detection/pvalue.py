@@ -70,6 +70,10 @@ class TailPValue:
         body = np.interp(np.minimum(scores, self.quantile), self.scores, self.minus_log)
         return body + np.maximum(scores - self.quantile, 0.0) / self.excess
 
+    def snapshot(self):
+        """The arguments, as a list."""
+        return [self.scores, self.minus_log, self.quantile, self.excess]
+
 
 class MergedPValue:
     """One p-value against the training normals from several scores of a row (M12).
@@ -113,8 +117,7 @@ class MergedPValue:
 
     def snapshot(self):
         """Arrays and plain values."""
-        tails = [*self.each, self.merged]
-        tails = [[tail.scores, tail.minus_log, tail.quantile, tail.excess] for tail in tails]
+        tails = [tail.snapshot() for tail in (*self.each, self.merged)]
         return {"tails": tails, "weights": self.weights, "exponent": self.exponent}
 
     @classmethod

@@ -244,9 +244,8 @@ class LoneTail:
 
     def snapshot(self):
         """Arrays and plain values."""
-        tail = self.tail
-        values = [tail.scores, tail.minus_log, tail.quantile, tail.excess]
-        return {"measured": self.largest.measured, "tail": values, "weight": self.weight}
+        tail = self.tail.snapshot()
+        return {"measured": self.largest.measured, "tail": tail, "weight": self.weight}
 
     @classmethod
     def from_snapshot(cls, saved):

@@ -178,6 +178,8 @@ class Preparation:
                     "if it names the rows leave it out with --drop-columns, else give "
                     "--categorical frequency or group its texts"
                 )
+                if "--drop-columns" not in remedy:
+                    remedy += "; or leave it out with --drop-columns"
                 problems.append(
                     f"text column {names[j]!r} has {len(texts)} different texts, more than "
                     f"{MOST_TEXTS}: {remedy}"

@@ -16,14 +16,17 @@ MONTHS = [*calendar.month_name[1:], *calendar.month_abbr[1:], "Sept"]
 MONTHS += ["Januar", "Februar", "M\u00e4rz", "Mai", "Juni", "Juli", "Oktober", "Dezember"]
 MONTHS += ["M\u00e4r", "Okt", "Dez"]
 MONTH = rf"(?:{'|'.join(MONTHS)})"
-# 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with or without a time.
+# 31.12.2026, 12/31/26, 28-Jan-2026, Jan 28, 2026, with or without a time; Jan 2026, 2026 Q1.
 DAY = re.compile(
     r"(?:(?:\d{4}([./-])\d{1,2}\1\d{1,2}|\d{1,2}([./-])\d{1,2}\2(?:\d{4}|\d{2}))"
     rf"|\d{{1,2}}[ ./-]*{MONTH}[ ,./-]*\d{{2,4}}"
-    rf"|{MONTH}\.? \d{{1,2}},? \d{{4}})(?:[ T:,]+\d{{1,2}}:\d{{2}}.*)?",
+    rf"|{MONTH}\.? \d{{1,2}},? \d{{4}})(?:[ T:,]+\d{{1,2}}:\d{{2}}.*)?"
+    rf"|{MONTH}[ ,./-]*\d{{4}}|\d{{4}}[ ./-]*{MONTH}"
+    r"|\d{4}[ -]*[QW]\d{1,2}|\d{4}-(?:0[1-9]|1[0-2])",
     re.IGNORECASE,
 )
 LONGEST_NUMBER = 40  # characters of a number with its unit
+MOST_UNITS = 12  # different units in a column; with more these are words, as streets in addresses
 ALSO = 2  # other texts among numbers that are quoted beside the first
 ALL_DIFFERENT = 50  # with more rows than this, it is remarkable if all values differ
 ALMOST_ALL = 0.98  # share of the rows that counts as all
@@ -40,6 +43,8 @@ SAID = {
     "mend it, or leave it empty and give --impute median, beside --dates (dates=True)",
     "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
     "alphabet's: leave the unit out",
+    "spans": "times or pairs of numbers are taken as texts, whose order is the alphabet's: write a "
+    "time as one number, such as seconds, and a pair as two columns",
     "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "
     "these cells empty (None, NaN)",
 }
@@ -49,7 +54,7 @@ def why_texts(table, j):
     """Why a column of numbers or dates was read as texts, and the remedy; None for others."""
     told = (table.reading or {}).get("missing") is not None
     for kind, detail in kinds_of_texts(table.X[:, j], table.texts[j], table.lines, told):
-        if kind in ("numbers", "marks", "dates", "days", "units"):
+        if kind in ("numbers", "marks", "dates", "days", "units", "spans"):
             return f"{detail[2:-1]}: {SAID[kind]}"  # without the parentheses around it
     return None
 
@@ -72,7 +77,8 @@ def kinds_of_texts(codes, texts, lines, asked):
     shortened = (text if len(text) <= LONGEST_NUMBER else "" for text in texts)
     forms = [form_of(text) for text in shortened]
     units = np.array([form is not None for form in forms]) & ~numeric
-    few = 3 * len({form for form, unit in zip(forms, units, strict=True) if unit}) <= units.sum()
+    n_forms = len({form for form, unit in zip(forms, units, strict=True) if unit})
+    few = 3 * n_forms <= units.sum() and n_forms <= MOST_UNITS
     if 2 * counts[numeric].sum() >= len(rows):
         kind, odd = "numbers", np.flatnonzero(~numeric[codes])
         for mark in ".,":
@@ -102,7 +108,9 @@ def kinds_of_texts(codes, texts, lines, asked):
             yield "dates", f" ({first})"
         return
     if 2 * counts[units].sum() >= len(rows) and few and units.any():  # not 1a, 2b, 3c
-        yield "units", f" ({texts[int(units.argmax())][:40]!r})"
+        first = int(units.argmax())
+        kind = "spans" if isinstance(forms[first], str) else "units"
+        yield kind, f" ({texts[first][:40]!r})"
     elif len(rows) > ALL_DIFFERENT and (counts > 0).sum() >= ALMOST_ALL * len(rows):
         yield "names", f" ({texts[codes[0]][:40]!r})"
     words = [i for i, text in enumerate(texts) if text.casefold() in MISSING and counts[i]]

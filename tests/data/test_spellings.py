@@ -278,6 +278,8 @@ def test_commas_without_quotes_part_cells_whatever_training_had(tmp_path):
 # --- what deserves a word -------------------------------------------------------------------------
 
 RANDOM = np.random.default_rng(0)
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+STREETS = [a + b for a in ("Oak", "Elm", "Main", "Park", "Mill") for b in "abcdefghijkl"]
 WORDS = {
     "times, several a second": (1_700_000_000 + np.arange(300) // 3, "times since 1970"),
     "days": (20260101 + np.arange(300) % 28, "times since 1970"),
@@ -290,9 +292,14 @@ WORDS = {
     "several units": ([f"{100 + i}{'KMG'[i % 3]}" for i in range(300)], "numbers with a unit"),
     "durations": (
         [f"{i % 9}:{i % 60:02d}:{i % 50:02d}" for i in range(300)],
-        "numbers with a unit",
+        "write a time as one number",
     ),
-    "pressures": ([f"{100 + i % 60}/{60 + i % 30}" for i in range(300)], "numbers with a unit"),
+    "pressures": ([f"{100 + i % 60}/{60 + i % 30}" for i in range(300)], "a pair as two columns"),
+    "months": ([f"{1960 + i // 12} {MONTHS[i % 12]}" for i in range(300)], "dates are taken as"),
+    "months before years": ([f"{MONTHS[i % 12]}-{1960 + i}" for i in range(300)], "dates are take"),
+    "months by number": ([f"{1960 + i // 12}-{1 + i % 12:02d}" for i in range(300)], "dates are t"),
+    "quarters": ([f"{1960 + i // 4} Q{1 + i % 4}" for i in range(300)], "dates are taken as texts"),
+    "addresses": ([f"{10 + i} {STREETS[i % 60]} St" for i in range(300)], "another text in every"),
     "month names": ([f"{1 + i % 28}-Jan-2026" for i in range(300)], "dates are taken as texts"),
 }
 

@@ -24,7 +24,7 @@ MOST_TEXTS = 255  # different texts in a column: more of them name the rows rath
 MOST_ALONE = 0.05  # with more than this share of unique texts a column has a tail of rare texts
 COUNTED = 16  # from this many rows of a text on, one row more or less does not matter
 FEW_TEXTS = 50  # a column with more codes than this gets no warning of merged texts
-FEWEST_ROWS = 30  # fewer rows do not show whether texts recur: all keep their ordinal codes
+FEWEST_ROWS = 30  # fewer rows do not show whether texts recur
 ALONE, PAIRED = -1, -2  # ordinal codes of texts that no other row, and one other row, holds
 
 
@@ -61,9 +61,11 @@ class Preparation:
             text; "indicator": the same, and a column of 0 and 1 for every column that has gaps in
             the training rows. With "median" a gap cannot be told from a typical value.
         categorical: "refuse".
-            "onehot": a column of 0 and 1 for every text of the training rows; a new text is 0 in
-            all of them.
+            "onehot": a column of 0 and 1 for every text of the training rows.
             "ordinal": the text's place in alphabetical order; a new text is -1.
+            Both have one more column of 0 and 1 for texts that the training rows lack, and one for
+            texts of single training rows and those that they lack. Misspelt texts have that in
+            common, which no place in the alphabet shows.
             "frequency": the logarithm of how many training rows hold it, for columns of many
             texts. Counts of 1 and 0 are both taken as 1/2: a new text looks like one that a single
             training row holds.
@@ -78,6 +80,8 @@ class Preparation:
         columns: d names, or None.
         named: the names are the user's, not made up; None if an older file does not say.
         tails: {column number: (texts,) how many training rows hold each} of columns with a tail.
+        single: {column number: (texts,) bool, which texts a single training row holds, or rows of a
+            single subject} of columns without a tail, but for "frequency"; empty in older files.
         groups: (d',) which input column a prepared one came from.
         names: d' names, ``column=text`` for one-hot columns, ``column missing`` for indicators.
         gaps: numbers of the columns that have an indicator.
@@ -96,8 +100,12 @@ class Preparation:
         """A preparation with the options of :class:`ColumnSettings`."""
         return cls(settings.impute, settings.categorical)
 
-    def fit(self, table):
-        """Learn fills and texts from the training rows, a :class:`data.table.Table`.
+    def fit(self, table, subjects=None):
+        """Learn fills and texts from the training rows.
+
+        Args:
+            table: a :class:`data.table.Table`.
+            subjects: (n,) numbers of the rows' subjects, or None.
 
         Raises:
             InputError: two columns have one name, a text column is refused or has too many texts,
@@ -124,6 +132,9 @@ class Preparation:
         self.tails = {j: of_text for j, of_text in counts.items() if (of_text == 1).sum() > most}
         if self.categorical == "ordinal" and len(table) < FEWEST_ROWS:
             self.tails = {}
+        self.single = {}
+        if self.categorical != "frequency" and len(table) >= FEWEST_ROWS:
+            self.single = self._single(table, counts, subjects)
         self.logs = {}
         if self.categorical == "frequency":
             self.logs = {j: _log_counts(of_text) for j, of_text in counts.items()}
@@ -141,7 +152,9 @@ class Preparation:
         groups = []
         for j, name in enumerate(table.names()):
             onehot = self.categorical == "onehot" and j in self.texts
-            prepared = self._onehot_names(name, j) if onehot else [name]
+            prepared = (
+                self._onehot_names(name, j) if onehot else [name, *self._names_beside(name, j)]
+            )
             prepared += [f"{name} missing"] * (j in self.gaps)
             self.names += prepared
             groups += [j] * len(prepared)
@@ -188,6 +201,19 @@ class Preparation:
             more = f"; ... ({len(problems)} in all)" if len(problems) > LISTED else ""
             raise InputError(f"{table.source}: {'; '.join(problems[:LISTED])}{more}")
 
+    def _single(self, table, counts, subjects):
+        """What ``single`` is, from {column: (texts,)} how many rows hold each text."""
+        columns = [j for j in counts if j not in self.tails]
+        if subjects is None:
+            return {j: counts[j] == 1 for j in columns}
+        X = self._encoded(table)
+        held = {j: np.unique(np.stack([X[:, j], subjects]), axis=1)[0] for j in columns}
+        n_subjects = {
+            j: np.bincount(of[of >= 0].astype(int), minlength=len(counts[j]))
+            for j, of in held.items()
+        }
+        return {j: of_text == 1 for j, of_text in n_subjects.items()}
+
     def _counts(self, table):
         """{text column: (texts,) how many rows hold each known text}."""
         X = self._encoded(table)
@@ -204,20 +230,33 @@ class Preparation:
         """Names of the columns of 0 and 1 that stand for the texts of column j."""
         texts = self.texts[j]
         if j not in self.tails:
-            return [f"{name}={text}" for text in texts]
+            return [f"{name}={text}" for text in texts] + self._names_beside(name, j)
         own = [text for text, count in zip(texts, self.tails[j], strict=True) if count > 2]
-        shared = ["(two rows)", "(one row)"]
-        while set(shared) & set(texts):
+        return [f"{name}={text}" for text in own] + self._names_of(name, j, "two rows", "one row")
+
+    def _names_beside(self, name, j):
+        """Names of the columns that :meth:`_beside` makes of column j."""
+        if j not in self.single:
+            return []
+        return self._names_of(name, j, *["one row"] * bool(self.single[j].any()), "new")
+
+    def _names_of(self, name, j, *words):
+        """Names of columns for what several texts of column j have in common."""
+        shared = [f"({word})" for word in words]
+        while set(shared) & set(self.texts[j]):
             shared = [f"({word})" for word in shared]
-        return [f"{name}={text}" for text in (*own, *shared)]
+        return [f"{name}={word}" for word in shared]
 
     def flags(self):
         """Which prepared columns are columns of 0 and 1 made here: (d',) bool.
 
         They stand for one of a column's texts, or say where a value is missing.
         """
-        onehot = list(self.texts) if self.categorical == "onehot" else []
-        flags = np.isin(self.groups, onehot)
+        flags = np.isin(
+            self.groups, list(self.texts if self.categorical == "onehot" else self.single)
+        )
+        if self.categorical != "onehot":  # the place in the alphabet is none
+            flags[[self.first_of(j) for j in self.single]] = False
         for j in self.gaps:  # the last of the column's own
             flags[np.flatnonzero(self.groups == j)[-1]] = True
         return flags
@@ -232,9 +271,21 @@ class Preparation:
         """
         hot = codes == np.arange(len(self.texts[j]))
         if j not in self.tails:
-            return hot
+            return np.concatenate([hot, *self._beside(codes, j)], axis=1)
         alone, paired = self._in_tail(codes, j, new)
         return np.concatenate([hot[:, self.tails[j] > 2], paired, alone], axis=1)
+
+    def _beside(self, codes, j):
+        """Whose texts no other row holds, if there are such, and whose are new: (n, 1) bool each.
+
+        Nothing for a column with a tail; ``codes`` (n, 1) are numbers of texts, -1 for new ones.
+        """
+        if j not in self.single:
+            return []
+        unknown = codes == -1
+        if not self.single[j].any():
+            return [unknown]
+        return [np.append(self.single[j], True)[codes.astype(int)], unknown]  # -1 is the last
 
     def _in_tail(self, codes, j, new):
         """Which rows hold a text that no other row holds, and which a text that one other holds.
@@ -367,9 +418,9 @@ class Preparation:
 
         return find
 
-    def fit_transform(self, table):
-        """Learn from the training rows and return them prepared: (n, d')."""
-        return self.fit(table).transform(table)
+    def fit_transform(self, table, subjects=None):
+        """Learn from the training rows and return them prepared: (n, d'). See :meth:`fit`."""
+        return self.fit(table, subjects).transform(table)
 
     def transform(self, table, new=False):
         """The prepared rows: (n, d') float32 or float64, finite.
@@ -399,12 +450,15 @@ class Preparation:
         for j in self._ordinal_tails():
             X[:, j, None] = self._places(X[:, j, None], j, beside[j])
         onehot = self.texts if self.categorical == "onehot" else ()
-        if not onehot and not self.gaps:
+        if not onehot and not self.gaps and not self.single:
             return X
         parts = []
         for j in range(self.d):
             column = X[:, j, None]
-            parts.append(self._onehot(column, j, beside.get(j)) if j in onehot else column)
+            if j in onehot:
+                parts.append(self._onehot(column, j, beside.get(j)))
+            else:
+                parts += [column, *self._beside(column, j)]
             if j in self.gaps:
                 parts.append(np.isnan(table.X[:, j, None]))
         return np.concatenate(parts, axis=1, dtype=X.dtype)
@@ -464,6 +518,10 @@ class Preparation:
             j in self.texts and counts.shape == (len(self.texts[j]),) and counts.dtype.kind == "i"
             for j, counts in self.tails.items()
         )
+        texts = texts and all(
+            j in self.texts and single.shape == (len(self.texts[j]),) and single.dtype == bool
+            for j, single in self.single.items()
+        )
         if not texts or not ascending or len(self.names) != len(self.groups):
             raise ValueError(f"the preparation of the columns does not fit {d} columns")
         if self.reading is not None:
@@ -488,6 +546,7 @@ class Preparation:
             "texts": {str(j): texts for j, texts in self.texts.items()},
             "logs": {str(j): logs for j, logs in self.logs.items()},
             "tails": {str(j): counts for j, counts in self.tails.items()},
+            "single": {str(j): single for j, single in self.single.items()},
             "fill": self.fill,
             "names": self.names,
             "groups": self.groups,
@@ -509,6 +568,7 @@ class Preparation:
         self.texts = {int(j): texts for j, texts in saved["texts"].items()}
         self.logs = {int(j): logs for j, logs in saved["logs"].items()}
         self.tails = {int(j): counts for j, counts in saved.get("tails", {}).items()}
+        self.single = {int(j): single for j, single in saved.get("single", {}).items()}
         return self
 
 

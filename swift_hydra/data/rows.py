@@ -12,7 +12,7 @@ from swift_hydra.data.frames import object_array
 from swift_hydra.data.labels import Labels, read_labels
 from swift_hydra.data.learned_columns import Columns
 from swift_hydra.data.scaler import ColumnScaler, check_span
-from swift_hydra.data.subjects import subjects_of
+from swift_hydra.data.subjects import checked_subjects, numbers_of
 from swift_hydra.data.suspicious import company_of_near_copies, notes, tell_tales
 from swift_hydra.data.table import array_of, as_table, fingerprint
 from swift_hydra.settings import InputError, tell
@@ -123,8 +123,9 @@ class TrainingRows:
         _say_order_of_rows(X, y, "y")
         _say_order_of_rows(X, groups, "groups")
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
+        subjects = table.subjects if groups is None else numbers_of(groups, len(table))
         preparation = Preparation.of(settings)
-        X = preparation.fit_transform(table)
+        X = preparation.fit_transform(table, subjects)
         if len(X) < 2:
             raise InputError(
                 f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an "
@@ -155,7 +156,7 @@ class TrainingRows:
         centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X, preparation.flags())
         low, high = preparation.span(X)
-        subjects = subjects_of(table, groups, y)
+        subjects = checked_subjects(subjects, y)
         rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes, subjects)
         for note in company_of_near_copies(rows.Z) if subjects is None else ():
             tell(f"training rows: {note}")

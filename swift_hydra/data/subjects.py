@@ -68,21 +68,16 @@ def _name(cell):
     return one_spelling(as_text(cell) if known else str(cell))
 
 
-def subjects_of(table, groups, y):
-    """The subjects of training rows: numbers (n,) from 0, or None if they are unknown.
+def checked_subjects(subjects, y):
+    """The subjects of training rows, numbered from 0: (n,); None stays None.
 
     Args:
-        table: a :class:`data.table.Table`, which may hold subjects.
-        groups: (n,) names or numbers to use instead of the table's, or None.
+        subjects: (n,) numbers of the rows' subjects, or None.
         y: (n,) labels.
 
     Raises:
-        InputError: as in :func:`numbers_of`, or all rows that are not known anomalies belong to
-            one subject.
+        InputError: all rows that are not known anomalies belong to one subject.
     """
-    if groups is None and table.subjects is None:
-        return None
-    subjects = table.subjects if groups is None else numbers_of(groups, len(table))
     if not are_several(subjects, y != 1):
         raise InputError(
             "groups: all rows that are no known anomalies are of one group, and nothing would be "

@@ -22,7 +22,7 @@ DAY = re.compile(
     rf"|\d{{1,2}}[ ./-]*{MONTH}[ ,./-]*\d{{2,4}}"
     rf"|{MONTH}\.? \d{{1,2}},? \d{{4}})(?:[ T:,]+\d{{1,2}}:\d{{2}}.*)?"
     rf"|{MONTH}[ ,./-]*\d{{4}}|\d{{4}}[ ./-]*{MONTH}"
-    r"|\d{4}[ -]*[QW]\d{1,2}|\d{4}-(?:0[1-9]|1[0-2])",
+    r"|\d{4}[ -]*(?:Q[1-4]|W[0-5]\d)|\d{4}-(?:0[1-9]|1[0-2])",
     re.IGNORECASE,
 )
 LONGEST_NUMBER = 40  # characters of a number with its unit

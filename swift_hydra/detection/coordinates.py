@@ -79,22 +79,55 @@ class LargestValue:
     distance hardly shows it: of fifty normal ones a value at five standard deviations adds a
     quarter to the length of the row's difference from the mean. Other rows do not matter to this
     measure. Values of columns that take many count as they were before the scaler compressed them.
-    A rare code does not: it is far out only because it is rare.
+    A rare code does not: it is far out only because it is rare. A text is as far out as
+    :meth:`rarity_of` says.
 
     Args:
         measured: (d,) bool, the columns that take many values.
+        rarity: (d,) how far out a row is that holds a column's text; 1 for columns of numbers. None
+            stands for ones, as in older files.
     """
 
     INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
     FEW_VALUES = 20  # a column of codes has no more
 
-    def __init__(self, measured):
+    def __init__(self, measured, rarity=None):
         self.measured = np.asarray(measured)
+        self.rarity = rarity
 
     @classmethod
-    def of(cls, Z):
-        """For a table of standardised rows Z (n, d)."""
-        return cls([len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T])
+    def of(cls, Z, rarity=None):
+        """For a table of standardised rows Z (n, d); ``rarity`` as above."""
+        return cls([len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T], rarity)
+
+    @staticmethod
+    def rarity_of(Z, flags, subjects=None):
+        """How far out the texts are, for ``rarity``: (d,) float32, or None without texts.
+
+        It is the standard score of an event as probable as that a row holds a text as rare in any
+        column: a misspelt text tells more in a table of few texts than in one of hundreds. A text
+        that no row holds counts like those of single rows.
+
+        Args:
+            Z: (n, d) standardised rows.
+            flags: (d,) bool, the columns that stand for a text, or for a gap.
+            subjects: (n,) a text is as rare as the subjects that hold it are few; None: as the
+                rows are.
+        """
+        if not flags.any():
+            return None
+        n = len(Z)
+        rarest = np.full(n, n)  # of each row's texts
+        counts = []
+        for j in np.flatnonzero(flags):
+            rows = np.flatnonzero(Z[:, j])
+            held = len(rows) if subjects is None else len(np.unique(subjects[rows]))
+            counts.append(max(held, 1))
+            rarest[rows] = np.minimum(rarest[rows], held)
+        share = np.searchsorted(np.sort(rarest), counts, side="right") / n
+        rarity = np.ones(len(flags), dtype=np.float32)
+        rarity[flags] = np.maximum(share, 1 / (n + 1)) ** -0.5
+        return rarity
 
     def __call__(self, Z, training=False):
         """Logarithms (n,) of the largest values of rows (n, d), in standard deviations.
@@ -103,6 +136,8 @@ class LargestValue:
         if they were without it. Else the values of few rows would seem smaller than new rows' are.
         """
         size = np.abs(Z)
+        if self.rarity is not None:
+            size = size * self.rarity
         codes, measured = (
             size[:, kind].max(1, initial=0.0).astype(np.float64)  # (n,)
             for kind in (~self.measured, self.measured)
@@ -112,6 +147,10 @@ class LargestValue:
             left = np.maximum(1.0 - np.square(measured) / (len(Z) - 1), LEAST)
             measured *= np.sqrt(len(Z) / (len(Z) - 1) / left)
         return np.log(np.clip(np.maximum(codes, measured), self.INSIDE, self.OUTSIDE))
+
+    def snapshot(self):
+        """Arrays."""
+        return {"measured": self.measured, "rarity": self.rarity}
 
 
 class PrincipalScores:

@@ -206,7 +206,7 @@ class Evidence:
         self.scale = scale
 
     @classmethod
-    def fit(cls, X, y, leave_out, residuals, residual_fold, rng, max_normals):
+    def fit(cls, X, y, leave_out, residuals, residual_fold, rng, max_normals, rarity=None):
         """Learn from training rows.
 
         Args:
@@ -218,6 +218,7 @@ class Evidence:
             residual_fold: (n,) the number of the residual function that did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
             max_normals: most reference normals.
+            rarity: see :class:`detection.coordinates.LargestValue`.
 
         Returns:
             The Evidence, and the :class:`EvidenceColumns` of the training rows: standardised by the
@@ -240,7 +241,7 @@ class Evidence:
             None if subjects is None else [subjects[rows] for rows in kept],
         )
         subspaces = Subspaces.fit(X[normal], folds[normal], n_folds)
-        self = cls(residuals, surroundings, subspaces, LargestValue.of(X))
+        self = cls(residuals, surroundings, subspaces, LargestValue.of(X, rarity))
         models = self._left_out(X, folds, residual_fold)
         raw = self._raw(X, range(n_folds + 1), models, (folds, own, subjects))
         self.centre = np.empty((n_folds + 1, len(COLUMNS)))
@@ -330,7 +331,7 @@ class Evidence:
             "coded": self.surroundings.coded,
             "things": self.surroundings.subjects,  # the name that files have for subjects
             "subspaces": self.subspaces.snapshot(),
-            "largest": self.largest and self.largest.measured,
+            "largest": self.largest and self.largest.snapshot(),
             "centre": self.centre[-1:],
             "scale": self.scale[-1:],
         }
@@ -340,12 +341,14 @@ class Evidence:
         """Rebuild from :meth:`snapshot`; its columns are equal to the bit."""
         sides = (Neighbours(saved[name]) for name in ("normals", "anomalies"))
         largest = saved.get("largest")
+        if isinstance(largest, np.ndarray):  # older files hold the measured columns alone
+            largest = {"measured": largest}
         told = {"coded": saved.get("coded"), "subjects": saved.get("things")}  # not of older files
         return cls(
             residuals,
             Surroundings(*sides, **told),
             Subspaces.from_snapshot(saved["subspaces"]),
-            None if largest is None else LargestValue(largest),
+            largest and LargestValue(**largest),
             saved["centre"],
             saved["scale"],
         )

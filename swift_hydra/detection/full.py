@@ -182,7 +182,7 @@ class FullDetector:
         self.judgement = judgement
 
     @classmethod
-    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None, rarity=None):
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
@@ -191,10 +191,11 @@ class FullDetector:
             # expert learns to accept hidden anomalies among the rows that it takes for normal:
             # beside the distance it cost .017 AUC-ROC (29 sets). So rows have to be trusted.
             if y.any() or (settings.trust_normals and len(generated)):
-                evidence, seen = _cross_fit(leave_out, Z, y, generated.numpy(), settings, journal)
+                rows = leave_out, Z, y, generated.numpy(), rarity
+                evidence, seen = _cross_fit(*rows, settings, journal)
             else:
-                evidence = None
-                seen = CrossFitted(Z.numpy(), None, y, generated.numpy(), None, leave_out, None)
+                evidence, made = None, generated.numpy()
+                seen = CrossFitted(Z.numpy(), None, y, made, None, leave_out, None, rarity)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
@@ -285,7 +286,7 @@ class FullDetector:
         return cls(evidence, known, unlike, judgement)
 
 
-def _cross_fit(leave_out, Z, y, generated, settings, journal):
+def _cross_fit(leave_out, Z, y, generated, rarity, settings, journal):
     """The :class:`Evidence`, with two C-VAEs on half of the rows each, and CrossFitted rows."""
     seed = settings.random_state
     X = Z.numpy()
@@ -306,9 +307,9 @@ def _cross_fit(leave_out, Z, y, generated, settings, journal):
             )
         )
     rng = stage_rng(seed, "evidence")
-    residuals = map(Residual, cvaes)
+    of_cvaes = map(Residual, cvaes), half
     evidence, columns = Evidence.fit(
-        X, labels, leave_out, residuals, half, rng, max_normals=settings.max_normals
+        X, labels, leave_out, *of_cvaes, rng, settings.max_normals, rarity
     )
     generated_columns = evidence.transform_in_views(generated)
     evidence.surroundings.forget_folds()
@@ -319,5 +320,5 @@ def _cross_fit(leave_out, Z, y, generated, settings, journal):
     rows = np.flatnonzero((labels == 1) & leave_out.coded)
     if len(rows):
         distances[rows] = evidence.transform(X[rows])[:, column_index(DISTANCE)]
-    seen = CrossFitted(X, columns, y, generated, generated_columns, leave_out, distances)
-    return evidence, seen
+    both = columns, y, generated, generated_columns
+    return evidence, CrossFitted(X, *both, leave_out, distances, rarity)

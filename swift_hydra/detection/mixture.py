@@ -228,7 +228,7 @@ class MixtureDetector:
         self.mixture = mixture
 
     @classmethod
-    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None, rarity=None):
         """Train on standardised rows.
 
         Args:
@@ -240,6 +240,7 @@ class MixtureDetector:
             subjects: not used, since this detector leaves no rows out; see
                 :class:`cleaning.leave_out.LeaveOut`.
             aside: not used; see :class:`cleaning.suspects.AsideRows`.
+            rarity: not used; see :class:`detection.coordinates.LargestValue`.
 
         Returns:
             :class:`Fitted`.

@@ -83,6 +83,7 @@ class CrossFitted(NamedTuple):
     generated_columns: EvidenceColumns | None
     leave_out: LeaveOut
     distances: np.ndarray | None  # (n, 1) column ``knn5`` without the row itself, as scoring has it
+    rarity: np.ndarray | None  # (d,) see :class:`detection.coordinates.LargestValue`
 
     def examples(self, features, names):
         """What a mixture learns from, :class:`training.batches.Examples`.
@@ -229,9 +230,12 @@ class LoneTail:
         self.weight = weight
 
     @classmethod
-    def fit(cls, Z, distances, y):
-        """Fit to training rows Z (n, d), their left-out distances (n, m) and labels (n,)."""
-        largest, normal = LargestValue.of(Z), y == 0
+    def fit(cls, Z, distances, y, rarity):
+        """Fit to training rows Z (n, d), their left-out distances (n, m) and labels (n,).
+
+        ``rarity``: see :class:`detection.coordinates.LargestValue`.
+        """
+        largest, normal = LargestValue.of(Z, rarity), y == 0
         weight = cls.WEIGHT * float(np.std(distances[normal, 0], dtype=np.float64))
         return cls(largest, TailPValue.fit(largest(Z, training=True)[normal]), weight)
 
@@ -245,12 +249,13 @@ class LoneTail:
     def snapshot(self):
         """Arrays and plain values."""
         tail = self.tail.snapshot()
-        return {"measured": self.largest.measured, "tail": tail, "weight": self.weight}
+        return self.largest.snapshot() | {"tail": tail, "weight": self.weight}
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
-        return cls(LargestValue(saved["measured"]), TailPValue(*saved["tail"]), saved["weight"])
+        largest = LargestValue(saved["measured"], saved.get("rarity"))
+        return cls(largest, TailPValue(*saved["tail"]), saved["weight"])
 
 
 class UnlikeSide:
@@ -287,13 +292,13 @@ class UnlikeSide:
                 if settings.trust_normals:
                     alone = TrustedDistance.fit(*rows)
                 else:
-                    alone = TolerantDistance.fit(*rows, aside)
+                    alone = TolerantDistance.fit(*rows, aside, seen.rarity)
             distances = seen.distances
             if alone is not None:
                 distances = alone.score(seen.Z, True, seen.leave_out.subjects)
             lone = None
             if not isinstance(alone, TolerantDistance):
-                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy())
+                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), seen.rarity)
                 distances = lone.added(distances, seen.Z, training=True)
             if not len(seen.generated) or seen.columns is None:
                 return cls(None, alone, lone), distances

@@ -72,7 +72,7 @@ class TolerantDistance:
         self.lone = lone
 
     @classmethod
-    def fit(cls, Z, rng, coded=None, subjects=None, aside=None):
+    def fit(cls, Z, rng, coded=None, subjects=None, aside=None, rarity=None):
         """Draw the reference rows.
 
         Args:
@@ -81,6 +81,7 @@ class TolerantDistance:
             coded: (n,) bool, rows that new rows may well be copies of.
             subjects: (n,) numbers of the subjects they were measured on, or None.
             aside: the :class:`cleaning.suspects.AsideRows`, or None if there are none.
+            rarity: see :class:`detection.coordinates.LargestValue`.
         """
         rows = sample_of(len(Z), REFERENCE, rng)
         self = cls(Z[rows], *some_of(rows, coded, subjects))
@@ -94,7 +95,7 @@ class TolerantDistance:
         relations = Relations(self.reference, self.coded, self.subjects)
         local, lone = (
             LocalExcess(excesses[0].neighbours, subjects),
-            LoneExcess(LargestValue.of(Z).measured),
+            LoneExcess(LargestValue.of(Z, rarity)),
         )
         far = self._far(Z, True, subjects)
         for excess in (*excesses, relations, local, lone):
@@ -192,7 +193,7 @@ class TolerantDistance:
         local = saved.get("local")
         if local is not None:
             local = LocalExcess(excesses[0].neighbours, **local)
-        lone = saved.get("lone") and LoneExcess(**saved["lone"])
+        lone = saved.get("lone") and LoneExcess.from_snapshot(saved["lone"])
         return cls(reference, excesses=excesses, relations=relations, local=local, lone=lone)
 
 
@@ -330,12 +331,12 @@ class LoneExcess(Excess):
     """How far out a row is in the one column where it is farthest out, beyond what is usual.
 
     Args:
-        measured: (d,) bool, see :class:`detection.coordinates.LargestValue`.
+        largest: a :class:`detection.coordinates.LargestValue`.
         usual: see :class:`Excess`.
     """
 
-    def __init__(self, measured, usual=None):
-        self.largest = LargestValue(measured)
+    def __init__(self, largest, usual=None):
+        self.largest = largest
         self.usual = usual
 
     def _logs(self, Z, far, others, subjects):
@@ -344,7 +345,12 @@ class LoneExcess(Excess):
 
     def snapshot(self):
         """Arrays and plain values."""
-        return {"measured": self.largest.measured, "usual": self.usual}
+        return self.largest.snapshot() | {"usual": self.usual}
+
+    @classmethod
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`; older files have no ``rarity``."""
+        return cls(LargestValue(saved["measured"], saved.get("rarity")), saved["usual"])
 
 
 class Relations(Excess):

@@ -162,7 +162,7 @@ def test_texts_and_gaps_go_through_every_protocol(tmp_path):
         which = RowOptions(dataset=str(tmp_path / "t.csv"), protocol=protocol)
         which.label_column = "outlier"
         rows = load_rows(which, ColumnSettings(impute="median", categorical="onehot"))
-        assert rows.X_test.shape[1] == 4 + 2 * (protocol == "irrelevant")
+        assert rows.X_test.shape[1] == 5 + 2 * (protocol == "irrelevant")
         assert np.isfinite(rows.X_test).all()
 
 

@@ -277,10 +277,33 @@ def test_customers_that_come_once_or_twice_raise_no_alarms():
 
 
 def test_a_single_rare_text_keeps_its_column():
-    preparation = Preparation(categorical="onehot").fit(column(["a"] * 30 + ["b"] * 20 + ["c"]))
-    assert preparation.names == ["x0=a", "x0=b", "x0=c"]
-    assert not preparation.transform(column(["new"]), new=True).any()
+    """What it has in common with new texts is a column, too, and that these are new is another."""
+    table = column(["a"] * 30 + ["b"] * 20 + ["c"])
+    preparation = Preparation(categorical="onehot").fit(table)
+    assert preparation.names == ["x0=a", "x0=b", "x0=c", "x0=(one row)", "x0=(new)"]
+    new = preparation.transform(column(["a", "c", "unheard of"]), new=True)
+    assert new.tolist() == [[1, 0, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
     assert preparation.unknown(column(["new"])).all()
+    again = Preparation.from_snapshot(preparation.snapshot())
+    assert np.array_equal(again.transform(column(["a", "c", "unheard of"]), new=True), new)
+    saved = preparation.snapshot()
+    del saved["single"]
+    older = Preparation.from_snapshot(saved)
+    assert older.transform(column(["c", "new"]), new=True).tolist() == [[0, 0, 1], [0, 0, 0]]
+
+
+def test_without_single_texts_only_new_ones_have_a_further_column():
+    preparation = Preparation(categorical="onehot").fit(column(["a"] * 30 + ["(new)"] * 20))
+    assert preparation.names == ["x0=(new)", "x0=a", "x0=((new))"]
+    assert preparation.transform(column(["b", "a"]), new=True).tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_a_text_of_one_subject_is_a_single_one():
+    """A subject that is left out takes its text along, as a new one brings another."""
+    table, subjects = column(["a"] * 30 + ["b"] * 20 + ["c"] * 5), np.arange(55) // 5
+    for of, names in ((subjects, ["x0=(one row)", "x0=(new)"]), (None, ["x0=(new)"])):
+        preparation = Preparation(categorical="onehot").fit(table, of)
+        assert preparation.names == ["x0=a", "x0=b", "x0=c", *names]
 
 
 def test_a_column_of_many_texts_weighs_as_one_column():
@@ -299,6 +322,7 @@ def test_a_column_of_many_texts_weighs_as_one_column():
     flags = np.char.startswith(np.array(names), "text=")
     flags[names.index("gap missing")] = True
     assert rows.columns.preparation.flags().tolist() == flags.tolist()
+    flags[names.index("text=(new)")] = False
     assert np.allclose(np.ptp(rows.Z[:, flags], axis=0), bend(1.0))
     train = (y == 0) & (np.arange(n) % 2 == 1)
 

@@ -161,7 +161,7 @@ def test_a_sign_is_no_name(tmp_path, first):
 def test_a_comma_within_a_cell_parts_nothing(tmp_path, mark, row):
     path = written(tmp_path, None, row)
     data = load_dataset(str(path), settings=ColumnSettings(categorical="ordinal"))
-    assert data.X.shape == (60, 2)
+    assert data.X.shape == (60, 3)  # two columns, and whether the text of one is new
     assert data.y.tolist() == list(map(label, ROWS))
 
 

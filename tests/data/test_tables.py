@@ -120,7 +120,7 @@ def test_a_table_with_gaps_and_texts_trains_and_scores(trained, tmp_path):
     model = SwiftHydra.load(folder / "checkpoint.pt")
     assert model.columns_.given_names == ["age", "colour", "income", "constant", "age.1", "debt"]
     assert model.columns_.preparation.names[1:4] == ["colour=green", "colour=red", "colour=violet"]
-    assert model.synthetic_.shape[1] == 8
+    assert model.synthetic_.shape[1] == 9  # a new colour is the ninth
     # Training rows alone made the fills: the checkpoint's median is theirs, to the bit.
     train = np.load(folder / "scores.npz")["train_index"]
     ages = np.array([np.nan if rows[i][1] in ("", "NA", "?") else float(rows[i][1]) for i in train])

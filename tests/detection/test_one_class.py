@@ -21,6 +21,8 @@ from swift_hydra.detection.tolerant_distance import (
 from swift_hydra.detection.trusted_distance import TrustedDistance
 from swift_hydra.geometry import Neighbours, bend
 
+FLAG = float(bend(1.0))  # a column of 0 and 1 keeps its unit
+
 pytestmark = pytest.mark.usefixtures("few_candidates")
 
 
@@ -347,6 +349,56 @@ def test_one_value_far_out_is_found_where_anomalies_are_known_or_rows_trusted(kn
     model.detector_.unlike.lone = None
     without = model.detector_.parts(fresh)[1][:, 0]
     assert roc_auc_score(odd[1000:], without) < found["distance"] - 0.05
+
+
+def misspelt(n):
+    """A table of numbers and texts, and its rows (n,) in which one text is misspelt."""
+    rng = np.random.default_rng(0)
+    odd = np.arange(n) % 33 == 0
+    texts = np.empty((n, 2), dtype=object)
+    texts[:, 0] = rng.choice(["red", "green", "blue", "white"], n)
+    texts[:, 1] = [f"town {i}" for i in np.minimum(rng.geometric(0.25, n), 12)]
+    for i in np.flatnonzero(odd):
+        texts[i, i % 2] += f"{i}"
+    return np.column_stack([rng.normal(size=(n, 6)).astype(object), texts]), odd
+
+
+@pytest.mark.parametrize("categorical", ["onehot", "ordinal", "frequency"])
+@pytest.mark.parametrize("known", ["nothing", "trusted", "five"])
+def test_misspelt_texts_are_found(categorical, known, tmp_path):
+    """New rows with a text of their own had .72 (onehot) and .62 (ordinal), nothing known."""
+    X, odd = misspelt(1200)
+    train = (np.arange(1200) < 600) & ~(odd & (known == "trusted"))
+    y = np.zeros(1200, dtype=int)
+    if known == "five":
+        y[np.flatnonzero(odd)[:5]] = 1
+    model = SwiftHydra(categorical=categorical, trust_normals=known == "trusted", **SHORT_FIT)
+    model.fit(X[train], y[train] if known != "nothing" else None).set_false_alarms(0.05)
+    fresh, odd_ones = X[600:], odd[600:]
+    assert roc_auc_score(odd_ones, model.decision_function(fresh)) > 0.97
+    assert model.predict(fresh)[~odd_ones].mean() < 0.1
+    if known == "nothing":
+        assert roc_auc_score(odd[train], model.decision_scores_) > 0.97
+    model.save(tmp_path / "m.pt")
+    again = SwiftHydra.load(tmp_path / "m.pt").decision_function(fresh)
+    assert np.array_equal(again, model.decision_function(fresh))
+
+
+def test_a_text_is_as_far_out_as_rows_with_texts_so_rare_are_few():
+    Z = np.zeros((100, 6), dtype=np.float32)
+    Z[:, 0] = np.arange(100)  # a number
+    Z[:96, 1], Z[96:98, 2], Z[98, 3], Z[99, 4] = FLAG, FLAG, FLAG, FLAG  # texts; nobody has a fifth
+    flags = np.arange(6) > 0
+    rarity = LargestValue.rarity_of(Z, flags)
+    np.testing.assert_allclose(rarity, [1, 1, 5, 50**0.5, 50**0.5, 50**0.5], rtol=1e-6)
+    largest = LargestValue.of(Z, rarity)
+    np.testing.assert_allclose(
+        np.exp(largest(Z[96:, :] * flags)), rarity[[2, 2, 3, 4]] * FLAG, 1e-6
+    )
+    subjects = np.r_[np.arange(96), 96, 96, 97, 97]  # both rows of a text are of one subject
+    of_them = LargestValue.rarity_of(Z, flags, subjects)
+    np.testing.assert_allclose(of_them, [1, 1, 5, 5, 5, 5], rtol=1e-6)
+    assert LargestValue.rarity_of(Z, np.zeros(6, dtype=bool)) is None
 
 
 def test_the_largest_value_of_a_training_row_is_that_of_a_row_the_scaler_never_had():

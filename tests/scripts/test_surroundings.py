@@ -561,8 +561,8 @@ def test_paper_says_that_its_alarms_rest_on_rows_that_were_learned_from(fitted, 
 def test_a_chunk_is_smaller_where_texts_become_many_columns(monkeypatch):
     texts = [[f"t{i % 30}", float(i % 7)] for i in range(120)]
     model = short(categorical="onehot").fit(texts, y)
-    monkeypatch.setattr(estimator, "CHUNK_NUMBERS", 310)
-    assert model.default_chunk_rows() == 310 // 31 + 1
+    monkeypatch.setattr(estimator, "CHUNK_NUMBERS", 320)
+    assert model.default_chunk_rows() == 320 // 32 + 1
 
 
 def test_new_rows_with_gaps_are_told_that_the_fit_settled_it(fitted):

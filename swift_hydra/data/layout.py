@@ -21,12 +21,17 @@ csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
 class Lines:
     """Iterates over the lines of an open text file, each of bounded length, and can look ahead.
 
+    Attributes:
+        broken: the first line that ends with a carriage return alone after lines that do not, or
+            None: most likely it is part of a cell.
+
     Raises:
         InputError: while it is read, for a line longer than ``LONGEST_LINE``.
     """
 
     def __init__(self, file, path):
-        self._rest = _bounded(file, path)
+        self.broken = None
+        self._rest = self._bounded(file, path)
         self._ahead = collections.deque()
 
     def __iter__(self):
@@ -49,19 +54,22 @@ class Lines:
         """Skip the next line, which must have been peeked at."""
         self._ahead.popleft()
 
-
-def _bounded(file, path):
-    n = 0
-    while line := file.readline(LONGEST_LINE):
-        if line[0] in MARKS:  # at later lines too, since files may have been joined
-            line = line.removeprefix(MARKS[1:]).lstrip(MARKS[0])
-        n += 1
-        if DOS_END in line and not line.strip(DOS_END + "\r\n"):
-            return
-        if len(line) >= LONGEST_LINE - 3 and line[-1] not in "\r\n":
-            raise InputError(f"{path}: line {n} has no end: this is no table")
-        if line:
-            yield composed(line)
+    def _bounded(self, file, path):
+        n, usual = 0, "\r"
+        while line := file.readline(LONGEST_LINE):
+            if line[0] in MARKS:  # at later lines too, since files may have been joined
+                line = line.removeprefix(MARKS[1:]).lstrip(MARKS[0])
+            n += 1
+            if DOS_END in line and not line.strip(DOS_END + "\r\n"):
+                return
+            if len(line) >= LONGEST_LINE - 3 and line[-1] not in "\r\n":
+                raise InputError(f"{path}: line {n} has no end: this is no table")
+            if line:
+                end = line[-1]
+                if end == "\r" and usual == "\n" and self.broken is None:
+                    self.broken = n
+                usual = end if n == 1 else usual
+                yield composed(line)
 
 
 def stripped(line):

@@ -97,7 +97,7 @@ def _csv_rows(path, reading, is_header, least=None):
                         f"{path}: line {line} is the line of names again, as where files were "
                         "joined: take it out (if both are rows give --header no)"
                     )
-                _refuse_row(line, row, len(first), width, path)
+                _refuse_row(line, row, len(first), width, path, lines.broken)
                 yield line, row[:width]
 
         yield names, width, separator, rows()
@@ -125,10 +125,17 @@ def _up_to_the_last_cell(rows, path, say):
         )
 
 
-def _refuse_row(line, row, n_cells, width, path):
-    """Refuse a row with another number of cells than the first line, or values beyond the width."""
+def _refuse_row(line, row, n_cells, width, path, broken=None):
+    """Refuse a row with another number of cells than the first line, or values beyond the width.
+
+    ``broken``: see :class:`data.layout.Lines`.
+    """
     if len(row) != n_cells:
         title = ": is that a title? Take it out" if n_cells == 1 else ": mend it"
+        if broken == line:
+            title = (
+                ": it ends with a carriage return alone: put that cell in quotes, or take it out"
+            )
         raise InputError(
             f"{path}: line {line} has {len(row)} cells, the first line has {n_cells}{title}"
         )

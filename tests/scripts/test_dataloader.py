@@ -275,6 +275,10 @@ BAD_CSV = {
     "empty": ("", r"is empty"),
     "blank": ("\n\n", r"is empty"),
     "header only": ("a,b,y\n", r"X has no row"),
+    "carriage return": (
+        "a,b,y\n1,2,0\n1,x\ry,1\n",
+        r"line 3 has 2 cells, the first line has 3: it ends with a carriage return alone: put",
+    ),
     "ragged": ("a,b,y\n1,2,0\n1,2,3,0\n", r"line 3 has 4 cells, the first line has 3"),
     "short row": ("a,b,y\n1,2,0\n1,0\n", r"line 3 has 2 cells"),
     "text": (

@@ -132,12 +132,12 @@ class Preparation:
         self.tails = {j: of_text for j, of_text in counts.items() if (of_text == 1).sum() > most}
         if self.categorical == "ordinal" and len(table) < FEWEST_ROWS:
             self.tails = {}
-        self.single = {}
-        if self.categorical != "frequency" and len(table) >= FEWEST_ROWS:
-            self.single = self._single(table, counts, subjects)
-        self.logs = {}
+        self.logs, self.single = {}, {}
         if self.categorical == "frequency":
             self.logs = {j: _log_counts(of_text) for j, of_text in counts.items()}
+        elif len(table) >= FEWEST_ROWS:
+            held = counts if subjects is None else self._counts(table, subjects)
+            self.single = {j: of_text == 1 for j, of_text in held.items() if j not in self.tails}
         self.reordered = []
         if self.categorical == "ordinal":
             self.reordered = [table.names()[j] for j in table.orders if self._reorders(table, j)]
@@ -201,24 +201,17 @@ class Preparation:
             more = f"; ... ({len(problems)} in all)" if len(problems) > LISTED else ""
             raise InputError(f"{table.source}: {'; '.join(problems[:LISTED])}{more}")
 
-    def _single(self, table, counts, subjects):
-        """What ``single`` is, from {column: (texts,)} how many rows hold each text."""
-        columns = [j for j in counts if j not in self.tails]
-        if subjects is None:
-            return {j: counts[j] == 1 for j in columns}
+    def _counts(self, table, subjects=None):
+        """{text column: (texts,) how many rows hold each known text, or how many subjects}."""
         X = self._encoded(table)
-        held = {j: np.unique(np.stack([X[:, j], subjects]), axis=1)[0] for j in columns}
-        n_subjects = {
-            j: np.bincount(of[of >= 0].astype(int), minlength=len(counts[j]))
-            for j, of in held.items()
-        }
-        return {j: of_text == 1 for j, of_text in n_subjects.items()}
-
-    def _counts(self, table):
-        """{text column: (texts,) how many rows hold each known text}."""
-        X = self._encoded(table)
-        codes = {j: X[X[:, j] >= 0, j].astype(int) for j in self.texts}
-        return {j: np.bincount(of, minlength=len(self.texts[j])) for j, of in codes.items()}
+        counts = {}
+        for j, texts in self.texts.items():
+            rows = X[:, j] >= 0
+            codes = X[rows, j].astype(int)
+            if subjects is not None:
+                codes = np.unique(np.stack([codes, subjects[rows]]), axis=1)[0]
+            counts[j] = np.bincount(codes, minlength=len(texts))
+        return counts
 
     def _reorders(self, table, j):
         """Does a text column declare another order than the alphabet's or the reverse of that?"""

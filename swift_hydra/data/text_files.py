@@ -125,7 +125,7 @@ def _up_to_the_last_cell(rows, path, say):
         )
 
 
-def _refuse_row(line, row, n_cells, width, path, broken=None):
+def _refuse_row(line, row, n_cells, width, path, broken):
     """Refuse a row with another number of cells than the first line, or values beyond the width.
 
     ``broken``: see :class:`data.layout.Lines`.

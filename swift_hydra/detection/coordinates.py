@@ -152,6 +152,11 @@ class LargestValue:
         """Arrays."""
         return {"measured": self.measured, "rarity": self.rarity}
 
+    @classmethod
+    def from_snapshot(cls, saved):
+        """Rebuild from :meth:`snapshot`, of which others may be a part; older files lack rarity."""
+        return cls(saved["measured"], saved.get("rarity"))
+
 
 class PrincipalScores:
     """Maps rows to the training rows' principal directions, scaled by the spread along each.

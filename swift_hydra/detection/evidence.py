@@ -348,7 +348,7 @@ class Evidence:
             residuals,
             Surroundings(*sides, **told),
             Subspaces.from_snapshot(saved["subspaces"]),
-            largest and LargestValue(**largest),
+            largest and LargestValue.from_snapshot(largest),
             saved["centre"],
             saved["scale"],
         )

@@ -254,8 +254,8 @@ class LoneTail:
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
-        largest = LargestValue(saved["measured"], saved.get("rarity"))
-        return cls(largest, TailPValue(*saved["tail"]), saved["weight"])
+        tail = TailPValue(*saved["tail"])
+        return cls(LargestValue.from_snapshot(saved), tail, saved["weight"])
 
 
 class UnlikeSide:

@@ -349,8 +349,8 @@ class LoneExcess(Excess):
 
     @classmethod
     def from_snapshot(cls, saved):
-        """Rebuild from :meth:`snapshot`; older files have no ``rarity``."""
-        return cls(LargestValue(saved["measured"], saved.get("rarity")), saved["usual"])
+        """Rebuild from :meth:`snapshot`."""
+        return cls(LargestValue.from_snapshot(saved), saved["usual"])
 
 
 class Relations(Excess):

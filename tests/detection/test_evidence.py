@@ -15,6 +15,7 @@ from swift_hydra.detection.evidence import (
     column_index,
     shrinkage,
 )
+from swift_hydra.detection.full import ScoreCombiner
 from swift_hydra.detection.pvalue import (
     ALONE,
     MergedPValue,
@@ -232,6 +233,26 @@ def test_the_shape_is_estimated_and_shrunk():
     # Anomalies that look more normal than normals: the side fades.
     assert shrunken_shape(np.full(100, 0.1)) == 0.95
     assert shrunken_shape([50.0]) < 0.2 < shrunken_shape([0.0])
+    # Of 22 that rank as normals do, the prior alone would make (5 + 22) / (25 + 22) = .57.
+    assert 0.8 < shrunken_shape(np.ones(22)) < shrunken_shape(np.ones(200)) <= 0.95
+    # A third of them seen is more than chance.
+    some = shrunken_shape(np.r_[np.ones(20), np.full(10, 4.6)])
+    assert 0.3 < some < 0.6
+
+
+def test_experts_that_rank_by_chance_do_not_hide_what_the_distance_sees():
+    """Known anomalies look like normals; new ones of another kind are far out."""
+    found, distance = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        y = (np.arange(530) < 30).astype(int)
+        judge = ScoreCombiner.fit(rng.normal(size=(530, 6)), rng.normal(size=(530, 2)), y, 0.3)
+        truth = (np.arange(2000) < 100).astype(int)
+        experts = rng.normal(size=(2000, 6))
+        far = rng.normal(size=(2000, 2)) + 2 * truth[:, None]
+        found.append(roc_auc_score(truth, judge.score(experts, far)))
+        distance.append(roc_auc_score(truth, judge.unlike.minus_log_p(far)))
+    assert np.mean(found) > np.mean(distance) - 0.024, (found, distance)  # .032 before
 
 
 def test_platt_turns_scores_into_balanced_log_odds():

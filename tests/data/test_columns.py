@@ -12,10 +12,11 @@ import pytest
 from helpers import SHORT_FIT
 from sklearn.metrics import roc_auc_score
 
-from swift_hydra.data import columns
-from swift_hydra.data.columns import COUNTED, ColumnSettings, Preparation
+from swift_hydra.data import text_columns
+from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table
+from swift_hydra.data.text_columns import COUNTED
 from swift_hydra.geometry import bend
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
@@ -224,7 +225,7 @@ def test_a_filled_gap_is_the_same_in_training_and_later(impute, categorical):
 def test_older_files_code_new_rows_as_they_did(categorical):
     table = column(with_tail(["a"] * 5 + ["b"] * 3))
     preparation = Preparation(categorical=categorical).fit(table)
-    assert preparation.tails
+    assert preparation.of_text[0].tail is not None
     saved = preparation.snapshot()
     del saved["tails"]
     old = Preparation.from_snapshot(saved)
@@ -340,12 +341,12 @@ def test_the_texts_of_training_are_not_gone_through_for_each_row(monkeypatch, ca
     train = column([f"shop {i}" for i in range(200)])
     prepared = Preparation(categorical=categorical).fit(train)
     read = []
-    monkeypatch.setattr(columns, "same_value", lambda text: read.append(text) or text)
+    monkeypatch.setattr(text_columns, "same_value", lambda text: read.append(text) or text)
     rows = [column([text]) for text in ("shop 7", "new", "shop 8", "shop 7")]
     some = [prepared.transform(row, new=True) for row in rows]
     assert len(read) < 10
     again = pickle.loads(pickle.dumps(prepared))
-    assert "found" not in vars(again)
+    assert "found" not in vars(again.of_text[0])
     assert np.array_equal(some, [again.transform(row, new=True) for row in rows])
     other = column(["shop 8", "new"] * 20)  # learned anew, they are looked up anew
     new = prepared.fit(other).transform(other)

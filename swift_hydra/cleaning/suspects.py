@@ -32,6 +32,7 @@ NEAREST = 5  # neighbours that :func:`company` looks at
 STRENGTH = 5  # known anomalies that the prior counts for
 TELLING = (0.6, 0.75)  # AUC of the known anomalies at which the estimate is worth nothing, and all
 FARTHEST = 0.15  # share of rows set aside if no anomaly is known; too many cost little
+HIGHEST = 8  # one in so many known anomalies, the highest, does not tell how many are hidden
 MOST = 0.4  # largest share of the doubtful rows that is set aside
 LEAST_KEPT = 5  # rows without a known anomaly that are kept at least
 NEIGHBOURHOOD = 0.05  # share of the rows that are a row's own neighbourhood
@@ -192,7 +193,10 @@ def hidden_share(doubtful, known, prior=PRIOR):
     doubtful rows that score above it, times (m + 1) / j. The estimate is the smallest such bound
     over the upper half of the known anomalies, averaged with the prior; the prior counts as twice
     the bound at most, since hardly any anomaly is hidden if hardly any row ranks above half of the
-    known ones. j starts at 2: the highest known anomaly often ranks above all rows.
+    known ones. The smallest of many bounds is too small where some are noise, as those of the very
+    highest are: with as many hidden as known ones, the two highest are known ones in a table of
+    four, and none would be hidden. So j starts at an eighth of the known ones, and at 2, since the
+    highest alone often ranks above all rows.
 
     Scores that hardly separate the known anomalies from the rest cannot find the hidden ones. So
     the estimate falls to 0 as the rank sum of the known anomalies (Mann and Whitney) comes within
@@ -210,7 +214,7 @@ def hidden_share(doubtful, known, prior=PRIOR):
         return prior
     if m < 3:
         return prior * STRENGTH / (STRENGTH + m)
-    place = np.arange(2, max((m + 1) // 2, 2) + 1)  # j
+    place = np.arange(max(2, m // HIGHEST), max((m + 1) // 2, 2) + 1)  # j
     ranked = np.sort(doubtful)
     above = 1 - np.searchsorted(ranked, np.sort(known)[m - place], side="left") / len(ranked)
     bound = min(float((above * (m + 1) / place).min()), MOST)

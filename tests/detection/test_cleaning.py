@@ -107,6 +107,19 @@ def test_the_share_of_hidden_anomalies():
     assert hidden_share(clean, np.full(60, -9.0)) == 0
 
 
+@pytest.mark.parametrize("n_known", [60, 200])
+@pytest.mark.parametrize("for_each", [0.5, 1, 2, 5])
+def test_of_many_known_anomalies_the_luckiest_do_not_hide_the_hidden_ones(n_known, for_each):
+    shares, n_hidden = [], int(for_each * n_known)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        known, hidden = rng.normal(4, 1, n_known), rng.normal(4, 1, n_hidden)
+        shares.append(hidden_share(np.r_[rng.normal(size=3000), hidden], known))
+    true = n_hidden / (3000 + n_hidden)
+    assert 0.5 * true < np.mean(shares) < 1.2 * true
+    assert np.quantile(shares, 0.1) > 0.15 * true  # none at all in one table of four or five
+
+
 def test_known_anomalies_have_company_where_others_hide():
     """One known anomaly among others like it, alone, and copied among the rows."""
     X, y = table(n=1000, share=0.05)

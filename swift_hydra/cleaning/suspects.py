@@ -33,6 +33,7 @@ STRENGTH = 5  # known anomalies that the prior counts for
 TELLING = (0.6, 0.75)  # AUC of the known anomalies at which the estimate is worth nothing, and all
 FARTHEST = 0.15  # share of rows set aside if no anomaly is known; too many cost little
 HIGHEST = 8  # one in so many known anomalies, the highest, does not tell how many are hidden
+APART = (0.8, 0.9)  # AUC against normals at which known anomalies overlap with them, and do not
 MOST = 0.4  # largest share of the doubtful rows that is set aside
 LEAST_KEPT = 5  # rows without a known anomaly that are kept at least
 NEIGHBOURHOOD = 0.05  # share of the rows that are a row's own neighbourhood
@@ -193,10 +194,13 @@ def hidden_share(doubtful, known, prior=PRIOR):
     doubtful rows that score above it, times (m + 1) / j. The estimate is the smallest such bound
     over the upper half of the known anomalies, averaged with the prior; the prior counts as twice
     the bound at most, since hardly any anomaly is hidden if hardly any row ranks above half of the
-    known ones. The smallest of many bounds is too small where some are noise, as those of the very
-    highest are: with as many hidden as known ones, the two highest are known ones in a table of
-    four, and none would be hidden. So j starts at an eighth of the known ones, and at 2, since the
-    highest alone often ranks above all rows.
+    known ones.
+
+    The smallest of many bounds is too small where some are noise, as those of the very highest are:
+    with as many hidden as known ones, the two highest are known ones in a table of four, and none
+    would be hidden. So j starts at an eighth of the known ones. But if these overlap with the
+    normals, the rows above most of them are normals. As far as they do (by what their AUC would be
+    if so many were hidden), j starts at 2: the highest alone often ranks above all rows.
 
     Scores that hardly separate the known anomalies from the rest cannot find the hidden ones. So
     the estimate falls to 0 as the rank sum of the known anomalies (Mann and Whitney) comes within
@@ -214,16 +218,24 @@ def hidden_share(doubtful, known, prior=PRIOR):
         return prior
     if m < 3:
         return prior * STRENGTH / (STRENGTH + m)
-    place = np.arange(max(2, m // HIGHEST), max((m + 1) // 2, 2) + 1)  # j
+    place = np.arange(2, max((m + 1) // 2, 2) + 1)  # j
     ranked = np.sort(doubtful)
     above = 1 - np.searchsorted(ranked, np.sort(known)[m - place], side="left") / len(ranked)
-    bound = min(float((above * (m + 1) / place).min()), MOST)
+    bounds = np.minimum(above * (m + 1) / place, MOST)
     below = np.searchsorted(ranked, known, "left") + np.searchsorted(ranked, known, "right")
     area = below.mean() / (2 * len(ranked))
+    lowest, steady = bounds.min(), bounds[place >= m // HIGHEST].min()
+    # Among hidden anomalies the known ones rank by chance, so that their AUC there is 1/2.
+    apart = (area - steady / 2) / (1 - steady)
+    bound = float(lowest + _rise(apart, APART) * (steady - lowest))
     deviations = (area - 0.5) / np.sqrt((m + len(ranked) + 1) / (12 * m * len(ranked)))
-    told = np.clip((deviations - 2) / 2, 0, 1)
-    told *= np.clip((area - TELLING[0]) / (TELLING[1] - TELLING[0]), 0, 1)
-    return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
+    told = _rise(deviations, (2, 4)) * _rise(area, TELLING)
+    return told * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
+
+
+def _rise(value, ends):
+    """0 up to the first end, 1 from the second on, a line between them."""
+    return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0, 1))
 
 
 def _like_known(Z, known, others, leave_out, seed, looks):

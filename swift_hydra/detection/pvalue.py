@@ -198,6 +198,7 @@ def shrunken_shape(minus_log_p):
     uniform = (m + 1) / total * gammainc(m + 2, total) / mass  # mean shape after that prior
     part = expit(np.log(ANY_SHAPE / (1 - ANY_SHAPE)) + log_uniform - log_gamma)
     averaged = (1 - part) * expected + part * uniform
+    # The uniform prior may take a side's say, it must not make the side surer.
     return float(min(MOST_SHAPE, max(averaged, expected)))
 
 

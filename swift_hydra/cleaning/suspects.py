@@ -227,15 +227,10 @@ def hidden_share(doubtful, known, prior=PRIOR):
     lowest, steady = bounds.min(), bounds[place >= m // HIGHEST].min()
     # Among hidden anomalies the known ones rank by chance, so that their AUC there is 1/2.
     apart = (area - steady / 2) / (1 - steady)
-    bound = float(lowest + _rise(apart, APART) * (steady - lowest))
+    bound = float(lowest + np.interp(apart, APART, (0, 1)) * (steady - lowest))
     deviations = (area - 0.5) / np.sqrt((m + len(ranked) + 1) / (12 * m * len(ranked)))
-    told = _rise(deviations, (2, 4)) * _rise(area, TELLING)
-    return told * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
-
-
-def _rise(value, ends):
-    """0 up to the first end, 1 from the second on, a line between them."""
-    return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0, 1))
+    told = np.interp(deviations, (2, 4), (0, 1)) * np.interp(area, TELLING, (0, 1))
+    return float(told) * (STRENGTH * min(prior, 2 * bound) + m * bound) / (STRENGTH + m)
 
 
 def _like_known(Z, known, others, leave_out, seed, looks):

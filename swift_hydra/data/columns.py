@@ -291,7 +291,7 @@ class Preparation:
         """Smallest and largest values of the training rows X (n, d') when encoded as new rows."""
         low, high = X.min(axis=0), X.max(axis=0)
         for j, column in self.of_text.items():
-            at = slice(self.first_of(j), self.first_of(j) + 1)
+            at = self.first_of(j)
             low[at], high[at] = column.span(low[at], high[at])
         return low, high
 

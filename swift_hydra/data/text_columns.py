@@ -3,6 +3,8 @@
 Shapes: n rows, k prepared columns.
 """
 
+from functools import cached_property
+
 import numpy as np
 
 from swift_hydra.data.frames import NUMBER, one_spelling, same_value
@@ -128,7 +130,7 @@ class TextColumn:
         A bool or number that is written in another way counts as the same text, if only one known
         text has its value.
         """
-        exact, same = self._numbers()
+        exact, same = self.found
         if text in exact:
             return exact[text]
         at = same.get(same_value(text), ())
@@ -138,19 +140,17 @@ class TextColumn:
             return exact.get(f"{float(text):g}", NEW)
         return NEW
 
-    def _numbers(self):
+    @cached_property
+    def found(self):
         """Numbers of the texts, and lists of them by value.
 
         Found once: a column may have as many texts as the training table had rows, and a new row
         may come alone.
         """
-        found = vars(self).get("found")
-        if found is None:
-            same = {}
-            for i, text in enumerate(self.texts):
-                same.setdefault(same_value(text), []).append(i)
-            self.found = found = {text: i for i, text in enumerate(self.texts)}, same
-        return found
+        same = {}
+        for i, text in enumerate(self.texts):
+            same.setdefault(same_value(text), []).append(i)
+        return {text: i for i, text in enumerate(self.texts)}, same
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "found"}
@@ -227,12 +227,12 @@ class TextColumn:
         return centre
 
     def span(self, low, high):
-        """Smallest and largest codes of new rows, from those of the training rows, (k,) each."""
+        """Smallest and largest value of new rows in the first prepared column, from training's."""
         if self.how == "frequency":
             logs = self._logs_of_new()[:-1]
-            low, high = np.minimum(low, logs.min()), np.maximum(high, logs.max())
+            low, high = min(low, logs.min()), max(high, logs.max())
         elif self.how == "ordinal" and self.tail is not None:
-            low = np.full_like(low, PAIRED)
+            low = PAIRED
         return low, high
 
     def reorders(self, order):

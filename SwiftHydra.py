@@ -176,6 +176,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         policy_settings: a dict of arguments of :class:`generation.environment.LatentEnvironment`
             and its reward, and ``warm_up``, for ablations.
         mixture_settings: a dict of arguments of :class:`model.MoEDetector`, for ablations.
+        detector_settings: a dict of what "full" leaves out, for ablations: ``{"without":
+            ("mixture",)}`` or others of :data:`detection.sides.PARTS`.
         progress: a callable ``(stage, step, n_steps, **losses)``, or None.
 
     Attributes:
@@ -265,6 +267,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
     )
     policy_settings: dict | None = setting(None, "of the environment and its reward", flag=False)
     mixture_settings: dict | None = setting(None, "of the experts", flag=False)
+    detector_settings: dict | None = setting(None, "of the full detector", flag=False)
     progress: Callable | None = setting(None, "called with stage, step, n_steps", flag=False)
 
     def fit(

@@ -10,6 +10,7 @@ import numpy as np
 
 from swift_hydra.cleaning.suspects import LOOKS
 from swift_hydra.data.files import NO_LABEL
+from swift_hydra.detection.sides import PARTS
 from swift_hydra.generation.controls import COPIED, require_package
 from swift_hydra.model import EXPERTS
 from swift_hydra.pretrain import OutputOptions
@@ -27,6 +28,7 @@ MOST_EXPERTS = 1000
 FLAG = [True, False]
 OPTIONS = {
     "cleaning_settings": {"looks": set(LOOKS)},
+    "detector_settings": {"without": set(PARTS)},
     "policy_settings": {
         "n_steps": (1, 100, True),
         "anomaly_share": (0, 1, False),
@@ -98,6 +100,11 @@ def check_options_and_experts(detector):
     """Refuse unknown keys or values in settings that are dicts, and an unusable ``n_experts``."""
     for name, rules in OPTIONS.items():
         check_options(name, getattr(detector, name), rules)
+    without = (detector.detector_settings or {}).get("without", ())
+    if {"mixture", "kernels"} <= {*without}:
+        raise InputError(
+            f"detector_settings: without={tuple(without)} leaves no expert: keep one of both"
+        )
     auto = detector.n_experts == "auto"
     number = re.fullmatch("[0-9]{1,9}", str(detector.n_experts))
     if not auto and not (number and 1 <= int(number[0]) <= MOST_EXPERTS):

@@ -27,6 +27,9 @@ ABLATIONS = {
     "mlp-experts": {"mixture_settings": {"block": "mlp"}},
     "one-token": {"mixture_settings": {"n_tokens": 1}},
     "no-one-class": {"unlike_weight": 0.0},
+    "no-mixture": {"detector_settings": {"without": ("mixture",)}},
+    "no-kernels": {"detector_settings": {"without": ("kernels",)}},
+    "no-evidence": {"detector_settings": {"without": ("evidence",)}},
     "trust-normals": {"trust_normals": True},
     "only-likeness": {"cleaning_settings": {"looks": ("likeness",)}},
     "only-nearness": {"cleaning_settings": {"looks": ("nearness",)}},
@@ -35,7 +38,18 @@ ABLATIONS = {
 }
 
 # Ablations that are measured only with "full".
-OF_FULL = ("no-one-class", "trust-normals", "only-likeness", "only-nearness", "fast")
+OF_FULL = ("no-one-class", "no-mixture", "no-kernels", "no-evidence")
+OF_FULL += ("trust-normals", "only-likeness", "only-nearness", "fast")
+
+# What "full" is without one of its parts, and what that part is.
+PARTS_OF_FULL = {
+    "full/rl/no-kernels": "kernel experts (M11)",
+    "full/rl/no-mixture": "the mixture among the experts (M9)",
+    "full/rl/no-evidence": "the experts' evidence (M10)",
+    "full/rl/no-one-class": "the one-class side (M12)",
+    "full/none": "generated rows (M4 to M8)",
+    "full/rl/trust-normals": "cleaning (M13)",
+}
 
 # The peers of the recorded sweep; peers added later are in other groups.
 RECORDED = (
@@ -62,7 +76,7 @@ GROUPS = {
     ),
     "ablations": (
         *(f"paper/rl/{ablation}" for ablation in ABLATIONS if ablation not in OF_FULL),
-        *(f"full/rl/{ablation}" for ablation in ("mlp-experts", "one-expert", "no-one-class")),
+        *PARTS_OF_FULL,
     ),
 }
 

@@ -49,6 +49,7 @@ from swift_hydra.bench.side_by_side import (
     columns_of,
     leads_table,
     means_table,
+    parts_table,
     student_table,
     tables_without_copies,
 )
@@ -300,7 +301,7 @@ def sections(records):
         first = next((i for i, line in enumerate(against) if line.startswith("|")), 0)
         tables[f"at-par-{protocol}"] = against[first:-1] or ["No complete record of it yet."]
         lines += against
-    tables["student"] = student_table(latest)
+    tables |= {"student": student_table(latest), "full-parts": parts_table(latest)}
     for name, protocol in (("cleaning", "weak-0.05"), ("cleaning-clean", "few")):
         rungs = ladder(latest, protocol, SWIFT_HYDRA, CLEANING, FIRST_SEED, "")
         tables[name] = _rows_alone(rungs)

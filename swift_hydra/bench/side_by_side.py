@@ -1,4 +1,4 @@
-"""Markdown tables with protocols side by side, and with the student beside its detector."""
+"""Markdown tables with protocols side by side, and of the detector without its parts."""
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from swift_hydra.bench.comparison import (
     without_copies,
 )
 from swift_hydra.bench.markdown import row_of, rule_of
+from swift_hydra.bench.methods import PARTS_OF_FULL
 from swift_hydra.bench.scores import HEADLINES, Scores, holm, paired, source_of
 
 # From no known anomaly to all of them, and training on half of the normals alone.
@@ -21,6 +22,7 @@ BY_LABELS = ("weak-0", "weak-0.01", "weak-5", "weak-0.05", "weak-10", "weak-0.1"
 BY_LABELS += ("weak-0.25", "weak-1.0", "one-class")
 FIRST_SEED = {0}  # for measurements with one seed
 STUDENT = f"{SWIFT_HYDRA}/fast"
+PARTS_PROTOCOLS = (*HEADLINES, "weak-0.05")  # on which every part of "full" is taken out
 
 
 def columns_of(records, methods, protocols=BY_LABELS):
@@ -157,8 +159,7 @@ def student_table(records):
     heads = ("sets", "detector", "student", "difference", "worst set", "sets it follows on")
     lines = [row_of("mean AUC-ROC (AUC-PR)", *heads), rule_of(len(heads))]
     for protocol in (*HEADLINES, *BY_LABELS):
-        of_student = (r for r in records if (r["method"], r["protocol"]) == (STUDENT, protocol))
-        seeds = tuple(sorted({record["seed"] for record in of_student}))
+        seeds = _seeds_of(records, STUDENT, protocol)
         scores = Scores(records, protocol, seeds, [SWIFT_HYDRA, STUDENT])
         if not seeds or len(scores.complete) < 2:
             continue
@@ -181,3 +182,41 @@ def student_table(records):
             )
         )
     return lines if len(lines) > 2 else ["No record of it yet."]
+
+
+def parts_table(records):
+    """What each part of "full" gives: the detector minus itself without the part.
+
+    Args:
+        records: dicts.
+
+    Returns:
+        Markdown lines: for every part and protocol the mean differences of AUC-ROC and AUC-PR with
+        their standard errors over sets, on the seeds that have records of all parts.
+    """
+    columns = {}
+    for protocol in PARTS_PROTOCOLS:
+        seeds = set.intersection(*(_seeds_of(records, m, protocol) for m in PARTS_OF_FULL))
+        scores = Scores(records, protocol, seeds, [SWIFT_HYDRA, *PARTS_OF_FULL])
+        if seeds and len(scores.complete) == 1 + len(PARTS_OF_FULL):
+            columns[protocol] = scores
+    if not columns:
+        return ["No complete record of it yet."]
+    heads = [f"*{name}*, {len(s.sets)} sets, {_seeds(s)}" for name, s in columns.items()]
+    lines = [row_of("the gain by", *heads), rule_of(len(columns))]
+    for method, part in PARTS_OF_FULL.items():
+        gains = (
+            [
+                paired(scores.per_set(SWIFT_HYDRA, area), scores.per_set(method, area))
+                for area in ("auc_roc", "auc_pr")
+            ]
+            for scores in columns.values()
+        )
+        cells = (" / ".join(f"{r.difference:+.3f} ({r.error:.3f})" for r in both) for both in gains)
+        lines.append(row_of(part, *cells))
+    return lines
+
+
+def _seeds_of(records, method, protocol):
+    """The seeds with records of a method under a protocol."""
+    return {r["seed"] for r in records if (r["method"], r["protocol"]) == (method, protocol)}

@@ -200,7 +200,8 @@ class FullDetector:
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
         unlike, one_class = UnlikeSide.fit(seen, settings, journal, aside)
-        judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight)
+        used = KnownSide.used(settings.detector_settings.get("without", ()))
+        judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight, used)
         self = cls(evidence, known, unlike, judgement)
         if known is not None:
             self._undo_inversion(seen, experts, one_class, settings)
@@ -234,9 +235,11 @@ class FullDetector:
         parts = self.parts(seen.Z[rows])
         if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
             return
+        counts = self.judgement.known.weights > 0
         used = np.array([roc_auc_score(y[rows], column) >= UPRIGHT for column in parts[0].T])
-        used |= not used.any()
-        for weight in (0.0,) if used.all() else (settings.unlike_weight, 0.0):
+        used &= counts
+        used = used if used.any() else counts
+        for weight in (0.0,) if (used == counts).all() else (settings.unlike_weight, 0.0):
             self.judgement = ScoreCombiner.fit(experts, one_class, y, weight, used)
             if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
                 return

@@ -44,6 +44,7 @@ class DetectorSettings:
     device: torch.device
     mamba: str
     mixture_settings: dict
+    detector_settings: dict
 
     @classmethod
     def of(cls, estimator, **resolved):
@@ -52,7 +53,8 @@ class DetectorSettings:
         own = in_own_numbers(estimator)
         settings = {name: getattr(own, name) for name in names} | resolved
         settings["random_state"] = int(settings["random_state"])
-        settings["mixture_settings"] = settings["mixture_settings"] or {}
+        for name in ("mixture_settings", "detector_settings"):
+            settings[name] = settings[name] or {}
         return cls(**settings)
 
 

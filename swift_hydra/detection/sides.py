@@ -48,6 +48,8 @@ KERNELS = (
     ("l2", "directions"),
     ("additive", "ranks"),
 )
+# What the known side can do without, to measure what it contributes.
+PARTS = ("mixture", "kernels", "evidence")
 # Prior left-out AUC-ROC of the mixture and of each kernel expert, and how many known anomalies it
 # counts for. Along the directions it is weak: that expert sees sums and ratios that no other does,
 # and may be blind to all else.
@@ -126,31 +128,39 @@ class KnownSide:
         ranks: a :class:`detection.coordinates.NormalScores`.
         directions: a :class:`detection.coordinates.PrincipalScores`; None in older files.
         kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
+        sees_evidence: False if the experts see the features alone.
     """
 
-    def __init__(self, mixture, ranks, directions, kernels):
+    def __init__(self, mixture, ranks, directions, kernels, sees_evidence=True):
         self.mixture = mixture
         self.ranks = ranks
         self.directions = directions
         self.kernels = kernels
+        self.sees_evidence = sees_evidence
+
+    @staticmethod
+    def used(without):
+        """(1 + kernels,) bool: the experts that count without some of ``PARTS``."""
+        kernels = ["kernels" not in without] * len(KERNELS)
+        return np.array(["mixture" not in without, *kernels])
 
     @classmethod
     def fit(cls, seen, settings, journal):
         """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 + kernels)."""
+        self = cls(None, NormalScores.fit(seen.Z), PrincipalScores.fit(seen.Z), [])
+        self.sees_evidence = "evidence" not in settings.detector_settings.get("without", ())
         with journal.stage("mixture"):
-            examples = seen.examples(True, MIXTURE_COLUMNS)
+            examples = seen.examples(True, self._names(MIXTURE_COLUMNS))
             recipe = Recipe(settings.mixture_steps, settings.synthetic_share)
-            mixture, left_out = Mixture.train_left_out(
+            self.mixture, left_out = Mixture.train_left_out(
                 examples, recipe, "mixture", settings, journal, settings.n_experts
             )
         experts = [left_out]
         y = seen.labels.numpy()
         with journal.stage("kernels"):
-            maps = NormalScores.fit(seen.Z), PrincipalScores.fit(seen.Z)
-            self = cls(mixture, *maps, [])
             inputs = self._inputs(seen.Z, seen.columns.all)
             views = {  # the inputs that depend on other rows, as they are without a fold's rows
-                "evidence": partial(_evidence_without, seen),
+                "evidence": partial(_evidence_without, seen, self._names(KERNEL_COLUMNS)),
                 "directions": partial(_directions_without, seen),
             }
             for number, (norm, sees) in enumerate(KERNELS):
@@ -161,24 +171,32 @@ class KnownSide:
                 self.kernels.append(expert)
         return self, np.column_stack(experts)
 
+    def _names(self, names):
+        """The evidence columns that experts see out of ``names``."""
+        return names if self.sees_evidence else ()
+
+    def _of_mixture(self, Z, columns):
+        """The mixture's inputs for rows Z (n, d) with evidence (n, c)."""
+        return beside(Z, columns, self._names(MIXTURE_COLUMNS))
+
     def _inputs(self, Z, columns):
         """The kernel experts' inputs, by name, for rows Z (n, d) with evidence (n, c)."""
         return {
             "ranks": self.ranks(Z),
-            "evidence": beside(Z, columns, KERNEL_COLUMNS).numpy(),
+            "evidence": beside(Z, columns, self._names(KERNEL_COLUMNS)).numpy(),
             "directions": self.directions and self.directions(Z),
         }
 
     def score(self, Z, columns):
         """The experts' scores (n, 1 + kernels) of rows Z (n, d) with evidence (n, c)."""
-        experts = [self.mixture.logits(beside(Z, columns, MIXTURE_COLUMNS))]
+        experts = [self.mixture.logits(self._of_mixture(Z, columns))]
         inputs = self._inputs(Z, columns)
         experts += [expert.score(inputs[expert.sees]) for expert in self.kernels]
         return np.column_stack(experts)
 
     def experts_of(self, Z, columns):
         """Numbers of the mixture's experts that run for each row: (n, k)."""
-        return self.mixture.experts_of(beside(Z, columns, MIXTURE_COLUMNS))
+        return self.mixture.experts_of(self._of_mixture(Z, columns))
 
     def snapshot(self):
         """Tensors, arrays and plain values."""
@@ -188,6 +206,7 @@ class KnownSide:
             "ranks": self.ranks.snapshot(),
             "directions": self.directions and self.directions.snapshot(),
             "kernels": kernels,
+            "sees_evidence": self.sees_evidence,
         }
 
     @classmethod
@@ -197,11 +216,11 @@ class KnownSide:
         mixture = Mixture.from_snapshot(saved["mixture"], settings.mamba)
         directions = saved.get("directions")  # older files have none
         maps = NormalScores(**saved["ranks"]), directions and PrincipalScores(**directions)
-        return cls(mixture, *maps, kernels)
+        return cls(mixture, *maps, kernels, saved.get("sees_evidence", True))
 
 
-def _evidence_without(seen, fold):
-    return beside(seen.Z, seen.columns.without[fold], KERNEL_COLUMNS).numpy()
+def _evidence_without(seen, names, fold):
+    return beside(seen.Z, seen.columns.without[fold], names).numpy()
 
 
 def _directions_without(seen, fold):

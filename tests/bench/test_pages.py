@@ -11,13 +11,13 @@ from swift_hydra import benchmark
 from swift_hydra.bench import policy
 from swift_hydra.bench.comparison import headline, without_copies
 from swift_hydra.bench.diagrams import diagram
-from swift_hydra.bench.methods import GROUPS
+from swift_hydra.bench.methods import GROUPS, PARTS_OF_FULL
 from swift_hydra.bench.pages import filled, ladder, overview, sections, write_report
 from swift_hydra.bench.places import PAGES, PUBLISHED, RECORDS, RESULTS
 from swift_hydra.bench.published import published_means, published_per_set, read_published
 from swift_hydra.bench.records import as_line, load_records
 from swift_hydra.bench.scores import UNDEFINED, Scores, holm, paired, source_of
-from swift_hydra.bench.side_by_side import columns_of, leads_table, means_table
+from swift_hydra.bench.side_by_side import columns_of, leads_table, means_table, parts_table
 from swift_hydra.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("kept_environment")
@@ -213,6 +213,19 @@ def test_ladder_differences():
     assert "8 sets, seeds 0, 1" in text
     row = next(line for line in text.splitlines() if line.startswith("| paper/none"))
     assert "+0.10" in row and "8 / 0" in row
+
+
+def test_what_parts_give_is_the_detector_minus_itself_without_them():
+    levels = {"full/rl": 0.8} | {m: 0.8 - 0.01 * i for i, m in enumerate(PARTS_OF_FULL, 1)}
+    records = made_records(levels, seeds=(0,), protocols=("seen", "unseen"))
+    records += made_records({"full/rl": 0.8}, seeds=(1,))  # a seed without the parts
+    head, _, *rows = parts_table(records)
+    assert "*seen*, 8 sets, seed 0" in head and "*unseen*" in head and "*few*" not in head
+    gains = [float(row.split(" | ")[1].split(" ")[0]) for row in rows]
+    assert gains == pytest.approx([0.01 * i for i in range(1, 7)], abs=0.0025)
+    assert all(row.count(" / +0.000 (0.000)") == 2 for row in rows)
+    unfinished = [r for r in records if (r["method"], r["dataset"]) != ("full/none", "a")]
+    assert parts_table(unfinished) == ["No complete record of it yet."]
 
 
 def test_older_records_name_the_rank_otherwise():

@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 from swift_hydra import SwiftHydra, estimator
 from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.dataloader import load_dataset
+from swift_hydra.detection.sides import PARTS
 from swift_hydra.exported import Exported
 from swift_hydra.flags import OPTIONS
 from swift_hydra.generation.agent import PolicyProposer
@@ -348,6 +349,9 @@ def test_before_fit(call):
         ("cleaning_settings", {"looks_like": 1}),
         ("cleaning_settings", {"looks": "likeness"}),
         ("cleaning_settings", {"looks": ()}),
+        ("detector_settings", {"without": ()}),
+        ("detector_settings", {"without": ("distances",)}),
+        ("detector_settings", {"without": ("kernels", "evidence", "mixture")}),
         ("mixture_settings", {"block": "tree"}),
         ("mixture_settings", {"n_tokens": 0}),
         ("mixture_settings", {"backend": "torch"}),
@@ -378,6 +382,22 @@ def test_every_option_of_the_parts_can_be_given():
         assert (
             OPTIONS[name].keys() == {p.name for p in parameters if p.default is not p.empty} - own
         )
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_the_detector_can_be_left_out(tmp_path, fitted, part):
+    whole = fitted.detector_
+    model = short(detector_settings={"without": (part,)}).fit(X, y)
+    known = model.detector_.known
+    counts = model.detector_.judgement.known.weights > 0
+    assert counts.tolist() == [part != "mixture"] + [part != "kernels"] * len(known.kernels)
+    n_inputs = known.mixture.network.router.clean.in_features
+    assert (n_inputs == X.shape[1]) == (part == "evidence")
+    scores = model.decision_function(X)
+    assert not np.array_equal(scores, fitted.decision_function(X))
+    assert whole.known.sees_evidence and (whole.judgement.known.weights > 0).all()
+    model.save(tmp_path / "model.pt")
+    assert np.array_equal(SwiftHydra.load(tmp_path / "model.pt").decision_function(X), scores)
 
 
 def test_numpys_bools_are_bools():

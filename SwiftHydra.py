@@ -38,7 +38,7 @@ from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import name_of_labels
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.dataloader import RowOptions
-from swift_hydra.detection.coordinates import LargestValue
+from swift_hydra.detection.coordinates import AboutColumns
 from swift_hydra.detection.full import FullDetector
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.detection.pvalue import weight_of_unlike
@@ -345,9 +345,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
         settings = self._settings_to_fit(rows, learned)
-        rarity = LargestValue.rarity_of(rows.Z, rows.columns.preparation.flags(), rows.subjects)
-        about_rows = learned.subjects, learned.aside, rarity
-        fitted = PRESETS[self.preset].fit(Z, labels, generated.rows, settings, journal, *about_rows)
+        about = learned.subjects, learned.aside, AboutColumns.of(rows)
+        fitted = PRESETS[self.preset].fit(Z, labels, generated.rows, settings, journal, *about)
         self.detector_ = fitted.detector
         fresh = self._keep_scores(rows, learned, fitted)
         self.columns_ = rows.columns

@@ -50,9 +50,33 @@ class _Graph(nn.Module):
         self.network.backend = "torch"
         self.register_buffer("centre", torch.from_numpy(scaler.centre))
         self.register_buffer("scale", torch.from_numpy(scaler.scale))
+        skewed = scaler.start > 0
+        self.any_skewed = bool(skewed.any())
+        # Of other columns no power is taken: there 1 stands for what may be 0.
+        for name, values in {
+            "skewed": skewed,
+            "unit": np.where(skewed, scaler.centre, 1.0),
+            "start": np.where(skewed, scaler.start, 1.0),
+            "is_root": scaler.power > 0,
+            "power": np.where(scaler.power > 0, scaler.power, 1.0),
+        }.items():
+            self.register_buffer(name, torch.from_numpy(values))
+
+    def _moved(self, X):
+        """What is divided by the scale, as :meth:`data.scaler.ColumnScaler.deviations` has it."""
+        moved = X - self.centre
+        if not self.any_skewed:
+            return moved
+        ratio = X / self.unit
+        above = torch.maximum(ratio, self.start)
+        root = (above**self.power - 1) / self.power
+        slope = torch.where(self.is_root, self.start**self.power, 1.0) / self.start
+        straight = torch.where(self.is_root, root, torch.log(above))
+        straight = straight + (ratio - self.start).clamp(max=0.0) * slope
+        return torch.where(self.skewed, torch.sign(self.unit) * straight, moved)
 
     def forward(self, X):
-        u = ((X - self.centre) / self.scale).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+        u = (self._moved(X) / self.scale).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
         inputs = self.student.inputs((u / torch.sqrt(1 + (u / BEND) ** 2)).float())
         gates, chosen = self.network.route(inputs)
         each = self.network.experts(inputs).T  # (n, E)

@@ -10,6 +10,7 @@ Shapes: n rows, d features, m distinct reference rows.
 
 import numpy as np
 import scipy.linalg
+from scipy.special import boxcox, inv_boxcox
 
 from swift_hydra.compiled import MORE, available, nearest_rows
 
@@ -42,6 +43,22 @@ def unbend(z):
     """The inverse of :func:`bend`, up to 15,800: float32 resolves no larger values."""
     z = np.asarray(z, dtype=np.float64)
     return z / np.sqrt(np.maximum(1.0 - np.square(z / BEND), 1e-7))
+
+
+def straightened(ratio, start, power):
+    """Box and Cox's power (1964) of ``ratio`` from ``start`` on, and its tangent there for less.
+
+    ``ratio``: (.., d) values in units of their median; ``start`` and ``power``: (d,) or numbers.
+    """
+    power_of = boxcox(np.maximum(ratio, start), power)
+    return power_of + np.minimum(ratio - start, 0.0) * start ** (power - 1)
+
+
+def skewed_again(straight, start, power):
+    """The inverse of :func:`straightened`."""
+    first = boxcox(start, power)
+    ratio = inv_boxcox(np.maximum(straight, first), power)
+    return ratio + np.minimum(straight - first, 0.0) * start ** (1 - power)
 
 
 def on_grid(Z):

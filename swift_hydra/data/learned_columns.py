@@ -174,7 +174,7 @@ class Columns:
         """(d',) digits of the training's values that float32 cuts off, 0 if the rest is enough."""
         digits = beyond_float32(np.stack([self.scaler.centre, self.low, self.high])).max(axis=0)
         dated = np.isin(self.preparation.groups, self.preparation.dated or ())
-        return np.where(too_coarse(self.scaler.centre, self.scaler.scale) & ~dated, digits, 0)
+        return np.where(too_coarse(self.scaler) & ~dated, digits, 0)
 
     def shortened(self, X):
         """Of which columns prepared rows X (n, d') hold float32's digits alone, training had more.

@@ -4,8 +4,9 @@ Shapes: n rows, d prepared columns.
 """
 
 import numpy as np
+from scipy.special import boxcox
 
-from swift_hydra.geometry import bend, unbend
+from swift_hydra.geometry import bend, skewed_again, straightened, unbend
 from swift_hydra.settings import InputError, listed
 
 # The share of the rows beyond each of two quantiles, and the distance between these in a normal
@@ -16,6 +17,13 @@ LARGEST = np.finfo(np.float64).max
 FEW_DIGITS = 16  # float32 steps by which a constant may differ from its value in float64
 SMALLEST = np.finfo(np.float64).smallest_subnormal  # least scale: one rounded to 0 is unusable
 BLOCK_ROWS = 65_536  # rows in float64 at once: a whole large table would take over a gigabyte
+# When and how a skewed column is bent straight, see :func:`_power_of`.
+SKEWED = 2.0  # the upper tenth lies so many times as far from the median as the lower one
+LEARNED = ("centre", "scale", "start", "power")
+POWERS = (0.0, 0.25)  # of Box and Cox: the logarithm and the fourth root
+SHARES = (0.1, 0.05)  # of the rows, beyond the two quantiles that show the skew
+LEAST_SHARE = 0.01  # share of the rows that lie below those whose power is taken
+VARIED = 20  # more different values make a measured column
 
 
 class ColumnScaler:
@@ -28,6 +36,12 @@ class ColumnScaler:
     that differ from it, times the square root of their share. This is like a standard deviation,
     but a single extreme value among several does not dominate it.
 
+    A column that spans orders of magnitude (amounts, counts, concentrations) counts by its
+    logarithm or its fourth root, whichever is less skewed (Box and Cox 1964): in its own unit all
+    but the largest values would fall together, and one at a tenth of its usual size could not be
+    seen. There u = boxcox(x / median, power) / scale. Below the training's .01 quantile the curve
+    goes on as its tangent, so that zeros and slipped signs have a place, far out.
+
     All arithmetic is float64, results are float32. A constant column has scale 1, or its absolute
     value if that is smaller: its rows become 0, and a new row that differs is far away, whether the
     unit is small or the offset large. Values of a narrow type that equal the centre rounded to that
@@ -38,13 +52,18 @@ class ColumnScaler:
 
     Args:
         centre: (d,) float64, or None before :meth:`fit`.
-        scale: (d,) float64.
+        scale: (d,) float64; that of the power, where one is taken.
+        start: (d,) float64, from which part of the centre on a power is taken; 0 for columns in
+            their own unit.
+        power: (d,) float64, one of ``POWERS``.
         block_rows: number of rows held in float64 at once.
     """
 
-    def __init__(self, centre=None, scale=None, block_rows=BLOCK_ROWS):
+    def __init__(self, centre=None, scale=None, start=None, power=None, block_rows=BLOCK_ROWS):
         self.centre = centre
         self.scale = scale
+        self.start = start
+        self.power = power
         self.block_rows = block_rows
 
     def fit(self, X, flags=None):
@@ -60,10 +79,10 @@ class ColumnScaler:
             raise InputError(
                 f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row"
             )
-        stats = np.array([_centre_and_scale(column) for column in X.T], dtype=np.float64)
-        self.centre, self.scale = stats.reshape(-1, 2).T.copy()
+        stats = np.array([_learned(column) for column in X.T], dtype=np.float64)
+        self.centre, self.scale, self.start, self.power = stats.reshape(-1, 4).T.copy()
         if flags is not None:
-            self.scale[flags] = 1.0
+            self.scale[flags], self.start[flags] = 1.0, 0.0
         return self
 
     def transform(self, X):
@@ -71,18 +90,29 @@ class ColumnScaler:
         X = self._checked(X)
         out = np.empty(X.shape, dtype=np.float32)
         for i in range(0, len(X), self.block_rows):
-            rows = slice(i, i + self.block_rows)
-            block = self.widened(X[rows])
-            with np.errstate(over="ignore"):  # computed again with halves, or clipped
-                block -= self.centre
-                over = np.isinf(block)
-                block /= self.scale
-                if over.any():
-                    halves = (X[rows] / 2.0 - self.centre / 2) / (self.scale / 2)
-                    block[over] = halves[over]
-            np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
-            out[rows] = bend(block)
+            out[i : i + self.block_rows] = bend(self._deviations(X[i : i + self.block_rows]))
         return out
+
+    def deviations(self, X):
+        """u of the rows X (n, d), before the tails are compressed: float64 (n, d)."""
+        return self._deviations(self._checked(X))
+
+    def _deviations(self, X):
+        block = self.widened(X)
+        skewed = np.flatnonzero(self.start)
+        with np.errstate(over="ignore"):  # computed again with halves, or clipped
+            ratio = block[:, skewed] / self.centre[skewed]
+            block -= self.centre
+            over = np.isinf(block)
+            block /= self.scale
+            if over.any():
+                halves = (X / 2.0 - self.centre / 2) / (self.scale / 2)
+                block[over] = halves[over]
+            if len(skewed):
+                upright = np.sign(self.centre[skewed])  # all values of a column may be negative
+                straight = straightened(ratio, self.start[skewed], self.power[skewed])
+                block[:, skewed] = upright * straight / self.scale[skewed]
+        return np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
 
     def widened(self, X):
         """Rows X (n, d) as new float64 ones; a narrow type's centre is the centre itself.
@@ -98,8 +128,13 @@ class ColumnScaler:
 
     def inverse_transform(self, Z):
         """Standardised rows Z (n, d) in the input's units, float64."""
+        skewed = np.flatnonzero(self.start)
         with np.errstate(over="ignore"):
-            X = unbend(self._checked(Z)) * self.scale + self.centre
+            u = unbend(self._checked(Z)) * self.scale
+            X = u + self.centre
+            upright = np.sign(self.centre[skewed])
+            how = self.start[skewed], self.power[skewed]
+            X[:, skewed] = self.centre[skewed] * skewed_again(upright * u[:, skewed], *how)
         return np.clip(X, -LARGEST, LARGEST)
 
     def _checked(self, X):
@@ -114,10 +149,10 @@ class ColumnScaler:
         return X
 
     def snapshot(self):
-        """``centre`` (d,) and ``scale`` (d,), float64, to store with the weights."""
+        """``centre``, ``scale``, ``start``, ``power``, (d,) float64, to store with the weights."""
         if self.centre is None:
             raise InputError("the scaler is not fitted: call fit(X_train) first")
-        return {"centre": self.centre.copy(), "scale": self.scale.copy()}
+        return {name: getattr(self, name).copy() for name in LEARNED}
 
     @classmethod
     def from_snapshot(cls, saved):
@@ -126,10 +161,16 @@ class ColumnScaler:
         Raises:
             ValueError: for values that no fit produces.
         """
-        centre, scale = (np.array(saved[name], dtype=np.float64) for name in ("centre", "scale"))
+        none = np.zeros(len(saved["centre"]))
+        saved = {"start": none, "power": none, **saved}  # older files lack both
+        centre, scale, start, power = (np.array(saved[n], dtype=np.float64) for n in LEARNED)
         if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ValueError("centre or scale is not finite, or a scale is not above 0")
-        return cls(centre, scale)
+        skewed = start != 0
+        usable = ((start > 0) & (start <= 1) & (centre != 0) & np.isin(power, POWERS)) | ~skewed
+        if not usable.all():
+            raise ValueError("a power is unknown, or does not start between 0 and the centre")
+        return cls(centre, scale, start, power)
 
 
 def check_span(X, names, source):
@@ -146,6 +187,44 @@ def check_span(X, names, source):
             f"{LARGEST / 2:.1g}, up to {largest[wide[0]]:.3g}: float64 does not hold their "
             "differences: divide the column by a constant"
         )
+
+
+def _learned(column):
+    """Median, robust scale, start and power of one column (n,); in its own unit the start is 0."""
+    values = np.sort(column.astype(np.float64))
+    centre = values[(len(values) - 1) // 2]
+    with np.errstate(over="ignore"):
+        ratio = np.sort(values / centre) if centre else values
+    start, power = _power_of(ratio)
+    if not start:
+        return *_centre_and_scale(column), 0.0, 0.0
+    return centre, _centre_and_scale(straightened(ratio, start, power))[1], start, power
+
+
+def _power_of(ratio):
+    """From which part of the median on a power of a column is taken, and which; 0 if none.
+
+    One is if the values are positive, but for one in a hundred, and skewed as those that span
+    orders of magnitude are, and if a power makes them half as skewed. Quantiles decide, so that no
+    single row does.
+
+    Args:
+        ratio: (n,) float64 values in units of their median, ascending.
+    """
+    n = len(ratio)
+    start = ratio[int(np.ceil(LEAST_SHARE * (n - 1)))]
+    if start <= 0 or np.count_nonzero(np.diff(ratio)) < VARIED:
+        return 0.0, 0.0
+    out = np.ceil(np.multiply(SHARES, n - 1)).astype(int)
+    low, high = ratio[out], ratio[n - 1 - out]
+    if not (low.max() < 1 < high.min() and high.max() < np.inf):
+        return 0.0, 0.0
+    plain = np.log((high - 1) / (1 - low))  # 0 for symmetric values
+    skews = [np.log(boxcox(high, power) / -boxcox(low, power)) for power in POWERS]
+    best = int(np.argmin([np.abs(skew).sum() for skew in skews]))
+    if plain[0] < np.log(SKEWED) or np.abs(skews[best]).sum() > plain.sum() / 2:
+        return 0.0, 0.0
+    return float(start), POWERS[best]
 
 
 def _centre_and_scale(column):

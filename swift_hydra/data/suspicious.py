@@ -206,8 +206,7 @@ def _kinds(values, scaler, dated):
     naming = _naming(values, distinct, whole)
     if naming is not None and not (dated and naming == "id"):
         yield naming, ""
-    centre, scale = (part[0] for part in scaler.fit(values[:, None]).snapshot().values())
-    away = np.abs(distinct.astype(np.float64) - centre) / scale
+    away = np.abs(scaler.fit(values[:, None]).deviations(distinct[:, None])[:, 0])
     far = away > FAR
     end = _far_end(values, distinct, counts, scaler)
     if end is not None:
@@ -226,7 +225,7 @@ def _kinds(values, scaler, dated):
             yield "few", f" ({short(worst)}; {counts[away > ABSURD].sum()} rows in all)"
     if counts.max() >= ALMOST * n:
         yield "almost", f" ({short(distinct[counts.argmax()])})"
-    if too_coarse(centre, scale) and not dated and _came_in_float32(distinct, whole):
+    if too_coarse(scaler)[0] and not dated and _came_in_float32(distinct, whole):
         yield "digits", ""
     if 0 < WIDE * low < high and not long and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
@@ -242,9 +241,10 @@ def _are_long(distinct):
     return wide and len(np.unique(distinct.astype(np.float64))) < (1 - ALIKE) * len(distinct)
 
 
-def too_coarse(centre, scale):
-    """Does float32 hold too few digits of columns with these centres and scales?"""
-    return abs(centre) * np.finfo(np.float32).eps * DIGITS > scale
+def too_coarse(scaler):
+    """Does float32 hold too few digits of the columns that a scaler was fitted to? (d,) bool."""
+    lost = np.abs(scaler.centre) * np.finfo(np.float32).eps * DIGITS > scaler.scale
+    return lost & (scaler.start == 0)  # of a logarithm it holds enough
 
 
 def beyond_float32(values):
@@ -282,7 +282,10 @@ def _fall_together(distinct, scaler):
     some = distinct[:: -(-len(distinct) // LOOKED_AT)]
     if len(some) <= VARIED:
         return False
-    return len(np.unique(scaler.transform(some[:, None]))) < (1 - ALIKE) * len(some)
+    places = scaler.transform(some[:, None])
+    if scaler.start[0]:  # float32 tells logarithms apart that are as good as equal
+        places = np.rint(places / ROUNDING)
+    return len(np.unique(places)) < (1 - ALIKE) * len(some)
 
 
 def _number_rows(values):
@@ -346,7 +349,6 @@ def _far_end(values, distinct, counts, scaler):
         many = FEW * len(values) < counts[end] < 0.9 * len(values)
         if many and float(distinct[end]).is_integer():
             others = values[values != distinct[end]]
-            centre, scale = (part[0] for part in scaler.fit(others[:, None]).snapshot().values())
-            if abs(float(distinct[end]) - centre) > FAR * scale:
+            if abs(scaler.fit(others[:, None]).deviations(distinct[[end], None]).item()) > FAR:
                 return end
     return None

@@ -12,12 +12,21 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from swift_hydra.geometry import WIDE, filled, principal_axes, spread_over, unbend
+from swift_hydra.geometry import (
+    WIDE,
+    bend,
+    filled,
+    principal_axes,
+    skewed_again,
+    spread_over,
+    unbend,
+)
 
 POINTS = 257  # most quantiles that represent a column
 SAME = 2.0**-30  # standard deviations: smaller differences between values are rounding errors
 RIDGE = 1e-3  # this part of the mean variance is added to the variance along every direction
 LEAST = 1e-9  # smaller variances and squared lengths are rounding errors
+NORMAL_SPREAD = 2.563  # standard deviations between a normal distribution's .1 and .9 quantile
 VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
 
 
@@ -156,6 +165,68 @@ class LargestValue:
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`, of which others may be a part; older files lack rarity."""
         return cls(saved["measured"], saved.get("rarity"))
+
+
+class OwnUnits:
+    """Appends the columns whose power the scaler took, in their own unit.
+
+    Parts and their sum depend on each other in their own unit alone, factors and their product in
+    logarithms alone.
+
+    Args:
+        columns: (k,) numbers of these columns.
+        start, power, scale, upright: (k,) what the scaler learned, and the sign of their values.
+        own_scale: (k,) their scales in their own unit, in medians.
+    """
+
+    def __init__(self, columns, start, power, scale, upright, own_scale=1.0):
+        self.columns = columns
+        self.start = start
+        self.power = power
+        self.scale = scale
+        self.upright = upright
+        self.own_scale = own_scale
+
+    @classmethod
+    def of(cls, scaler):
+        """Of a fitted :class:`data.scaler.ColumnScaler`; None if it took no power of any column."""
+        columns = np.flatnonzero(scaler.start)
+        if not len(columns):
+            return None
+        of_each = (scaler.start, scaler.power, scaler.scale, np.sign(scaler.centre))
+        return cls(columns, *(values[columns] for values in of_each))
+
+    def fit(self, Z):
+        """Learn the scales of standardised training rows Z (n, d); returns itself."""
+        low, high = np.quantile(self._own(Z), (0.1, 0.9), axis=0)
+        self.own_scale = (high - low) / NORMAL_SPREAD
+        return self
+
+    def _own(self, Z):
+        straight = self.upright * unbend(Z[:, self.columns]) * self.scale
+        return skewed_again(straight, self.start, self.power) - 1
+
+    def __call__(self, Z):
+        """Rows Z (n, d) and, beside them, k columns in their own unit: (n, d + k) float64."""
+        return np.column_stack([Z, bend(self._own(Z) / self.own_scale)])
+
+    def snapshot(self):
+        """Arrays."""
+        return dict(vars(self))
+
+
+class AboutColumns(NamedTuple):
+    """What a detector is told of the columns beside their standardised values."""
+
+    rarity: np.ndarray | None = None  # (d,) see :class:`LargestValue`
+    own_units: OwnUnits | None = None
+
+    @classmethod
+    def of(cls, rows):
+        """Of :class:`data.rows.TrainingRows`."""
+        flags = rows.columns.preparation.flags()
+        rarity = LargestValue.rarity_of(rows.Z, flags, rows.subjects)
+        return cls(rarity, OwnUnits.of(rows.columns.scaler))
 
 
 class PrincipalScores:

@@ -17,6 +17,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.detection.coordinates import AboutColumns
 from swift_hydra.detection.evidence import Evidence, column_index
 from swift_hydra.detection.mixture import Fitted, n_folds_of
 from swift_hydra.detection.pvalue import (
@@ -182,8 +183,9 @@ class FullDetector:
         self.judgement = judgement
 
     @classmethod
-    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None, rarity=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None, about=None):
         """Arguments and return value are those of :meth:`detection.mixture.MixtureDetector.fit`."""
+        about = about or AboutColumns()
         with journal.stage("evidence"):
             n_folds = n_folds_of(settings.n_experts)
             leave_out = LeaveOut(Z.numpy(), y.numpy(), n_folds, settings.random_state, subjects)
@@ -191,11 +193,11 @@ class FullDetector:
             # expert learns to accept hidden anomalies among the rows that it takes for normal:
             # beside the distance it cost .017 AUC-ROC (29 sets). So rows have to be trusted.
             if y.any() or (settings.trust_normals and len(generated)):
-                rows = leave_out, Z, y, generated.numpy(), rarity
+                rows = leave_out, Z, y, generated.numpy(), about
                 evidence, seen = _cross_fit(*rows, settings, journal)
             else:
                 evidence, made = None, generated.numpy()
-                seen = CrossFitted(Z.numpy(), None, y, made, None, leave_out, None, rarity)
+                seen = CrossFitted(Z.numpy(), None, y, made, None, leave_out, None, about)
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
@@ -289,7 +291,7 @@ class FullDetector:
         return cls(evidence, known, unlike, judgement)
 
 
-def _cross_fit(leave_out, Z, y, generated, rarity, settings, journal):
+def _cross_fit(leave_out, Z, y, generated, about, settings, journal):
     """The :class:`Evidence`, with two C-VAEs on half of the rows each, and CrossFitted rows."""
     seed = settings.random_state
     X = Z.numpy()
@@ -312,7 +314,7 @@ def _cross_fit(leave_out, Z, y, generated, rarity, settings, journal):
     rng = stage_rng(seed, "evidence")
     of_cvaes = map(Residual, cvaes), half
     evidence, columns = Evidence.fit(
-        X, labels, leave_out, *of_cvaes, rng, settings.max_normals, rarity
+        X, labels, leave_out, *of_cvaes, rng, settings.max_normals, about.rarity
     )
     generated_columns = evidence.transform_in_views(generated)
     evidence.surroundings.forget_folds()
@@ -324,4 +326,4 @@ def _cross_fit(leave_out, Z, y, generated, rarity, settings, journal):
     if len(rows):
         distances[rows] = evidence.transform(X[rows])[:, column_index(DISTANCE)]
     both = columns, y, generated, generated_columns
-    return evidence, CrossFitted(X, *both, leave_out, distances, rarity)
+    return evidence, CrossFitted(X, *both, leave_out, distances, about)

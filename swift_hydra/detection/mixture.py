@@ -230,7 +230,7 @@ class MixtureDetector:
         self.mixture = mixture
 
     @classmethod
-    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None, rarity=None):
+    def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None, about=None):
         """Train on standardised rows.
 
         Args:
@@ -242,7 +242,7 @@ class MixtureDetector:
             subjects: not used, since this detector leaves no rows out; see
                 :class:`cleaning.leave_out.LeaveOut`.
             aside: not used; see :class:`cleaning.suspects.AsideRows`.
-            rarity: not used; see :class:`detection.coordinates.LargestValue`.
+            about: not used; see :class:`detection.coordinates.AboutColumns`.
 
         Returns:
             :class:`Fitted`.

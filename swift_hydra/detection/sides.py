@@ -18,7 +18,13 @@ import torch
 from swift_hydra.cleaning.additive_expert import AdditiveExpert
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.detection.coordinates import LargestValue, NormalScores, PrincipalScores
+from swift_hydra.detection.coordinates import (
+    AboutColumns,
+    LargestValue,
+    NormalScores,
+    OwnUnits,
+    PrincipalScores,
+)
 from swift_hydra.detection.evidence import EvidenceColumns, column_index
 from swift_hydra.detection.mixture import N_FOLDS, Mixture
 from swift_hydra.detection.pvalue import STRENGTH, TAIL, USUAL, TailPValue
@@ -85,7 +91,7 @@ class CrossFitted(NamedTuple):
     generated_columns: EvidenceColumns | None
     leave_out: LeaveOut
     distances: np.ndarray | None  # (n, 1) column ``knn5`` without the row itself, as scoring has it
-    rarity: np.ndarray | None  # (d,) see :class:`detection.coordinates.LargestValue`
+    about: AboutColumns
 
     def examples(self, features, names):
         """What a mixture learns from, :class:`training.batches.Examples`.
@@ -129,14 +135,16 @@ class KnownSide:
         directions: a :class:`detection.coordinates.PrincipalScores`; None in older files.
         kernels: :class:`cleaning.kernel_expert.KernelExpert` objects.
         sees_evidence: False if the experts see the features alone.
+        own_units: a :class:`detection.coordinates.OwnUnits`; None without skewed columns.
     """
 
-    def __init__(self, mixture, ranks, directions, kernels, sees_evidence=True):
+    def __init__(self, mixture, ranks, directions, kernels, sees_evidence=True, own_units=None):
         self.mixture = mixture
         self.ranks = ranks
         self.directions = directions
         self.kernels = kernels
         self.sees_evidence = sees_evidence
+        self.own_units = own_units
 
     @staticmethod
     def used(without):
@@ -147,7 +155,11 @@ class KnownSide:
     @classmethod
     def fit(cls, seen, settings, journal):
         """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 + kernels)."""
-        self = cls(None, NormalScores.fit(seen.Z), PrincipalScores.fit(seen.Z), [])
+        own_units = seen.about.own_units
+        self = cls(None, NormalScores.fit(seen.Z), None, [])
+        self.own_units = own_units and own_units.fit(seen.Z)
+        in_all_units = self._in_all_units(seen.Z)
+        self.directions = PrincipalScores.fit(in_all_units)
         self.sees_evidence = "evidence" not in settings.detector_settings.get("without", ())
         with journal.stage("mixture"):
             examples = seen.examples(True, self._names(MIXTURE_COLUMNS))
@@ -161,7 +173,7 @@ class KnownSide:
             inputs = self._inputs(seen.Z, seen.columns.all)
             views = {  # the inputs that depend on other rows, as they are without a fold's rows
                 "evidence": partial(_evidence_without, seen, self._names(KERNEL_COLUMNS)),
-                "directions": partial(_directions_without, seen),
+                "directions": partial(_directions_without, in_all_units, seen.leave_out.folds),
             }
             for number, (norm, sees) in enumerate(KERNELS):
                 expert = _kind_of(norm)(norm, sees)
@@ -184,8 +196,11 @@ class KnownSide:
         return {
             "ranks": self.ranks(Z),
             "evidence": beside(Z, columns, self._names(KERNEL_COLUMNS)).numpy(),
-            "directions": self.directions and self.directions(Z),
+            "directions": self.directions and self.directions(self._in_all_units(Z)),
         }
+
+    def _in_all_units(self, Z):
+        return Z if self.own_units is None else self.own_units(Z)
 
     def score(self, Z, columns):
         """The experts' scores (n, 1 + kernels) of rows Z (n, d) with evidence (n, c)."""
@@ -207,6 +222,7 @@ class KnownSide:
             "directions": self.directions and self.directions.snapshot(),
             "kernels": kernels,
             "sees_evidence": self.sees_evidence,
+            "own_units": self.own_units and self.own_units.snapshot(),
         }
 
     @classmethod
@@ -216,17 +232,19 @@ class KnownSide:
         mixture = Mixture.from_snapshot(saved["mixture"], settings.mamba)
         directions = saved.get("directions")  # older files have none
         maps = NormalScores(**saved["ranks"]), directions and PrincipalScores(**directions)
-        return cls(mixture, *maps, kernels, saved.get("sees_evidence", True))
+        own_units = saved.get("own_units")
+        own_units = own_units and OwnUnits(**own_units)
+        return cls(mixture, *maps, kernels, saved.get("sees_evidence", True), own_units)
 
 
 def _evidence_without(seen, names, fold):
     return beside(seen.Z, seen.columns.without[fold], names).numpy()
 
 
-def _directions_without(seen, fold):
-    """The training rows along the principal directions of all other folds' rows."""
-    others = seen.leave_out.folds != fold
-    return PrincipalScores.fit(seen.Z[others] if others.any() else seen.Z)(seen.Z)
+def _directions_without(rows, folds, fold):
+    """The training rows (n, d) along the principal directions of all other folds' rows."""
+    others = folds != fold
+    return PrincipalScores.fit(rows[others] if others.any() else rows)(rows)
 
 
 class LoneTail:
@@ -311,13 +329,13 @@ class UnlikeSide:
                 if settings.trust_normals:
                     alone = TrustedDistance.fit(*rows)
                 else:
-                    alone = TolerantDistance.fit(*rows, aside, seen.rarity)
+                    alone = TolerantDistance.fit(*rows, aside, seen.about.rarity)
             distances = seen.distances
             if alone is not None:
                 distances = alone.score(seen.Z, True, seen.leave_out.subjects)
             lone = None
             if not isinstance(alone, TolerantDistance):
-                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), seen.rarity)
+                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), seen.about.rarity)
                 distances = lone.added(distances, seen.Z, training=True)
             if not len(seen.generated) or seen.columns is None:
                 return cls(None, alone, lone), distances

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from helpers import real_set
+from scipy.special import ndtr
 
 from swift_hydra.data.angles import ANGLES
 from swift_hydra.data.scaler import ColumnScaler
@@ -444,6 +445,59 @@ def test_a_rare_value_and_an_absurd_one_are_both_seen():
     flag = ColumnScaler().fit(X).transform(X)[0, 0]
     X[5] = 1e12
     assert flag > 4 and ColumnScaler().fit(X).transform(X)[0, 0] > 4
+
+
+SKEWED_COLUMNS = {  # made of normal values g; the power that is taken, if any
+    "amounts": (lambda g: 100 * np.exp(1.2 * g), 0.0),
+    "debts": (lambda g: -1e6 * np.exp(1.5 * g), 0.0),
+    "rounded counts": (lambda g: np.ceil(30 * np.exp(1.3 * g)), 0.0),
+    "waiting times": (lambda g: -np.log(ndtr(-g)) * 1e-9, 0.25),
+    "squares": (lambda g: np.square(g), 0.25),
+    "temperatures": (lambda g: 300 + 9 * g, None),
+    "nearly symmetric": (lambda g: np.exp(0.3 * g), None),
+    "around 0": (lambda g: np.sinh(2 * g), None),
+    "few values": (lambda g: np.ceil(np.exp(g.clip(-1, 1.5))), None),
+}
+
+
+@pytest.mark.parametrize(("make", "power"), SKEWED_COLUMNS.values(), ids=SKEWED_COLUMNS)
+def test_columns_that_span_orders_of_magnitude_count_by_a_power(make, power):
+    X = make(np.random.default_rng(0).normal(size=(600, 1)))
+    scaler = ColumnScaler().fit(X)
+    assert (scaler.start > 0) == (power is not None)
+    Z = scaler.transform(X)
+    order = np.argsort(X[:, 0], kind="stable")
+    assert (np.diff(Z[order, 0]) >= 0).all() and np.median(Z) == pytest.approx(0, abs=0.02)
+    np.testing.assert_allclose(scaler.inverse_transform(Z), X, rtol=1e-3, atol=1e-5 * X.std())
+    assert np.array_equal(ColumnScaler().fit(X * 2.0**30).transform(X * 2.0**30), Z)
+    if power is not None:
+        assert scaler.power == power
+        low, high = np.quantile(Z, (0.1, 0.9))
+        assert 0.7 < high / -low < 1.4
+        with pytest.raises(ValueError, match="start"):
+            ColumnScaler.from_snapshot(scaler.snapshot() | {"start": np.ones(1) * 7})
+        with pytest.raises(ValueError, match="power"):
+            ColumnScaler.from_snapshot(scaler.snapshot() | {"power": np.ones(1) * 0.5})
+
+
+@pytest.mark.parametrize("value", [0.0, -70.0, -1e300, 1e300, 1e-300], ids=str)
+def test_a_few_impossible_amounts_do_not_take_the_power_away(value):
+    """They lie in the training, or are new: a zero among amounts of a thousand has its place."""
+    amounts = 1000 * np.random.default_rng(1).lognormal(0, 1.2, (900, 1))
+    dirty = amounts.copy()
+    dirty[:6] = value
+    scaler, other = (ColumnScaler().fit(X) for X in (amounts, dirty))
+    assert scaler.start > 0 and other.start > 0
+    assert np.abs(other.transform(amounts) - scaler.transform(amounts)).max() < 0.15
+    least, new = scaler.transform(amounts).min(), scaler.transform([[value]])[0, 0]
+    assert new > 4.9 if value == 1e300 else new < min(least, -2)
+    assert np.isfinite(scaler.inverse_transform(scaler.transform([[value]]))).all()
+
+
+def test_columns_that_stand_for_texts_keep_their_unit_however_skewed():
+    X = np.random.default_rng(0).lognormal(0, 1.5, (300, 2))
+    scaler = ColumnScaler().fit(X, np.array([True, False]))
+    assert scaler.start.astype(bool).tolist() == [False, True] and scaler.scale[0] == 1
 
 
 def test_scaler_of_constant_columns():

@@ -67,6 +67,20 @@ def test_narrow_rows_are_scored_as_by_the_checkpoint(tmp_path):
         np.testing.assert_allclose(exported.decision_function(rows), own, atol=1e-5, rtol=1e-5)
 
 
+def test_columns_that_count_by_a_power_do_so_in_the_file(tmp_path):
+    X, y = made_table(n=300, n_anomalies=40)
+    X = np.column_stack([np.exp(1.5 * X[:, 0]), -np.square(X[:, 1]), X])
+    with hasty():
+        model = SwiftHydra(fast=True, verify=0.0, **SHORT_FIT).fit(X, y)
+    assert (model.columns_.scaler.start[:2] > 0).all()
+    model.export(tmp_path / "student.onnx")
+    exported = Exported.load(tmp_path / "student.onnx")
+    for sign in (1, 0, -1, 1e9):  # of the two amounts: as in training, or impossible
+        rows = X * np.where(np.arange(X.shape[1]) < 2, sign, 1)
+        own = model.decision_function(rows)
+        np.testing.assert_allclose(exported.decision_function(rows), own, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.4])
 def test_false_alarms_are_those_of_the_checkpoint(model, file, tmp_path, share):
     X, _ = made_table(n=200, n_anomalies=20, seed=3)

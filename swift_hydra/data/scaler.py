@@ -23,6 +23,7 @@ LEARNED = ("centre", "scale", "start", "power")
 POWERS = (0.0, 0.25)  # of Box and Cox: the logarithm and the fourth root
 SHARES = (0.1, 0.05)  # of the rows, beyond the two quantiles that show the skew
 LEAST_SHARE = 0.01  # share of the rows that lie below those whose power is taken
+LEAST_START = 1e-100  # a tangent at a smaller part of the median might overflow
 VARIED = 20  # more different values make a measured column
 
 
@@ -192,48 +193,55 @@ def check_span(X, names, source):
 def _learned(column):
     """Median, robust scale, start and power of one column (n,); in its own unit the start is 0."""
     values = np.sort(column.astype(np.float64))
+    single = column.dtype.kind == "f" and column.dtype.itemsize <= 4
     centre = values[(len(values) - 1) // 2]
-    with np.errstate(over="ignore"):
-        ratio = np.sort(values / centre) if centre else values
-    start, power = _power_of(ratio)
+    upright = values[::-1] if centre < 0 else values  # of one sign: from the smallest amount on
+    start, power = _power_of(upright, centre)
     if not start:
-        return *_centre_and_scale(column), 0.0, 0.0
-    return centre, _centre_and_scale(straightened(ratio, start, power))[1], start, power
+        return *_centre_and_scale(values, single), 0.0, 0.0
+    with np.errstate(over="ignore"):
+        straight = straightened(upright / centre, start, power)
+    return centre, _centre_and_scale(straight, single)[1], start, power
 
 
-def _power_of(ratio):
+def _power_of(amounts, centre):
     """From which part of the median on a power of a column is taken, and which; 0 if none.
 
-    One is if the values are positive, but for one in a hundred, and skewed as those that span
+    One is if the values have one sign, but for one in a hundred, and are skewed as those that span
     orders of magnitude are, and if a power makes them half as skewed. Quantiles decide, so that no
     single row does.
 
     Args:
-        ratio: (n,) float64 values in units of their median, ascending.
+        amounts: (n,) float64 values, ascending, or descending if the median is negative.
+        centre: their median.
     """
-    n = len(ratio)
-    start = ratio[int(np.ceil(LEAST_SHARE * (n - 1)))]
-    if start <= 0 or np.count_nonzero(np.diff(ratio)) < VARIED:
+    n = len(amounts)
+    out = np.ceil(np.multiply((LEAST_SHARE, *SHARES), n - 1)).astype(int)
+    if centre == 0:
         return 0.0, 0.0
-    out = np.ceil(np.multiply(SHARES, n - 1)).astype(int)
-    low, high = ratio[out], ratio[n - 1 - out]
-    if not (low.max() < 1 < high.min() and high.max() < np.inf):
+    with np.errstate(over="ignore"):
+        (start, *low), high = amounts[out] / centre, amounts[n - 1 - out[1:]] / centre
+    low = np.array(low)
+    if start < LEAST_START or not (low.max() < 1 < high.min() and high.max() < np.inf):
         return 0.0, 0.0
     plain = np.log((high - 1) / (1 - low))  # 0 for symmetric values
+    if plain[0] < np.log(SKEWED) or np.count_nonzero(amounts[1:] != amounts[:-1]) < VARIED:
+        return 0.0, 0.0
     skews = [np.log(boxcox(high, power) / -boxcox(low, power)) for power in POWERS]
     best = int(np.argmin([np.abs(skew).sum() for skew in skews]))
-    if plain[0] < np.log(SKEWED) or np.abs(skews[best]).sum() > plain.sum() / 2:
+    if np.abs(skews[best]).sum() > plain.sum() / 2:
         return 0.0, 0.0
     return float(start), POWERS[best]
 
 
-def _centre_and_scale(column):
-    """Median and robust scale of one column (n,); see :class:`ColumnScaler`."""
-    values = np.sort(column.astype(np.float64))
+def _centre_and_scale(values, single):
+    """Median and robust scale of a column's values (n,), ascending; see :class:`ColumnScaler`.
+
+    ``single``: they came in float32 or less.
+    """
     n = len(values)
     centre = values[(n - 1) // 2]  # one of the values: a frequent one becomes exactly 0
     # A constant that was written in decimals can differ in its last digit: that is not spread.
-    single = column.dtype.kind == "f" and column.dtype.itemsize <= 4
     step = 2 * np.finfo(np.float32).eps if single else 16 * np.finfo(np.float64).eps
     for share, deviations in QUANTILES:
         out = int(np.ceil(share * (n - 1)))  # rows outside on either side, at least one

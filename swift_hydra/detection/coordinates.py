@@ -26,6 +26,7 @@ POINTS = 257  # most quantiles that represent a column
 SAME = 2.0**-30  # standard deviations: smaller differences between values are rounding errors
 RIDGE = 1e-3  # this part of the mean variance is added to the variance along every direction
 LEAST = 1e-9  # smaller variances and squared lengths are rounding errors
+MOST_MEDIANS = 1e100  # what can be squared, in any scale
 NORMAL_SPREAD = 2.563  # standard deviations between a normal distribution's .1 and .9 quantile
 VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
 
@@ -199,12 +200,14 @@ class OwnUnits:
     def fit(self, Z):
         """Learn the scales of standardised training rows Z (n, d); returns itself."""
         low, high = np.quantile(self._own(Z), (0.1, 0.9), axis=0)
-        self.own_scale = (high - low) / NORMAL_SPREAD
+        self.own_scale = np.maximum(high - low, LEAST) / NORMAL_SPREAD
         return self
 
     def _own(self, Z):
         straight = self.upright * unbend(Z[:, self.columns]) * self.scale
-        return skewed_again(straight, self.start, self.power) - 1
+        with np.errstate(over="ignore"):
+            ratio = skewed_again(straight, self.start, self.power)
+        return np.clip(ratio, -MOST_MEDIANS, MOST_MEDIANS) - 1
 
     def __call__(self, Z):
         """Rows Z (n, d) and, beside them, k columns in their own unit: (n, d + k) float64."""

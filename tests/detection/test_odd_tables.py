@@ -72,11 +72,16 @@ def sum_of_amounts(rng, n, anomalous):
 
 # In their own unit alone: .79, .57, .99; in logarithms alone the sum has .67.
 @pytest.mark.parametrize("make, known", [(amounts, 0), (product, 12), (sum_of_amounts, 12)])
-def test_amounts_that_span_orders_of_magnitude(make, known):
+def test_amounts_that_span_orders_of_magnitude(tmp_path, make, known):
     X, y, new, truth = split(make, 0, n=(600, 25))
     told = np.where(np.cumsum(y) > known, 0, y) if known else None
     model = SwiftHydra(**SHORT_FIT).fit(X, told)
-    assert roc_auc_score(truth, model.decision_function(new)) > 0.9
+    scores = model.decision_function(new)
+    assert roc_auc_score(truth, scores) > 0.9
+    model.save(tmp_path / "model.pt")
+    assert np.array_equal(SwiftHydra.load(tmp_path / "model.pt").decision_function(new), scores)
+    absurd = new[:6] * [[0], [-1], [1e9], [1e300], [-1e300], [1e-300]]
+    assert np.isfinite(model.decision_function(absurd)).all()
 
 
 # Fits without learned scales, and without the directions: .83, .60, .76.

@@ -90,9 +90,9 @@ def test_distances_of_codes_know_no_label(monkeypatch):
     """A known anomaly is none of the normals around it: one less is too few (AUC-ROC .69)."""
     aucs = []
 
-    def fit(cls, experts, one_class, y, weight):
+    def fit(cls, experts, one_class, y, weight, used):
         aucs.append(roc_auc_score(y, one_class[:, 0]))
-        return join(cls, experts, one_class, y, weight)
+        return join(cls, experts, one_class, y, weight, used)
 
     join = ScoreCombiner.fit.__func__
     monkeypatch.setattr(ScoreCombiner, "fit", classmethod(fit))

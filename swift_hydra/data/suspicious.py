@@ -208,7 +208,7 @@ def _kinds(values, scaler, dated):
         yield naming, ""
     away = np.abs(scaler.fit(values[:, None]).deviations(distinct[:, None])[:, 0])
     far = away > FAR
-    end = _far_end(values, distinct, counts, scaler)
+    end = _far_end(values, distinct, counts)
     if end is not None:
         if counts[end] >= AGAIN:
             yield "placeholder", f" ({written(distinct[end])} in {counts[end]} rows)"
@@ -338,7 +338,7 @@ def _are_ids(distinct, n):
     return high - low < 4 * n or (low > 0 and len(digits) == 1 and low >= 10_000)
 
 
-def _far_end(values, distinct, counts, scaler):
+def _far_end(values, distinct, counts):
     """The index, 0 or -1, of an extreme value that many rows share far from all others, or None.
 
     So many rows change the scale of the column, so the distance is measured in the others' scale.
@@ -349,6 +349,7 @@ def _far_end(values, distinct, counts, scaler):
         many = FEW * len(values) < counts[end] < 0.9 * len(values)
         if many and float(distinct[end]).is_integer():
             others = values[values != distinct[end]]
-            if abs(scaler.fit(others[:, None]).deviations(distinct[[end], None]).item()) > FAR:
+            of_others = ColumnScaler().fit(others[:, None])
+            if abs(of_others.deviations(distinct[[end], None]).item()) > FAR:
                 return end
     return None

@@ -17,9 +17,9 @@ LARGEST = np.finfo(np.float64).max
 FEW_DIGITS = 16  # float32 steps by which a constant may differ from its value in float64
 SMALLEST = np.finfo(np.float64).smallest_subnormal  # least scale: one rounded to 0 is unusable
 BLOCK_ROWS = 65_536  # rows in float64 at once: a whole large table would take over a gigabyte
+LEARNED = ("centre", "scale", "start", "power")
 # When and how a skewed column is bent straight, see :func:`_power_of`.
 SKEWED = 2.0  # the upper tenth lies so many times as far from the median as the lower one
-LEARNED = ("centre", "scale", "start", "power")
 POWERS = (0.0, 0.25)  # of Box and Cox: the logarithm and the fourth root
 SHARES = (0.1, 0.05)  # of the rows, beyond the two quantiles that show the skew
 LEAST_SHARE = 0.01  # share of the rows that lie below those whose power is taken
@@ -220,8 +220,8 @@ def _power_of(amounts, centre):
     if centre == 0:
         return 0.0, 0.0
     with np.errstate(over="ignore"):
-        (start, *low), high = amounts[out] / centre, amounts[n - 1 - out[1:]] / centre
-    low = np.array(low)
+        below, high = amounts[out] / centre, amounts[n - 1 - out[1:]] / centre
+    start, low = below[0], below[1:]
     if start < LEAST_START or not (low.max() < 1 < high.min() and high.max() < np.inf):
         return 0.0, 0.0
     plain = np.log((high - 1) / (1 - low))  # 0 for symmetric values

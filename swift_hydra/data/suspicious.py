@@ -55,7 +55,6 @@ def notes(table, asked=False):
     X = table.X
     if len(X) < 10 or X.dtype.kind not in "biuf":
         return []
-    scaler = ColumnScaler()
     for j, name in enumerate(table.names()):
         column = X[:, j]
         gaps = int(np.isnan(column).sum()) if column.dtype.kind == "f" else 0
@@ -73,7 +72,7 @@ def notes(table, asked=False):
         if OF_INDEX.fullmatch(name) and _number_rows(values):
             found.setdefault("index", []).append(repr(name))
             continue
-        for kind, detail in _kinds(values, scaler, j in table.dated):
+        for kind, detail in _kinds(values, j in table.dated):
             found.setdefault(kind, []).append(f"{name!r}{detail}")
     said = [f"column {listed(columns)}: {TEXTS[kind]}" for kind, columns in found.items()]
     empty = np.flatnonzero(np.isnan(X).all(axis=1)) if X.dtype.kind == "f" else ()
@@ -191,7 +190,7 @@ def _date(days):
     return day_of(float(np.floor(days)))
 
 
-def _kinds(values, scaler, dated):
+def _kinds(values, dated):
     """Yield (key of ``TEXTS``, detail) for a column's values (n,); ``dated``: these are days."""
     written, short = (_date, _date) if dated else (_written, "{:g}".format)
     n = len(values)
@@ -206,7 +205,8 @@ def _kinds(values, scaler, dated):
     naming = _naming(values, distinct, whole)
     if naming is not None and not (dated and naming == "id"):
         yield naming, ""
-    away = np.abs(scaler.fit(values[:, None]).deviations(distinct[:, None])[:, 0])
+    scaler = ColumnScaler().fit(values[:, None])
+    away = np.abs(scaler.deviations(distinct[:, None])[:, 0])
     far = away > FAR
     end = _far_end(values, distinct, counts)
     if end is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
+from swift_hydra.data.scaler import QUANTILES
 from swift_hydra.geometry import (
     WIDE,
     bend,
@@ -27,7 +28,6 @@ SAME = 2.0**-30  # standard deviations: smaller differences between values are r
 RIDGE = 1e-3  # this part of the mean variance is added to the variance along every direction
 LEAST = 1e-9  # smaller variances and squared lengths are rounding errors
 MOST_MEDIANS = 1e100  # what can be squared, in any scale
-NORMAL_SPREAD = 2.563  # standard deviations between a normal distribution's .1 and .9 quantile
 VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
 
 
@@ -199,8 +199,9 @@ class OwnUnits:
 
     def fit(self, Z):
         """Learn the scales of standardised training rows Z (n, d); returns itself."""
-        low, high = np.quantile(self._own(Z), (0.1, 0.9), axis=0)
-        self.own_scale = np.maximum(high - low, LEAST) / NORMAL_SPREAD
+        share, deviations = QUANTILES[0]
+        low, high = np.quantile(self._own(Z), (share, 1 - share), axis=0)
+        self.own_scale = np.maximum(high - low, LEAST) / deviations
         return self
 
     def _own(self, Z):

@@ -202,7 +202,7 @@ class FullDetector:
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
         unlike, one_class = UnlikeSide.fit(seen, settings, journal, aside)
-        used = KnownSide.used(settings.detector_settings.get("without", ()))
+        used = KnownSide.used(settings.without)
         judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight, used)
         self = cls(evidence, known, unlike, judgement)
         if known is not None:

@@ -57,6 +57,11 @@ class DetectorSettings:
             settings[name] = settings[name] or {}
         return cls(**settings)
 
+    @property
+    def without(self):
+        """Those of :data:`detection.sides.PARTS` that are left out."""
+        return self.detector_settings.get("without", ())
+
 
 class Fitted(NamedTuple):
     """A detector and its scores of its training rows."""

@@ -155,12 +155,11 @@ class KnownSide:
     @classmethod
     def fit(cls, seen, settings, journal):
         """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 + kernels)."""
-        own_units = seen.about.own_units
-        self = cls(None, NormalScores.fit(seen.Z), None, [])
-        self.own_units = own_units and own_units.fit(seen.Z)
+        own_units = seen.about.own_units and seen.about.own_units.fit(seen.Z)
+        sees_evidence = "evidence" not in settings.without
+        self = cls(None, NormalScores.fit(seen.Z), None, [], sees_evidence, own_units)
         in_all_units = self._in_all_units(seen.Z)
         self.directions = PrincipalScores.fit(in_all_units)
-        self.sees_evidence = "evidence" not in settings.detector_settings.get("without", ())
         with journal.stage("mixture"):
             examples = seen.examples(True, self._names(MIXTURE_COLUMNS))
             recipe = Recipe(settings.mixture_steps, settings.synthetic_share)

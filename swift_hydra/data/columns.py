@@ -77,6 +77,10 @@ class Preparation:
         gaps: numbers of the columns that have an indicator.
         reading: how the training table's file was read, or None.
         dated: numbers of the columns that held dates; None if an older file does not say.
+        d: number of input columns.
+        fill: what fills the gaps of the columns, None if gaps are refused.
+        reordered: names of the columns whose declared order the codes do not follow; empty if read
+            from a file.
     """
 
     def __init__(self, impute="refuse", categorical="refuse"):
@@ -84,6 +88,7 @@ class Preparation:
         check_choice("categorical", categorical, CATEGORICAL)
         self.impute = impute
         self.categorical = categorical
+        self.reordered = []
 
     @classmethod
     def of(cls, settings):
@@ -123,7 +128,6 @@ class Preparation:
         X = self._encoded(table)
         for j, column in self.of_text.items():
             column.learn(X[:, j], subjects)
-        self.reordered = []
         if self.categorical == "ordinal":
             self.reordered = [
                 table.names()[j]
@@ -189,6 +193,13 @@ class Preparation:
         for j in self.gaps:  # the last of the column's own
             flags[np.flatnonzero(self.groups == j)[-1]] = True
         return flags
+
+    def places(self):
+        """Which prepared columns are places in an alphabet, which measure nothing: (d',) bool."""
+        places = np.zeros(len(self.names), dtype=bool)
+        if self.categorical == "ordinal":
+            places[[self.first_of(j) for j in self.of_text]] = True
+        return places
 
     def notes(self):
         """Yield warnings of texts with one code, and of an order that the codes do not follow."""

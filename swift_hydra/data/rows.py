@@ -154,7 +154,7 @@ class TrainingRows:
                 what = f"X has only {n_others} rows"
             raise InputError(f"{what}: at least {MIN_NORMALS} are needed")
         centre = preparation.centre(X[y != 1])
-        scaler = ColumnScaler().fit(X, preparation.flags())
+        scaler = ColumnScaler().fit(X, preparation.flags(), preparation.places())
         low, high = preparation.span(X)
         subjects = checked_subjects(subjects, y)
         rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes, subjects)

@@ -24,6 +24,7 @@ POWERS = (0.0, 0.25)  # of Box and Cox: the logarithm and the fourth root
 SHARES = (0.1, 0.05)  # of the rows, beyond the two quantiles that show the skew
 LEAST_SHARE = 0.01  # share of the rows that lie below those whose power is taken
 LEAST_START = 1e-100  # a tangent at a smaller part of the median might overflow
+FEWEST = 5  # rows of which one can be left out
 VARIED = 20  # more different values make a measured column
 
 
@@ -40,8 +41,9 @@ class ColumnScaler:
     A column that spans orders of magnitude (amounts, counts, concentrations) counts by its
     logarithm or its fourth root, whichever is less skewed (Box and Cox 1964): in its own unit all
     but the largest values would fall together, and one at a tenth of its usual size could not be
-    seen. There u = boxcox(x / median, power) / scale. Below the training's .01 quantile the curve
-    goes on as its tangent, so that zeros and slipped signs have a place, far out.
+    seen. There u = boxcox(x / median, power) / scale. Below the training's .01 quantile of what is
+    not zero the curve goes on as its tangent, so that zeros and slipped signs have a place, far
+    out. Less than half of a column may be zeros.
 
     All arithmetic is float64, results are float32. A constant column has scale 1, or its absolute
     value if that is smaller: its rows become 0, and a new row that differs is far away, whether the
@@ -67,20 +69,24 @@ class ColumnScaler:
         self.power = power
         self.block_rows = block_rows
 
-    def fit(self, X, flags=None):
+    def fit(self, X, flags=None, places=None):
         """Take centre and scale of the training rows X (n, d); returns itself.
 
         ``flags``: (d,) bool, columns of 0 and 1 that stand for a column's texts or its gaps. They
         keep their unit, so that two texts differ by about as much as two values of a column of
         numbers. In standard deviations a column of 80 texts would count as 80 columns, and one gap
         in a hundred rows would be as far out as a value at ten of them.
+
+        ``places``: (d,) bool, columns of places in an alphabet. No power of them is taken.
         """
         X = np.asarray(X)
         if X.ndim != 2 or len(X) == 0:
             raise InputError(
                 f"X has shape {X.shape}: the scaler needs (rows, features) with at least one row"
             )
-        stats = np.array([_learned(column) for column in X.T], dtype=np.float64)
+        bends = np.ones(X.shape[1], dtype=bool) if places is None else ~places
+        stats = [_learned(column, may) for column, may in zip(X.T, bends, strict=True)]
+        stats = np.array(stats, dtype=np.float64)
         self.centre, self.scale, self.start, self.power = stats.reshape(-1, 4).T.copy()
         if flags is not None:
             self.scale[flags], self.start[flags] = 1.0, 0.0
@@ -190,13 +196,16 @@ def check_span(X, names, source):
         )
 
 
-def _learned(column):
-    """Median, robust scale, start and power of one column (n,); in its own unit the start is 0."""
+def _learned(column, may_bend):
+    """Median, robust scale, start and power of one column (n,); in its own unit the start is 0.
+
+    ``may_bend``: a power may be taken.
+    """
     values = np.sort(column.astype(np.float64))
     single = column.dtype.kind == "f" and column.dtype.itemsize <= 4
     centre = values[(len(values) - 1) // 2]
     upright = values[::-1] if centre < 0 else values  # of one sign: from the smallest amount on
-    start, power = _power_of(upright, centre)
+    start, power = _power_of(upright, centre) if may_bend else (0.0, 0.0)
     if not start:
         return *_centre_and_scale(values, single), 0.0, 0.0
     with np.errstate(over="ignore"):
@@ -207,25 +216,36 @@ def _learned(column):
 def _power_of(amounts, centre):
     """From which part of the median on a power of a column is taken, and which; 0 if none.
 
-    One is if the values have one sign, but for one in a hundred, and are skewed as those that span
-    orders of magnitude are, and if a power makes them half as skewed. Quantiles decide, so that no
-    single row does.
+    One is if the values have one sign, but for one in a hundred and zeros, and are skewed as those
+    that span orders of magnitude are, the more so the farther out, and if a power makes them half
+    as skewed. Quantiles of what is not zero decide, so that no single row does.
 
     Args:
         amounts: (n,) float64 values, ascending, or descending if the median is negative.
         centre: their median.
     """
-    n = len(amounts)
-    out = np.ceil(np.multiply((LEAST_SHARE, *SHARES), n - 1)).astype(int)
     if centre == 0:
         return 0.0, 0.0
-    with np.errstate(over="ignore"):
-        below, high = amounts[out] / centre, amounts[n - 1 - out[1:]] / centre
-    start, low = below[0], below[1:]
-    if start < LEAST_START or not (low.max() < 1 < high.min() and high.max() < np.inf):
+    with np.errstate(all="ignore"):  # what is infinite or undefined is refused below
+        amounts = amounts / centre
+    if np.count_nonzero(amounts < 0) > LEAST_SHARE * len(amounts):
+        return 0.0, 0.0
+    amounts = amounts[amounts > 0]
+    n = len(amounts)
+    out = np.ceil(np.multiply((LEAST_SHARE, *SHARES), n - 1)).astype(int)
+    start, middle = amounts[out[0]], amounts[(n - 1) // 2]
+    with np.errstate(all="ignore"):
+        low, high = amounts[out[1:]] / middle, amounts[n - 1 - out[1:]] / middle
+    if not (
+        LEAST_START <= start <= 1
+        and 0 < low.min() <= low.max() < 1 < high.min()
+        and high.max() < np.inf
+    ):
         return 0.0, 0.0
     plain = np.log((high - 1) / (1 - low))  # 0 for symmetric values
-    if plain[0] < np.log(SKEWED) or np.count_nonzero(amounts[1:] != amounts[:-1]) < VARIED:
+    if not np.log(SKEWED) <= plain[0] < plain[1]:  # values with a bound do not go on like this
+        return 0.0, 0.0
+    if np.count_nonzero(amounts[1:] != amounts[:-1]) < VARIED:
         return 0.0, 0.0
     skews = [np.log(boxcox(high, power) / -boxcox(low, power)) for power in POWERS]
     best = int(np.argmin([np.abs(skew).sum() for skew in skews]))
@@ -255,3 +275,31 @@ def _centre_and_scale(values, single):
         digits = FEW_DIGITS * float(np.spacing(np.float32(abs(centre)))) if single else 0.0
         return centre, max(min(abs(centre), 1.0) or 1.0, digits)
     return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)
+
+
+def without_themselves(u):
+    """Deviations u (n, d) of training rows, each value's in units learned from the other rows.
+
+    The median and the quantiles that the scale is taken from move by one place where a row is left
+    out, and in few rows places are far apart.
+    """
+    n = len(u)
+    if n < FEWEST:
+        return u
+    ordered = np.sort(u, axis=0)
+
+    def of_others(place):  # (n, d), the value at this place among the others
+        return np.where(u <= ordered[place], ordered[place + 1], ordered[place])
+
+    factor, found = np.ones_like(u), np.zeros(u.shape[1], dtype=bool)
+    for share, _ in QUANTILES:
+        out, left = (int(np.ceil(share * (rows - 1))) for rows in (n, n - 1))
+        if out > (n - 1) // 2 or left > (n - 2) // 2:
+            continue
+        width = ordered[n - 1 - out] - ordered[out]  # (d,)
+        of_rest = of_others(n - 2 - left) - of_others(left)
+        taken = ~found & (width > 0)
+        usable = taken & (of_rest > 0)
+        factor = np.where(usable, width / np.where(usable, of_rest, 1.0), factor)
+        found |= taken
+    return (u - (of_others((n - 2) // 2) - ordered[(n - 1) // 2])) * factor

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from swift_hydra.data.scaler import QUANTILES
+from swift_hydra.data.scaler import QUANTILES, ColumnScaler, without_themselves
+from swift_hydra.detection.relations import KeptRelations
 from swift_hydra.geometry import (
     WIDE,
     bend,
@@ -90,25 +91,31 @@ class LargestValue:
     quarter to the length of the row's difference from the mean. Other rows do not matter to this
     measure. Values of columns that take many count as they were before the scaler compressed them.
     A rare code does not: it is far out only because it is rare. A text is as far out as
-    :meth:`rarity_of` says.
+    :meth:`rarity_of` says. A relation among columns that nearly all rows keep counts as one more
+    column, see :class:`detection.relations.KeptRelations`.
 
     Args:
         measured: (d,) bool, the columns that take many values.
         rarity: (d,) how far out a row is that holds a column's text; 1 for columns of numbers. None
             stands for ones, as in older files.
+        relations: a :class:`detection.relations.KeptRelations`; None without relations, and in
+            older files.
     """
 
     INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
     FEW_VALUES = 20  # a column of codes has no more
 
-    def __init__(self, measured, rarity=None):
+    def __init__(self, measured, rarity=None, relations=None):
         self.measured = np.asarray(measured)
         self.rarity = rarity
+        self.relations = relations
 
     @classmethod
-    def of(cls, Z, rarity=None):
-        """For a table of standardised rows Z (n, d); ``rarity`` as above."""
-        return cls([len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T], rarity)
+    def of(cls, Z, about):
+        """For a table of standardised rows Z (n, d); ``about``: its :class:`AboutColumns`."""
+        measured = [len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T]
+        relations = about.scaler and KeptRelations.of(Z, measured, about.scaler)
+        return cls(measured, about.rarity, relations)
 
     @staticmethod
     def rarity_of(Z, flags, subjects=None):
@@ -142,30 +149,36 @@ class LargestValue:
     def __call__(self, Z, training=False):
         """Logarithms (n,) of the largest values of rows (n, d), in standard deviations.
 
-        ``training``: these are all rows that mean and standard deviation are of, and each counts as
-        if they were without it. Else the values of few rows would seem smaller than new rows' are.
+        ``training``: they are all rows that the scaler learned from, and each counts in units
+        learned from the others. Else the values of few rows would seem smaller than new rows' are.
         """
         size = np.abs(Z)
         if self.rarity is not None:
             size = size * self.rarity
-        codes, measured = (
-            size[:, kind].max(1, initial=0.0).astype(np.float64)  # (n,)
-            for kind in (~self.measured, self.measured)
-        )
-        measured = unbend(measured)  # of the largest alone: all that follows keeps the order
-        if training and len(Z) > 1:
-            left = np.maximum(1.0 - np.square(measured) / (len(Z) - 1), LEAST)
-            measured *= np.sqrt(len(Z) / (len(Z) - 1) / left)
+        codes = size[:, ~self.measured].max(1, initial=0.0).astype(np.float64)  # (n,)
+        if training:
+            columns = np.flatnonzero(self.measured)
+            measured = np.zeros(len(Z))
+            for start in range(0, len(columns), VECTOR):  # not all at once in float64
+                u = unbend(Z[:, columns[start : start + VECTOR]].astype(np.float64))
+                measured = np.maximum(measured, np.abs(without_themselves(u)).max(1))
+        else:  # of the largest alone: all that follows keeps the order
+            measured = unbend(size[:, self.measured].max(1, initial=0.0).astype(np.float64))
+        if self.relations is not None:
+            measured = np.maximum(measured, self.relations(Z))
         return np.log(np.clip(np.maximum(codes, measured), self.INSIDE, self.OUTSIDE))
 
     def snapshot(self):
         """Arrays."""
-        return {"measured": self.measured, "rarity": self.rarity}
+        relations = self.relations and self.relations.snapshot()
+        return {"measured": self.measured, "rarity": self.rarity, "relations": relations}
 
     @classmethod
     def from_snapshot(cls, saved):
-        """Rebuild from :meth:`snapshot`, of which others may be a part; older files lack rarity."""
-        return cls(saved["measured"], saved.get("rarity"))
+        """Rebuild from :meth:`snapshot`, of which others may be a part; older files lack a part."""
+        relations = saved.get("relations")
+        relations = relations and KeptRelations.from_snapshot(relations)
+        return cls(saved["measured"], saved.get("rarity"), relations)
 
 
 class OwnUnits:
@@ -224,13 +237,15 @@ class AboutColumns(NamedTuple):
 
     rarity: np.ndarray | None = None  # (d,) see :class:`LargestValue`
     own_units: OwnUnits | None = None
+    scaler: ColumnScaler | None = None  # of the table
 
     @classmethod
     def of(cls, rows):
         """Of :class:`data.rows.TrainingRows`."""
         flags = rows.columns.preparation.flags()
         rarity = LargestValue.rarity_of(rows.Z, flags, rows.subjects)
-        return cls(rarity, OwnUnits.of(rows.columns.scaler))
+        scaler = rows.columns.scaler
+        return cls(rarity, OwnUnits.of(scaler), scaler)
 
 
 class PrincipalScores:

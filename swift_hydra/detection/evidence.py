@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.detection.coordinates import LargestValue
+from swift_hydra.detection.coordinates import AboutColumns, LargestValue
 from swift_hydra.detection.surroundings import DENSITY, LOCAL, RATIOS, Surroundings
 from swift_hydra.geometry import WIDE, Neighbours, spread_over
 
@@ -206,7 +206,7 @@ class Evidence:
         self.scale = scale
 
     @classmethod
-    def fit(cls, X, y, leave_out, residuals, residual_fold, rng, max_normals, rarity=None):
+    def fit(cls, X, y, leave_out, residuals, residual_fold, rng, max_normals, about=None):
         """Learn from training rows.
 
         Args:
@@ -218,7 +218,7 @@ class Evidence:
             residual_fold: (n,) the number of the residual function that did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
             max_normals: most reference normals.
-            rarity: see :class:`detection.coordinates.LargestValue`.
+            about: the :class:`detection.coordinates.AboutColumns`; None: nothing is known of them.
 
         Returns:
             The Evidence, and the :class:`EvidenceColumns` of the training rows: standardised by the
@@ -241,7 +241,7 @@ class Evidence:
             None if subjects is None else [subjects[rows] for rows in kept],
         )
         subspaces = Subspaces.fit(X[normal], folds[normal], n_folds)
-        self = cls(residuals, surroundings, subspaces, LargestValue.of(X, rarity))
+        self = cls(residuals, surroundings, subspaces, LargestValue.of(X, about or AboutColumns()))
         models = self._left_out(X, folds, residual_fold)
         raw = self._raw(X, range(n_folds + 1), models, (folds, own, subjects))
         self.centre = np.empty((n_folds + 1, len(COLUMNS)))

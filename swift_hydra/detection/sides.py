@@ -266,12 +266,12 @@ class LoneTail:
         self.weight = weight
 
     @classmethod
-    def fit(cls, Z, distances, y, rarity):
+    def fit(cls, Z, distances, y, about):
         """Fit to training rows Z (n, d), their left-out distances (n, m) and labels (n,).
 
-        ``rarity``: see :class:`detection.coordinates.LargestValue`.
+        ``about``: the :class:`detection.coordinates.AboutColumns`.
         """
-        largest, normal = LargestValue.of(Z, rarity), y == 0
+        largest, normal = LargestValue.of(Z, about), y == 0
         weight = cls.WEIGHT * float(np.std(distances[normal, 0], dtype=np.float64))
         return cls(largest, TailPValue.fit(largest(Z, training=True)[normal]), weight)
 
@@ -328,13 +328,13 @@ class UnlikeSide:
                 if settings.trust_normals:
                     alone = TrustedDistance.fit(*rows)
                 else:
-                    alone = TolerantDistance.fit(*rows, aside, seen.about.rarity)
+                    alone = TolerantDistance.fit(*rows, aside, seen.about)
             distances = seen.distances
             if alone is not None:
                 distances = alone.score(seen.Z, True, seen.leave_out.subjects)
             lone = None
             if not isinstance(alone, TolerantDistance):
-                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), seen.about.rarity)
+                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), seen.about)
                 distances = lone.added(distances, seen.Z, training=True)
             if not len(seen.generated) or seen.columns is None:
                 return cls(None, alone, lone), distances

@@ -12,7 +12,14 @@ Shapes: n rows, r reference rows, d features.
 import numpy as np
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.detection.coordinates import LEAST, VECTOR, LargestValue, NormalScores, Whitening
+from swift_hydra.detection.coordinates import (
+    LEAST,
+    VECTOR,
+    AboutColumns,
+    LargestValue,
+    NormalScores,
+    Whitening,
+)
 from swift_hydra.geometry import ROUNDING, Neighbours, filled, some_of
 from swift_hydra.seeds import sample_of
 
@@ -72,7 +79,7 @@ class TolerantDistance:
         self.lone = lone
 
     @classmethod
-    def fit(cls, Z, rng, coded=None, subjects=None, aside=None, rarity=None):
+    def fit(cls, Z, rng, coded=None, subjects=None, aside=None, about=None):
         """Draw the reference rows.
 
         Args:
@@ -81,7 +88,7 @@ class TolerantDistance:
             coded: (n,) bool, rows that new rows may well be copies of.
             subjects: (n,) numbers of the subjects they were measured on, or None.
             aside: the :class:`cleaning.suspects.AsideRows`, or None if there are none.
-            rarity: see :class:`detection.coordinates.LargestValue`.
+            about: the :class:`detection.coordinates.AboutColumns`; None: nothing is known of them.
         """
         rows = sample_of(len(Z), REFERENCE, rng)
         self = cls(Z[rows], *some_of(rows, coded, subjects))
@@ -95,7 +102,7 @@ class TolerantDistance:
         relations = Relations(self.reference, self.coded, self.subjects)
         local, lone = (
             LocalExcess(excesses[0].neighbours, subjects),
-            LoneExcess(LargestValue.of(Z, rarity)),
+            LoneExcess(LargestValue.of(Z, about or AboutColumns())),
         )
         far = self._far(Z, True, subjects)
         for excess in (*excesses, relations, local, lone):

@@ -1,6 +1,6 @@
 """Figures of a run (``--plot``), as PNG files and together in one ``report.html``.
 
-They need matplotlib, imported only here. Besides colours (see ``style.py``) line styles, markers or
+They need matplotlib, imported only here. Besides colours (see ``page.py``) line styles, markers or
 hatches differ, so that figures are readable in grey and for colour-blind readers. A figure is as
 wide as a printed page's text, so that its letters are printed in the size set here.
 """
@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from swift_hydra.run.page import page
+from swift_hydra.run.page import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH, page
 from swift_hydra.run.row_map import MAP_ROWS, map_of_rows
-from swift_hydra.run.style import BLUE, GREEN, GREY, ORANGE, STYLE, WIDTH
 from swift_hydra.settings import InputError
 
 DPI = 150

@@ -1,10 +1,29 @@
-"""A finished run as one self-contained web page with numbers, settings and figures."""
+"""A finished run as one self-contained web page with numbers, settings and figures.
+
+The style of the figures is here too: colours of the Okabe-Ito set, font sizes as they are printed.
+"""
 
 import base64
 import html
 
 from swift_hydra.settings import printable
 
+BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#999999"
+WIDTH = 6.5  # inches, the width of the text on an A4 page
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+}
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; }
 body { max-width: 46rem; margin: 0 auto; padding: 1rem; }

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from swift_hydra.geometry import BOUND, Neighbours, share_nearer
-from swift_hydra.run.style import GREEN, GREY, ORANGE, SKY, WIDTH
+from swift_hydra.run.page import GREEN, GREY, ORANGE, SKY, WIDTH
 
 MOST_COMPARED = 4096  # most normal rows in :func:`closeness`
 MAP_ROWS = 200  # most points of each kind in the map: t-SNE then takes seconds

@@ -9,9 +9,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from swift_hydra import SwiftHydra
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
-from swift_hydra.data.scaler import ColumnScaler
+from swift_hydra.data.scaler import ColumnScaler, without_themselves
 from swift_hydra.data.subjects import from_zero_beside
-from swift_hydra.detection.coordinates import LargestValue, Whitening
+from swift_hydra.detection.coordinates import AboutColumns, LargestValue, Whitening
 from swift_hydra.detection.tolerant_distance import (
     Excess,
     LocalExcess,
@@ -391,7 +391,7 @@ def test_a_text_is_as_far_out_as_rows_with_texts_so_rare_are_few():
     flags = np.arange(6) > 0
     rarity = LargestValue.rarity_of(Z, flags)
     np.testing.assert_allclose(rarity, [1, 1, 5, 50**0.5, 50**0.5, 50**0.5], rtol=1e-6)
-    largest = LargestValue.of(Z, rarity)
+    largest = LargestValue.of(Z, AboutColumns(rarity))
     np.testing.assert_allclose(
         np.exp(largest(Z[96:, :] * flags)), rarity[[2, 2, 3, 4]] * FLAG, 1e-6
     )
@@ -403,16 +403,26 @@ def test_a_text_is_as_far_out_as_rows_with_texts_so_rare_are_few():
 
 def test_the_largest_value_of_a_training_row_is_that_of_a_row_the_scaler_never_had():
     rng = np.random.default_rng(0)
-    X = rng.standard_t(3, size=(60, 8))
-    Z = bend((X - X.mean(0)) / X.std(0))
-    largest = LargestValue.of(Z)
-    together = largest(Z, training=True)
-    each = []
-    for i in range(len(X)):
-        others = np.delete(X, i, axis=0)
-        each.append(np.abs((X[i] - others.mean(0)) / others.std(0)).max())
-    assert max(each) > 5 and largest.measured.all()
-    np.testing.assert_allclose(np.exp(together), each)
+    for n in (5, 29, 30, 31, 60):
+        X = rng.standard_t(3, size=(n, 8))
+        Z = ColumnScaler().fit(X).transform(X)
+        largest = LargestValue(np.ones(8, dtype=bool))
+        each = []
+        for i in range(n):
+            others = ColumnScaler().fit(np.delete(X, i, axis=0))
+            each.append(np.abs(others.deviations(X[i : i + 1])).max())
+        each = np.clip(each, LargestValue.INSIDE, LargestValue.OUTSIDE)
+        assert max(each) > 4
+        np.testing.assert_allclose(np.exp(largest(Z, training=True)), each, rtol=1e-5)
+
+
+def test_values_of_few_kinds_are_in_one_unit_whichever_row_is_left_out():
+    X = np.zeros((50, 3))
+    X[:3, 1], X[:20, 2] = 1.0, 5.0
+    u = ColumnScaler().fit(X).deviations(X)
+    assert np.array_equal(without_themselves(u)[3:], u[3:])
+    assert np.isfinite(without_themselves(u)).all()
+    assert np.array_equal(without_themselves(u[:4]), u[:4])  # too few to leave one out
 
 
 @pytest.mark.parametrize("d", [10, 60, 150])

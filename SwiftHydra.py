@@ -184,8 +184,10 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         classes_: what 0 and 1 stand for in the labels.
         n_features_in_: d.
         settings_: every setting as it was at the time of the fit.
-        synthetic_: (m, d') generated anomalies in the input's units, columns as prepared.
-        episode_log_: one dict per episode; a loaded detector has none.
+        synthetic_: (m, d') generated anomalies in the input's units, columns as prepared. If no
+            score needs them ("full", no anomaly known, rows not trusted, not ``fast``), they are
+            generated when they are first asked for, or saved.
+        episode_log_: one dict per episode, likewise; a loaded detector has none.
         label_name_: name of the label column, or None. A data frame to score may still hold it.
         detector_: scores standardised rows.
         device_: the torch device of the detector's networks.
@@ -291,7 +293,9 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
                 every row has its own subject.
             X_train: ADBench's name for X.
             y_train: ADBench's name for y.
-            pretrained: a :class:`pretrain.Pretrained` for the same rows and seed; None pretrains.
+            pretrained: a :class:`pretrain.Pretrained` for the same rows and seed, or a function of
+                the :class:`cleaning.learned_rows.LearnedRows` that returns one, which is called if
+                the generator starts from networks. None pretrains.
             journal: a :class:`journal.Journal` of a run; None makes one that calls ``progress``.
 
         Returns:
@@ -323,44 +327,85 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         seed = int(self.random_state)
         names = [field.name for field in fields(SwiftHydra) if field.name != "progress"]
         refuse_before_the_work(self, rows.y)
+        for name in ("synthetic_", "episode_log_", "_later"):
+            vars(self).pop(name, None)  # of an earlier fit
         own = in_own_numbers(self)
         self.settings_ = copy.deepcopy({name: getattr(own, name) for name in names})
         with journal.stage("cleaning"):
             learned = learned_rows(rows, seed, own)
         Z, labels = learned.Z, learned.y
-        if pretrained is None and self.generator not in ("none", *COPIED):
-            with journal.stage("pretrain"):
-                pretrained = pretrain(Z, labels, seed, own, journal)
-        with journal.stage("episodes"):
-            generated = generate(Z, labels, pretrained, seed, own, journal)
-        self._say_if_fewer(len(generated.rows))
-        if self.preset == "paper" and not labels.any() and not len(generated.rows):
-            raise InputError(
-                f"generator={self.generator!r} left no generated row and y marks no anomaly: the "
-                "mixture has nothing to learn: give another generator, or preset='full'"
-            )
         wanted, self.effective_rank_ = choose_n_experts(learned.Z.numpy())
         self.n_experts_ = wanted if self.n_experts == "auto" else int(self.n_experts)
         if int(self.k) > max(SwiftHydra.k, self.n_experts_):
             tell(f"k={self.k}: the mixture has {self.n_experts_} experts, all of them run")
         self.device_ = resolve_device(self.device)
         settings = self._settings_to_fit(rows, learned)
+        generated = Z[:0]
+        preset = PRESETS[self.preset]
+        if pretrained or self.fast or preset.learns_from_generated(labels, settings):
+            generated = self._generate(rows.columns, learned, own, pretrained, journal)
+        else:
+            settled = type(self)(**own.get_params(deep=False))
+            self._later = (rows.columns, learned, settled)
         about = learned.subjects, learned.aside, AboutColumns.of(rows)
-        fitted = PRESETS[self.preset].fit(Z, labels, generated.rows, settings, journal, *about)
+        fitted = preset.fit(Z, labels, generated, settings, journal, *about)
         self.detector_ = fitted.detector
         fresh = self._keep_scores(rows, learned, fitted)
         self.columns_ = rows.columns
         self.student_ = None
         if self.fast:
             with journal.stage("student"):
-                self._train_student(rows, fresh, generated.rows.numpy(), journal)
+                self._train_student(rows, fresh, generated.numpy(), journal)
         self._set_scores()
         self._name_features()
         self.n_features_in_ = rows.columns.n_features
         self.classes_ = rows.classes
-        self.synthetic_ = rows.columns.in_units(generated.rows.numpy())
-        self.episode_log_ = generated.log
         self.seconds_ = journal.seconds
+
+    def _generate(self, columns, learned, settings, pretrained=None, journal=None):
+        """Generate anomalies (m, d) float32, and set ``synthetic_`` and ``episode_log_``.
+
+        Args:
+            columns: the :class:`data.learned_columns.Columns`.
+            learned: the :class:`cleaning.learned_rows.LearnedRows`.
+            settings: those of the fit.
+            pretrained, journal: see :meth:`fit`.
+        """
+        seed, journal = settings.random_state, journal or Journal(self.progress)
+        Z, labels = learned.Z, learned.y
+        if settings.generator not in ("none", *COPIED):
+            with journal.stage("pretrain"):
+                if pretrained is None:
+                    pretrained = pretrain(Z, labels, seed, settings, journal)
+                elif callable(pretrained):
+                    pretrained = pretrained(learned)
+        with journal.stage("episodes"):
+            rows, log = generate(Z, labels, pretrained, seed, settings, journal)
+        settings._say_if_fewer(len(rows))
+        if settings.preset == "paper" and not labels.any() and not len(rows):
+            raise InputError(
+                f"generator={settings.generator!r} left no generated row and y marks no anomaly: "
+                "the mixture has nothing to learn: give another generator, or preset='full'"
+            )
+        self.synthetic_, self.episode_log_ = columns.in_units(rows.numpy()), log
+        return rows
+
+    def __getattr__(self, name):
+        """Generate the anomalies that no score needed once they are asked for."""
+        later = vars(self).get("_later")
+        if later is None or name not in ("synthetic_", "episode_log_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        columns, learned, settings = later
+        with own_modes(), few_threads(learned.Z.numel()):
+            self._generate(columns, learned, settings)
+        del self._later
+        return vars(self)[name]
+
+    def __getstate__(self):
+        """The state to pickle; it has the generated anomalies in place of the rows they need."""
+        if "_later" in vars(self):
+            self.synthetic_  # noqa: B018
+        return super().__getstate__()
 
     def _say_if_fewer(self, n_rows):
         """Warn if fewer rows were generated than were asked for, or none at all."""

@@ -76,6 +76,8 @@ IDLE = [
     ("report", True, ("speed", "dirty", "datasets", *CELLS)),
     ("speed", True, ("dirty", *CELLS)),
     ("dirty", GIVEN, (*CELLS, "records")),
+    ("report", False, ("figures",)),
+    ("speed", False, ("parts",)),
 ]
 
 
@@ -147,10 +149,6 @@ def main(argv=None, configuration=FROZEN):
     """Run the command line; ``configuration`` is what ``--frozen`` measures."""
     argv = sys.argv[1:] if argv is None else argv
     (config,) = parse_config([BenchmarkConfig], first_line(__doc__), argv)
-    if config.figures and not config.report:
-        raise InputError("--figures draws the diagrams of --report: give both")
-    if config.parts != BenchmarkConfig.parts and not config.speed:
-        raise InputError(f"--parts {config.parts} are parts of --speed: give both")
     refuse_idle(IDLE, config)
     if config.frozen is not None:
         _measure_frozen(config, argv, configuration)
@@ -226,7 +224,7 @@ def list_cells(config):
         config: a :class:`BenchmarkConfig`.
 
     Returns:
-        A list of :class:`cell.Cell`.
+        A list of :class:`bench.cell.Cell`.
 
     Raises:
         InputError: a setting is unusable, or a method, protocol or data set is unknown.

@@ -109,7 +109,8 @@ class BetaCVAE(nn.Module):
     def loss(self, x, y, generator=None):
         """Squared error plus beta times KL, each averaged over the rows.
 
-        training/gradients.py has the same with its gradient, equal to the bit.
+        This is the definition. Training computes it together with its gradient, in
+        ``training.gradients.of_cvae``; a test holds the two to the same bits.
 
         Args:
             x: (B, d).

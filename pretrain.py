@@ -346,12 +346,13 @@ def load_pretrained(path, fingerprint):
         return Pretrained(cvae, detector), dict(saved["settings"]), list(saved["log"])
 
 
-def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE):
+def pretrain_and_save(folder, rows, learned, seed, settings, options, journal, pace=PACE):
     """Pretrain on the training rows of a split and write ``pretrained.pt``.
 
     Args:
         folder: the run's :class:`run.folder.RunFolder`.
         rows: :class:`data.rows.TrainingRows`.
+        learned: the :class:`cleaning.learned_rows.LearnedRows` of them.
         seed: the run's seed.
         settings: a :class:`PretrainSettings`.
         options: an :class:`OutputOptions`.
@@ -366,7 +367,6 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     say = journal.progress.say
     store = Store(path, rows.fingerprint, stamp, options.resume, say, pace)
     own = Journal(journal.progress, store)
-    learned = learned_rows(rows, seed, settings)
     pretrained = pretrain(learned.Z, learned.y, seed, settings, own)
     save_pretrained(folder.path / "pretrained.pt", pretrained, rows, seed, settings, own.log)
     journal.log += own.log
@@ -374,7 +374,7 @@ def pretrain_and_save(folder, rows, seed, settings, options, journal, pace=PACE)
     return pretrained
 
 
-def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE):
+def reuse_or_pretrain(folder, rows, learned, seed, settings, options, journal, pace=PACE):
     """Load what was saved for these rows and settings; otherwise pretrain, and save the result.
 
     Arguments and return value are those of :func:`pretrain_and_save`.
@@ -389,7 +389,7 @@ def reuse_or_pretrain(folder, rows, seed, settings, options, journal, pace=PACE)
             journal.log += log
             return pretrained
         journal.progress.say(f"{path} has other settings ({found}): pretraining again")
-    return pretrain_and_save(folder, rows, seed, settings, options, journal, pace)
+    return pretrain_and_save(folder, rows, learned, seed, settings, options, journal, pace)
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -436,7 +436,8 @@ def main(argv=None, pace=PACE):
     rows = load_and_tell(which, settings, progress)
     train = reuse_or_pretrain if options.resume else pretrain_and_save
     with folder_of(rows, which, options) as folder:
-        train(folder, rows.train, which.seed, settings, options, Journal(progress), pace)
+        learned = learned_rows(rows.train, which.seed, settings)
+        train(folder, rows.train, learned, which.seed, settings, options, Journal(progress), pace)
         progress.say(f"saved {folder.path / 'pretrained.pt'}")
 
 

@@ -48,9 +48,14 @@ NEARLY_ALL = 0.8  # share of new rows above the threshold that is worth a warnin
 EXPLAINED_ROWS = 1024  # rows with a replaced column that are scored at a time
 
 
+def rows_at_once(d):
+    """Rows of d columns that are scored at a time."""
+    return CHUNK_NUMBERS // d + 1
+
+
 def in_chunks(score, X, size=None):
     """(n,) results of ``score`` for rows X (n, d), ``size`` rows at a time: bounds memory."""
-    size = size or CHUNK_NUMBERS // X.shape[1] + 1
+    size = size or rows_at_once(X.shape[1])
     starts = range(0, max(len(X), 1), size)
     return np.concatenate([score(X[start : start + size]) for start in starts])
 
@@ -123,7 +128,7 @@ class TableDetector(BaseEstimator):
 
     def default_chunk_rows(self):
         """Rows that are scored at a time: fewer if the table is wide, which bounds the memory."""
-        return min(CHUNK_ROWS, CHUNK_NUMBERS // len(self.columns_.preparation.names) + 1)
+        return min(CHUNK_ROWS, rows_at_once(len(self.columns_.preparation.names)))
 
     @own_modes()
     def score_prepared(self, X):

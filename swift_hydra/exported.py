@@ -32,7 +32,7 @@ from swift_hydra.thresholds import threshold_of_false_alarms
 
 KIND = "swift-hydra student 1"
 SUFFIX = ".onnx"
-LARGEST = 256 * 2**20  # bytes of a file; ours has well under one MiB at 30 columns
+LARGEST_FILE = 256 * 2**20  # bytes of a file; ours has well under one MiB at 30 columns
 MEMORY = 4 * 2**30  # bytes that the graph may take, since a file from anywhere may ask for more
 NORMAL_SCORES = 2000  # most normal rows' scores in the file, used for p-values
 MOST_NORMALS = 10**8
@@ -187,8 +187,8 @@ class Exported(TableDetector):
         if not os.access(path, os.R_OK):
             raise InputError(f"{path}: cannot be read: check its permissions")
         with content_of(path):
-            if Path(path).stat().st_size > LARGEST:
-                raise ValueError(f"more than {LARGEST} bytes")
+            if Path(path).stat().st_size > LARGEST_FILE:
+                raise ValueError(f"more than {LARGEST_FILE} bytes")
             self = cls()
             # From bytes: then a graph cannot make onnxruntime read other files.
             self.detector_ = onnxruntime.InferenceSession(

@@ -49,6 +49,7 @@ IDLE = [
     ("eval_only", GIVEN, ("plot", "export", "resume", "fast", "verify", "false_alarms")),
     ("preset", "paper", ("unlike_weight", "max_normals", "max_centres")),
     ("generator", "none", ("n_synthetic", "synthetic_share")),
+    ("fast", False, ("verify",)),
 ]
 # Without labels "full" has no part for known anomalies: neither mixture nor kernels.
 OF_EXPERTS = ("n_experts", "k", "n_members", "unlike_weight", "max_normals", "max_centres")
@@ -88,11 +89,6 @@ def refuse_flags_without_effect(detector, options, which):
     if n_experts != "auto" and detector.k != type(detector).k and detector.k > int(n_experts):
         raise InputError(
             f"--k {detector.k} is more than --n-experts {n_experts}: so many cannot run for one row"
-        )
-    if detector.verify is not None and not detector.fast:
-        raise InputError(
-            f"--verify {detector.verify:g} is a share of the rows that the small mixture of --fast "
-            "scores: give both, or neither"
         )
 
 

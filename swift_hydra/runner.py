@@ -115,11 +115,12 @@ def run(folder, rows, detector, which, options, work):
     shown = config | {"device": device, "mamba": backend}
     say(" ".join(f"{name}={value}" for name, value in shown.items() if value is not None))
     report = run_report.report_of_start(rows, which, config, store.resumed_after)
+
+    def pretrained(learned):
+        rest = which.seed, detector, options, journal, work.pace
+        return reuse_or_pretrain(folder, rows.train, learned, *rest)
+
     try:
-        with journal.stage("pretrain"):
-            pretrained = reuse_or_pretrain(
-                folder, rows.train, which.seed, detector, options, journal, work.pace
-            )
         detector.fit(rows.train, pretrained=pretrained, journal=journal)
         if rows.split is not None:  # a frame to score may still have the label column
             detector.label_name_ = rows.data.label

@@ -22,7 +22,7 @@ from swift_hydra.bench.markdown import row_of, rule_of
 
 PROTOCOLS = ("weak-5", "weak-10", "weak-20", "one-class")
 SHOWN = 5  # published methods in a table of means
-OURS = ("full/rl", "full/rl/trust-normals")
+BESIDE = ("full/rl", "full/rl/trust-normals")  # our methods in these tables
 
 
 def read_published(path):
@@ -48,7 +48,7 @@ def _measured(records, protocol):
     """{method: {dataset: (AUC-ROC, AUC-PR)}} of our methods: means over the recorded seeds."""
     cells = defaultdict(lambda: defaultdict(list))
     for r in records:
-        if r["protocol"] == protocol and r["method"] in OURS and r["failed"] is None:
+        if r["protocol"] == protocol and r["method"] in BESIDE and r["failed"] is None:
             cells[r["method"]][r["dataset"]].append((r["auc_roc"], r["auc_pr"]))
     return {
         method: {name: tuple(np.mean(areas, 0)) for name, areas in sets.items()}
@@ -95,7 +95,7 @@ def published_means(records, published):
         "|---|---:|---|---:|---:|---:|",
     ]
     for protocol, ours, theirs, sets, means in _side_by_side(records, published):
-        base = OURS[0] if protocol != "one-class" or OURS[1] not in ours else OURS[1]
+        base = BESIDE[0] if protocol != "one-class" or BESIDE[1] not in ours else BESIDE[1]
         rows = {title_of(m): (_mean(cells, sets), "") for m, cells in ours.items()}
         for m in sorted(means, key=lambda m: -means[m][0])[:SHOWN]:
             better = sum(theirs[m][s][0] > ours[base][s][0] for s in sets)

@@ -71,7 +71,7 @@ def _experts_table(record):
         yield f"| {k} | " + " | ".join(cells) + f" | {known[-1] / known[0]:.2f} |"
     yield ""
     what = "against one detector with the parameters of all of them"
-    yield f"Two of E experts {what}, 6,000 rows, milliseconds."
+    yield f"Two of E experts {what}, {record['single'][0]['n_rows']:,} rows, milliseconds."
     yield ""
     yield "| columns, experts | backend | mixture | one detector | one detector / mixture |"
     yield "|---|---|---:|---:|---:|"

@@ -11,7 +11,8 @@ from pathlib import Path
 from swift_hydra.files import looked_at
 from swift_hydra.settings import InputError, listed, place_of
 
-SUFFIXES = (".npz", ".csv", ".tsv", ".txt", ".data", ".gz", ".parquet")
+TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
+SUFFIXES = (".npz", *TEXT_KINDS, ".gz", ".parquet")
 PACKAGE = Path(__file__).resolve().parents[1]
 # In a clone the folder is beside the scripts, in an installation inside the package.
 DATASET_DIR = next(

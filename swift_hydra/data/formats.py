@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from swift_hydra.data.catalogue import TEXT_KINDS
 from swift_hydra.data.frames import arrow_objects, arrow_values, as_text, cells_of, without_gaps
 from swift_hydra.data.reading import composed, find_decimal, text_of_bytes
 from swift_hydra.data.text_files import PEEKED_ROWS, PIECE_ROWS, CsvFile
 from swift_hydra.settings import InputError, in_words, lacks_memory
 
-TEXT_KINDS = (".csv", ".tsv", ".txt", ".data")
 TEXTS_OF_ARROW = ("string", "large_string", "string_view")
 
 

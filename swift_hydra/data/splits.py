@@ -230,6 +230,11 @@ def _some(rows, n, seed):
     return np.random.RandomState(seed).permutation(rows)[:n]
 
 
+def check_max_rows(max_rows):
+    """Refuse an unusable number of rows. Raises :class:`settings.InputError`."""
+    check_range("max_rows", max_rows, 10, 10**9)
+
+
 def _drawn_rows(y, protocol, max_rows, seed):
     """The labelled rows to split, (n',), and the unlabelled ones, (n'',), both ascending."""
     from sklearn.model_selection import train_test_split  # here: protocol names need no sklearn
@@ -239,7 +244,7 @@ def _drawn_rows(y, protocol, max_rows, seed):
     if protocol != "one-class" or max_rows is not None:
         _check_strata(y)
     if max_rows is not None:
-        check_range("max_rows", max_rows, 10, 10**9)
+        check_max_rows(max_rows)
         if len(y) > max_rows:
             unlabelled = np.sort(_some(unlabelled, len(unlabelled) * max_rows // len(y), seed))
             # The part left over must hold a row of each class too, or scikit-learn refuses to

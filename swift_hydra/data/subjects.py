@@ -17,6 +17,7 @@ from swift_hydra.data.angles import ANGLES
 from swift_hydra.data.cells import place
 from swift_hydra.data.frames import as_text, is_missing, one_spelling, unmasked
 from swift_hydra.data.reading import GAPS, text_of_bytes
+from swift_hydra.data.splits import check_max_rows
 from swift_hydra.data.table import array_of
 from swift_hydra.settings import InputError
 
@@ -124,7 +125,7 @@ def split_of_subjects(X, y, subjects, draw, protocol, max_rows=None):
         max_rows: rows to which a larger table is cut, approximately; None keeps all.
 
     Raises:
-        InputError: as in ``draw``, or the protocol is one of ADBench's angles.
+        InputError: as in ``draw``, for an unusable ``max_rows``, or for one of ADBench's angles.
     """
     if protocol in ANGLES:
         raise InputError(
@@ -134,7 +135,10 @@ def split_of_subjects(X, y, subjects, draw, protocol, max_rows=None):
     order = np.lexsort((np.arange(len(y)), -y))  # 1 before 0 before -1
     row = np.empty(subjects.max() + 1, dtype=np.int64)
     row[subjects[order[::-1]]] = order[::-1]  # a subject's first row in this order is written last
-    n_subjects = None if max_rows is None else max(max_rows * len(row) // len(y), LEAST_DRAWN)
+    n_subjects = None
+    if max_rows is not None:
+        check_max_rows(max_rows)
+        n_subjects = max(max_rows * len(row) // len(y), LEAST_DRAWN)
     try:
         split = draw(None if X is None else X[row], y[row], n_subjects)
     except InputError as error:

@@ -234,6 +234,11 @@ class MixtureDetector:
     def __init__(self, mixture):
         self.mixture = mixture
 
+    @staticmethod
+    def learns_from_generated(y, settings):
+        """Do generated rows matter to the scores of a fit with these labels and settings?"""
+        return True
+
     @classmethod
     def fit(cls, Z, y, generated, settings, journal, subjects=None, aside=None, about=None):
         """Train on standardised rows.

@@ -137,7 +137,10 @@ DRAWN = {
     "boundary": boundary_rows,
     "cvae": cvae_rows,
     "uniform": uniform_rows,
-    **{name: partial(shared_rows, theta=theta) for name, theta in LEARNED.items()},
+    **{
+        name: partial(shared_rows, theta=theta, count=N_CANDIDATES)
+        for name, theta in LEARNED.items()
+    },
 }
 
 

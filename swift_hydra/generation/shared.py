@@ -33,7 +33,7 @@ LEARNED = {  # learned on the sets at even and at odd places of the list
 
 
 @torch.no_grad()
-def shared_rows(environment, generator, theta, count=1024):
+def shared_rows(environment, generator, theta, count):
     """Rows (count, d) that the proposal ``theta`` (8,) makes, before the filter.
 
     Args:

@@ -207,7 +207,7 @@ def test_a_graph_that_asks_for_too_much_memory_is_refused(file, tmp_path, monkey
     onnx.save(model, tmp_path / "s.onnx")
     with pytest.raises(InputError, match=r"s\.onnx: .*(memory|does not fit together)"):
         Exported.load(tmp_path / "s.onnx")
-    monkeypatch.setattr("swift_hydra.exported.LARGEST", 100)
+    monkeypatch.setattr("swift_hydra.exported.LARGEST_FILE", 100)
     with pytest.raises(InputError, match="more than 100 bytes"):
         Exported.load(file)
 

@@ -60,7 +60,7 @@ def test_a_run_with_other_names_is_not_done(tmp_path):
         ("--unlike-weight 0.1", "--unlike-weight 0.1 has no effect with --preset paper"),
         ("--generator none --n-synthetic 9", "--n-synthetic 9 has no effect with --generator none"),
         ("--k 4 --n-experts 3", "--k 4 is more than --n-experts 3"),
-        ("--verify 0.5", "--verify 0.5 is a share of the rows that the small mixture of --fast"),
+        ("--verify 0.5", "--verify 0.5 has no effect without --fast: give both, or neither"),
     ],
 )
 def test_a_flag_without_effect_is_refused(words, needle):
@@ -147,8 +147,8 @@ def test_what_only_a_text_file_has_is_refused(tmp_path, words):
 @pytest.mark.parametrize(
     ("words", "needle"),
     [
-        ("--figures", "--figures draws the diagrams of --report"),
-        ("--parts fit", "parts of --speed"),
+        ("--figures", "--figures has no effect without --report: give both, or neither"),
+        ("--parts fit", "--parts fit has no effect without --speed: give both, or neither"),
         ("--report --speed", "--speed has no effect with --report: leave one of them out"),
         ("--report --dirty d", "--dirty d has no effect with --report: leave one of them out"),
         ("--report --max-rows 5", "--max-rows 5 has no effect with --report"),

@@ -111,6 +111,32 @@ def test_generated_rows_change_the_final_detector():
     assert not np.allclose(with_rows.decision_function(X_test), without.decision_function(X_test))
 
 
+def test_generated_rows_that_no_score_needs_are_made_when_they_are_asked_for(tmp_path):
+    X = split()[0]
+
+    def networks(learned):
+        return pretrain.pretrain(learned.Z, learned.y, 0, at_once)
+
+    at_once = SwiftHydra(**HASTY)
+    at_once.fit(X, pretrained=networks)
+    assert {"pretrain", "episodes"} < at_once.seconds_.keys()
+    models = [SwiftHydra(**HASTY).fit(X) for _ in range(3)]
+    for model in models:
+        assert not {"pretrain", "episodes"} & model.seconds_.keys()
+        assert np.array_equal(model.decision_scores_, at_once.decision_scores_)
+        model.set_params(n_synthetic=3, generator="noise")  # these are for the next fit
+    models[1].save(tmp_path / "model.pt")
+    models[1] = SwiftHydra.load(tmp_path / "model.pt")
+    models[2] = pickle.loads(pickle.dumps(models[2]))
+    assert "_later" not in vars(models[2])
+    assert all(np.array_equal(model.synthetic_, at_once.synthetic_) for model in models)
+    assert models[0].episode_log_ == models[2].episode_log_ == at_once.episode_log_
+    again = models[0].set_params(generator="none").fit(X)
+    assert len(again.synthetic_) == 0 and again.episode_log_ == []
+    with pytest.raises(AttributeError, match="synthetic_"):
+        SwiftHydra().synthetic_  # noqa: B018
+
+
 def test_same_seed_same_scores_to_the_bit_other_seed_other_scores():
     X, X_test, y, _ = split()
     scores = []

@@ -140,7 +140,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             many of the unlabelled rows look like known anomalies.
         contamination: expected share of fresh rows from the same source that score above the
             threshold (with "paper", the share of the training rows), or "auto": the estimated
-            share of anomalies (.05 where no anomaly is known). Only sets ``threshold_``.
+            share of anomalies, .05 where no anomaly is known. Only sets ``threshold_``.
         false_alarms: share of normal rows that ``predict`` may flag; replaces ``contamination``
             unless it is None. With "paper" more are flagged, since it has no left-out scores.
         trust_normals: rows labelled 0 are learned from as normal, even if they look like hidden
@@ -247,7 +247,7 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         0.3, "prior share of anomalies unlike the known ones", low=0, high=0.99
     )
     contamination: float | str = setting(
-        0.1, "share of training rows above the threshold, or auto", flag=False
+        "auto", "share of fresh rows above the threshold, or auto: the estimated one", flag=False
     )
     false_alarms: float | None = setting(
         None, "share of normal rows that may be above the threshold", low=0, high=0.99

@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import ClassifierTags
 
 from swift_hydra.cleaning.leave_out import FreshScores
+from swift_hydra.cleaning.suspects import PRIOR
 from swift_hydra.data.learned_columns import ENOUGH, Columns, Tally
 from swift_hydra.data.reading import Reading
 from swift_hydra.data.rows import classes_of
@@ -400,7 +401,7 @@ class TableDetector(BaseEstimator):
 
         Args:
             contamination: expected share of fresh rows that score above the threshold, 0 to .99, as
-                nearly as ties allow; "auto" takes ``estimated_contamination_``.
+                nearly as ties allow; "auto": ``estimated_contamination_``, or .05 if that is 0.
         """
         self._ready()
         check_contamination(contamination)
@@ -452,7 +453,8 @@ class TableDetector(BaseEstimator):
             )
         else:
             share = now["contamination"]
-            share = self.estimated_contamination_ if share == "auto" else share
+            if share == "auto":  # 0 if all rows are trusted to be normal
+                share = self.estimated_contamination_ or PRIOR
             threshold = threshold_of(self.expected_scores_, share, self._rounding())
         labels = (self.fresh_scores_ > threshold).astype(np.int64)
         vars(self).update(settings, settings_=now, threshold_=threshold, labels_=labels)

@@ -11,6 +11,7 @@ import json
 from functools import cached_property
 
 import numpy as np
+from scipy.special import gammainccinv
 
 from swift_hydra.data.columns import Preparation
 from swift_hydra.data.frames import as_known, day_of, frame_names, repeated, with_columns
@@ -23,6 +24,7 @@ ENOUGH = 30  # new rows that are judged together; fewer may all lack a value by 
 MOSTLY = 0.5  # share of new rows outside a column's training range that is worth a warning
 SHOWN = 3  # most columns that such a warning names
 DRIFT = 0.01  # share of rows outside the training range above which score names a column
+CHANCE = 0.01  # of a drift warning for any column of rows from the training's source
 NAMED = 5  # most columns with drift that are named
 
 
@@ -348,10 +350,16 @@ class Tally:
         more = [f"... ({len(found)} in all)"] if len(found) > SHOWN else []
         return "; ".join([*found[:SHOWN], *more]) or None
 
-    def drift(self):
-        """Yield a warning for each of at most ``NAMED`` columns whose training range rows leave."""
+    def drift(self, n_training):
+        """Yield a warning for each of at most ``NAMED`` columns whose training range rows leave.
+
+        Beyond the extremes of ``n_training`` rows lies a share of the same source's new rows that
+        follows a gamma distribution, of mean 2 / n. Few training rows have a range of their own.
+        """
+        by_chance = self.n_rows * gammainccinv(2, CHANCE / len(self.outside)) / n_training
+        usual = max(DRIFT * self.n_rows, by_chance + 3 * np.sqrt(by_chance), 3)
         for j in np.argsort(-self.outside, kind="stable")[:NAMED]:
-            if self.outside[j] > max(DRIFT * self.n_rows, 3):
+            if self.outside[j] > usual:
                 share = 100 * self.outside[j] / self.n_rows
                 yield (
                     f"drift: {share:.1f} % of the rows are outside the training range of "

@@ -168,7 +168,8 @@ def main(argv, load):
     with contextlib.suppress(BrokenPipeError):
         _write_scores(config, write)
     unlike = detector.unlike_training(tally.n_above, tally.n_rows)
-    columns = [tally.emptied(), tally.unmet(), tally.fall_together(), tally.stuck(), *tally.drift()]
+    columns = [tally.emptied(), tally.unmet(), tally.fall_together(), tally.stuck()]
+    columns += tally.drift(len(detector.normal_scores_))
     for line in filter(None, [*columns, unlike]):
         print(printable(f"warning: {line}"), file=sys.stderr)
     if not config.quiet:

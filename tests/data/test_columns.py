@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from swift_hydra.data import text_columns
 from swift_hydra.data.columns import ColumnSettings, Preparation
+from swift_hydra.data.learned_columns import Tally
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.table import as_table
 from swift_hydra.data.text_columns import COUNTED
@@ -351,3 +352,18 @@ def test_the_texts_of_training_are_not_gone_through_for_each_row(monkeypatch, ca
     other = column(["shop 8", "new"] * 20)  # learned anew, they are looked up anew
     new = prepared.fit(other).transform(other)
     assert np.array_equal(new, Preparation(categorical=categorical).fit(other).transform(other))
+
+
+@pytest.mark.parametrize("n", [40, 120, 800])
+def test_few_training_rows_have_a_range_of_their_own(n):
+    """Beyond the extremes of 40 values lies a twentieth of the next ones: that is no drift."""
+    rng = np.random.default_rng(n)
+    said = []
+    for moved in (0.0, 0.0, 0.0, 0.0, 2.5):
+        X, new = rng.normal(size=(n, 12)), rng.normal(size=(500, 12))
+        new[:, 3] += moved
+        tally = Tally(TrainingRows.read(X, None, ColumnSettings()).columns)
+        tally.add(as_table(new), new, 0)
+        said.append([*tally.drift(n)])
+    assert not any(said[:4])
+    assert len(said[4]) == 1 and "column 'x3'" in said[4][0]

@@ -181,7 +181,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         progress: a callable ``(stage, step, n_steps, **losses)``, or None.
 
     Attributes:
-        classes_: what 0 and 1 stand for in the labels.
+        classes_: what 0 and 1 stand for in the labels. If several labels are normal ones, 0 is the
+            first of them, and ``predict`` gives it for all.
         n_features_in_: d.
         settings_: every setting as it was at the time of the fit.
         synthetic_: (m, d') generated anomalies in the input's units, columns as prepared. If no

@@ -12,8 +12,17 @@ from operator import contains
 import numpy as np
 
 from swift_hydra.data.frames import Days, as_text
-from swift_hydra.data.reading import COMMA, MISSING, WORD, days, form_of, is_number, number
-from swift_hydra.settings import LISTED, InputError, tell
+from swift_hydra.data.reading import (
+    COMMA,
+    DATE_LIKE,
+    MISSING,
+    WORD,
+    days,
+    form_of,
+    is_number,
+    number,
+)
+from swift_hydra.settings import LISTED, InputError, listed, tell
 
 HOLDS_TEXT = "holds text, first"
 BOOLS = {"true": 1.0, "false": 0.0}
@@ -136,6 +145,8 @@ class CellParser:
         self.dates = dates
         self.words = words
         self.problems = {}
+        self._texts = {}  # {column: [cells that hold text, where the first is, that cell]}
+        self._n_rows = 0
         self._numbers = {}  # {column: its first cell with a number, if dates are taken}
         self._dates = {}  # {column: its first cell with a date}
         self._bools = {}  # {column: its first cell with true or false}
@@ -153,6 +164,7 @@ class CellParser:
             (n, d) float64; 0 in place of a cell that is not a number, which ``problems`` names.
         """
         out = np.empty((n, len(self.names)))
+        self._n_rows += n
         for j, cells in enumerate(columns):
             if j in self.vocabulary:
                 out[:, j] = [self._position(j, cell) for cell in cells]
@@ -235,8 +247,9 @@ class CellParser:
             self._numbers.setdefault(j, str(cell).strip()[:40])
         if value is not None:
             return value
+        shown = cell.strip()[:40]
+        self._texts.setdefault(j, [0, place(i, lines), shown])[0] += 1
         if j not in self.problems:
-            shown = cell.strip()[:40]
             first = isinstance(lines, list) and lines[i] == 1
             header = " (the columns' names? give --header yes)" if first else ""
             self.problems[j] = (
@@ -254,7 +267,11 @@ class CellParser:
         comma = f" (a decimal comma? {remedy})" if COMMA.fullmatch(shown) else ""
         if is_number(cell, number) and not WORD.fullmatch(shown):
             comma = " (a decimal point? give --decimal .)"
-        date = " (a date? give --dates)" if days(cell) is not None else ""
+        date = ""
+        if days(cell) is not None:
+            date = " (a date? give --dates)"
+        elif DATE_LIKE.fullmatch(shown):
+            date = " (a date? write it as 2026-01-31, or 2026-01-31 14:30, and give --dates)"
         if j in (self.dated or ()):
             comma, date = "", " (in training it held dates: write them as 2026-01-31)"
         gap = "a gap? leave it empty" if shown.casefold() in GAP_LIKE else ""
@@ -268,13 +285,31 @@ class CellParser:
             return " (a span of time, or two numbers? write each number in a column of its own)"
         return " (a unit, or a sign of its own? write the number alone, a minus in front of it)"
 
+    def all_problems(self):
+        """What is wrong with the cells so far, as texts.
+
+        Texts of one row in columns that hold numbers in all others are one problem.
+        """
+        of_row = {}
+        for j, (n, where, _) in self._texts.items():
+            if n == 1 and self._n_rows > 1:
+                of_row.setdefault(where, []).append(j)
+        of_row = {where: columns for where, columns in of_row.items() if len(columns) > 1}
+        apart = {j for columns in of_row.values() for j in columns}
+        rows = [
+            f"{where} holds {listed(repr(self._texts[j][2]) for j in columns)} where all other "
+            "rows hold numbers: mend it, or take it out if these are names or units"
+            for where, columns in of_row.items()
+        ]
+        return [*rows, *(text for j, text in self.problems.items() if j not in apart)]
+
     def refuse_problems(self):
         """Refuse the cells so far if something is wrong with them.
 
         Raises:
             InputError: names, for every such column, the first cell that is not a number.
         """
-        self.refuse(self.source, list(self.problems.values()))
+        self.refuse(self.source, self.all_problems())
 
     @staticmethod
     def refuse(source, problems):

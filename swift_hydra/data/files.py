@@ -206,7 +206,7 @@ def read_table(
         categories=file.number_categories(keep),
     )
     table = _of_subjects(table, groups, group_column, reading)
-    problems = [*file.problems.values(), *parse.problems.values()]
+    problems = [*file.problems.values(), *parse.all_problems()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
@@ -337,7 +337,7 @@ def _text_pieces(file, columns, d, texts, which, size, how):
         reads = file.reads()
         parse = CellParser(names, file.path, texts, reads, how.dates, dated=how.dated)
         X = parse(n, file.cells(given[:d], keep), numbers)
-        parse.refuse(file.path, [*file.problems.values(), *parse.problems.values()])
+        parse.refuse(file.path, [*file.problems.values(), *parse.all_problems()])
         ids = file.ids(given[-1]) if own else range(start, start + n)
         yield Table(X, columns, parse.texts(), file.path, numbers), ids
         start += n

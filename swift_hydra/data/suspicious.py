@@ -40,6 +40,9 @@ FARTHEST = 20  # neighbours of each row
 LEAP = 4.0  # times the distance of the previous neighbour
 LEAPING = 0.25  # share of the rows with a leap beyond their second neighbour
 PAIRED = 0.6  # share of the rows with a leap beyond their first neighbour
+OF_LABEL = re.compile(
+    r"((is|has)[ _-]?)?(label|class|target|outlier|anomaly|fraud|attack|y)s?", re.IGNORECASE
+)
 DIGITS = 100  # floating-point steps within a column's scale; fewer are too coarse
 CERTAIN = 20  # binary digits that are 0 in all values together; fewer may be so by chance
 
@@ -122,11 +125,27 @@ def company_of_near_copies(Z):
 def tell_tales(table, y):
     """Yield at most one warning of columns whose values determine which rows are known anomalies.
 
+    Where nothing is known, it is of columns that by their name and values are a label left in.
+
     Args:
         table: a :class:`data.table.Table`.
         y: (n,) labels.
     """
     known = y == 1
+    if (y == -1).all():
+        left_in = []
+        for j, name in enumerate(table.names()):
+            if OF_LABEL.fullmatch(name.strip()):
+                values = np.unique(table.X[:, j])
+                if np.count_nonzero(values == values) == 2:
+                    left_in.append(repr(name))
+        if left_in:
+            yield (
+                f"column {listed(left_in)} is named like a label, and learned from like any other, "
+                "as no label was given: leave it out (--drop-columns), or give it as the label "
+                "(--label-column, y of fit)"
+            )
+        return
     if min(known.sum(), (~known).sum()) < FEWEST_OF_EACH:
         return
     most = min(FEW_VALUES, len(y) // 10)

@@ -4,6 +4,7 @@ import re
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import ROWS, label, write_rows
 
@@ -11,6 +12,7 @@ from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.header import has_header
 from swift_hydra.data.reading import Reading
+from swift_hydra.data.rows import TrainingRows
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
 
@@ -324,3 +326,21 @@ def test_texts_of_wide_characters_are_refused_with_their_encoding(tmp_path, enco
         (tmp_path / "t.csv").write_bytes((start + text).encode(encoding))
         with pytest.raises(InputError, match=f"give --encoding {encoding}"):
             load_dataset(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(("name", "said"), [("Is_Fraud", True), ("target", True), ("lid", False)])
+def test_a_label_that_was_left_in_is_said(tmp_path, name, said):
+    values = np.random.default_rng(0).normal(size=(60, 2)).round(3).tolist()
+    labels = [int(i % 9 == 0) for i in range(60)]
+    rows = "".join(f"{a},{b},{label}\n" for (a, b), label in zip(values, labels, strict=True))
+    path = tmp_path / "t.csv"
+    path.write_text(f"a,b,{name}\n" + rows)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_dataset(path, "none")
+        frame = pd.DataFrame(values, columns=["a", "b"]).assign(**{name: labels})
+        TrainingRows.read(frame, None, ColumnSettings())
+        TrainingRows.read(frame, np.zeros(60), ColumnSettings())  # nothing hints at another label
+    left_in = [str(w.message) for w in caught if "named like a label" in str(w.message)]
+    assert len(left_in) == 2 * said
+    assert all(f"column {name!r} is named" in text for text in left_in)

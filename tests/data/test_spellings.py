@@ -442,3 +442,50 @@ def test_a_number_that_is_written_unusually_is_told_what_hinders(tmp_path, kind,
             as_table(pd.DataFrame({"a": numbers}))
     told = str(refused.value)
     assert f"({said}?" in told if said else "?" not in told
+
+
+@pytest.mark.parametrize(
+    ("cell", "asked"),
+    [
+        ("31.01.2026", "a date?"),
+        ("1/31/26", "a date?"),
+        ("2026/01/31 14:30", "a date?"),
+        ("28-Jun-2025", "a date?"),
+        ("Jun 28, 2025", "a date?"),
+        ("28. März 2025", "a date?"),
+        ("2026-01-31 02:00 PM", "a date?"),
+        ("1.2.3.4", ""),
+        ("May", ""),
+        ("31.01-2026", ""),
+        ("5:30", "a span of time"),
+    ],
+)
+def test_a_date_in_another_form_is_asked_for_in_the_one_that_is_read(tmp_path, cell, asked):
+    path = tmp_path / "t.csv"
+    rows = (f'"{cell}",{i}.5,{int(i % 5 == 0)}\n' for i in range(30))
+    path.write_text("t,a,y\n" + "".join(rows), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        load_dataset(path, settings=ColumnSettings(dates=True))
+    question = str(error.value).partition(f"{cell!r} in line 2")[2].partition(": give --cat")[0]
+    assert question.startswith(f" ({asked}") if asked else not question
+    assert ("write it as 2026-01-31" in question) == (asked == "a date?")
+
+
+@pytest.mark.parametrize("units", ["s,°C,Pa,0", "t,temp,p,0", "30,°C,x,0"])
+def test_one_row_of_texts_among_numbers_is_one_problem(tmp_path, units):
+    """A second line of names or of units; --categorical would make texts of all columns."""
+    rows = [f"{i}.0,2{i}.25,100{i},{int(i % 5 == 0)}" for i in range(30)]
+    path = tmp_path / "t.csv"
+    for at in (0, 7):
+        lines = ["time,temp,press,label", *rows[:at], units, *rows[at:]]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with pytest.raises(InputError) as error:
+            load_dataset(path)
+        first = next(cell for cell in units.split(",") if not cell.isdigit())
+        assert f"line {at + 2} holds {first!r}" in str(error.value)
+        assert "mend it, or take it out" in str(error.value)
+        assert "categorical" not in str(error.value)
+    both = ["time,temp,press,label", units, *rows, "9,9,broken,0", "9,9,again,0"]
+    path.write_text("\n".join(both) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="column 'press' holds text, first 'Pa|p|x' in line 2"):
+        load_dataset(path)

@@ -487,5 +487,5 @@ def test_one_row_of_texts_among_numbers_is_one_problem(tmp_path, units):
         assert "categorical" not in str(error.value)
     both = ["time,temp,press,label", units, *rows, "9,9,broken,0", "9,9,again,0"]
     path.write_text("\n".join(both) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match="column 'press' holds text, first 'Pa|p|x' in line 2"):
+    with pytest.raises(InputError, match=r"column 'press' holds text, first '(Pa|p|x)' in"):
         load_dataset(path)

@@ -10,8 +10,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.rows import TrainingRows
+from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.detection.coordinates import PrincipalScores
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, weights_by_auc
+from swift_hydra.detection.relations import KEPT, KeptRelations
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -343,3 +345,91 @@ def test_known_anomalies_that_are_copies_of_most_rows_do_not_come_out_lowest(tmp
     assert roc_auc_score(y, scores) >= 0.5
     model.save(tmp_path / "model.pt")  # which side was not heard is in the file
     assert np.array_equal(SwiftHydra.load(tmp_path / "model.pt").decision_function(X), scores)
+
+
+def _invoice(rng, n, odd):
+    parts = rng.normal(100, 20, (n, 4))
+    total = parts.sum(1) + odd * rng.choice([-25, 25], n)
+    return np.column_stack([parts, total]).round(1)
+
+
+def _shares(rng, n, odd):
+    X = 100 * rng.dirichlet(np.full(5, 5.0), n)
+    X[:, 0] += odd * rng.choice([-7, 7], n)
+    return X.round(1)
+
+
+def _units(rng, n, odd):
+    celsius = rng.normal(20, 8, n)
+    fahrenheit = 1.8 * celsius + 32 + odd * rng.choice([-9, 9], n)
+    return np.column_stack([celsius, fahrenheit, rng.normal(size=(n, 3))]).round(2)
+
+
+def _amounts(rng, n, odd):
+    """A net amount, a tax and their total, which span orders of magnitude."""
+    net, tax = rng.lognormal(4, 1, n), rng.lognormal(2, 1, n)
+    total = (net + tax) * np.where(odd, rng.choice([0.6, 1.6], n), 1)
+    return np.column_stack([net, tax, total, rng.normal(size=(n, 2))]).round(2)
+
+
+def _products(rng, n, odd):
+    number, price = rng.integers(1, 40, n), rng.lognormal(2, 0.8, n).round(2)
+    amount = number * price * np.where(odd, rng.choice([0.6, 1.6], n), 1)
+    return np.column_stack([number, price, amount, rng.normal(size=(n, 2))]).round(2)
+
+
+KEPT_BY_ALL = [_invoice, _shares, _units, _amounts, _products]
+
+
+@pytest.mark.parametrize("make", KEPT_BY_ALL)
+def test_a_relation_that_nearly_all_rows_keep_shows_who_breaks_it(make, tmp_path):
+    """No value of these rows is unusual, and each has company."""
+    rng = np.random.default_rng(4)
+    odd = np.arange(400) % 30 == 0
+    X, fresh, clean = (make(rng, 400, broken) for broken in (odd, odd, np.zeros(400, dtype=bool)))
+    hidden = SwiftHydra(**SHORT_FIT).fit(X)
+    assert roc_auc_score(odd, hidden.decision_function(fresh)) > 0.93
+    trusted = SwiftHydra(generator="none", trust_normals=True, **SHORT_FIT)
+    trusted.fit(clean, np.zeros(400))
+    assert roc_auc_score(odd, trusted.decision_function(fresh)) > 0.95
+    for model in (hidden, trusted):
+        model.save(tmp_path / "m.pt")
+        again = SwiftHydra.load(tmp_path / "m.pt").decision_function(fresh)
+        assert np.array_equal(again, model.decision_function(fresh))
+
+
+def _relations(X):
+    scaler = ColumnScaler().fit(X)
+    Z = scaler.transform(X)
+    return KeptRelations.of(Z, np.ones(X.shape[1], dtype=bool), scaler), Z
+
+
+@pytest.mark.parametrize("make", KEPT_BY_ALL)
+def test_rows_that_keep_a_relation_lie_within_its_spread(make):
+    X = make(np.random.default_rng(5), 600, np.zeros(600, dtype=bool))
+    kept, Z = _relations(X)
+    assert 0 < np.median(kept(Z)) < 2 and np.quantile(kept(Z), 0.99) < 8
+
+
+@pytest.mark.parametrize("times", [3, 30])
+def test_rows_far_out_that_keep_a_relation_do_not_break_it(times):
+    X = _invoice(np.random.default_rng(5), 600, np.zeros(600, dtype=bool))
+    kept, _ = _relations(X)
+    scaler = ColumnScaler().fit(X)
+    assert np.median(kept(scaler.transform(X * times))) < 3
+    X[:, -1] *= 1.3
+    assert np.median(kept(scaler.transform(X * times))) > 20
+
+
+def test_columns_that_depend_on_nothing_keep_no_relation():
+    rng = np.random.default_rng(6)
+    for X in (
+        rng.normal(size=(60, 6)),
+        rng.standard_t(2, size=(300, 20)),
+        rng.lognormal(size=(300, 5)),
+        rng.normal(size=(200, 2)) @ rng.normal(size=(2, 4)) + 4 * KEPT * rng.normal(size=(200, 4)),
+        rng.normal(size=(30, 4)).cumsum(1)[:, [0, 0, 1, 1]],  # too few rows to tell
+        np.full((300, 3), 7.0),
+        np.where(rng.random((300, 4)) < 0.05, rng.normal(size=(300, 4)), 0.0),
+    ):
+        assert _relations(X)[0] is None

@@ -190,6 +190,11 @@ class Preparation:
         for j, column in self.of_text.items():
             own, first = column.flags(), self.first_of(j)
             flags[first : first + len(own)] = own
+        return flags | self.gap_flags()
+
+    def gap_flags(self):
+        """Which prepared columns say where a value is missing: (d',) bool."""
+        flags = np.zeros(len(self.names), dtype=bool)
         for j in self.gaps:  # the last of the column's own
             flags[np.flatnonzero(self.groups == j)[-1]] = True
         return flags

@@ -83,6 +83,32 @@ class NormalScores:
         return {"values": self.values, "scores": self.scores}
 
 
+class GapCounts(NamedTuple):
+    """How far out a row is by the number of its gaps, as :meth:`LargestValue.rarity_of` counts.
+
+    Where one sensor fails now and then, that four of eight fail together is rare, however usual
+    each gap is.
+    """
+
+    columns: np.ndarray  # (k,) numbers of the columns that say where a value is missing
+    rarity: np.ndarray  # (k + 1,) of a row with so many gaps
+
+    @classmethod
+    def of(cls, Z, flags):
+        """Of training rows Z (n, d); ``flags``: (d,) bool, or None. None without two columns."""
+        if flags is None or flags.sum() < 2:
+            return None
+        columns = np.flatnonzero(flags)
+        n_gaps = np.count_nonzero(np.asarray(Z)[:, columns], axis=1)
+        counts = np.bincount(n_gaps, minlength=len(columns) + 1)
+        share = counts[::-1].cumsum()[::-1] / len(n_gaps)  # of the rows with as many or more
+        return cls(columns, np.maximum(share, 1 / (len(n_gaps) + 1)) ** -0.5)
+
+    def __call__(self, Z):
+        """(n,) of rows Z (n, d), in standard deviations."""
+        return self.rarity[np.count_nonzero(Z[:, self.columns], axis=1)]
+
+
 class LargestValue:
     """How far out a row is in the one column where it is farthest out.
 
@@ -91,8 +117,9 @@ class LargestValue:
     quarter to the length of the row's difference from the mean. Other rows do not matter to this
     measure. Values of columns that take many count as they were before the scaler compressed them.
     A rare code does not: it is far out only because it is rare. A text is as far out as
-    :meth:`rarity_of` says. A relation among columns that nearly all rows keep counts as one more
-    column, see :class:`detection.relations.KeptRelations`.
+    :meth:`rarity_of` says, and so many gaps as :class:`GapCounts` says. A relation among columns
+    that nearly all rows keep counts as one more column, see
+    :class:`detection.relations.KeptRelations`.
 
     Args:
         measured: (d,) bool, the columns that take many values.
@@ -100,22 +127,24 @@ class LargestValue:
             stands for ones, as in older files.
         relations: a :class:`detection.relations.KeptRelations`; None without relations, and in
             older files.
+        gaps: a :class:`GapCounts`; None without, and in older files.
     """
 
     INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
     FEW_VALUES = 20  # a column of codes has no more
 
-    def __init__(self, measured, rarity=None, relations=None):
+    def __init__(self, measured, rarity=None, relations=None, gaps=None):
         self.measured = np.asarray(measured)
         self.rarity = rarity
         self.relations = relations
+        self.gaps = gaps
 
     @classmethod
     def of(cls, Z, about):
         """For a table of standardised rows Z (n, d); ``about``: its :class:`AboutColumns`."""
         measured = [len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T]
         relations = about.scaler and KeptRelations.of(Z, measured, about.scaler)
-        return cls(measured, about.rarity, relations)
+        return cls(measured, about.rarity, relations, GapCounts.of(Z, about.gaps))
 
     @staticmethod
     def rarity_of(Z, flags, subjects=None):
@@ -164,6 +193,8 @@ class LargestValue:
                 measured = np.maximum(measured, np.abs(without_themselves(u)).max(1))
         else:  # of the largest alone: all that follows keeps the order
             measured = unbend(size[:, self.measured].max(1, initial=0.0).astype(np.float64))
+        if self.gaps is not None:
+            codes = np.maximum(codes, self.gaps(Z))
         if self.relations is not None:
             measured = np.maximum(measured, self.relations(Z))
         return np.log(np.clip(np.maximum(codes, measured), self.INSIDE, self.OUTSIDE))
@@ -171,14 +202,17 @@ class LargestValue:
     def snapshot(self):
         """Arrays."""
         relations = self.relations and self.relations.snapshot()
-        return {"measured": self.measured, "rarity": self.rarity, "relations": relations}
+        gaps = self.gaps and self.gaps._asdict()
+        own = {"measured": self.measured, "rarity": self.rarity}
+        return own | {"relations": relations, "gaps": gaps}
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`, of which others may be a part; older files lack a part."""
         relations = saved.get("relations")
         relations = relations and KeptRelations.from_snapshot(relations)
-        return cls(saved["measured"], saved.get("rarity"), relations)
+        gaps = saved.get("gaps") and GapCounts(**saved["gaps"])
+        return cls(saved["measured"], saved.get("rarity"), relations, gaps)
 
 
 class OwnUnits:
@@ -238,6 +272,7 @@ class AboutColumns(NamedTuple):
     rarity: np.ndarray | None = None  # (d,) see :class:`LargestValue`
     own_units: OwnUnits | None = None
     scaler: ColumnScaler | None = None  # of the table
+    gaps: np.ndarray | None = None  # (d,) bool, the columns that say where a value is missing
 
     @classmethod
     def of(cls, rows):
@@ -245,7 +280,7 @@ class AboutColumns(NamedTuple):
         flags = rows.columns.preparation.flags()
         rarity = LargestValue.rarity_of(rows.Z, flags, rows.subjects)
         scaler = rows.columns.scaler
-        return cls(rarity, OwnUnits.of(scaler), scaler)
+        return cls(rarity, OwnUnits.of(scaler), scaler, rows.columns.preparation.gap_flags())
 
 
 class PrincipalScores:

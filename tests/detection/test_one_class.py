@@ -11,7 +11,12 @@ from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
 from swift_hydra.data.scaler import ColumnScaler, without_themselves
 from swift_hydra.data.subjects import from_zero_beside
-from swift_hydra.detection.coordinates import AboutColumns, LargestValue, Whitening
+from swift_hydra.detection.coordinates import (
+    AboutColumns,
+    GapCounts,
+    LargestValue,
+    Whitening,
+)
 from swift_hydra.detection.tolerant_distance import (
     Excess,
     LocalExcess,
@@ -414,6 +419,35 @@ def test_the_largest_value_of_a_training_row_is_that_of_a_row_the_scaler_never_h
         each = np.clip(each, LargestValue.INSIDE, LargestValue.OUTSIDE)
         assert max(each) > 4
         np.testing.assert_allclose(np.exp(largest(Z, training=True)), each, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_rows_with_many_gaps_are_found_where_gaps_are_told(trusted, tmp_path):
+    """Each gap is usual, and four flags among eight columns add little to a distance."""
+
+    def rows(seed, odd):
+        rng = np.random.default_rng(seed)
+        gap = rng.random((600, 8)) < 0.03
+        gap[odd, 2:6] = True
+        return np.where(gap, np.nan, rng.normal(size=(600, 8)))
+
+    none, odd = np.zeros(600, dtype=bool), np.arange(600) % 60 == 0
+    model = SwiftHydra(impute="indicator", generator="none", trust_normals=trusted, **SHORT_FIT)
+    model.fit(rows(0, none if trusted else odd), np.zeros(600))
+    fresh = rows(1, odd)
+    assert roc_auc_score(odd, model.decision_function(fresh)) > 0.95
+    model.save(tmp_path / "m.pt")
+    again = SwiftHydra.load(tmp_path / "m.pt").decision_function(fresh)
+    assert np.array_equal(again, model.decision_function(fresh))
+
+
+def test_gaps_count_by_the_share_of_rows_with_as_many():
+    Z = np.zeros((100, 3))
+    Z[:20, 1], Z[:5, 2], Z[0, 0] = FLAG, FLAG, 3.0  # of 3 columns, 2 say where a value is missing
+    gaps = GapCounts.of(Z, np.array([False, True, True]))
+    np.testing.assert_allclose(gaps(Z[[99, 19, 0]]), [1, 0.2**-0.5, 0.05**-0.5])
+    np.testing.assert_allclose(np.exp(LargestValue([0, 0, 0], gaps=gaps)(Z[1:2])), 0.05**-0.5)
+    assert GapCounts.of(Z, np.array([False, True, False])) is None
 
 
 def test_values_of_few_kinds_are_in_one_unit_whichever_row_is_left_out():

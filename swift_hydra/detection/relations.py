@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from swift_hydra.data.scaler import ColumnScaler
-from swift_hydra.geometry import principal_axes, spread_over
+from swift_hydra.geometry import filled, principal_axes, spread_over
 
 KEPT = 0.05  # most spread of a relation, if columns had a spread of 1 and were independent
 ROWS = 10  # training rows for each column: fewer seem to keep relations by chance
@@ -23,6 +23,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 DEVIATIONS = 2.563  # between the outer two, in a normal distribution
 LEAST = 1e-4  # least spread of a relation, in the same unit
 MOST = 1e100
+VECTOR = 16  # rows, columns and relations are padded to multiples of this in products
 STEP = 4 * np.finfo(np.float32).eps  # relative error of standardised values
 
 
@@ -53,10 +54,16 @@ class System(NamedTuple):
 
         ``nearby``: the values after a change as large as their rounding error.
         """
-        off = np.abs(values @ self.directions.T - self.middle)
-        error = np.abs(values - nearby) @ np.abs(self.directions).T
+        off = np.abs(self._along(values, self.directions) - self.middle)
+        error = self._along(np.abs(values - nearby), np.abs(self.directions))
         with np.errstate(invalid="ignore"):
             return np.nan_to_num((off / (self.spread + error)).max(1))  # NaN: no such relation
+
+    @staticmethod
+    def _along(values, directions):
+        """Rows (n, c) along directions (r, c): (n, r), each independent of the others."""
+        product = filled(values, VECTOR, VECTOR) @ filled(directions.T, VECTOR, VECTOR)
+        return product[: len(values), : len(directions)]
 
 
 class KeptRelations:

@@ -433,3 +433,12 @@ def test_columns_that_depend_on_nothing_keep_no_relation():
         np.where(rng.random((300, 4)) < 0.05, rng.normal(size=(300, 4)), 0.0),
     ):
         assert _relations(X)[0] is None
+
+
+@pytest.mark.parametrize("make", KEPT_BY_ALL)
+def test_whether_a_row_breaks_a_relation_does_not_depend_on_the_rows_beside_it(make):
+    odd = np.arange(600) % 30 == 0
+    kept, Z = _relations(make(np.random.default_rng(7), 600, odd))
+    every = kept(Z)
+    for rows in (slice(7, 8), slice(100, 137), slice(0, 600, 3)):
+        assert np.array_equal(kept(Z[rows]), every[rows])

@@ -18,6 +18,7 @@ from swift_hydra.data.frames import as_known, day_of, frame_names, repeated, wit
 from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.data.suspicious import CERTAIN, beyond_float32, end_with_float32, too_coarse
 from swift_hydra.data.table import made_up_names
+from swift_hydra.data.text_files import INDEX
 from swift_hydra.settings import InputError, listed, tell
 
 ENOUGH = 30  # new rows that are judged together; fewer may all lack a value by chance
@@ -102,8 +103,10 @@ class Columns:
         given = here = as_known(here, names)
         known, present = set(names), set(here)
         missing = [name for name in names if name not in present]
-        # The frame may still hold the label column, which is no feature.
-        here = [name for name in here if name in known or name != label_name]
+        # The frame may still hold the label column, and the index that pandas wrote into a file,
+        # which reading that file leaves out: neither is a feature.
+        apart = {name for name in here if name == label_name or INDEX.fullmatch(str(name))}
+        here = [name for name in here if name in known or name not in apart]
         other = [name for name in here if name not in known]
         # Columns of equal names are ambiguous, unless all columns are in the training's order.
         twice = repeated(here) if here != names else []

@@ -517,6 +517,16 @@ def test_indexes_that_pandas_writes_are_left_out(tmp_path):
         assert load_dataset(path).columns == ("a",)
 
 
+def test_a_frame_that_still_holds_the_index_that_a_run_left_out_is_taken():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 2)), columns=["a", "b"])
+    columns = TrainingRows.read(frame, None, ColumnSettings()).columns
+    for name in ("Unnamed: 0", "__index_level_0__"):
+        read_again = frame.assign(**{name: np.arange(40)})[[name, "b", "a"]]
+        assert columns.in_order(read_again, None).equals(frame)
+    with pytest.raises(InputError, match="column 'id' is not known"):
+        columns.in_order(frame.assign(id=1), None)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("first", ["", "Unnamed: 0"])
 @pytest.mark.parametrize("whole", [True, False])

@@ -292,7 +292,7 @@ class CellParser:
         """
         of_row = {}
         for j, (n, where, _) in self._texts.items():
-            if n == 1 and self._n_rows > 1:
+            if n == 1 and self._n_rows > 1 and where != "line 1":  # which may name the columns
                 of_row.setdefault(where, []).append(j)
         of_row = {where: columns for where, columns in of_row.items() if len(columns) > 1}
         apart = {j for columns in of_row.values() for j in columns}

@@ -167,13 +167,18 @@ def main(argv, load):
 
     with contextlib.suppress(BrokenPipeError):
         _write_scores(config, write)
-    unlike = detector.unlike_training(tally.n_above, tally.n_rows)
-    columns = [tally.emptied(), tally.unmet(), tally.fall_together(), tally.stuck()]
-    columns += tally.drift(len(detector.normal_scores_))
-    for line in filter(None, [*columns, unlike]):
-        print(printable(f"warning: {line}"), file=sys.stderr)
+    _warn(detector, tally)
     if not config.quiet:
         _say(tally, time.perf_counter() - start, detector.threshold_, config.out)
+
+
+def _warn(detector, tally):
+    """Print what is unusual about the rows as a whole."""
+    said = [tally.emptied(), tally.unmet(), tally.fall_together(), tally.stuck()]
+    said += tally.drift(len(detector.normal_scores_))
+    said.append(detector.unlike_training(tally.n_above, tally.n_rows))
+    for line in filter(None, said):
+        print(printable(f"warning: {line}"), file=sys.stderr)
 
 
 def _say(tally, seconds, threshold, out):

@@ -211,6 +211,8 @@ def test_contamination_only_moves_the_threshold(fitted):
     assert np.array_equal(before, model.decision_function(X))
     model.set_contamination(0.1)
     assert abs(model.labels_.mean() - 0.1) < 0.02
+    model.set_contamination("auto")  # the default
+    assert abs(model.labels_.mean() - model.estimated_contamination_) < 0.02
 
 
 def test_the_docstring_names_every_setting_and_attribute(fitted):

@@ -471,7 +471,7 @@ def test_what_is_set_after_a_fit_waits_for_the_next(fitted, tmp_path):
     model.set_params(preset="paper", contamination=0.3, random_state=None, unlike_weight=0.9)
     model.save(tmp_path / "model.pt")
     loaded = SwiftHydra.load(tmp_path / "model.pt")
-    assert (loaded.preset, loaded.contamination, loaded.random_state) == ("full", 0.1, 0)
+    assert (loaded.preset, loaded.contamination, loaded.random_state) == ("full", "auto", 0)
     assert loaded.threshold_ == model.threshold_
     assert np.array_equal(loaded.predict(X), model.predict(X))
     model.set_contamination(0.3).save(tmp_path / "model.pt")

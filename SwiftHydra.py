@@ -393,20 +393,23 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
     def __getattr__(self, name):
         """Generate the anomalies that no score needed once they are asked for."""
-        later = vars(self).get("_later")
-        if later is None or name not in ("synthetic_", "episode_log_"):
+        if name not in ("synthetic_", "episode_log_") or "_later" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        columns, learned, settings = later
-        with own_modes(), few_threads(learned.Z.numel()):
-            self._generate(columns, learned, settings)
-        del self._later
+        self._generate_later()
         return vars(self)[name]
 
     def __getstate__(self):
         """The state to pickle; it has the generated anomalies in place of the rows they need."""
         if "_later" in vars(self):
-            self.synthetic_  # noqa: B018
+            self._generate_later()
         return super().__getstate__()
+
+    def _generate_later(self):
+        """Generate what :meth:`_fit` put off."""
+        columns, learned, settings = self._later
+        with own_modes(), few_threads(learned.Z.numel()):
+            self._generate(columns, learned, settings)
+        del self._later
 
     def _say_if_fewer(self, n_rows):
         """Warn if fewer rows were generated than were asked for, or none at all."""

@@ -32,6 +32,7 @@ BEYOND_COPIES = 32
 LARGE = 256  # reference rows of a subject, beyond which its rows search among the others alone
 # With more columns, directions are computed from so many rows: no work is cubic in the columns.
 WIDE = 1024
+VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
 
 
 def bend(u):

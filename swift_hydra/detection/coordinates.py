@@ -15,6 +15,7 @@ from scipy.special import ndtri
 from swift_hydra.data.scaler import QUANTILES, ColumnScaler, without_themselves
 from swift_hydra.detection.relations import KeptRelations
 from swift_hydra.geometry import (
+    VECTOR,
     WIDE,
     bend,
     filled,
@@ -29,7 +30,6 @@ SAME = 2.0**-30  # standard deviations: smaller differences between values are r
 RIDGE = 1e-3  # this part of the mean variance is added to the variance along every direction
 LEAST = 1e-9  # smaller variances and squared lengths are rounding errors
 MOST_MEDIANS = 1e100  # what can be squared, in any scale
-VECTOR = 16  # rows, columns and directions are padded to multiples of this in products
 
 
 class NormalScores:
@@ -83,6 +83,11 @@ class NormalScores:
         return {"values": self.values, "scores": self.scores}
 
 
+def _score_of_rare(share, n):
+    """Standard scores of events that happen in these shares of n rows; none is rarer than once."""
+    return np.maximum(share, 1 / (n + 1)) ** -0.5
+
+
 class GapCounts(NamedTuple):
     """How far out a row is by the number of its gaps, as :meth:`LargestValue.rarity_of` counts.
 
@@ -102,7 +107,7 @@ class GapCounts(NamedTuple):
         n_gaps = np.count_nonzero(np.asarray(Z)[:, columns], axis=1)
         counts = np.bincount(n_gaps, minlength=len(columns) + 1)
         share = counts[::-1].cumsum()[::-1] / len(n_gaps)  # of the rows with as many or more
-        return cls(columns, np.maximum(share, 1 / (len(n_gaps) + 1)) ** -0.5)
+        return cls(columns, _score_of_rare(share, len(n_gaps)))
 
     def __call__(self, Z):
         """(n,) of rows Z (n, d), in standard deviations."""
@@ -172,7 +177,7 @@ class LargestValue:
             rarest[rows] = np.minimum(rarest[rows], held)
         share = np.searchsorted(np.sort(rarest), counts, side="right") / n
         rarity = np.ones(len(flags), dtype=np.float32)
-        rarity[flags] = np.maximum(share, 1 / (n + 1)) ** -0.5
+        rarity[flags] = _score_of_rare(share, n)
         return rarity
 
     def __call__(self, Z, training=False):

@@ -209,7 +209,9 @@ class FullDetector:
         known, experts = None, None
         if y.any():
             known, experts = KnownSide.fit(seen, settings, journal)
-        unlike, one_class = UnlikeSide.fit(seen, settings, journal, aside)
+        unlike, one_class = UnlikeSide.fit(
+            seen, settings, journal, aside, evidence and evidence.largest
+        )
         used = KnownSide.used(settings.without)
         judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight, used)
         self = cls(evidence, known, unlike, judgement)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from swift_hydra.data.scaler import QUANTILES as SCALES
 from swift_hydra.data.scaler import ColumnScaler
-from swift_hydra.geometry import filled, principal_axes, spread_over
+from swift_hydra.geometry import VECTOR, filled, principal_axes, spread_over
 
 KEPT = 0.05  # most spread of a relation, if columns had a spread of 1 and were independent
 ROWS = 10  # training rows for each column: fewer seem to keep relations by chance
@@ -19,11 +20,10 @@ ROUNDS = 3  # of looking again without the rows that break what was found
 BREAKS = 4.0  # spreads from a relation's middle
 AT_MOST = 0.2  # share of the rows that may break relations
 POSITIVE = 0.99  # share of the rows where a factor has its usual sign
-QUANTILES = (0.1, 0.5, 0.9)
-DEVIATIONS = 2.563  # between the outer two, in a normal distribution
+SHARE, DEVIATIONS = SCALES[0]  # the scaler's outer quantiles, and what lies between them
+QUANTILES = (SHARE, 0.5, 1 - SHARE)
 LEAST = 1e-4  # least spread of a relation, in the same unit
 MOST = 1e100
-VECTOR = 16  # rows, columns and relations are padded to multiples of this in products
 STEP = 4 * np.finfo(np.float32).eps  # relative error of standardised values
 
 
@@ -57,7 +57,8 @@ class System(NamedTuple):
         off = np.abs(self._along(values, self.directions) - self.middle)
         error = self._along(np.abs(values - nearby), np.abs(self.directions))
         with np.errstate(invalid="ignore"):
-            return np.nan_to_num((off / (self.spread + error)).max(1))  # NaN: no such relation
+            most = (off / (self.spread + error)).max(1)
+        return np.where(np.isnan(most), 0.0, most)  # a factor of another sign: nothing to compare
 
     @staticmethod
     def _along(values, directions):
@@ -160,9 +161,7 @@ def _found(X, nearby, logs, columns, centre):
         rows = values[kept]
         axes = principal_axes(rows - rows.mean(0))[1]
         low, middle, high = np.quantile(values @ axes.T, QUANTILES, axis=0)
-        spread = (
-            high - low
-        ) / DEVIATIONS  # each column's is 1, and so an axis' of independent ones
+        spread = (high - low) / DEVIATIONS  # 1 along each axis of independent columns
         tight = spread < KEPT
         if not tight.any():
             return None

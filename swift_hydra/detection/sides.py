@@ -266,18 +266,27 @@ class LoneTail:
         self.weight = weight
 
     @classmethod
-    def fit(cls, Z, distances, y, about):
-        """Fit to training rows Z (n, d), their left-out distances (n, m) and labels (n,).
+    def fit(cls, Z, distances, y, largest):
+        """Fit to training rows; returns it and their distances with what is added.
 
-        ``about``: the :class:`detection.coordinates.AboutColumns`.
+        Args:
+            Z: (n, d) the rows.
+            distances: (n, m) their left-out distances.
+            y: (n,) labels.
+            largest: their :class:`detection.coordinates.LargestValue`.
         """
-        largest, normal = LargestValue.of(Z, about), y == 0
+        normal, far = y == 0, largest(Z, training=True)
         weight = cls.WEIGHT * float(np.std(distances[normal, 0], dtype=np.float64))
-        return cls(largest, TailPValue.fit(largest(Z, training=True)[normal]), weight)
+        self = cls(largest, TailPValue.fit(far[normal]), weight)
+        return self, self._added(distances, far)
 
-    def added(self, distances, Z, training=False):
-        """Distances (n, m) of rows Z (n, d), the first of them with what is added."""
-        beyond = np.maximum(self.tail(self.largest(Z, training)) + np.log(TAIL), 0.0)
+    def added(self, distances, Z):
+        """Distances (n, m) of new rows Z (n, d), the first of them with what is added."""
+        return self._added(distances, self.largest(Z))
+
+    def _added(self, distances, far):
+        """The same, given the rows' largest values (n,)."""
+        beyond = np.maximum(self.tail(far) + np.log(TAIL), 0.0)
         more = np.zeros(distances.shape)
         more[:, 0] = self.weight * beyond
         return distances + more
@@ -315,10 +324,15 @@ class UnlikeSide:
         self.lone = lone
 
     @classmethod
-    def fit(cls, seen, settings, journal, aside=None):
+    def fit(cls, seen, settings, journal, aside=None, largest=None):
         """Fit to :class:`CrossFitted` rows; returns it and left-out scores (n, 1 to 4).
 
-        ``aside``: the :class:`cleaning.suspects.AsideRows`, if there are any.
+        Args:
+            seen: the rows.
+            settings: :class:`detection.mixture.DetectorSettings`.
+            journal: a :class:`journal.Journal`.
+            aside: the :class:`cleaning.suspects.AsideRows`, if there are any.
+            largest: the rows' :class:`detection.coordinates.LargestValue`; None makes it.
         """
         with journal.stage("one-class"):
             alone = None
@@ -334,8 +348,8 @@ class UnlikeSide:
                 distances = alone.score(seen.Z, True, seen.leave_out.subjects)
             lone = None
             if not isinstance(alone, TolerantDistance):
-                lone = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), seen.about)
-                distances = lone.added(distances, seen.Z, training=True)
+                largest = largest or LargestValue.of(seen.Z, seen.about)
+                lone, distances = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), largest)
             if not len(seen.generated) or seen.columns is None:
                 return cls(None, alone, lone), distances
             # The only anomalies here are generated ones: this side has to find those that are

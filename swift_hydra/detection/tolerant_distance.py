@@ -14,13 +14,12 @@ import numpy as np
 from swift_hydra.cleaning.suspects import REFERENCE
 from swift_hydra.detection.coordinates import (
     LEAST,
-    VECTOR,
     AboutColumns,
     LargestValue,
     NormalScores,
     Whitening,
 )
-from swift_hydra.geometry import ROUNDING, Neighbours, filled, some_of
+from swift_hydra.geometry import ROUNDING, VECTOR, Neighbours, filled, some_of
 from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from swift_hydra.detection.coordinates import LEAST, VECTOR, NormalScores, Whitening
-from swift_hydra.geometry import ROUNDING, filled, some_of, squared_distances
+from swift_hydra.detection.coordinates import LEAST, NormalScores, Whitening
+from swift_hydra.geometry import ROUNDING, VECTOR, filled, some_of, squared_distances
 from swift_hydra.seeds import sample_of
 
 REFERENCE = 2000  # most reference rows: bounds the n r d of a scoring

@@ -115,17 +115,25 @@ def twins(Z, kept):
     return of_group[group[~kept]]
 
 
+def folds_by_value(Z, n_folds):
+    """Numbers (n,) of folds of rows (n, d), from 0: equal rows are in one, whatever is beside."""
+    return (_sums(on_grid(Z)[0])[:, 0] >> np.uint64(32)).astype(np.int64) % n_folds
+
+
+def _sums(rows):
+    """Two random weighted sums of 64 bits of each row of whole numbers (n, c): (n, 2)."""
+    numbers = rows.astype(np.int64).view(np.uint64)  # sums wrap around, which is harmless
+    factors = np.random.default_rng(0).integers(2**64, size=(rows.shape[1], 2), dtype=np.uint64)
+    return numbers @ factors
+
+
 def _equal(blocks):
     """Which rows, given in blocks (.., d) of whole numbers, are equal: (n,) group numbers from 0.
 
     Rows are compared by two random weighted sums of 64 bits each; the chance that rows which differ
     are taken for equal is 2^-80.
     """
-    sums = [np.empty((0, 2), dtype=np.uint64)]
-    for rows in blocks:
-        numbers = rows.astype(np.int64).view(np.uint64)  # sums wrap around, which is harmless
-        factors = np.random.default_rng(0).integers(2**64, size=(rows.shape[1], 2), dtype=np.uint64)
-        sums.append(numbers @ factors)
+    sums = [np.empty((0, 2), dtype=np.uint64), *map(_sums, blocks)]
     sums = np.concatenate(sums)  # (n, 2)
     order = np.lexsort(sums.T)
     new = np.ones(len(order), dtype=bool)

@@ -15,7 +15,7 @@ from swift_hydra.geometry import VECTOR, filled, principal_axes, spread_over
 
 KEPT = 0.05  # most spread of a relation, if columns had a spread of 1 and were independent
 ROWS = 10  # training rows for each column: fewer seem to keep relations by chance
-MOST_ROWS = 4096  # training rows that relations are looked for in
+MOST_ROWS = 4096  # training rows that relations are looked for in, or `ROWS` for each column
 ROUNDS = 3  # of looking again without the rows that break what was found
 BREAKS = 4.0  # spreads from a relation's middle
 AT_MOST = 0.2  # share of the rows that may break relations
@@ -102,7 +102,8 @@ class KeptRelations:
             return None
         own = {name: values[columns] for name, values in scaler.snapshot().items()}
         self = cls(measured, ColumnScaler.from_snapshot(own))
-        X, nearby = self._amounts(np.asarray(Z)[spread_over(len(Z), MOST_ROWS)])
+        most = max(MOST_ROWS, ROWS * len(columns))
+        X, nearby = self._amounts(np.asarray(Z)[spread_over(len(Z), most)])
         centre = self.scaler.centre
         with np.errstate(all="ignore"):
             factors = np.flatnonzero((X / centre > 0).mean(0) >= POSITIVE)
@@ -156,6 +157,8 @@ def _found(X, nearby, logs, columns, centre):
     values, nearby = system.values(X), system.values(nearby)
     whole = np.isfinite(values).all(1)
     values, nearby = values[whole], nearby[whole]
+    if len(values) < ROWS * len(scale):  # each factor has its usual sign, hardly any row has all
+        return None
     kept = np.ones(len(values), dtype=bool)
     for _ in range(ROUNDS):
         rows = values[kept]

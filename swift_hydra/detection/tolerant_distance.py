@@ -19,7 +19,7 @@ from swift_hydra.detection.coordinates import (
     NormalScores,
     Whitening,
 )
-from swift_hydra.geometry import ROUNDING, VECTOR, Neighbours, filled, some_of
+from swift_hydra.geometry import ROUNDING, VECTOR, Neighbours, filled, folds_by_value, some_of
 from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
@@ -30,7 +30,7 @@ LOCAL = 0.25  # the same of the :class:`LocalExcess`
 LONE = 0.25  # the same of the :class:`LoneExcess`
 COPIES = 8  # most different rows that are looked at as copies of a row up to rounding
 FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
-FOLDS = 8  # most folds of subjects without which ranks are computed again
+FOLDS = 8  # most folds of rows without which ranks are computed again
 
 
 class TolerantDistance:
@@ -52,7 +52,7 @@ class TolerantDistance:
             left out. Needed to score training rows only.
         subjects: (r,) numbers of the subjects they were measured on, or None. Needed to score
             training rows only.
-        excesses: :class:`Excess` objects; none in older files.
+        excesses: :class:`DistanceExcess` objects; none in older files.
         relations: :class:`Relations`, or None, as in older files.
         local: :class:`LocalExcess`, or None, as in older files.
         lone: :class:`LoneExcess`, or None, as in older files.
@@ -97,7 +97,11 @@ class TolerantDistance:
             every = [None if a is None else np.concatenate([a, b]) for a, b in both]
         # From here on all rows, those that were set aside too.
         Z, coded, subjects = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
-        excesses = [Excess(Z, coded, subjects, NEAR), self._of_ranks(Z, subjects)]
+        ranked = self._of_ranks(Z)
+        apart = self._of_ranks_apart(Z, coded, subjects)
+        if subjects is not None:  # to a row's own rank, what is usual is not sensitive
+            ranked.apart = apart
+        excesses = [DistanceExcess(Z, coded, subjects, NEAR), ranked]
         relations = Relations(self.reference, self.coded, self.subjects)
         local, lone = (
             LocalExcess(excesses[0].neighbours, subjects),
@@ -106,27 +110,26 @@ class TolerantDistance:
         far = self._far(Z, True, subjects)
         for excess in (*excesses, relations, local, lone):
             excess.learn(Z, far, subjects)
+        ranked.apart = apart
         self.excesses, self.relations, self.local, self.lone = excesses, relations, local, lone
         return self
 
-    def _of_ranks(self, values, subjects):
-        """The :class:`Excess` between normal scores of the ranks among values (n, d).
+    def _of_ranks(self, values):
+        """The :class:`DistanceExcess` between normal scores of the ranks among values (n, d)."""
+        ranks = NormalScores.fit(values)
+        return DistanceExcess(ranks(self.reference), self.coded, self.subjects, FAR, ranks)
 
-        A subject that is far out fills the highest ranks itself, so that its rows would be near to
-        others by their ranks, as no new subject's are. So there is one for each fold of the
-        subjects (n,), without it.
+    def _of_ranks_apart(self, values, coded, subjects):
+        """The same without each fold of the rows (n, d), or of the subjects (n,).
+
+        A row that is far out has a rank of its own, which no new row has, and a subject that is far
+        out fills the highest ranks itself, so that its rows would be near to others by their ranks.
+        Codes (n,) bool, of which new rows are copies, stay.
         """
-
-        def of(values):
-            ranks = NormalScores.fit(values)
-            return Excess(ranks(self.reference), self.coded, self.subjects, FAR, ranks)
-
-        excess = of(values)
-        if subjects is not None:
-            fold = subjects % FOLDS
-            there = [fold != number for number in range(min(FOLDS, int(subjects.max()) + 1))]
-            excess.apart = [of(values[rows] if rows.any() else values) for rows in there]
-        return excess
+        fold = _folds(values, subjects)
+        stays = np.zeros(len(values), bool) if coded is None or subjects is not None else coded
+        others = (values[stays | (fold != number)] for number in range(FOLDS))
+        return [self._of_ranks(rows if len(rows) else values) for rows in others]
 
     def forget_folds(self):
         """Drop what only the scores of training rows need."""
@@ -193,7 +196,7 @@ class TolerantDistance:
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
         reference, relations = saved["reference"], saved.get("relations")
-        excesses = [Excess.from_snapshot(excess) for excess in saved.get("excesses", ())]
+        excesses = [DistanceExcess.from_snapshot(excess) for excess in saved.get("excesses", ())]
         if relations is not None:
             relations = Relations(reference, usual=relations)
         local = saved.get("local")
@@ -203,43 +206,28 @@ class TolerantDistance:
         return cls(reference, excesses=excesses, relations=relations, local=local, lone=lone)
 
 
+def _folds(Z, subjects):
+    """Numbers (n,) of the folds of rows (n, d), with all rows of a subject (n,) in one."""
+    return folds_by_value(Z, FOLDS) if subjects is None else subjects % FOLDS
+
+
 def _part(weight, excess, *rows):
     """What an excess adds for rows (n,), or 0 in a file that is older than it."""
     return 0.0 if excess is None else weight * excess(*rows)
 
 
 class Excess:
-    """How much another distance of a row exceeds what is usual for rows that lie as far out.
+    """How much a measure of rows exceeds what is usual for rows that lie as far out.
 
-    A line through the logarithms of the farthest rows' distances says what is usual. Only what lies
-    above it counts, so that a row that has company, or is unusual in its values alone, loses
-    nothing.
+    A line through the measures of the farthest rows says what is usual. Only what lies above it
+    counts, so that a row that has company, or is unusual in its values alone, loses nothing.
 
     Args:
-        reference: (r, d) rows to measure the distance to.
-        coded: (r,) bool, see :class:`TolerantDistance`. Copies of all others are left out always,
-            since rows that were set aside may be scored like new ones.
-        subjects: (r,), see :class:`TolerantDistance`.
-        k: number of the nearest reference rows.
-        ranks: the :class:`NormalScores` that the reference rows went through, and others go
-            through; None: the values themselves are compared.
         usual: the line: where it starts, its height there, its slope. None: see :meth:`learn`.
-
-    Attributes:
-        apart: the same with ranks that lack a fold of the subjects, for each fold; else empty.
     """
 
-    apart = ()
-    CLOSEST = 0.05  # least distance between values, as a share of that to the ``FAR`` nearest
-
-    def __init__(self, reference, coded, subjects, k, ranks=None, usual=None):
-        self.reference = np.asarray(reference)
-        self.coded = None if coded is None else np.asarray(coded)
-        self.subjects = subjects
-        self.k = k
-        self.ranks = ranks
+    def __init__(self, usual=None):
         self.usual = usual
-        self.neighbours = Neighbours(self.reference)
 
     def learn(self, Z, far, subjects):
         """Learn what is usual from rows.
@@ -268,13 +256,48 @@ class Excess:
         return np.maximum(self._logs(Z, far, others, subjects) - usual, 0.0)
 
     def _logs(self, Z, far, others, subjects):
+        """The measure: a logarithm (n,) of each row."""
+        raise NotImplementedError
+
+
+class DistanceExcess(Excess):
+    """How much another distance of a row exceeds what is usual.
+
+    Args:
+        reference: (r, d) rows to measure the distance to.
+        coded: (r,) bool, see :class:`TolerantDistance`. Copies of all others are left out always,
+            since rows that were set aside may be scored like new ones.
+        subjects: (r,), see :class:`TolerantDistance`.
+        k: number of the nearest reference rows.
+        ranks: the :class:`NormalScores` that the reference rows went through, and others go
+            through; None: the values themselves are compared.
+        usual: see :class:`Excess`.
+
+    Attributes:
+        apart: the same with ranks that lack a fold of the training rows, for each fold, while
+            training rows are scored; else empty.
+    """
+
+    apart = ()
+    CLOSEST = 0.05  # least distance between values, as a share of that to the ``FAR`` nearest
+
+    def __init__(self, reference, coded, subjects, k, ranks=None, usual=None):
+        super().__init__(usual)
+        self.reference = np.asarray(reference)
+        self.coded = None if coded is None else np.asarray(coded)
+        self.subjects = subjects
+        self.k = k
+        self.ranks = ranks
+        self.neighbours = Neighbours(self.reference)
+
+    def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the rows' distances."""
-        if subjects is not None and self.apart:
-            logs, fold = np.empty(len(Z)), subjects % len(self.apart)
+        if others and self.apart:
+            logs, fold = np.empty(len(Z)), _folds(Z, subjects)
             for number in np.unique(fold):
                 own = fold == number
-                some = (Z[own], far[own], others, subjects[own])
-                logs[own] = self.apart[number]._logs(*some)
+                rows = (Z[own], far[own], others, *some_of(own, subjects))
+                logs[own] = self.apart[number]._logs(*rows)
             return logs
         groups = None if subjects is None else (subjects, self.subjects)
         rows = Z if self.ranks is None else self.ranks(Z)
@@ -312,21 +335,26 @@ class LocalExcess(Excess):
     """
 
     def __init__(self, neighbours, subjects=None, own=None, usual=None):
+        super().__init__(usual)
         self.neighbours = neighbours
         self.subjects = subjects
-        self.usual = usual
-        self.own = np.zeros(len(neighbours.reference))
         if own is None:
-            own = self._logs(neighbours.reference, None, True, subjects)
+            nothing = np.zeros(len(neighbours.reference))
+            own = self._distances(neighbours.reference, subjects, nothing)[0]
             own = own[neighbours.distinct][neighbours.group]  # copies may be of several subjects
         self.own = own
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
+        own, of_neighbours = self._distances(Z, subjects, self.own)
+        return own - of_neighbours
+
+    def _distances(self, Z, subjects, beside):
+        """Logarithms (n,) of the rows' distances, and means of ``beside`` (r,) of their nearest."""
         groups = None if subjects is None else (subjects, self.subjects)
-        how = {"others": True, "nothing": 0.0, "groups": groups, "beside": self.own}
+        how = {"others": True, "nothing": 0.0, "groups": groups, "beside": beside}
         distance, of_neighbours = self.neighbours.mean_distance(Z, NEAR, **how)
-        return np.log(distance + LEAST) - of_neighbours
+        return np.log(distance + LEAST), of_neighbours
 
     def snapshot(self):
         """Arrays and plain values; the reference rows are those of another :class:`Excess`."""
@@ -342,8 +370,8 @@ class LoneExcess(Excess):
     """
 
     def __init__(self, largest, usual=None):
+        super().__init__(usual)
         self.largest = largest
-        self.usual = usual
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the largest values."""
@@ -376,7 +404,7 @@ class Relations(Excess):
     """
 
     def __init__(self, reference, coded=None, subjects=None, usual=None):
-        self.usual = usual
+        super().__init__(usual)
         self.whitening = Whitening(reference)
         some = self.whitening.some
         self.rows = np.asarray(reference)[some]

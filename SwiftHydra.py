@@ -19,6 +19,7 @@ import copy
 import importlib
 import math
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -38,8 +39,8 @@ from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.frames import name_of_labels
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.dataloader import RowOptions
-from swift_hydra.detection.coordinates import AboutColumns
 from swift_hydra.detection.full import FullDetector
+from swift_hydra.detection.largest_value import AboutColumns
 from swift_hydra.detection.mixture import DetectorSettings, MixtureDetector
 from swift_hydra.detection.pvalue import weight_of_unlike
 from swift_hydra.distillation.student import Student
@@ -109,6 +110,7 @@ GAMMA = 0.6  # the reward's weight of diversity in episode e is GAMMA ** e
 LATEST = 256
 FEWEST = 400
 MOST = 1000  # bounds of the number of generated rows where ``n_synthetic`` is None
+GENERATING = threading.RLock()  # held while what a fit put off is generated
 
 
 # --- the class ------------------------------------------------------------------------------------
@@ -393,23 +395,25 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
 
     def __getattr__(self, name):
         """Generate the anomalies that no score needed once they are asked for."""
-        if name not in ("synthetic_", "episode_log_") or "_later" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._generate_later()
-        return vars(self)[name]
+        if name in ("synthetic_", "episode_log_"):
+            self._generate_later()
+            if name in vars(self):
+                return vars(self)[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __getstate__(self):
         """The state to pickle; it has the generated anomalies in place of the rows they need."""
-        if "_later" in vars(self):
-            self._generate_later()
+        self._generate_later()
         return super().__getstate__()
 
     def _generate_later(self):
-        """Generate what :meth:`_fit` put off."""
-        columns, learned, settings = self._later
-        with own_modes(), few_threads(learned.Z.numel()):
-            self._generate(columns, learned, settings)
-        del self._later
+        """Generate what :meth:`_fit` put off, if it did; one thread does, others wait for it."""
+        with GENERATING:
+            if "_later" in vars(self):
+                columns, learned, settings = self._later
+                with own_modes(), few_threads(learned.Z.numel()):
+                    self._generate(columns, learned, settings)
+                del self._later
 
     def _say_if_fewer(self, n_rows):
         """Warn if fewer rows were generated than were asked for, or none at all."""

@@ -504,6 +504,12 @@ def filled(a, rows, columns):
     return np.pad(a, ((0, -n % rows), (0, -m % columns)))
 
 
+def along(rows, directions):
+    """Rows (n, d) along directions (r, d): (n, r), each to the bit whatever rows are beside it."""
+    product = filled(rows, VECTOR, VECTOR) @ filled(directions.T, VECTOR, VECTOR)
+    return product[: len(rows), : len(directions)]
+
+
 def spread_over(n, most):
     """Numbers of at most ``most`` of n rows, evenly spaced: (min(n, most),)."""
     return np.linspace(0, n - 1, min(n, most)).astype(int)

@@ -1,7 +1,7 @@
 """Other coordinates of rows, which models see in place of the values (M11, M12).
 
-:class:`NormalScores` look at each column on its own, :class:`PrincipalScores` and
-:class:`Whitening` at what the columns have in common.
+:class:`NormalScores` and :class:`OwnUnits` look at each column on its own,
+:class:`PrincipalScores` and :class:`Whitening` at what the columns have in common.
 
 Shapes: n rows, d columns, r = min(n, d) principal directions.
 """
@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from scipy.special import ndtri
 
-from swift_hydra.data.scaler import QUANTILES, ColumnScaler, without_themselves
-from swift_hydra.detection.relations import KeptRelations
+from swift_hydra.data.scaler import QUANTILES
 from swift_hydra.geometry import (
-    VECTOR,
     WIDE,
+    along,
     bend,
     filled,
     principal_axes,
@@ -83,143 +82,6 @@ class NormalScores:
         return {"values": self.values, "scores": self.scores}
 
 
-def _score_of_rare(share, n):
-    """Standard scores of events that happen in these shares of n rows; none is rarer than once."""
-    return np.maximum(share, 1 / (n + 1)) ** -0.5
-
-
-class GapCounts(NamedTuple):
-    """How far out a row is by the number of its gaps, as :meth:`LargestValue.rarity_of` counts.
-
-    Where one sensor fails now and then, that four of eight fail together is rare, however usual
-    each gap is.
-    """
-
-    columns: np.ndarray  # (k,) numbers of the columns that say where a value is missing
-    rarity: np.ndarray  # (k + 1,) of a row with so many gaps
-
-    @classmethod
-    def of(cls, Z, flags):
-        """Of training rows Z (n, d); ``flags``: (d,) bool, or None. None without two columns."""
-        if flags is None or flags.sum() < 2:
-            return None
-        columns = np.flatnonzero(flags)
-        n_gaps = np.count_nonzero(np.asarray(Z)[:, columns], axis=1)
-        counts = np.bincount(n_gaps, minlength=len(columns) + 1)
-        share = counts[::-1].cumsum()[::-1] / len(n_gaps)  # of the rows with as many or more
-        return cls(columns, _score_of_rare(share, len(n_gaps)))
-
-    def __call__(self, Z):
-        """(n,) of rows Z (n, d), in standard deviations."""
-        return self.rarity[np.count_nonzero(Z[:, self.columns], axis=1)]
-
-
-class LargestValue:
-    """How far out a row is in the one column where it is farthest out.
-
-    A slip of the keyboard or a spike of one sensor changes one value of a row. Among many columns a
-    distance hardly shows it: of fifty normal ones a value at five standard deviations adds a
-    quarter to the length of the row's difference from the mean. Other rows do not matter to this
-    measure. Values of columns that take many count as they were before the scaler compressed them.
-    A rare code does not: it is far out only because it is rare. A text is as far out as
-    :meth:`rarity_of` says, and so many gaps as :class:`GapCounts` says. A relation among columns
-    that nearly all rows keep counts as one more column, see
-    :class:`detection.relations.KeptRelations`.
-
-    Args:
-        measured: (d,) bool, the columns that take many values.
-        rarity: (d,) how far out a row is that holds a column's text; 1 for columns of numbers. None
-            stands for ones, as in older files.
-        relations: a :class:`detection.relations.KeptRelations`; None without relations, and in
-            older files.
-        gaps: a :class:`GapCounts`; None without, and in older files.
-    """
-
-    INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
-    FEW_VALUES = 20  # a column of codes has no more
-
-    def __init__(self, measured, rarity=None, relations=None, gaps=None):
-        self.measured = np.asarray(measured)
-        self.rarity = rarity
-        self.relations = relations
-        self.gaps = gaps
-
-    @classmethod
-    def of(cls, Z, about):
-        """For a table of standardised rows Z (n, d); ``about``: its :class:`AboutColumns`."""
-        measured = [len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T]
-        relations = about.scaler and KeptRelations.of(Z, measured, about.scaler)
-        return cls(measured, about.rarity, relations, GapCounts.of(Z, about.gaps))
-
-    @staticmethod
-    def rarity_of(Z, flags, subjects=None):
-        """How far out the texts are, for ``rarity``: (d,) float32, or None without texts.
-
-        It is the standard score of an event as probable as that a row holds a text as rare in any
-        column: a misspelt text tells more in a table of few texts than in one of hundreds. A text
-        that no row holds counts like those of single rows.
-
-        Args:
-            Z: (n, d) standardised rows.
-            flags: (d,) bool, the columns that stand for a text, or for a gap.
-            subjects: (n,) a text is as rare as the subjects that hold it are few; None: as the
-                rows are.
-        """
-        if not flags.any():
-            return None
-        n = len(Z)
-        rarest = np.full(n, n)  # of each row's texts
-        counts = []
-        for j in np.flatnonzero(flags):
-            rows = np.flatnonzero(Z[:, j])
-            held = len(rows) if subjects is None else len(np.unique(subjects[rows]))
-            counts.append(max(held, 1))
-            rarest[rows] = np.minimum(rarest[rows], held)
-        share = np.searchsorted(np.sort(rarest), counts, side="right") / n
-        rarity = np.ones(len(flags), dtype=np.float32)
-        rarity[flags] = _score_of_rare(share, n)
-        return rarity
-
-    def __call__(self, Z, training=False):
-        """Logarithms (n,) of the largest values of rows (n, d), in standard deviations.
-
-        ``training``: they are all rows that the scaler learned from, and each counts in units
-        learned from the others. Else the values of few rows would seem smaller than new rows' are.
-        """
-        size = np.abs(Z)
-        if self.rarity is not None:
-            size = size * self.rarity
-        codes = size[:, ~self.measured].max(1, initial=0.0).astype(np.float64)  # (n,)
-        if training:
-            columns = np.flatnonzero(self.measured)
-            measured = np.zeros(len(Z))
-            for start in range(0, len(columns), VECTOR):  # not all at once in float64
-                u = unbend(Z[:, columns[start : start + VECTOR]].astype(np.float64))
-                measured = np.maximum(measured, np.abs(without_themselves(u)).max(1))
-        else:  # of the largest alone: all that follows keeps the order
-            measured = unbend(size[:, self.measured].max(1, initial=0.0).astype(np.float64))
-        if self.gaps is not None:
-            codes = np.maximum(codes, self.gaps(Z))
-        if self.relations is not None:
-            measured = np.maximum(measured, self.relations(Z))
-        return np.log(np.clip(np.maximum(codes, measured), self.INSIDE, self.OUTSIDE))
-
-    def snapshot(self):
-        """Arrays."""
-        relations = self.relations and self.relations.snapshot()
-        gaps = self.gaps and self.gaps._asdict()
-        own = {"measured": self.measured, "rarity": self.rarity}
-        return own | {"relations": relations, "gaps": gaps}
-
-    @classmethod
-    def from_snapshot(cls, saved):
-        """Rebuild from :meth:`snapshot`, of which others may be a part; older files lack a part."""
-        relations = saved.get("relations")
-        relations = relations and KeptRelations.from_snapshot(relations)
-        gaps = saved.get("gaps") and GapCounts(**saved["gaps"])
-        return cls(saved["measured"], saved.get("rarity"), relations, gaps)
-
-
 class OwnUnits:
     """Appends the columns whose power the scaler took, in their own unit.
 
@@ -271,23 +133,6 @@ class OwnUnits:
         return dict(vars(self))
 
 
-class AboutColumns(NamedTuple):
-    """What a detector is told of the columns beside their standardised values."""
-
-    rarity: np.ndarray | None = None  # (d,) see :class:`LargestValue`
-    own_units: OwnUnits | None = None
-    scaler: ColumnScaler | None = None  # of the table
-    gaps: np.ndarray | None = None  # (d,) bool, the columns that say where a value is missing
-
-    @classmethod
-    def of(cls, rows):
-        """Of :class:`data.rows.TrainingRows`."""
-        flags = rows.columns.preparation.flags()
-        rarity = LargestValue.rarity_of(rows.Z, flags, rows.subjects)
-        scaler = rows.columns.scaler
-        return cls(rarity, OwnUnits.of(scaler), scaler, rows.columns.preparation.gap_flags())
-
-
 class PrincipalScores:
     """Maps rows to the training rows' principal directions, scaled by the spread along each.
 
@@ -304,7 +149,6 @@ class PrincipalScores:
     def __init__(self, mean, directions):
         self.mean = mean
         self.directions = directions
-        self._filled = filled(directions.T, VECTOR, VECTOR)  # (d', r')
 
     @classmethod
     def fit(cls, Z):
@@ -320,9 +164,7 @@ class PrincipalScores:
 
     def __call__(self, Z):
         """Rows (n, d) along the directions: (n, r) float64, each independent of the others."""
-        n = len(Z)
-        rows = filled(np.asarray(Z, dtype=np.float64) - self.mean, VECTOR, VECTOR)
-        return (rows @ self._filled)[:n, : len(self.directions)]
+        return along(np.asarray(Z, dtype=np.float64) - self.mean, self.directions)
 
     def snapshot(self):
         """Arrays."""

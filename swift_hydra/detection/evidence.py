@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.detection.coordinates import AboutColumns, LargestValue
+from swift_hydra.detection.largest_value import AboutColumns, LargestValue
 from swift_hydra.detection.surroundings import DENSITY, LOCAL, RATIOS, Surroundings
 from swift_hydra.geometry import WIDE, Neighbours, spread_over
 
@@ -191,7 +191,7 @@ class Evidence:
         residuals: functions (n, d) -> (n,), C-VAE residuals.
         surroundings: :class:`Surroundings`.
         subspaces: :class:`Subspaces` of the normals.
-        largest: a :class:`detection.coordinates.LargestValue`; None in older files.
+        largest: a :class:`detection.largest_value.LargestValue`; None in older files.
         centre: (F + 1, c) means of the columns over the training normals, in every view.
         scale: (F + 1, c) their standard deviations.
     """
@@ -218,7 +218,7 @@ class Evidence:
             residual_fold: (n,) the number of the residual function that did not see the row.
             rng: numpy Generator that draws the reference rows of a large table.
             max_normals: most reference normals.
-            about: the :class:`detection.coordinates.AboutColumns`; None: nothing is known of them.
+            about: the :class:`detection.largest_value.AboutColumns`; None: nothing is known.
 
         Returns:
             The Evidence, and the :class:`EvidenceColumns` of the training rows: standardised by the

@@ -17,8 +17,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.detection.coordinates import AboutColumns
 from swift_hydra.detection.evidence import Evidence, column_index
+from swift_hydra.detection.largest_value import AboutColumns
 from swift_hydra.detection.mixture import Fitted, n_folds_of
 from swift_hydra.detection.pvalue import (
     ALONE,
@@ -173,14 +173,14 @@ class FullDetector:
             each trained on half of the rows; None if neither side looks at it.
         known: :class:`detection.sides.KnownSide`, or None if no anomaly is known.
         unlike: :class:`detection.sides.UnlikeSide`.
-        judgement: :class:`ScoreCombiner`.
+        combiner: :class:`ScoreCombiner`.
     """
 
-    def __init__(self, evidence, known, unlike, judgement):
+    def __init__(self, evidence, known, unlike, combiner):
         self.evidence = evidence
         self.known = known
         self.unlike = unlike
-        self.judgement = judgement
+        self.combiner = combiner
 
     @staticmethod
     def learns_from_generated(y, settings):
@@ -213,17 +213,17 @@ class FullDetector:
             seen, settings, journal, aside, evidence and evidence.largest
         )
         used = KnownSide.used(settings.without)
-        judgement = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight, used)
-        self = cls(evidence, known, unlike, judgement)
+        combiner = ScoreCombiner.fit(experts, one_class, y.numpy(), settings.unlike_weight, used)
+        self = cls(evidence, known, unlike, combiner)
         if known is not None:
             self._undo_inversion(seen, experts, one_class, settings)
-        scores = self.judgement.score(experts, one_class)
+        scores = self.combiner.score(experts, one_class)
         normal = y.numpy() == 0
         fresh = seen.leave_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
         of_aside = None
         if isinstance(unlike.alone, TolerantDistance):
             if aside is not None:
-                of_aside = self.judgement.score(None, unlike.alone.score_aside(aside))
+                of_aside = self.combiner.score(None, unlike.alone.score_aside(aside))
             unlike.alone.forget_folds()
         return Fitted(self, scores, *fresh, of_aside)
 
@@ -245,15 +245,15 @@ class FullDetector:
         of_each = [rng.permutation(np.flatnonzero(y == label)) for label in (0, 1)]
         rows = np.concatenate([some[:UPRIGHT_ROWS] for some in of_each])
         parts = self.parts(seen.Z[rows])
-        if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
+        if roc_auc_score(y[rows], self.combiner.score(*parts)) >= UPRIGHT:
             return
-        counts = self.judgement.known.weights > 0
+        counts = self.combiner.known.weights > 0
         used = np.array([roc_auc_score(y[rows], column) >= UPRIGHT for column in parts[0].T])
         used &= counts
         used = used if used.any() else counts
         for weight in (0.0,) if (used == counts).all() else (settings.unlike_weight, 0.0):
-            self.judgement = ScoreCombiner.fit(experts, one_class, y, weight, used)
-            if roc_auc_score(y[rows], self.judgement.score(*parts)) >= UPRIGHT:
+            self.combiner = ScoreCombiner.fit(experts, one_class, y, weight, used)
+            if roc_auc_score(y[rows], self.combiner.score(*parts)) >= UPRIGHT:
                 return
 
     def parts(self, Z):
@@ -268,7 +268,7 @@ class FullDetector:
 
     def score(self, Z):
         """(n,) float64 log-odds of standardised rows (n, d)."""
-        return self.judgement.score(*self.parts(Z))
+        return self.combiner.score(*self.parts(Z))
 
     def expert_usage(self, Z):
         """Numbers of the mixture's experts that run for standardised rows (n, d): (n, k).
@@ -286,7 +286,7 @@ class FullDetector:
             "evidence": self.evidence and self.evidence.snapshot(),
             "known": None if self.known is None else self.known.snapshot(),
             "unlike": self.unlike.snapshot(),
-            "judgement": self.judgement.snapshot(),
+            "judgement": self.combiner.snapshot(),
         }
 
     @classmethod
@@ -297,8 +297,8 @@ class FullDetector:
         evidence = evidence and Evidence.from_snapshot(evidence, map(Residual, cvaes))
         known = saved["known"] and KnownSide.from_snapshot(saved["known"], settings)
         unlike = UnlikeSide.from_snapshot(saved["unlike"], settings)
-        judgement = ScoreCombiner.from_snapshot(saved["judgement"], settings.unlike_weight)
-        return cls(evidence, known, unlike, judgement)
+        combiner = ScoreCombiner.from_snapshot(saved["judgement"], settings.unlike_weight)
+        return cls(evidence, known, unlike, combiner)
 
 
 def _cross_fit(leave_out, Z, y, generated, about, settings, journal):

@@ -252,7 +252,7 @@ class MixtureDetector:
             subjects: not used, since this detector leaves no rows out; see
                 :class:`cleaning.leave_out.LeaveOut`.
             aside: not used; see :class:`cleaning.suspects.AsideRows`.
-            about: not used; see :class:`detection.coordinates.AboutColumns`.
+            about: not used; see :class:`detection.largest_value.AboutColumns`.
 
         Returns:
             :class:`Fitted`.

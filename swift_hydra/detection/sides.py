@@ -18,14 +18,9 @@ import torch
 from swift_hydra.cleaning.additive_expert import AdditiveExpert
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
-from swift_hydra.detection.coordinates import (
-    AboutColumns,
-    LargestValue,
-    NormalScores,
-    OwnUnits,
-    PrincipalScores,
-)
+from swift_hydra.detection.coordinates import NormalScores, OwnUnits, PrincipalScores
 from swift_hydra.detection.evidence import EvidenceColumns, column_index
+from swift_hydra.detection.largest_value import AboutColumns, LargestValue
 from swift_hydra.detection.mixture import N_FOLDS, Mixture
 from swift_hydra.detection.pvalue import STRENGTH, TAIL, USUAL, TailPValue
 from swift_hydra.detection.surroundings import RATIOS
@@ -253,7 +248,7 @@ class LoneTail:
     quantile nothing is added: there the largest value is noise beside the distance.
 
     Args:
-        largest: a :class:`detection.coordinates.LargestValue`.
+        largest: a :class:`detection.largest_value.LargestValue`.
         tail: the :class:`detection.pvalue.TailPValue` of the normals' largest values.
         weight: added for every mean excess of the tail.
     """
@@ -273,7 +268,7 @@ class LoneTail:
             Z: (n, d) the rows.
             distances: (n, m) their left-out distances.
             y: (n,) labels.
-            largest: their :class:`detection.coordinates.LargestValue`.
+            largest: their :class:`detection.largest_value.LargestValue`.
         """
         normal, far = y == 0, largest(Z, training=True)
         weight = cls.WEIGHT * float(np.std(distances[normal, 0], dtype=np.float64))
@@ -332,7 +327,7 @@ class UnlikeSide:
             settings: :class:`detection.mixture.DetectorSettings`.
             journal: a :class:`journal.Journal`.
             aside: the :class:`cleaning.suspects.AsideRows`, if there are any.
-            largest: the rows' :class:`detection.coordinates.LargestValue`; None makes it.
+            largest: the rows' :class:`detection.largest_value.LargestValue`; None makes it.
         """
         with journal.stage("one-class"):
             alone = None

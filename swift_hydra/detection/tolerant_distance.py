@@ -12,13 +12,8 @@ Shapes: n rows, r reference rows, d features.
 import numpy as np
 
 from swift_hydra.cleaning.suspects import REFERENCE
-from swift_hydra.detection.coordinates import (
-    LEAST,
-    AboutColumns,
-    LargestValue,
-    NormalScores,
-    Whitening,
-)
+from swift_hydra.detection.coordinates import LEAST, NormalScores, Whitening
+from swift_hydra.detection.largest_value import AboutColumns, LargestValue
 from swift_hydra.geometry import ROUNDING, VECTOR, Neighbours, filled, folds_by_value, some_of
 from swift_hydra.seeds import sample_of
 
@@ -87,7 +82,7 @@ class TolerantDistance:
             coded: (n,) bool, rows that new rows may well be copies of.
             subjects: (n,) numbers of the subjects they were measured on, or None.
             aside: the :class:`cleaning.suspects.AsideRows`, or None if there are none.
-            about: the :class:`detection.coordinates.AboutColumns`; None: nothing is known of them.
+            about: the :class:`detection.largest_value.AboutColumns`; None: nothing is known.
         """
         rows = sample_of(len(Z), REFERENCE, rng)
         self = cls(Z[rows], *some_of(rows, coded, subjects))
@@ -365,7 +360,7 @@ class LoneExcess(Excess):
     """How far out a row is in the one column where it is farthest out, beyond what is usual.
 
     Args:
-        largest: a :class:`detection.coordinates.LargestValue`.
+        largest: a :class:`detection.largest_value.LargestValue`.
         usual: see :class:`Excess`.
     """
 

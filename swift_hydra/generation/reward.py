@@ -143,20 +143,17 @@ class Coverage:
         cross = self.kernel(self.data, x)
         factor = torch.linalg.solve_triangular(self._factor(K), cross, upper=False)
         variance = 1.0 + self.JITTER - factor.square().sum(0)  # (B,) given the data
-        given = factor.T  # (B, m) the candidates' rows of the Cholesky factor; basis continues them
-        basis = torch.zeros(len(x), count, dtype=torch.float64)
-        square = squared_distances(x, x)
-        open_ = torch.ones(len(x), dtype=torch.bool)
+        given_data = self.kernel(x, x) - factor.T @ factor  # (B, B) covariances
+        basis = torch.zeros(count, len(x), dtype=torch.float64)  # columns of the Cholesky factor
+        score = score.double().clone()
         chosen = []
         for t in range(count):
-            gain = score.double() + weight * self.scale(variance)
-            best = int(gain.masked_fill(~open_, -torch.inf).argmax())
+            best = int((score + weight * self.scale(variance)).argmax())
             chosen.append(best)
-            open_[best] = False
-            k = torch.exp(-square[best] / (2 * self.width**2))  # (B,)
-            k = k - given @ given[best] - basis[:, :t] @ basis[best, :t]
-            basis[:, t] = k / variance[best].clamp(min=self.JITTER).sqrt()
-            variance = (variance - basis[:, t].square()).clamp(min=self.JITTER)
+            score[best] = -torch.inf
+            k = given_data[best] - basis[:t, best] @ basis[:t]  # (B,) given the chosen rows, too
+            basis[t] = k / variance[best].clamp(min=self.JITTER).sqrt()
+            variance = (variance - basis[t].square()).clamp(min=self.JITTER)
         return torch.tensor(chosen, dtype=torch.long)
 
 

@@ -127,10 +127,10 @@ def arrays_of(rows, score):
 
 def _weight_of_unlike(detector):
     """The weight chosen for ``unlike_weight``; None if the detector does not combine two parts."""
-    judgement = getattr(detector.detector_, "judgement", None)
-    if judgement is None or judgement.known is None:
+    combiner = getattr(detector.detector_, "combiner", None)
+    if combiner is None or combiner.known is None:
         return None
-    return round(float(judgement.weight), 4)
+    return round(float(combiner.weight), 4)
 
 
 def _of_student(detector):

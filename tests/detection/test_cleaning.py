@@ -151,7 +151,7 @@ def test_where_many_hide_the_one_class_side_counts_less():
     told = some_known(y, 10)
     clean = (y == 0) | (told == 1)
     weights = [
-        SwiftHydra(**SHORT_FIT).fit(X[rows], told[rows]).detector_.judgement.weight
+        SwiftHydra(**SHORT_FIT).fit(X[rows], told[rows]).detector_.combiner.weight
         for rows in (slice(None), clean)
     ]
     assert weights[0] < 0.2 and weights[1] > 0.29

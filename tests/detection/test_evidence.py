@@ -187,7 +187,7 @@ def test_three_blind_scores_hide_less_of_what_a_fourth_sees_where_no_anomaly_wei
     again = [MergedPValue.fit(single, exponent=e).minus_log_p(single) for e in (1.0, ALONE)]
     assert np.array_equal(*again)
     model = SwiftHydra(trust_normals=True, **SHORT_FIT).fit(rows[:300], np.zeros(300, dtype=int))
-    assert model.detector_.judgement.unlike.exponent == ALONE
+    assert model.detector_.combiner.unlike.exponent == ALONE
 
 
 @pytest.mark.parametrize("exponent", [1.0, ALONE])

@@ -12,8 +12,8 @@ from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.detection.coordinates import PrincipalScores
+from swift_hydra.detection.largest_value import KEPT, KeptRelations
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, weights_by_auc
-from swift_hydra.detection.relations import KEPT, KeptRelations
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
 
@@ -421,6 +421,14 @@ def test_rows_far_out_that_keep_a_relation_do_not_break_it(times):
     assert np.median(kept(scaler.transform(X * times))) > 20
 
 
+def _with_one_code(rng, share):
+    """Amounts in 110 columns, 15 rows each; in a share of the rows one is -1, for 'not known'."""
+    X = rng.lognormal(0, 0.5, size=(1650, 110))
+    rows = rng.random(len(X)) < share
+    X[rows, np.arange(len(X))[rows] % 110] = -1
+    return X
+
+
 def test_columns_that_depend_on_nothing_keep_no_relation():
     rng = np.random.default_rng(6)
     for X in (
@@ -431,6 +439,8 @@ def test_columns_that_depend_on_nothing_keep_no_relation():
         rng.normal(size=(30, 4)).cumsum(1)[:, [0, 0, 1, 1]],  # too few rows to tell
         np.full((300, 3), 7.0),
         np.where(rng.random((300, 4)) < 0.05, rng.normal(size=(300, 4)), 0.0),
+        _with_one_code(rng, 1.0),
+        _with_one_code(rng, 0.95),  # eighty rows without a code seemed to keep a relation
     ):
         assert _relations(X)[0] is None
 

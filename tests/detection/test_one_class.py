@@ -11,13 +11,8 @@ from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import AsideRows, set_aside
 from swift_hydra.data.scaler import ColumnScaler, without_themselves
 from swift_hydra.data.subjects import from_zero_beside
-from swift_hydra.detection.coordinates import (
-    AboutColumns,
-    GapCounts,
-    LargestValue,
-    NormalScores,
-    Whitening,
-)
+from swift_hydra.detection.coordinates import NormalScores, Whitening
+from swift_hydra.detection.largest_value import AboutColumns, GapCounts, LargestValue
 from swift_hydra.detection.tolerant_distance import (
     FOLDS,
     DistanceExcess,

@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -120,7 +121,7 @@ def test_generated_rows_that_no_score_needs_are_made_when_they_are_asked_for(tmp
     at_once = SwiftHydra(**HASTY)
     at_once.fit(X, pretrained=networks)
     assert {"pretrain", "episodes"} < at_once.seconds_.keys()
-    models = [SwiftHydra(**HASTY).fit(X) for _ in range(3)]
+    models = [SwiftHydra(**HASTY).fit(X) for _ in range(4)]
     for model in models:
         assert not {"pretrain", "episodes"} & model.seconds_.keys()
         assert np.array_equal(model.decision_scores_, at_once.decision_scores_)
@@ -129,6 +130,9 @@ def test_generated_rows_that_no_score_needs_are_made_when_they_are_asked_for(tmp
     models[1] = SwiftHydra.load(tmp_path / "model.pt")
     models[2] = pickle.loads(pickle.dumps(models[2]))
     assert "_later" not in vars(models[2])
+    with ThreadPoolExecutor(3) as pool:  # three ask at once
+        rows = list(pool.map(lambda _: models[3].synthetic_, range(3)))
+    assert rows[0] is rows[1] is rows[2]
     assert all(np.array_equal(model.synthetic_, at_once.synthetic_) for model in models)
     assert models[0].episode_log_ == models[2].episode_log_ == at_once.episode_log_
     again = models[0].set_params(generator="none").fit(X)

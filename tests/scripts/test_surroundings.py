@@ -389,13 +389,13 @@ def test_a_part_of_the_detector_can_be_left_out(tmp_path, fitted, part):
     whole = fitted.detector_
     model = short(detector_settings={"without": (part,)}).fit(X, y)
     known = model.detector_.known
-    counts = model.detector_.judgement.known.weights > 0
+    counts = model.detector_.combiner.known.weights > 0
     assert counts.tolist() == [part != "mixture"] + [part != "kernels"] * len(known.kernels)
     n_inputs = known.mixture.network.router.clean.in_features
     assert (n_inputs == X.shape[1]) == (part == "evidence")
     scores = model.decision_function(X)
     assert not np.array_equal(scores, fitted.decision_function(X))
-    assert whole.known.sees_evidence and (whole.judgement.known.weights > 0).all()
+    assert whole.known.sees_evidence and (whole.combiner.known.weights > 0).all()
     model.save(tmp_path / "model.pt")
     assert np.array_equal(SwiftHydra.load(tmp_path / "model.pt").decision_function(X), scores)
 

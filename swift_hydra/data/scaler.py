@@ -4,7 +4,7 @@ Shapes: n rows, d prepared columns.
 """
 
 import numpy as np
-from scipy.special import boxcox
+from scipy.special import boxcox, inv_boxcox
 
 from swift_hydra.geometry import bend, skewed_again, straightened, unbend
 from swift_hydra.settings import InputError, listed
@@ -24,6 +24,8 @@ POWERS = (0.0, 0.25)  # of Box and Cox: the logarithm and the fourth root
 SHARES = (0.1, 0.05)  # of the rows, beyond the two quantiles that show the skew
 LEAST_SHARE = 0.01  # share of the rows that lie below those whose power is taken
 LEAST_START = 1e-100  # a tangent at a smaller part of the median might overflow
+FARTHER = 5.0  # standard deviations below these rows until which it is
+LEAST_PART = 1e-6  # of their start: a root ends at zero
 FEWEST = 5  # rows of which one can be left out
 VARIED = 20  # more different values make a measured column
 
@@ -41,9 +43,10 @@ class ColumnScaler:
     A column that spans orders of magnitude (amounts, counts, concentrations) counts by its
     logarithm or its fourth root, whichever is less skewed (Box and Cox 1964): in its own unit all
     but the largest values would fall together, and one at a tenth of its usual size could not be
-    seen. There u = boxcox(x / median, power) / scale. Below the training's .01 quantile of what is
-    not zero the curve goes on as its tangent, so that zeros and slipped signs have a place, far
-    out. Less than half of a column may be zeros.
+    seen. There u = boxcox(x / median, power) / scale. Five standard deviations below the training's
+    .01 quantile the curve goes on as its tangent, so that zeros and slipped signs have a place, far
+    out. Less than half of a column may be zeros. If more than one row in a hundred is, the tangent
+    starts at the .01 quantile of what is not zero, so that zeros are near the smallest amounts.
 
     All arithmetic is float64, results are float32. A constant column has scale 1, or its absolute
     value if that is smaller: its rows become 0, and a new row that differs is far away, whether the
@@ -210,7 +213,12 @@ def _learned(column, may_bend):
         return *_centre_and_scale(values, single), 0.0, 0.0
     with np.errstate(over="ignore"):
         straight = straightened(upright / centre, start, power)
-    return centre, _centre_and_scale(straight, single)[1], start, power
+    scale = _centre_and_scale(straight, single)[1]
+    rare = np.count_nonzero(upright / centre <= 0) <= LEAST_SHARE * len(upright)
+    if rare:  # smaller amounts than these go on like them; zeros that many rows hold are near
+        farther = inv_boxcox(boxcox(start, power) - FARTHER * scale, power)
+        start = max(np.nan_to_num(farther), start * LEAST_PART, LEAST_START)
+    return centre, scale, float(start), power
 
 
 def _power_of(amounts, centre):

@@ -494,6 +494,31 @@ def test_a_few_impossible_amounts_do_not_take_the_power_away(value):
     assert np.isfinite(scaler.inverse_transform(scaler.transform([[value]]))).all()
 
 
+@pytest.mark.parametrize("spread", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("few", [0, 3, 200])
+def test_amounts_far_too_small_are_as_far_out_as_their_logarithms_say(spread, few):
+    """They stayed at 2.7 deviations, beside training values at 2.4: a slip of the keyboard."""
+    rng = np.random.default_rng(5)
+    logs = rng.normal(3.0, spread, size=1000)
+    X = np.exp(logs)[:, None]
+    X[:few] = 0.0
+    scaler = ColumnScaler().fit(X)
+    smallest = np.exp(np.quantile(logs[few:], 0.01))
+
+    def off(amount):
+        return scaler.deviations(np.array([[amount]]))[0, 0]
+
+    if few < 10:
+        assert scaler.power == 0.0
+        assert off(np.exp(3.0 - 6 * spread)) == pytest.approx(-6, rel=0.15)
+        assert off(0.0) < off(1e-9) < -6.5 and off(-smallest) < off(0.0)
+    else:  # zeros that many rows hold are near the smallest amounts
+        assert off(smallest) - 1 / spread * 1.2 < off(0.0) < off(smallest) - 0.5 / spread
+    Z = np.array([[-4.9], [-4.0], [-3.0], [0.0], [4.0]])
+    back = scaler.transform(scaler.inverse_transform(Z))
+    np.testing.assert_allclose(back, Z, atol=1e-5)
+
+
 def test_columns_that_stand_for_texts_keep_their_unit_however_skewed():
     X = np.random.default_rng(0).lognormal(0, 1.5, (300, 2))
     scaler = ColumnScaler().fit(X, np.array([True, False]))

@@ -132,6 +132,7 @@ class CellParser:
 
     Attributes:
         problems: {column number: a text that says what is wrong with its cells so far}.
+        nones: {number of a text column: how many of its cells were gaps since they read None}.
     """
 
     def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
@@ -145,6 +146,7 @@ class CellParser:
         self.dates = dates
         self.words = words
         self.problems = {}
+        self.nones = {}
         self._texts = {}  # {column: [cells that hold text, where the first is, that cell]}
         self._n_rows = 0
         self._numbers = {}  # {column: its first cell with a number, if dates are taken}
@@ -232,6 +234,8 @@ class CellParser:
         if text not in self.told.get(j, ()):
             value = self.reads(text) if self.words else None
             if not text or (value is not None and value != value):
+                if text.casefold() == "none":
+                    self.nones[j] = self.nones.get(j, 0) + 1
                 return np.nan
         return known.setdefault(text, len(known))
 

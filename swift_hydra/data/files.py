@@ -206,10 +206,22 @@ def read_table(
         categories=file.number_categories(keep),
     )
     table = _of_subjects(table, groups, group_column, reading)
+    if reading.missing is None:
+        _say_of_nones(parse)
     problems = [*file.problems.values(), *parse.all_problems()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
+
+
+def _say_of_nones(parse):
+    """Warn of texts that may mean something, unlike NA: a fireplace's quality may be None."""
+    if parse.nones:
+        nones = listed(f"{parse.names[j]!r} ({n} rows)" for j, n in sorted(parse.nones.items()))
+        tell(
+            f"{parse.source}: column {nones}: 'None' is taken for a gap: give --missing '' where "
+            "it is a text"
+        )
 
 
 def _cells_of(file, parse, which):

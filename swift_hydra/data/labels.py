@@ -81,7 +81,8 @@ def read_labels(y, source="y", least=2, anomaly_label=None, majority=False, line
         )
     if n_anomalies < least:
         raise InputError(
-            f"{source}: there is 1 anomaly among {n} rows: at least {least} are needed"
+            f"{source}: there is 1 anomaly among {n} rows: at least {least} are needed; "
+            "--label-column none ranks all rows without labels"
         )
     if not majority:
         _ask_about_majority(labels, source, refuse=least > 1)
@@ -209,10 +210,12 @@ def _refuse_gaps(gap, cells, source, lines):
         word = isinstance(cells[first], str) and cells[first]
         remedy = "write another word" if lines is None else "--missing ''"
         shown = f" ({word!r}; {remedy} where it is a label)" if word else ""
+        # Where all others say the same, they mark the anomalies; -1 and 1 alone are refused.
+        marks = len({_text(cells[i]) for i in np.flatnonzero(~gap)}) == 1
+        how = "0 if only anomalies are marked" if marks else "-1 where nothing is known"
         raise InputError(
             f"{source}: the labels are empty in {int(gap.sum())} rows, first in "
-            f"{place(first, lines)}{shown}: fill them (-1 where nothing is known), or drop these "
-            "rows"
+            f"{place(first, lines)}{shown}: fill them ({how}), or drop these rows"
         )
 
 

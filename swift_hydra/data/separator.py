@@ -12,6 +12,7 @@ from swift_hydra.settings import InputError, tell
 SEPARATORS = ",;\t|"
 ONE_COLUMN = "\t"  # the separator used for a file with a single column
 PAIR = re.compile(r"[+-]?\d+,\d+")  # two whole numbers, or one with a decimal comma
+QUOTED = re.compile(r'"[^"]*"')
 PEEKED_LINES = 20  # lines from which the separator is found
 # Lines that InfluxDB writes above the names, with as many cells.
 ANNOTATION = re.compile(r"#(?:(?:datatype|default),|group(?:,(?:true|false))+\s*$)")
@@ -52,7 +53,7 @@ def _comment(line, following=""):
         return True
     if not any(mark in line for mark in SEPARATORS):  # one cell: most lines of a licence or a log
         return True
-    separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", line).count)
+    separator = max(SEPARATORS, key=QUOTED.sub("", line).count)
     rows = [_split([each], separator) for each in (line, following)]
     if rows[0] is None or rows[1] is None or len(rows[0][0]) != len(rows[1][0]):
         return True
@@ -101,7 +102,10 @@ def find_separator(lines, path, decimal=None):
     open_quotes = itertools.accumulate(line.count('"') for line in lines)
     n_whole = max((i for i, count in enumerate(open_quotes, 1) if count % 2 == 0), default=1)
     whole = lines[:n_whole]
+    bare = QUOTED.sub("", "".join(whole))
     found = {mark: rows for mark in SEPARATORS if (rows := _split(whole, mark))}
+    # A quote within a cell quotes nothing: a mark that parts what stands in quotes is no separator.
+    found = {m: rows for m, rows in found.items() if _n_marks(rows) == bare.count(m)}
     spaced = _split(list(map(stripped, whole)), SPACE)
     shares, strange = {}, {}
     if len(found) > 1 or spaced:
@@ -113,7 +117,7 @@ def find_separator(lines, path, decimal=None):
         seldom = sorted(found, key=lambda mark: mark == ",")
         return max(seldom, key=lambda m: (-strange.get(m, 0), shares.get(m, 0), len(found[m][0])))
     _refuse_short_header(whole, path)
-    bare = re.sub(r'"[^"]*"', "", lines[0])
+    bare = QUOTED.sub("", lines[0])
     if not any(mark in bare for mark in SEPARATORS):
         if all(numeric(line) is not None for line in lines[1:]):
             return ONE_COLUMN  # whose commas are decimal commas
@@ -191,6 +195,11 @@ def _split(lines, mark):
     return rows if rows and len(rows[0]) > 1 and len(set(map(len, rows))) == 1 else None
 
 
+def _n_marks(rows):
+    """Number of marks that part the cells of rows."""
+    return sum(len(row) - 1 for row in rows)
+
+
 def _share_of_numbers(rows):
     """Share of numbers among the cells below the first row, or in it if it is the only one."""
     cells = [cell for row in rows[1:] or rows for cell in row]
@@ -198,7 +207,8 @@ def _share_of_numbers(rows):
 
 
 def _parted_by_spaces(lines, rows, path):
-    if any(mark in line for line in lines for mark in SEPARATORS):
+    bare = QUOTED.sub("", "".join(lines))
+    if any(mark in bare for mark in SEPARATORS):
         return _share_of_numbers(rows) == 1
     if all(_grouped(line.strip()) for line in lines):
         raise InputError(

@@ -291,7 +291,7 @@ def _check_part(part, n_anomalies, n_normals, least, split, cut):
     if n_anomalies < least or not n_normals:
         left = f"{_counted(n_anomalies, 'anomaly', 'anomalies')} and "
         left += _counted(n_normals, "normal row", "normal rows")
-        more = "more rows, or a larger max_rows" if cut else "more rows"
+        more = "more rows, or a larger max_rows" if cut else "more rows, or another protocol"
         raise InputError(
             f"{split} leaves {left} to {part} on: at least {least} and 1 are needed: give {more}"
         )

@@ -110,7 +110,8 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
         raise InputError(f"{source}: is a lazy frame: give {source}.collect()")
     if scipy.sparse.issparse(X):
         raise InputError(
-            f"{source}: sparse input is not supported: give a dense array, such as X.toarray()"
+            f"{source}: sparse input is not supported: give a dense array, such as X.toarray(), or "
+            "OneHotEncoder(sparse_output=False) in a Pipeline"
         )
     _refuse_records(X, source)
     given = frame_names(X)

@@ -22,6 +22,7 @@ from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, read_table, stream_table
 from swift_hydra.data.header import TrainingHeader, has_header
 from swift_hydra.data.reading import Reading, number
+from swift_hydra.data.separator import find_separator
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.run.score_file import ScoreOptions, _advised
 from swift_hydra.settings import InputError, flag_values
@@ -431,6 +432,23 @@ PARTED = [
 @pytest.mark.parametrize(("text", "d"), PARTED)
 def test_what_parts_the_cells(tmp_path, text, d):
     assert train(tmp_path / "t.csv", text, "none").X.shape[1] == d
+
+
+@drawn
+@given(
+    separator=st.sampled_from(",;\t| "),
+    texts=st.lists(st.text("ab(,;|) ", max_size=9), min_size=3, max_size=8),
+    place=st.integers(0, 2),
+)
+def test_what_stands_in_quotes_parts_no_cells(tmp_path, separator, texts, place):
+    """A log parted by spaces was parted at the semicolon of a browser's name."""
+    rows = [[str(i), f"{i / 7:.3f}"] for i in range(len(texts))]
+    for row, text in zip(rows, texts, strict=True):
+        row.insert(place, f'"{text}"')
+    lines = [separator.join(row) + "\n" for row in [["p", "q", "r"], *rows]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert find_separator(lines, tmp_path / "t.csv", ".") == separator
 
 
 def test_spaces_that_part_columns_or_thousands_are_asked_about(tmp_path):

@@ -867,3 +867,20 @@ def test_what_nobody_expected_is_one_line_too():
         assert run.returncode == 2 and "\x1b" not in run.stderr.splitlines()[-1]
         assert "error: unexpected KeyError" in run.stderr
         assert (len(run.stderr.splitlines()) == 1) == (lines == 1)
+
+
+def test_the_remedies_for_labels_and_for_words_that_are_texts_work(tmp_path):
+    """Obeyed, -1 beside 1 was refused next; None among texts became the most frequent text."""
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"a": rng.normal(size=60), "alley": rng.choice(["Gravel", "Paved"], 60)})
+    frame.loc[:5, "alley"] = "None"
+    path = tmp_path / "t.csv"
+    frame.assign(y=np.where(np.arange(60) < 9, "1", "")).to_csv(path, index=False)
+    with pytest.raises(InputError, match="fill them .0 if only anomalies are marked"):
+        load_dataset(path, settings=ColumnSettings(impute="median", categorical="onehot"))
+    frame.assign(y=(np.arange(60) < 9) * 1).to_csv(path, index=False)
+    settings = ColumnSettings(impute="median", categorical="onehot")
+    with pytest.warns(UserWarning, match=r"'alley' \(6 rows\): 'None' is taken for a gap"):
+        load_dataset(path, settings=settings)
+    read = load_dataset(path, settings=settings, reading=Reading(missing=""))
+    assert "None" in read.table.texts[1]

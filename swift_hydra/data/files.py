@@ -184,9 +184,7 @@ def read_table(
     out = {file.column(name, "drop_columns:") for name in drop}
     of_subjects = [] if group_column is None else [file.column(group_column, "group column")]
     label = _place_of_labels(file, label_column, out, of_subjects)
-    out |= set(of_subjects)
-    if not unlabelled:
-        out.add(label)
+    out |= set(of_subjects) if unlabelled else {label, *of_subjects}
     _say_of_columns(file, unlabelled, out)
     out |= set(file.indexes)
     keep = [j for j in range(len(names)) if j not in out]
@@ -206,17 +204,16 @@ def read_table(
         categories=file.number_categories(keep),
     )
     table = _of_subjects(table, groups, group_column, reading)
-    if reading.missing is None:
-        _say_of_nones(parse)
+    _say_of_nones(parse, reading)
     problems = [*file.problems.values(), *parse.all_problems()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
 
 
-def _say_of_nones(parse):
+def _say_of_nones(parse, reading):
     """Warn of texts that may mean something, unlike NA: a fireplace's quality may be None."""
-    if parse.nones:
+    if parse.nones and reading.missing is None:
         nones = listed(f"{parse.names[j]!r} ({n} rows)" for j, n in sorted(parse.nones.items()))
         tell(
             f"{parse.source}: column {nones}: 'None' is taken for a gap: give --missing '' where "

@@ -110,8 +110,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
         raise InputError(f"{source}: is a lazy frame: give {source}.collect()")
     if scipy.sparse.issparse(X):
         raise InputError(
-            f"{source}: sparse input is not supported: give a dense array, such as X.toarray(), or "
-            "OneHotEncoder(sparse_output=False) in a Pipeline"
+            f"{source}: sparse input is not supported: give X.toarray(), or sparse_output=False"
         )
     _refuse_records(X, source)
     given = frame_names(X)

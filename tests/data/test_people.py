@@ -876,7 +876,7 @@ def test_the_remedies_for_labels_and_for_words_that_are_texts_work(tmp_path):
     frame.loc[:5, "alley"] = "None"
     path = tmp_path / "t.csv"
     frame.assign(y=np.where(np.arange(60) < 9, "1", "")).to_csv(path, index=False)
-    with pytest.raises(InputError, match="fill them .0 if only anomalies are marked"):
+    with pytest.raises(InputError, match=r"fill them \(0 if only anomalies are marked"):
         load_dataset(path, settings=ColumnSettings(impute="median", categorical="onehot"))
     frame.assign(y=(np.arange(60) < 9) * 1).to_csv(path, index=False)
     settings = ColumnSettings(impute="median", categorical="onehot")

@@ -139,7 +139,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         n_synthetic: generated rows; None balances the classes (400 to 1000).
         synthetic_share: share of generated rows in the anomaly half of a training batch.
         unlike_weight: w of M12, the prior share of anomalies unlike the known ones; lowered where
-            many of the unlabelled rows look like known anomalies.
+            many of the unlabelled rows look like known anomalies, raised where these are told by
+            being unlike normals.
         contamination: expected share of fresh rows from the same source that score above the
             threshold (with "paper", the share of the training rows), or "auto": the estimated
             share of anomalies, .05 where no anomaly is known. Only sets ``threshold_``.

@@ -28,6 +28,7 @@ from swift_hydra.detection.pvalue import (
     known_or_unlike,
     likelihood_ratio,
     platt,
+    raised_weight,
     shrunken_shape,
     weights_by_auc,
 )
@@ -67,7 +68,7 @@ class ScoreCombiner:
         unlike: the same for the one-class scores.
         shapes: shapes of both p-values under anomalies, see
             :func:`detection.pvalue.shrunken_shape`.
-        weight: prior share of anomalies unlike the known ones.
+        weight: share of the anomalies that are told by being unlike normals.
         calibration: slope and intercept of Platt's calibration.
         n_normals: number of normals that the p-values compare with; None if no anomaly is known,
             and in older files.
@@ -100,7 +101,7 @@ class ScoreCombiner:
             experts: (n, ..) scores of the known side, or None if no anomaly is known.
             one_class: (n, ..) scores of the one-class side.
             y: (n,) labels.
-            weight: prior share of anomalies unlike the known ones.
+            weight: prior of that share; the known anomalies may raise it.
             used: which experts are used: one bool for all, or one for each.
         """
         if experts is None:
@@ -111,7 +112,9 @@ class ScoreCombiner:
         known = MergedPValue.fit(experts[normal], weights)
         unlike = MergedPValue.fit(one_class[normal])
         self = cls(known, unlike, None, weight, n_normals=int(normal.sum()))
-        self.shapes = [*map(shrunken_shape, self._sides(experts[~normal], one_class[~normal]))]
+        sides = self._sides(experts[~normal], one_class[~normal])
+        self.shapes = [*map(shrunken_shape, sides)]
+        self.weight = raised_weight(*sides, weight, self.shapes, self.unknown_kinds)
         self.calibration = platt(self.score(experts, one_class), y)
         return self
 

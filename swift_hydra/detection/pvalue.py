@@ -7,7 +7,7 @@ the training normals. :func:`known_or_unlike` joins the experts' p-value and the
 """
 
 import numpy as np
-from scipy.special import expit, gammainc, gammaln
+from scipy.special import expit, gammainc, gammaln, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -23,6 +23,7 @@ MOST_SHAPE = 0.95  # some order remains
 UNKNOWN_KINDS = 0.3  # share of the anomalies unlike the known ones of which these tell nothing
 LEAST_LEAD = 0.15  # AUC-ROC over chance; all lower ones are equal, or chance would set the weights
 SHARPNESS = 6  # exponent of the experts' weights
+EM_STEPS = 20  # far fewer change the third digit
 GROWTH = 0.1  # slope of a bounded -log p beyond its bound, in log(1 + excess)
 FEWEST_THAT_TELL = 3  # known anomalies
 HIDDEN_PER_KNOWN = 3  # hidden anomalies per known one that halve the one-class side's weight
@@ -219,14 +220,41 @@ def known_or_unlike(known, unlike, weight, shapes, unknown_kinds=0.0):
         shapes: (a, b), see :func:`shrunken_shape`.
         unknown_kinds: share of the second ratio whose shape is ``PRIOR_SHAPE`` in place of b.
     """
-    first = likelihood_ratio(known, shapes[0])
+    first, second = _two_ratios(known, unlike, shapes, unknown_kinds)
     if weight == 0:
         return first
-    second = likelihood_ratio(unlike, shapes[1])
+    return np.logaddexp(np.log1p(-weight) + first, np.log(weight) + second)
+
+
+def _two_ratios(known, unlike, shapes, unknown_kinds):
+    """Logarithms of the likelihood ratios that :func:`known_or_unlike` mixes, (n,) each."""
+    first, second = map(likelihood_ratio, (known, unlike), shapes)
     if unknown_kinds:
         usual = np.log(unknown_kinds) + likelihood_ratio(unlike, PRIOR_SHAPE)
         second = np.logaddexp(np.log1p(-unknown_kinds) + second, usual)
-    return np.logaddexp(np.log1p(-weight) + first, np.log(weight) + second)
+    return first, second
+
+
+def raised_weight(known, unlike, weight, shapes, unknown_kinds):
+    """w of :func:`known_or_unlike`, raised if the known anomalies are told by being unlike.
+
+    The most probable share of the second ratio (expectation maximisation), where w counts like
+    ``SHAPE_STRENGTH`` known anomalies. It is not lowered: that the experts tell the known kinds
+    says nothing of others.
+
+    Args:
+        known, unlike: (m,) left-out -log p and -log u of the known anomalies.
+        weight: w without them; 0 stays.
+        shapes, unknown_kinds: see :func:`known_or_unlike`.
+    """
+    if not 0 < weight < 1:
+        return weight
+    first, second = _two_ratios(known, unlike, shapes, unknown_kinds)
+    share = weight
+    for _ in range(EM_STEPS):
+        told = expit(logit(share) + second - first)  # (m,) the probability that the second does
+        share = (SHAPE_STRENGTH * weight + told.sum()) / (SHAPE_STRENGTH + len(told))
+    return max(weight, float(share))
 
 
 def bounded(minus_log, n):

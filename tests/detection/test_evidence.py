@@ -22,6 +22,7 @@ from swift_hydra.detection.pvalue import (
     TailPValue,
     known_or_unlike,
     platt,
+    raised_weight,
     shrunken_shape,
     weight_of_unlike,
     weights_by_auc,
@@ -196,6 +197,30 @@ def test_merged_p_value_round_trip(exponent):
     merged = MergedPValue.fit(scores, exponent=exponent)
     again = MergedPValue.from_snapshot(merged.snapshot())
     assert np.array_equal(merged.minus_log_p(scores * 2), again.minus_log_p(scores * 2))
+
+
+def test_the_weight_is_raised_where_known_anomalies_are_told_by_being_unlike():
+    """Rows that fit none of four patterns: five labels took .3 of the AUC-PR of none."""
+    high, low = np.full(20, 6.0), np.full(20, 1.0)
+    shapes = [(shrunken_shape(a), shrunken_shape(b)) for a, b in ((low, high), (high, low))]
+    raised = raised_weight(low, high, 0.3, shapes[0], 0.3)
+
+    def log_posterior(w):
+        prior = 5 * (0.3 * np.log(w) + 0.7 * np.log1p(-w))
+        return known_or_unlike(low, high, w, shapes[0], 0.3).sum() + prior
+
+    assert raised > 0.7
+    assert log_posterior(raised) > max(log_posterior(raised - 0.01), log_posterior(raised + 0.01))
+    assert raised_weight(low[:2], high[:2], 0.3, shapes[0], 0.3) < raised
+    assert raised_weight(high, low, 0.3, shapes[1], 0.3) == 0.3  # of other kinds it says nothing
+    assert raised_weight(low, high, 0, shapes[0], 0.3) == 0
+    patterns = np.random.default_rng(99).random((4, 15)) > 0.5
+    rng = np.random.default_rng(0)
+    flipped, usual = rng.random((400, 15)) < 0.05, patterns[rng.integers(0, 4, 400)]
+    X, y = np.where(flipped, ~usual, usual).astype(float), (np.arange(400) < 16).astype(int)
+    X[:16] = rng.random((16, 15)) > 0.5
+    assert SwiftHydra(generator="noise").fit(X, y).detector_.combiner.weight > 0.5
+    assert SwiftHydra(unlike_weight=0, **SHORT_FIT).fit(X, y).detector_.combiner.weight == 0
 
 
 def test_known_or_unlike_is_the_mixture_of_likelihood_ratios():

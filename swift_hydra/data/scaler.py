@@ -212,12 +212,13 @@ def _learned(column, may_bend):
     if not start:
         return *_centre_and_scale(values, single), 0.0, 0.0
     with np.errstate(over="ignore"):
-        straight = straightened(upright / centre, start, power)
+        ratio = upright / centre
+        straight = straightened(ratio, start, power)
     scale = _centre_and_scale(straight, single)[1]
-    rare = np.count_nonzero(upright / centre <= 0) <= LEAST_SHARE * len(upright)
-    if rare:  # smaller amounts than these go on like them; zeros that many rows hold are near
+    if np.count_nonzero(ratio <= 0) <= LEAST_SHARE * len(ratio):
+        # Smaller amounts than these go on like them; zeros that many rows hold are near.
         farther = inv_boxcox(boxcox(start, power) - FARTHER * scale, power)
-        start = max(np.nan_to_num(farther), start * LEAST_PART, LEAST_START)
+        start = max(np.nan_to_num(farther), start * LEAST_PART, LEAST_START)  # no root: NaN
     return centre, scale, float(start), power
 
 

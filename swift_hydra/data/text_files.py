@@ -131,7 +131,7 @@ def _refuse_row(line, row, n_cells, width, path, broken):
     ``broken``: see :class:`data.layout.Lines`.
     """
     if len(row) != n_cells:
-        title = ": is that a title? Take it out" if n_cells == 1 else ": mend it"
+        title = ": is that a title? Take it out" if n_cells == 1 else f": mend it ({row[0][:40]!r})"
         if broken == line:
             title = (
                 ": it ends with a carriage return alone: put that cell in quotes, or take it out"

@@ -218,7 +218,8 @@ def _learned(column, may_bend):
     if np.count_nonzero(ratio <= 0) <= LEAST_SHARE * len(ratio):
         # Smaller amounts than these go on like them; zeros that many rows hold are near.
         farther = inv_boxcox(boxcox(start, power) - FARTHER * scale, power)
-        start = max(np.nan_to_num(farther), start * LEAST_PART, LEAST_START)  # no root: NaN
+        # NaN where the power would have to be negative, so that the least part counts.
+        start = np.fmax(farther, max(start * LEAST_PART, LEAST_START))
     return centre, scale, float(start), power
 
 

@@ -111,17 +111,19 @@ def find_separator(lines, path, decimal=None):
     if len(found) > 1 or spaced:
         shares = {mark: _share_of_numbers(rows) for mark, rows in found.items()}
         strange = {mark: _share_with(rows, found.keys() - {mark}) for mark, rows in found.items()}
-    if spaced and max(shares.values(), default=0) < 1 and _parted_by_spaces(whole, spaced, path):
-        return SPACE
+    if spaced and max(shares.values(), default=0) < 1:
+        marked = any(mark in bare for mark in SEPARATORS)
+        if _parted_by_spaces(whole, spaced, marked, path):
+            return SPACE
     if found:  # of equals not the comma, which texts and numbers contain more often
         seldom = sorted(found, key=lambda mark: mark == ",")
         return max(seldom, key=lambda m: (-strange.get(m, 0), shares.get(m, 0), len(found[m][0])))
     _refuse_short_header(whole, path)
-    bare = QUOTED.sub("", lines[0])
-    if not any(mark in bare for mark in SEPARATORS):
+    first = QUOTED.sub("", lines[0])
+    if not any(mark in first for mark in SEPARATORS):
         if all(numeric(line) is not None for line in lines[1:]):
             return ONE_COLUMN  # whose commas are decimal commas
-    return max(SEPARATORS, key=lambda mark: (_agreement(whole, mark), bare.count(mark)))
+    return max(SEPARATORS, key=lambda mark: (_agreement(whole, mark), first.count(mark)))
 
 
 def _agreement(lines, mark):
@@ -206,9 +208,12 @@ def _share_of_numbers(rows):
     return sum("\t" not in cell and numeric(cell) is not None for cell in cells) / len(cells)
 
 
-def _parted_by_spaces(lines, rows, path):
-    bare = QUOTED.sub("", "".join(lines))
-    if any(mark in bare for mark in SEPARATORS):
+def _parted_by_spaces(lines, rows, marked, path):
+    """Do spaces part the cells of lines, which they make rows of?
+
+    ``marked``: the lines hold other separators, too.
+    """
+    if marked:
         return _share_of_numbers(rows) == 1
     if all(_grouped(line.strip()) for line in lines):
         raise InputError(

@@ -220,9 +220,9 @@ def known_or_unlike(known, unlike, weight, shapes, unknown_kinds=0.0):
         shapes: (a, b), see :func:`shrunken_shape`.
         unknown_kinds: share of the second ratio whose shape is ``PRIOR_SHAPE`` in place of b.
     """
-    first, second = _two_ratios(known, unlike, shapes, unknown_kinds)
     if weight == 0:
-        return first
+        return likelihood_ratio(known, shapes[0])
+    first, second = _two_ratios(known, unlike, shapes, unknown_kinds)
     return np.logaddexp(np.log1p(-weight) + first, np.log(weight) + second)
 
 

@@ -9,6 +9,8 @@ neighbours of any row. Where all rows are trusted, ``trusted_distance.py`` is mo
 Shapes: n rows, r reference rows, d features.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from swift_hydra.cleaning.suspects import REFERENCE
@@ -94,7 +96,7 @@ class TolerantDistance:
         Z, coded, subjects = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)
         ranked = self._of_ranks(Z)
         apart = self._of_ranks_apart(Z, coded, subjects)
-        if subjects is not None:  # to a row's own rank, what is usual is not sensitive
+        if subjects is not None:  # learned with their own ranks, what is usual would be too low
             ranked.apart = apart
         excesses = [DistanceExcess(Z, coded, subjects, NEAR), ranked]
         relations = Relations(self.reference, self.coded, self.subjects)
@@ -211,7 +213,7 @@ def _part(weight, excess, *rows):
     return 0.0 if excess is None else weight * excess(*rows)
 
 
-class Excess:
+class Excess(ABC):
     """How much a measure of rows exceeds what is usual for rows that lie as far out.
 
     A line through the measures of the farthest rows says what is usual. Only what lies above it
@@ -250,9 +252,9 @@ class Excess:
         usual = height + slope * np.maximum(far - start, 0.0)
         return np.maximum(self._logs(Z, far, others, subjects) - usual, 0.0)
 
+    @abstractmethod
     def _logs(self, Z, far, others, subjects):
         """The measure: a logarithm (n,) of each row."""
-        raise NotImplementedError
 
 
 class DistanceExcess(Excess):

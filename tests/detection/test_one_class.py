@@ -154,7 +154,7 @@ def test_rows_that_were_set_aside_are_scored_as_if_they_had_not_been_there(kind)
         company, ranks = judge.excesses
         alone = DistanceExcess(rows[others], coded[others], None, company.k, usual=company.usual)
         folds = folds_by_value(aside.Z, FOLDS) if subjects is None else aside.subjects % FOLDS
-        own = ranks.apart[folds[(~kept)[:i].sum()]].ranks  # without a subject's fold
+        own = ranks.apart[folds[(~kept)[:i].sum()]].ranks  # without the row's fold
         mine = own(rows[kept & others]), coded[kept & others]
         ranked = DistanceExcess(*mine, None, ranks.k, own, ranks.usual)
         parts = {"excesses": [alone, ranked], "lone": judge.lone}
@@ -480,6 +480,11 @@ def test_values_of_few_kinds_are_in_one_unit_whichever_row_is_left_out():
 
 @pytest.mark.parametrize("d", [10, 60, 150])
 def test_alarms_are_the_stated_ones_on_wide_tables_of_which_nothing_is_known(d):
+    rng = np.random.default_rng(3)
+    model = SwiftHydra(false_alarms=0.05, **SHORT_FIT).fit(rng.normal(size=(200, d)))
+    fresh = rng.normal(size=(1000, d))
+    assert model.predict(fresh).mean() < 0.09
+    assert (model.p_values(fresh) <= 0.2).mean() < 0.3
     shares = []
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -38,7 +38,7 @@ SCORED_ROWS = 256  # scored at a time: their distances stay in the processor's c
 COPIED_ROWS = 65536  # training rows scored at a time: a copy of all of them could be gigabytes
 
 
-def _balanced(target):
+def balanced(target):
     """Row weights for +-1 targets (m,): both classes have half of the weight; the mean is 1."""
     counts = {label: max((target == label).sum(), 1) for label in (-1.0, 1.0)}
     return len(target) * np.where(target > 0, 0.5 / counts[1.0], 0.5 / counts[-1.0])
@@ -221,7 +221,7 @@ class KernelExpert:
     def _solve(self, target, ridge):
         """Set bandwidth and coefficients for targets (m,) of the centres."""
         kernel = self._own_kernel()
-        kernel.flat[:: len(kernel) + 1] += ridge / _balanced(target)
+        kernel.flat[:: len(kernel) + 1] += ridge / balanced(target)
         self.alpha = cho_solve(cho_factor(kernel, overwrite_a=True, check_finite=False), target)
 
     def ridges(self, few):
@@ -234,7 +234,7 @@ class KernelExpert:
         Returns the left-out scores (m,): each centre's by the fit without its group (m,).
         """
         K = self._own_kernel()
-        weight = _balanced(target)
+        weight = balanced(target)
         best = None
         together = _members(groups)
         small, middle, large = self.ridges(np.count_nonzero(target > 0) < FEW_KNOWN)

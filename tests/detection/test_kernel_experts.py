@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from swift_hydra.cleaning.additive_expert import WIDTH, AdditiveExpert
+from swift_hydra.cleaning.additive_expert import EQUAL, WIDTH, AdditiveExpert
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.coordinates import POINTS, NormalScores
@@ -14,7 +14,7 @@ from swift_hydra.detection.coordinates import POINTS, NormalScores
 
 
 def fitted(X, y, n_centres=400, kind=AdditiveExpert):
-    expert = kind("additive" if kind is AdditiveExpert else "l1")
+    expert = kind("l1") if kind is KernelExpert else kind()
     folds = LeaveOut(X, y, 4, 0)
     return expert, expert.fit(X, y, np.random.default_rng(0), n_centres, folds)
 
@@ -27,15 +27,26 @@ def some_rows(n=200, d=4):
     return X, y
 
 
+def some_coded_rows(n=200, d=4):
+    """The same; anomalies have odd codes, normals even ones."""
+    X, y = some_rows(n, d)
+    X[:, 1] = 2 * np.random.default_rng(0).integers(0, n // 10, n) + y
+    return X, y
+
+
 def by_hand(expert, rows):
     """The sum over all centres and columns, one column at a time."""
     each = zip(rows.T, expert.centres.T, strict=True)
     kernel = np.mean([np.exp(-cdist(x[:, None], c[:, None]) / WIDTH) for x, c in each], axis=0)
+    for j in expert.equal:
+        kernel += EQUAL * np.equal.outer(rows[:, j], expert.centres[:, j]) / rows.shape[1]
     return kernel @ expert.alpha
 
 
-def test_scores_are_the_sum_over_centres_and_columns():
-    expert, _ = fitted(*some_rows())
+@pytest.mark.parametrize("rows_of", [some_rows, some_coded_rows])
+def test_scores_are_the_sum_over_centres_and_columns(rows_of):
+    expert, _ = fitted(*rows_of())
+    assert list(expert.equal) == ([1] if rows_of is some_coded_rows else [])
     rng = np.random.default_rng(1)
     rows = np.concatenate([3 * rng.normal(size=(300, 4)), expert.centres[:20], [[1e5] * 4]])
     scores = expert.score(rows)
@@ -45,8 +56,9 @@ def test_scores_are_the_sum_over_centres_and_columns():
     assert np.array_equal(again.score(rows), scores)
 
 
-def test_left_out_scores_are_those_of_a_fit_without_the_row():
-    X, y = some_rows(n=1000, d=2)  # many for the columns: one fit, in closed form
+@pytest.mark.parametrize("rows_of", [some_rows, some_coded_rows])
+def test_left_out_scores_are_those_of_a_fit_without_the_row(rows_of):
+    X, y = rows_of(n=1000, d=2)  # many for the columns: one fit, in closed form
     expert, left_out = fitted(X, y, 2000)
     groups = LeaveOut(X, y, 4, 0).groups
     order = np.concatenate([np.flatnonzero(y == label) for label in (0, 1)])
@@ -59,6 +71,7 @@ def test_left_out_scores_are_those_of_a_fit_without_the_row():
         alpha = np.linalg.solve(kernel[np.ix_(others, others)], target[others])
         alone = AdditiveExpert()
         alone.centres, alone.alpha = expert.centres[others], alpha
+        alone.equal = expert.equal
         assert alone.score(X[row][None])[0] == pytest.approx(left_out[row], abs=1e-4)
 
 
@@ -86,6 +99,22 @@ def test_it_is_better_where_anomalies_hide(hidden):
         areas = [roc_auc_score(y[600:], expert.score(X[600:])) for expert in experts]
         gains.append(areas[0] - areas[1])
     assert np.mean(gains) > 0.04 if hidden else np.mean(gains) < 0.0, gains
+
+
+def test_codes_that_no_curve_tells_apart_are_seen(monkeypatch):
+    """Odd numbers among even ones: the values beside an anomaly's are the normals'."""
+    rng = np.random.default_rng(0)
+    y = (rng.random(2000) < 0.03).astype(int)
+    X = np.column_stack([2 * rng.integers(50, size=2000) + y, rng.normal(size=(2000, 4))])
+    some, others = np.arange(1000), np.arange(1000, 2000)
+
+    def precision():
+        expert, _ = fitted(X[some], y[some], 1000)
+        return average_precision_score(y[others], expert.score(X[others]))
+
+    assert precision() > 0.9
+    monkeypatch.setattr("swift_hydra.cleaning.additive_expert.RECUR", 0.0)
+    assert precision() < 0.2
 
 
 # --- normal scores of ranks -----------------------------------------------------------------------

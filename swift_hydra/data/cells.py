@@ -15,6 +15,7 @@ from swift_hydra.data.frames import Days, as_text
 from swift_hydra.data.reading import (
     COMMA,
     DATE_LIKE,
+    DAY_AND_MONTH,
     MISSING,
     WORD,
     days,
@@ -271,6 +272,11 @@ class CellParser:
         comma = f" (a decimal comma? {remedy})" if COMMA.fullmatch(shown) else ""
         if is_number(cell, number) and not WORD.fullmatch(shown):
             comma = " (a decimal point? give --decimal .)"
+            if DAY_AND_MONTH.fullmatch(shown):
+                comma = (
+                    " (a day without its year? write it as 2026-01-31 and give --dates; a decimal "
+                    "point? give --decimal .)"
+                )
         date = ""
         if days(cell) is not None:
             date = " (a date? give --dates)"

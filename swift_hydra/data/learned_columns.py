@@ -164,10 +164,15 @@ class Columns:
         """
         # Rounding in a text file, or of a constant in another type, does not count as outside.
         digits = 4 * np.finfo(np.float32).eps * np.maximum(abs(self.low), abs(self.high))
-        slack = np.maximum(1e-4 * (self.high - self.low), np.where(self.high > self.low, 0, digits))
+        slack = np.maximum(self.slack, np.where(self.high > self.low, 0, digits))
         beyond = (X < self.low - slack) | (X > self.high + slack)
         beyond = np.logical_or.reduceat(beyond, self.first, axis=1)
         return beyond | self.preparation.unknown(table)
+
+    @property
+    def slack(self):
+        """(d',) differences that count as none beside the training rows' range."""
+        return 1e-4 * (self.high - self.low)
 
     @cached_property
     def first(self):
@@ -213,10 +218,14 @@ class Columns:
         low, high = float(self.low[at]), float(self.high[at])
         if j in (self.preparation.dated or ()):
             return f"{day_of(low)} to {day_of(high)}"
-        # Enough digits to show two ends such as 1000000.5 and 1000001.5.
+        return " to ".join(self.written(at, end) for end in (low, high))
+
+    def written(self, k, value):
+        """A value of prepared column k, with digits to tell 1000000.5 from 1000001.5 if need be."""
+        low, high = float(self.low[k]), float(self.high[k])
         offset = max(abs(low), abs(high)) / (high - low) if high > low else 1e3
         digits = 4 + min(max(int(np.log10(offset)), 0), 13)
-        return f"{low:.{digits}g} to {high:.{digits}g}"
+        return f"{value:.{digits}g}"
 
     def snapshot(self):
         """Arrays and plain values."""
@@ -325,7 +334,7 @@ class Tally:
         if self.n_rows < ENOUGH:
             return None
         columns = self.columns
-        usual = np.isclose(self.first, columns.centre, rtol=1e-6, atol=0)
+        usual = np.abs(self.first - columns.centre) <= columns.slack
         ranged = (columns.high > columns.low) & ~usual
         one = (self.same & ranged)[columns.first] & (self.outside == 0) & (self.gaps < self.n_rows)
         one &= ~(self.short & self.told)
@@ -333,7 +342,8 @@ class Tally:
         found = np.flatnonzero(one)
         if not len(found):
             return None
-        shown = [f"{columns.names[j]!r} ({self.first[columns.first[j]]:.6g})" for j in found]
+        values = (columns.written(k, self.first[k]) for k in columns.first[found])
+        shown = [f"{columns.names[j]!r} ({value})" for j, value in zip(found, values, strict=True)]
         return (
             f"column {listed(shown)} has one value in all {self.n_rows} rows and had others in "
             "training: if these rows were not chosen by it, look at where it comes from"

@@ -46,6 +46,7 @@ SPAN = re.compile(
     r"\d+(?::\d{2}){1,2}|\d+/\d+|(?:\d+ ?[dhms] ?){2,4}|-?\d+ days?(?: [+-]?\d+:[\d:.]+)?"
 )
 MONTH = "(?:jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]*"
+DAY_AND_MONTH = re.compile(r"(0[1-9]|[12]\d|3[01])\.(0[1-9]|1[0-2])\.?")
 DATE_LIKE = re.compile(  # what people and programs write for a date, beside ISO's 2026-01-31
     r"(?:\d{1,4}([./-])\d{1,2}\1\d{1,4}|\d{4}-\d\d?"
     rf"|\d{{1,2}}\.?[ -]?{MONTH}[ .,-]*\d{{2,4}}|{MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?,? *\d{{4}})"

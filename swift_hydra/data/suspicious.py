@@ -41,7 +41,10 @@ LEAP = 4.0  # times the distance of the previous neighbour
 LEAPING = 0.25  # share of the rows with a leap beyond their second neighbour
 PAIRED = 0.6  # share of the rows with a leap beyond their first neighbour
 OF_LABEL = re.compile(
-    r"((is|has)[ _-]?)?(label|class|target|outlier|anomaly|fraud|attack|y)s?", re.IGNORECASE
+    r"((is|has|true)[ _-]?)?"
+    r"(label|class|target|outlier|anomaly|anomalous|fraud|fraudulent|attack|y)s?"
+    r"([ _-]?(label|class|flag))?",
+    re.IGNORECASE,
 )
 DIGITS = 100  # floating-point steps within a column's scale; fewer are too coarse
 CERTAIN = 20  # binary digits that are 0 in all values together; fewer may be so by chance
@@ -123,29 +126,29 @@ def company_of_near_copies(Z):
 
 
 def tell_tales(table, y):
-    """Yield at most one warning of columns whose values determine which rows are known anomalies.
+    """Yield warnings of columns that may be the label under another name.
 
-    Where nothing is known, it is of columns that by their name and values are a label left in.
+    By their name and values they are a label left in, or their values determine which rows are
+    known anomalies.
 
     Args:
         table: a :class:`data.table.Table`.
         y: (n,) labels.
     """
     known = y == 1
-    if (y == -1).all():
-        left_in = []
-        for j, name in enumerate(table.names()):
-            if OF_LABEL.fullmatch(name.strip()):
-                values = np.unique(table.X[:, j])
-                if np.count_nonzero(values == values) == 2:
-                    left_in.append(repr(name))
-        if left_in:
-            yield (
-                f"column {listed(left_in)} is named like a label, and learned from like any other, "
-                "as no label was given: leave it out (--drop-columns), or give it as the label "
-                "(--label-column, y of fit)"
-            )
-        return
+    left_in = []
+    for j, name in enumerate(table.names()):
+        if OF_LABEL.fullmatch(name.strip()):
+            values = np.unique(table.X[:, j])
+            if np.count_nonzero(values == values) == 2:
+                left_in.append(repr(name))
+    if left_in and (known.any() or (y == -1).all()):  # if all are said to be normal, so be it
+        why = ", as no label was given" if (y == -1).all() else ""
+        yield (
+            f"column {listed(left_in)} is named like a label, and learned from like any other"
+            f"{why}: leave it out (--drop-columns), or give it as the label (--label-column, y of "
+            "fit)"
+        )
     if min(known.sum(), (~known).sum()) < FEWEST_OF_EACH:
         return
     most = min(FEW_VALUES, len(y) // 10)
@@ -161,6 +164,7 @@ def tell_tales(table, y):
         n_known = np.bincount(place_of, known, len(values))
         if len(values) <= most and ((n_known == 0) | (n_known == counts)).all():
             found.append(repr(name))
+    found = [name for name in found if name not in left_in]
     if found:
         yield (
             f"column {listed(found)} says of every row whether it is an anomaly: leave it out "

@@ -346,6 +346,16 @@ BAD = {
         [],
         "column 'b' holds text, first '2x' in line 11",
     ),
+    "column without a value": (
+        [["", i, i % 2] for i in range(9)],
+        [],
+        "column 'a' has no value at all: leave it out (--drop-columns)",
+    ),
+    "column without a value, and a gap": (
+        [["", i or "", i % 2] for i in range(9)],
+        [],
+        "column 'a' has no value at all: leave it out (--drop-columns); of the others fill or drop",
+    ),
     "empty column": (
         [["", i, i % 2] for i in range(9)],
         ["--impute", "median"],

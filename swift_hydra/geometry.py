@@ -511,8 +511,17 @@ def along(rows, directions):
 
 
 def spread_over(n, most):
-    """Numbers of at most ``most`` of n rows, evenly spaced: (min(n, most),)."""
-    return np.linspace(0, n - 1, min(n, most)).astype(int)
+    """Numbers of at most ``most`` of n rows: (min(n, most),), ascending.
+
+    One is drawn, always the same, from each of so many equal stretches. At equal distances, of rows
+    of two machines in turn all might be one machine's.
+    """
+    if n <= most:
+        return np.arange(n)
+    start = np.arange(most) * n // most
+    rows = np.random.RandomState(0).randint(start, np.append(start[1:], n))
+    rows[[0, -1]] = 0, n - 1
+    return rows
 
 
 def principal_axes(rows):

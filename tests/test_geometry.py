@@ -237,6 +237,13 @@ def test_rows_that_stand_for_a_table_are_as_many_as_may_be_and_from_all_of_it():
         assert rows[0] == 0 and rows[-1] == n - 1
 
 
+@pytest.mark.parametrize("period", [2, 3, 4, 8])
+def test_rows_that_stand_for_a_table_are_of_all_things_that_were_measured_in_turn(period):
+    rows = spread_over(period * 1024, 1024)
+    assert np.bincount(rows % period, minlength=period).min() > 0.8 * 1024 / period
+    assert np.diff(rows).max() < 2 * period
+
+
 def test_rows_that_were_searched_already_have_the_same_neighbours():
     X = np.random.default_rng(0).normal(size=(300, 4)).clip(-4, 4)
     mine, other = Neighbours(X), Neighbours(X[::2])

@@ -187,6 +187,7 @@ class GapCounts(NamedTuple):
 
     columns: np.ndarray  # (k,) numbers of the columns that say where a value is missing
     rarity: np.ndarray  # (k + 1,) of a row with so many gaps
+    usual: np.ndarray | bool = False  # (k,) bool, where a gap is usual, it is 0; False in old files
 
     @classmethod
     def of(cls, Z, flags):
@@ -194,14 +195,20 @@ class GapCounts(NamedTuple):
         if flags is None or flags.sum() < 2:
             return None
         columns = np.flatnonzero(flags)
-        n_gaps = np.count_nonzero(np.asarray(Z)[:, columns], axis=1)
+        # The scaler takes the median away: 0 is what most rows have, and a value may be -1.
+        self = cls(columns, np.empty(0), np.asarray(Z)[:, columns].max(0) <= 0)
+        n_gaps = self._in(Z)
         counts = np.bincount(n_gaps, minlength=len(columns) + 1)
         share = counts[::-1].cumsum()[::-1] / len(n_gaps)  # of the rows with as many or more
-        return cls(columns, _score_of_rare(share, len(n_gaps)))
+        return self._replace(rarity=_score_of_rare(share, len(n_gaps)))
+
+    def _in(self, Z):
+        """How many gaps rows (n, d) have: (n,)."""
+        return ((np.asarray(Z)[:, self.columns] != 0) != self.usual).sum(1)
 
     def __call__(self, Z):
         """(n,) of rows Z (n, d), in standard deviations."""
-        return self.rarity[np.count_nonzero(Z[:, self.columns], axis=1)]
+        return self.rarity[self._in(Z)]
 
 
 class LargestValue:
@@ -226,6 +233,7 @@ class LargestValue:
     """
 
     INSIDE, OUTSIDE = 0.5, 20.0  # standard deviations; values nearer and farther count as these
+    BROKEN = 1000.0  # the same of relations: where they are exact, a row far off is no heavy tail
     FEW_VALUES = 20  # a column of codes has no more
 
     def __init__(self, measured, rarity=None, relations=None, gaps=None):
@@ -290,9 +298,10 @@ class LargestValue:
             measured = unbend(size[:, self.measured].max(1, initial=0.0).astype(np.float64))
         if self.gaps is not None:
             codes = np.maximum(codes, self.gaps(Z))
+        largest = np.clip(np.maximum(codes, measured), self.INSIDE, self.OUTSIDE)
         if self.relations is not None:
-            measured = np.maximum(measured, self.relations(Z))
-        return np.log(np.clip(np.maximum(codes, measured), self.INSIDE, self.OUTSIDE))
+            largest = np.maximum(largest, np.minimum(self.relations(Z), self.BROKEN))
+        return np.log(largest)
 
     def snapshot(self):
         """Arrays."""

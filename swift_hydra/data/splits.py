@@ -200,7 +200,7 @@ class ClippedZScores:
         train = np.asarray(train)
         self.mean = train.mean(axis=0, dtype=np.float64)
         std = np.sqrt(np.square(train - self.mean).mean(axis=0))
-        step = float(np.finfo(np.float32).eps)
+        step = float(np.finfo(np.result_type(train, np.float16)).eps)
         rounding = 2 * step * np.abs(train).max(axis=0).astype(np.float64)
         self.scale = np.where(std <= rounding, 1.0, std)
 

@@ -14,6 +14,7 @@ from swift_hydra.data.angles import ANGLES
 from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.data.splits import (
     PROTOCOLS,
+    ClippedZScores,
     make_split,
     parse_labelled,
     parse_protocol,
@@ -623,3 +624,13 @@ def test_narrow_rows_beside_a_centre_that_their_type_does_not_hold():
         warnings.simplefilter("error")
         Z = scaler.transform(narrow)
     assert np.array_equal(Z, scaler.transform(narrow.astype(np.float64)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_peers_see_columns_standardised_however_far_from_0(dtype):
+    X = np.random.default_rng(0).normal(size=(400, 3))
+    offset = 1e9 if dtype == np.float64 else 1e3
+    Z = ClippedZScores((X + offset).astype(dtype))((X + offset).astype(dtype))
+    np.testing.assert_allclose(Z.std(0), 1, rtol=0.01)
+    constant = np.full((9, 1), 1e9 + 0.1, dtype)
+    assert np.abs(ClippedZScores(constant)(constant)).max() < 1e-6

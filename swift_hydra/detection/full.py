@@ -225,7 +225,7 @@ class FullDetector:
         fresh = seen.leave_out.as_fresh(scores, lambda rows: self.score(seen.Z[rows]), normal)
         of_aside = None
         if isinstance(unlike.alone, TolerantDistance):
-            if aside is not None:
+            if aside is not None and known is None:
                 of_aside = self.combiner.score(None, unlike.alone.score_aside(aside))
             unlike.alone.forget_folds()
         return Fitted(self, scores, *fresh, of_aside)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from swift_hydra.cleaning.additive_expert import AdditiveExpert
-from swift_hydra.cleaning.kernel_expert import KernelExpert
+from swift_hydra.cleaning.kernel_expert import FEW_KNOWN, KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.coordinates import NormalScores, OwnUnits, PrincipalScores
 from swift_hydra.detection.evidence import EvidenceColumns, column_index
@@ -24,14 +24,15 @@ from swift_hydra.detection.largest_value import AboutColumns, LargestValue
 from swift_hydra.detection.mixture import N_FOLDS, Mixture
 from swift_hydra.detection.pvalue import STRENGTH, TAIL, USUAL, TailPValue
 from swift_hydra.detection.surroundings import RATIOS
-from swift_hydra.detection.tolerant_distance import TolerantDistance
+from swift_hydra.detection.tolerant_distance import FAR, TolerantDistance
 from swift_hydra.detection.trusted_distance import TrustedDistance
-from swift_hydra.geometry import ROUNDING, copies
+from swift_hydra.geometry import ROUNDING, copies, some_of
 from swift_hydra.pretrain import Recipe
 from swift_hydra.seeds import stage_rng
 from swift_hydra.training.batches import Examples, with_view
 
 ONE_CLASS_STEPS = 200  # most training steps: seven columns are learned sooner than a table
+ENOUGH_ROWS = 10 * FAR  # normals
 CLIP = (-4.0, 8.0)  # bounds of evidence that experts see, in standard deviations of the normals
 # Evidence that each model sees. The ratios use the known anomalies: they are no one-class evidence.
 # Nor is the largest value, as generated rows have larger ones than anomalies do: the one-class
@@ -307,8 +308,9 @@ class UnlikeSide:
             TolerantDistance.
         alone: the distance if no anomaly is known: a
             :class:`detection.trusted_distance.TrustedDistance` if the rows are trusted to be
-            normal, else a :class:`detection.tolerant_distance.TolerantDistance`. None if anomalies
-            are known: then the distance is that to five normals.
+            normal, else a :class:`detection.tolerant_distance.TolerantDistance`, also if hardly any
+            is known (:meth:`tolerates`). None if more are: then the distance is that to five
+            normals.
         lone: a :class:`LoneTail`; None beside a TolerantDistance, which has its own measure of this
             kind, and in older files.
     """
@@ -317,6 +319,22 @@ class UnlikeSide:
         self.mixture = mixture
         self.alone = alone
         self.lone = lone
+
+    @staticmethod
+    def tolerates(y, settings):
+        """Is this side to tolerate hidden anomalies, as where nothing is known?
+
+        Too few known anomalies tell neither which rows hide others nor whether the learned expert
+        sees what this table's are. A short table is left to its five neighbours: of it, twenty are
+        no neighbourhood.
+
+        Args:
+            y: (n,) labels.
+            settings: :class:`detection.mixture.DetectorSettings`.
+        """
+        n_known = int((y == 1).sum())
+        enough = n_known == 0 or len(y) - n_known >= ENOUGH_ROWS
+        return not settings.trust_normals and n_known < FEW_KNOWN and enough
 
     @classmethod
     def fit(cls, seen, settings, journal, aside=None, largest=None):
@@ -330,21 +348,17 @@ class UnlikeSide:
             largest: the rows' :class:`detection.largest_value.LargestValue`; None makes it.
         """
         with journal.stage("one-class"):
-            alone = None
-            if not seen.labels.any():
-                rng = stage_rng(settings.random_state, "one-class/reference")
-                rows = seen.Z, rng, seen.leave_out.coded, seen.leave_out.subjects
-                if settings.trust_normals:
-                    alone = TrustedDistance.fit(*rows)
-                else:
-                    alone = TolerantDistance.fit(*rows, aside, seen.about)
-            distances = seen.distances
-            if alone is not None:
-                distances = alone.score(seen.Z, True, seen.leave_out.subjects)
-            lone = None
-            if not isinstance(alone, TolerantDistance):
-                largest = largest or LargestValue.of(seen.Z, seen.about)
-                lone, distances = LoneTail.fit(seen.Z, distances, seen.labels.numpy(), largest)
+            y = seen.labels.numpy()
+            rng = stage_rng(settings.random_state, "one-class/reference")
+            if cls.tolerates(y, settings):
+                return cls._tolerant(seen, y == 0, rng, aside)
+            alone, distances = None, seen.distances
+            if not y.any():
+                subjects = seen.leave_out.subjects
+                alone = TrustedDistance.fit(seen.Z, rng, seen.leave_out.coded, subjects)
+                distances = alone.score(seen.Z, True, subjects)
+            largest = largest or LargestValue.of(seen.Z, seen.about)
+            lone, distances = LoneTail.fit(seen.Z, distances, y, largest)
             if not len(seen.generated) or seen.columns is None:
                 return cls(None, alone, lone), distances
             # The only anomalies here are generated ones: this side has to find those that are
@@ -357,6 +371,22 @@ class UnlikeSide:
             )
             scores = np.column_stack([distances, left_out])
             return cls(mixture, alone, lone), scores
+
+    @classmethod
+    def _tolerant(cls, seen, normal, rng, aside):
+        """A side with a TolerantDistance alone, and its left-out scores (n, 1).
+
+        ``normal``: (n,) bool, the rows without a known anomaly, which it measures from.
+        """
+        coded, subjects = seen.leave_out.coded, seen.leave_out.subjects
+        rows = seen.Z[normal], rng, *some_of(normal, coded, subjects)
+        alone = TolerantDistance.fit(*rows, aside, seen.about)
+        distances = np.empty((len(normal), 1))
+        for others in (True, False):  # known anomalies are new to it
+            some = normal == others
+            of_subjects = None if subjects is None else subjects[some]
+            distances[some] = alone.score(seen.Z[some], others, of_subjects)
+        return cls(None, alone), distances
 
     def score(self, Z, columns):
         """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c), None if unseen."""

@@ -80,7 +80,8 @@ class AdditiveExpert(KernelExpert):
         curves = vars(self).copy()
         self.equal, self.kernel = recur, None
         with_equal = super()._choose_ridge(target, groups)
-        error, without = (balanced(target) @ (target - each) ** 2 for each in (with_equal, left_out))
+        weight = balanced(target)
+        error, without = (weight @ (target - each) ** 2 for each in (with_equal, left_out))
         if error < CLEARLY * without:
             return with_equal
         vars(self).update(curves)

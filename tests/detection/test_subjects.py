@@ -139,6 +139,31 @@ def test_a_thing_is_in_one_fold_and_left_out_together(seed, n_subjects, whole):
         assert all(len(set(of[subjects == subject])) == 1 for subject in set(subjects))
 
 
+def test_things_are_dealt_evenly_to_the_folds():
+    """Those with and without anomalies in turn, not each kind from the first fold on."""
+    for kinds in ([1] * 5 + [0] * 5, [1, 1, 0, 0, 0, 0]):
+        subjects = np.arange(len(kinds)).repeat(6)
+        y = np.repeat(kinds, 6)
+        Z = np.random.default_rng(0).normal(size=(len(y), 2))
+        counts = np.bincount(LeaveOut(Z, y, 4, 0, subjects).folds, minlength=4)
+        assert counts.max() - counts.min() <= 6, counts
+
+
+def test_things_that_share_rows_leave_something_to_learn_from():
+    """Where all of them do, the subjects of all would be one group, and one of two halves empty."""
+    tried = 0
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        n_different = rng.integers(1, 7)
+        Z = rng.normal(size=(n_different, 2))[rng.integers(n_different, size=12)]
+        subjects = rng.integers(0, 4, 12)
+        y = (rng.random(12) < 0.3).astype(int)
+        if len(set(subjects[y == 0])) > 1 and y.any():
+            tried += 1
+            assert len(set(LeaveOut(Z, y, 4, 0, subjects).folds % 2)) == 2
+    assert tried > 500
+
+
 def test_neighbours_are_of_other_subjects():
     rng = np.random.default_rng(0)
     X, _, groups = visits(rng, n=20, of_each=7)

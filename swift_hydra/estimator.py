@@ -248,9 +248,9 @@ class TableDetector(BaseEstimator):
     def explain(self, X, k=3):
         """The features that raise the score of each row most, by occlusion.
 
-        A feature's share is how much the score falls if its value is replaced by the training
-        normals' median (or most frequent text), while all others stay. This costs d more scorings
-        of X.
+        A feature's share is how much the score falls if its value is replaced by the median (or the
+        most frequent text) of the training rows without the known anomalies, while all others stay.
+        This costs d more scorings of X.
 
         Args:
             X: (n, d) rows.

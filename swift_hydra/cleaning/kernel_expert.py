@@ -104,11 +104,10 @@ class KernelExpert:
             closed form; rows that are neither centres nor copies of one were never part of it.
             A separate fit without each fold is made with views; if rows are few for the columns (a
             row that is left out alone lies on the far side of its class's mean, which takes the
-            AUC-ROC of meaningless labels to .38); and with subjects (rows beyond the centres would
-            be recognised by other rows of their subject). In the last two cases each fit learns its
-            own scales, as those of all rows know the labels of the left-out ones. If more than a
-            tenth of so few rows are codes, no scales are learned: new rows would be copies of rows
-            whose labels the scales know.
+            AUC-ROC of meaningless labels to .38); and with subjects, whose rows are alike. In the
+            last two cases each fit learns its own scales, as those of all rows know the labels of
+            the left-out ones. If more than a tenth of so few rows are codes, no scales are learned:
+            new rows would be copies of rows whose labels the scales know.
             If no known anomaly remains without a fold, its groups are left out of the one fit.
         """
         X = np.asarray(X)

@@ -283,10 +283,9 @@ def _by_chance(Z, same, of_normals, times):
         return True
     if times == 1 or (of_normals == times).mean() <= 1 - ODD or Z.shape[1] == 1:
         return False
-    first = np.unique(same, return_index=True)[1]
-    rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
+    rows = _different(Z, same)
     cells = np.log([len(np.unique(column)) for column in rows.T]).sum()
-    return cells < np.log(2 * len(first))  # a factorial design: all cells equally frequent
+    return cells < np.log(2 * len(rows))  # a factorial design: all cells equally frequent
 
 
 def _joined(first, second, where):
@@ -305,16 +304,22 @@ def _joined(first, second, where):
     return connected_components(graph, directed=False)[1][first]
 
 
+def _different(Z, same):
+    """One row of each group of copies, in units of rounding: (groups, d) of rows Z (n, d)."""
+    first = np.unique(same, return_index=True)[1]
+    return np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
+
+
 def _made_of_common_values(Z, same):
     """(groups,) bool: groups of copies whose every value also occurs in another group.
 
     A single column cannot tell: there, all groups are True, as any of its values may recur.
     """
-    first = np.unique(same, return_index=True)[1]
-    common = np.ones(len(first), dtype=bool)
-    if Z.shape[1] == 1 or len(first) == len(same):
+    n_groups = same.max() + 1
+    common = np.ones(n_groups, dtype=bool)
+    if Z.shape[1] == 1 or n_groups == len(same):
         return common
-    rows = np.rint(np.asarray(Z, dtype=np.float64)[first] / ROUNDING)
+    rows = _different(Z, same)
     for column in rows.T:
         _, value, count = np.unique(column, return_inverse=True, return_counts=True)
         common &= count[value] > 1

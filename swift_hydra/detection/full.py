@@ -32,7 +32,14 @@ from swift_hydra.detection.pvalue import (
     shrunken_shape,
     weights_by_auc,
 )
-from swift_hydra.detection.sides import DISTANCE, PRIORS, CrossFitted, KnownSide, UnlikeSide
+from swift_hydra.detection.sides import (
+    DISTANCE,
+    PRIORS,
+    CrossFitted,
+    KnownSide,
+    UnlikeSide,
+    copied_folds,
+)
 from swift_hydra.detection.tolerant_distance import TolerantDistance
 from swift_hydra.model import BetaCVAE
 from swift_hydra.pretrain import new_cvae, train_cvae
@@ -339,4 +346,5 @@ def _cross_fit(leave_out, Z, y, generated, about, settings, journal):
     if len(rows):
         distances[rows] = evidence.transform(X[rows])[:, column_index(DISTANCE)]
     both = columns, y, generated, generated_columns
-    return evidence, CrossFitted(X, *both, leave_out, distances, about)
+    copied = copied_folds(generated, X, leave_out.folds)
+    return evidence, CrossFitted(X, *both, leave_out, distances, about, copied)

@@ -88,6 +88,7 @@ class CrossFitted(NamedTuple):
     leave_out: LeaveOut
     distances: np.ndarray | None  # (n, 1) column ``knn5`` without the row itself, as scoring has it
     about: AboutColumns
+    copied: torch.Tensor | None = None  # (m,) folds of the rows that generated ones copy, else -1
 
     def examples(self, features, names):
         """What a mixture learns from, :class:`training.batches.Examples`.
@@ -108,16 +109,17 @@ class CrossFitted(NamedTuple):
         # the number of its other copies tells the row's label, so its whole fold is left out.
         left_out = X.clone()
         left_out[coded] = with_view(X[coded], views[folds[coded], coded])
-        made = (generated, folds, views, generated_views, self._copied_folds())
+        made = (generated, folds, views, generated_views, self.copied)
         return Examples(X, self.labels, *made, left_out)
 
-    def _copied_folds(self):
-        """Folds of the training rows that the generated rows are copies of, else -1: (m,)."""
-        m = len(self.generated)
-        same = copies(np.concatenate([self.generated, self.Z]), ROUNDING)
-        fold = np.full(same.max() + 1, -1)
-        fold[same[m:]] = self.leave_out.folds
-        return torch.from_numpy(fold[same[:m]])
+
+def copied_folds(generated, Z, folds):
+    """Folds (n,) of the rows Z (n, d) that generated rows (m, d) are copies of, else -1: (m,)."""
+    m = len(generated)
+    same = copies(np.concatenate([generated, Z]), ROUNDING)
+    fold = np.full(same.max() + 1, -1)
+    fold[same[m:]] = folds
+    return torch.from_numpy(fold[same[:m]])
 
 
 class KnownSide:

@@ -516,3 +516,40 @@ def test_evidence_is_learned_where_a_side_looks_at_it(tmp_path):
         model.save(tmp_path / "m.pt")
         again = SwiftHydra.load(tmp_path / "m.pt").decision_function(X)
         assert np.array_equal(again, model.decision_function(X))
+
+
+def answers(rng, n):
+    """Fifteen answers of yes and no in four patterns, 5 % of them turned round; 4 % by chance."""
+    pattern = np.random.default_rng(99).random((4, 15)) > 0.5
+    X = pattern[rng.integers(0, 4, n)] ^ (rng.random((n, 15)) < 0.05)
+    odd = rng.random(n) < 0.04
+    X[odd] = rng.random((odd.sum(), 15)) > 0.5
+    return X.astype(float), odd.astype(int)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_few_known_anomalies_leave_the_distance_that_tolerates_hidden_ones(grouped, tmp_path):
+    X, odd = answers(np.random.default_rng(0), 500)
+    fresh, truth = answers(np.random.default_rng(1), 1000)
+    groups = np.arange(500) // 2 if grouped else None
+    precision = {}
+    for n_known in (5, 7, 8):
+        y = np.where(np.cumsum(odd) <= n_known, odd, 0)
+        model = SwiftHydra(generator="noise", **SHORT_FIT).fit(X, y, groups)
+        alone = model.detector_.unlike.alone
+        assert isinstance(alone, TolerantDistance) == (n_known < 8)
+        precision[n_known] = average_precision_score(truth, model.decision_function(fresh))
+        assert (model.p_values(fresh[truth == 0]) <= 0.05).mean() < 0.1
+        model.save(tmp_path / "m.pt")
+        again = SwiftHydra.load(tmp_path / "m.pt").decision_function(fresh)
+        assert np.array_equal(again, model.decision_function(fresh))
+    assert min(precision[5], precision[7]) > precision[8] + 0.05, precision  # what labels may cost
+
+
+def test_few_known_anomalies_change_nothing_where_rows_are_trusted_or_few():
+    X, odd = answers(np.random.default_rng(0), 500)
+    y = np.where(np.cumsum(odd) <= 5, odd, 0)
+    for rows, trusted in ((slice(500), True), (slice(190), False)):
+        model = SwiftHydra(generator="noise", trust_normals=trusted, **SHORT_FIT)
+        unlike = model.fit(X[rows], y[rows]).detector_.unlike
+        assert unlike.alone is None and unlike.mixture is not None

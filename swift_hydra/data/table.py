@@ -337,7 +337,7 @@ def _of_cells(X, bad, names, lines):
         if len(empty):  # nothing to fill them with
             of_it = f"column {listed(repr(names[j]) for j in empty)} has no value at all: "
             of_it += "leave it out (--drop-columns)"
-            remedy = of_it if len(empty) == len(which) else f"{of_it}; of the others {remedy}"
+            remedy = of_it if len(empty) == len(which) else f"{of_it}; the others: {remedy}"
     return (
         f"{int(bad.sum())} {what} in column {listed(repr(names[j]) for j in which)}, "
         f"first in {place(row, lines)}{found}: {remedy}"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from swift_hydra.cleaning.additive_expert import AdditiveExpert
-from swift_hydra.cleaning.kernel_expert import FEW_KNOWN, KernelExpert
+from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.detection.coordinates import NormalScores, OwnUnits, PrincipalScores
 from swift_hydra.detection.evidence import EvidenceColumns, column_index
@@ -32,7 +32,8 @@ from swift_hydra.seeds import stage_rng
 from swift_hydra.training.batches import Examples, with_view
 
 ONE_CLASS_STEPS = 200  # most training steps: seven columns are learned sooner than a table
-ENOUGH_ROWS = 10 * FAR  # normals
+FEW_KNOWN = 8  # fewer known anomalies leave the one-class side as it is without any
+ENOUGH_ROWS = 10 * FAR  # normals, for that
 CLIP = (-4.0, 8.0)  # bounds of evidence that experts see, in standard deviations of the normals
 # Evidence that each model sees. The ratios use the known anomalies: they are no one-class evidence.
 # Nor is the largest value, as generated rows have larger ones than anomalies do: the one-class

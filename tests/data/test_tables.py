@@ -354,7 +354,7 @@ BAD = {
     "column without a value, and a gap": (
         [["", i or "", i % 2] for i in range(9)],
         [],
-        "column 'a' has no value at all: leave it out (--drop-columns); of the others fill or drop",
+        "column 'a' has no value at all: leave it out (--drop-columns); the others: fill or drop",
     ),
     "empty column": (
         [["", i, i % 2] for i in range(9)],

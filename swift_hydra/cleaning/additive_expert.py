@@ -56,7 +56,7 @@ class AdditiveExpert(KernelExpert):
     def __init__(self, norm="additive", sees=None):
         super().__init__(norm, sees)
         self.equal = ()
-        self.sums = None  # what :meth:`_sums` returns, from the first scoring on
+        self.sums = None  # what :meth:`_sums` and :meth:`_sums_of_equal_values` return
         self.kernel = None  # kernel matrix of the centres, during a fit
 
     def fit(self, X, y, rng, max_centres, leave_out, views=None):
@@ -78,7 +78,8 @@ class AdditiveExpert(KernelExpert):
         if not len(recur):
             return left_out
         curves = vars(self).copy()
-        self.equal, self.kernel = recur, None
+        self.equal = recur
+        self.kernel = self.kernel + self._of_equal_values()
         with_equal = super()._choose_ridge(target, groups)
         weight = balanced(target)
         error, without = (weight @ (target - each) ** 2 for each in (with_equal, left_out))
@@ -91,7 +92,7 @@ class AdditiveExpert(KernelExpert):
         """Kernel of the centres (m, m)."""
         self.width, self.sums = WIDTH, None
         if self.kernel is None:
-            self.kernel = self._sum_of_columns()
+            self.kernel = self._sum_of_columns() + self._of_equal_values()
         return self.kernel.copy()  # the solver overwrites its argument
 
     def _part_of(self, centres, kept):
@@ -115,10 +116,12 @@ class AdditiveExpert(KernelExpert):
         if factors:
             left, right = (torch.from_numpy(np.hstack(part)) for part in zip(*factors, strict=True))
             total.addmm_(left, right.T)
-        for column in self.centres.T[list(self.equal)]:
-            column = torch.from_numpy(column)
-            total.add_(column[:, None] == column, alpha=EQUAL)
         return (total.double() / d).numpy()
+
+    def _of_equal_values(self):
+        """What the kernel of the centres counts besides: (m, m), or 0 if it counts nothing."""
+        columns = (self.centres[:, j] for j in self.equal)
+        return EQUAL / self.centres.shape[1] * sum(np.equal.outer(c, c) for c in columns)
 
     def _learn_scale(self, target, scaled, rng):
         self.scale = np.ones(self.centres.shape[1])
@@ -144,22 +147,29 @@ class AdditiveExpert(KernelExpert):
             above[-2 - i] = alpha[-1 - i] + back * above[-1 - i]
         return [np.ascontiguousarray(part.T) for part in (points, below, above)]
 
+    def _sums_of_equal_values(self):
+        """For each column that counts equal values, its values (u,) and their terms' sums (u,)."""
+        sums = []
+        for j in self.equal:
+            values, place = np.unique(self.centres[:, j], return_inverse=True)
+            sums.append((values, EQUAL * np.bincount(place, self.alpha)))
+        return sums
+
     def score(self, X):
         """(n,) scores of rows (n, d), about -1 for normals and 1 for anomalies."""
         X = np.asarray(X, dtype=np.float64)
         if self.sums is None:
-            self.sums = self._sums()
+            self.sums = self._sums(), self._sums_of_equal_values()
         scores = np.zeros(len(X))
-        for x, points, below, above in zip(X.T, *self.sums, strict=True):
+        sums, sums_of_equal = self.sums
+        for x, points, below, above in zip(X.T, *sums, strict=True):
             after = np.searchsorted(points, x, side="right")
             down = (x - points[np.maximum(after - 1, 0)]) / WIDTH
             up = (points[np.minimum(after, len(points) - 1)] - x) / WIDTH
             scores += below[after] * np.exp(-np.abs(down)) + above[after] * np.exp(-np.abs(up))
-        for j in self.equal:
-            values, place = np.unique(self.centres[:, j], return_inverse=True)
-            near = np.searchsorted(values, X[:, j]).clip(max=len(values) - 1)
-            of_value = EQUAL * np.bincount(place, self.alpha)
-            scores += np.where(values[near] == X[:, j], of_value[near], 0.0)
+        for x, (values, of_value) in zip(X.T[list(self.equal)], sums_of_equal, strict=True):
+            near = np.searchsorted(values, x).clip(max=len(values) - 1)
+            scores += np.where(values[near] == x, of_value[near], 0.0)
         return scores / X.shape[1]
 
     def snapshot(self):

@@ -287,29 +287,33 @@ def _centre_and_scale(values, single):
     return centre, max(float(np.median(away) * np.sqrt(len(away) / n)), SMALLEST)
 
 
-def without_themselves(u):
+def without_themselves(u, among):
     """Deviations u (n, d) of training rows, each value's in units learned from the other rows.
 
     The median and the quantiles that the scale is taken from move by one place where a row is left
     out, and in few rows places are far apart.
+
+    Args:
+        u: the deviations.
+        among: (m, d) those of all training rows.
     """
-    n = len(u)
-    if n < FEWEST:
+    m = len(among)
+    if m < FEWEST:
         return u
-    ordered = np.sort(u, axis=0)
+    ordered = np.sort(among, axis=0)
 
     def of_others(place):  # (n, d), the value at this place among the others
         return np.where(u <= ordered[place], ordered[place + 1], ordered[place])
 
     factor, found = np.ones_like(u), np.zeros(u.shape[1], dtype=bool)
     for share, _ in QUANTILES:
-        out, left = (int(np.ceil(share * (rows - 1))) for rows in (n, n - 1))
-        if out > (n - 1) // 2 or left > (n - 2) // 2:
+        out, left = (int(np.ceil(share * (rows - 1))) for rows in (m, m - 1))
+        if out > (m - 1) // 2 or left > (m - 2) // 2:
             continue
-        width = ordered[n - 1 - out] - ordered[out]  # (d,)
-        of_rest = of_others(n - 2 - left) - of_others(left)
+        width = ordered[m - 1 - out] - ordered[out]  # (d,)
+        of_rest = of_others(m - 2 - left) - of_others(left)
         taken = ~found & (width > 0)
         usable = taken & (of_rest > 0)
         factor = np.where(usable, width / np.where(usable, of_rest, 1.0), factor)
         found |= taken
-    return (u - (of_others((n - 2) // 2) - ordered[(n - 1) // 2])) * factor
+    return (u - (of_others((m - 2) // 2) - ordered[(m - 1) // 2])) * factor

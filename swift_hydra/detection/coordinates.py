@@ -190,8 +190,8 @@ class Whitening:
         self.n_rows, self.mean = len(rows), rows.mean(0)
         rows = rows - self.mean
         root, directions = principal_axes(rows)
-        variance = np.square(root)
-        least = self.RIDGE * variance.sum() / rows.shape[1] + LEAST
+        self.variance = variance = np.square(root)
+        least = self.ridge(variance.sum())
         self.directions = torch.from_numpy(filled(directions, self.STEP, self.STEP))
         self.beyond = least**-0.5  # the scale of all directions that no row spans
         self.scale = torch.zeros(len(self.directions), dtype=torch.float64)
@@ -201,6 +201,27 @@ class Whitening:
         """Whitened rows (n, d) as a float64 tensor, padded with columns of zeros."""
         Z = torch.from_numpy(filled(np.asarray(Z, dtype=np.float64), 1, self.STEP))
         return self.beyond * Z + (Z @ self.directions.T * self.scale) @ self.directions
+
+    def ridge(self, variance):
+        """What is added to the variance along each direction, given the columns' sum of it."""
+        return self.RIDGE * variance / len(self.mean) + LEAST
+
+    def square_without(self, Z, m):
+        """Squared lengths (n,) of whitened differences from the mean, without m (n,) own copies.
+
+        Those of m equal reference rows (Sherman and Morrison), which the ridge is taken from, too:
+        rows that are fewer than the columns are nowhere but along it.
+        """
+        Z = np.asarray(Z, dtype=np.float64) - self.mean
+        n, d = self.n_rows, Z.shape[1]
+        square, along = np.square(Z).sum(1), np.square(Z @ self.directions[:, :d].numpy().T)
+        along = along[:, : len(self.variance)]
+        left = (n - m) / n
+        of_others = np.maximum(self.variance.sum() - square * m / (n - m), 0.0) / left
+        ridge = left * self.ridge(of_others)
+        beyond = np.maximum(square - along.sum(1), 0.0) / ridge
+        square = (along / (self.variance + ridge[:, None])).sum(1) + beyond
+        return n * square / np.maximum(n - m - m * square, LEAST)
 
     def without(self, Z, own):
         """A :class:`WithoutItself` of rows Z (n, d), given their copies ``own`` (n, m) bool."""

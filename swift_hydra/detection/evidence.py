@@ -272,7 +272,7 @@ class Evidence:
             rows = residual_fold == i
             if rows.any():
                 columns["cvae"][rows] = self._residual(X[rows], [residual])["cvae"]
-        columns["largest"] = self.largest(X, training=True)
+        columns["largest"] = self.largest(X, among=X)
         return columns
 
     def transform(self, X):

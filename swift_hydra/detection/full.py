@@ -234,7 +234,7 @@ class FullDetector:
         if isinstance(unlike.alone, TolerantDistance):
             if aside is not None and known is None:
                 of_aside = self.combiner.score(None, unlike.alone.score_aside(aside))
-            unlike.alone.forget_folds()
+            unlike.alone.forget_training()
         return Fitted(self, scores, *fresh, of_aside)
 
     def _undo_inversion(self, seen, experts, one_class, settings):

@@ -278,22 +278,23 @@ class LargestValue:
         rarity[flags] = _score_of_rare(share, n)
         return rarity
 
-    def __call__(self, Z, training=False):
+    def __call__(self, Z, among=None):
         """Logarithms (n,) of the largest values of rows (n, d), in standard deviations.
 
-        ``training``: they are all rows that the scaler learned from, and each counts in units
-        learned from the others. Else the values of few rows would seem smaller than new rows' are.
+        ``among``: (m, d) all rows that the scaler learned from, if these are some of them. Each
+        counts in units learned from the others, or few rows would seem nearer than new rows do.
         """
         size = np.abs(Z)
         if self.rarity is not None:
             size = size * self.rarity
         codes = size[:, ~self.measured].max(1, initial=0.0).astype(np.float64)  # (n,)
-        if training:
+        if among is not None:
             columns = np.flatnonzero(self.measured)
             measured = np.zeros(len(Z))
             for start in range(0, len(columns), VECTOR):  # not all at once in float64
-                u = unbend(Z[:, columns[start : start + VECTOR]].astype(np.float64))
-                measured = np.maximum(measured, np.abs(without_themselves(u)).max(1))
+                some = columns[start : start + VECTOR]
+                u, of_all = (unbend(rows[:, some].astype(np.float64)) for rows in (Z, among))
+                measured = np.maximum(measured, np.abs(without_themselves(u, of_all)).max(1))
         else:  # of the largest alone: all that follows keeps the order
             measured = unbend(size[:, self.measured].max(1, initial=0.0).astype(np.float64))
         if self.gaps is not None:

@@ -274,7 +274,7 @@ class LoneTail:
             y: (n,) labels.
             largest: their :class:`detection.largest_value.LargestValue`.
         """
-        normal, far = y == 0, largest(Z, training=True)
+        normal, far = y == 0, largest(Z, among=Z)
         weight = cls.WEIGHT * float(np.std(distances[normal, 0], dtype=np.float64))
         self = cls(largest, TailPValue.fit(far[normal]), weight)
         return self, self._added(distances, far)

@@ -100,10 +100,9 @@ class TolerantDistance:
             ranked.apart = apart
         excesses = [DistanceExcess(Z, coded, subjects, NEAR), ranked]
         relations = Relations(self.reference, self.coded, self.subjects)
-        local, lone = (
-            LocalExcess(excesses[0].neighbours, subjects),
-            LoneExcess(LargestValue.of(Z, about or AboutColumns())),
-        )
+        local = LocalExcess(excesses[0].neighbours, subjects)
+        lone = LoneExcess(LargestValue.of(Z, about or AboutColumns()))
+        lone.among = Z
         far = self._far(Z, True, subjects)
         for excess in (*excesses, relations, local, lone):
             excess.learn(Z, far, subjects)
@@ -128,10 +127,12 @@ class TolerantDistance:
         others = (values[stays | (fold != number)] for number in range(FOLDS))
         return [self._of_ranks(rows if len(rows) else values) for rows in others]
 
-    def forget_folds(self):
+    def forget_training(self):
         """Drop what only the scores of training rows need."""
         for excess in self.excesses:
             excess.apart = ()
+        if self.lone is not None:
+            self.lone.among = None
 
     def score(self, Z, others=False, subjects=None):
         """Scores (n, 1) of rows (n, d).
@@ -146,7 +147,7 @@ class TolerantDistance:
         rows = (far, others, subjects)
         beyond = self._excess(Z, near, *rows) + _part(RELATIONS, self.relations, Z, *rows)
         beside = _part(LOCAL, self.local, near, *rows)
-        return (far + beyond + beside + _part(LONE, self.lone, Z, far))[:, None]
+        return (far + beyond + beside + _part(LONE, self.lone, Z, far, others))[:, None]
 
     def score_aside(self, aside):
         """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
@@ -158,7 +159,7 @@ class TolerantDistance:
         near = self._near(Z, subjects)
         rows = (far, True, subjects)
         beyond = self._excess(Z, near, *rows) + _part(LOCAL, self.local, near, *rows)
-        beyond += _part(LONE, self.lone, Z, far)
+        beyond += _part(LONE, self.lone, Z, far, True)
         # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
         related = _part(RELATIONS, self.relations, Z, far, False, subjects)
         return (far + beyond + related)[:, None]
@@ -364,7 +365,12 @@ class LoneExcess(Excess):
     Args:
         largest: a :class:`detection.largest_value.LargestValue`.
         usual: see :class:`Excess`.
+
+    Attributes:
+        among: (m, d) the rows that the scaler learned from, while training rows are scored.
     """
+
+    among = None
 
     def __init__(self, largest, usual=None):
         super().__init__(usual)
@@ -372,7 +378,7 @@ class LoneExcess(Excess):
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the largest values."""
-        return self.largest(Z)
+        return self.largest(Z, self.among if others else None)
 
     def snapshot(self):
         """Arrays and plain values."""
@@ -421,7 +427,8 @@ class Relations(Excess):
             together, alone = self._without_subjects(Z, away, together, alone, subjects)
         elif others:
             m = self._copies_of(Z)
-            together, alone = self._without(together, m), self._without(alone, m[:, None])
+            together = self.whitening.square_without(Z, m)
+            alone = self._alone_without(Z, m[:, None])
         return (np.log(together + LEAST) - np.log(alone.sum(1) + LEAST)) / 2
 
     def _copies_of(self, Z):
@@ -434,10 +441,12 @@ class Relations(Excess):
         m = np.where(distance <= ROUNDING * np.sqrt(Z.shape[1]), counts[index], 0).sum(1)
         return np.where(m < len(self.rows), m, 0)
 
-    def _without(self, square, m):
-        """Squared lengths as if m equal reference rows were none (Sherman and Morrison)."""
-        n = len(self.rows)
-        return n * square / np.maximum(n - m - m * square, LEAST)
+    def _alone_without(self, Z, m):
+        """Squares (n, d) in units of each column's spread, without m (n, 1) own copies."""
+        off, stay = Z - self.whitening.mean, len(self.rows) / (len(self.rows) - m)
+        moved = m / (len(self.rows) - m)
+        variance = stay * (self.rows.var(0, dtype=np.float64) - moved * np.square(off))
+        return np.square(stay * off / _spread(np.maximum(variance, 0.0)))
 
     def _without_subjects(self, Z, away, together, alone, subjects):
         """Both squared lengths without all rows of each row's subject (Woodbury's formula).
@@ -473,5 +482,5 @@ class Relations(Excess):
 
 
 def _spread(variance):
-    """Standard deviations (d,) for variances of columns (d,), with the ridge of a whitening."""
-    return np.sqrt(variance + Whitening.RIDGE * variance.mean() + LEAST)
+    """Standard deviations (.., d) for columns' variances (.., d), with the ridge of a whitening."""
+    return np.sqrt(variance + Whitening.RIDGE * variance.mean(-1, keepdims=True) + LEAST)

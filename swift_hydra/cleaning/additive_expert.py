@@ -11,8 +11,9 @@ ten known anomalies: AUC-ROC .85 for the sum and .88); if half of the rows taken
 anomalies, the sum is (.70 and .68).
 
 A curve says much the same of a value as of those beside it. Where numbers are codes (a status, a
-province by its population, amounts with odd cents), that is not so. There the kernel counts equal
-values besides, if the left-out rows are predicted better by it.
+province by its population, amounts with odd cents), or anomalies share one exact value (a port, an
+amount), that is not so. There the kernel counts equal values besides, if the left-out rows are
+predicted better by it.
 
 Shapes: n rows, d columns, m centres (training rows that carry a coefficient).
 """
@@ -27,7 +28,9 @@ FEW_VALUES = 32  # the kernel of a column with no more values is a product of ma
 EQUAL = 2.0  # what the kernel of a column counts besides for equal values
 BEYOND_TWO = 3  # least values of a column that recurs: of two, a curve can say all
 RECUR = 0.25  # most values of a column that recurs, as a share of the centres
+SHARED = 0.5  # the same of the known anomalies' values, as a share of all but one of these
 CLEARLY = 0.9  # most left-out error with equal values counted, as a share of that without
+HALVED = 0.5  # the same where it is only the known anomalies' values that recur
 OF_A_FIT = ("kernel", "sums")  # attributes that are not saved, but computed again
 
 
@@ -71,22 +74,36 @@ class AdditiveExpert(KernelExpert):
         return (0.3, 3.0, 30.0)
 
     def _choose_ridge(self, target, groups):
-        """As :class:`KernelExpert`; chooses whether equal values count, too."""
-        left_out = super()._choose_ridge(target, groups)
-        counts = np.array([len(np.unique(column)) for column in self.centres.T])
-        recur = np.flatnonzero((counts >= BEYOND_TWO) & (counts <= RECUR * len(self.centres)))
-        if not len(recur):
-            return left_out
-        curves = vars(self).copy()
-        self.equal = recur
-        self.kernel = self.kernel + self._of_equal_values()
-        with_equal = super()._choose_ridge(target, groups)
-        weight = balanced(target)
-        error, without = (weight @ (target - each) ** 2 for each in (with_equal, left_out))
-        if error < CLEARLY * without:
-            return with_equal
-        vars(self).update(curves)
+        """As :class:`KernelExpert`; chooses whether equal values count, too, and of which columns.
+
+        Those of all columns with values that recur, or of those in which known anomalies share one.
+        """
+        left_out, weight = super()._choose_ridge(target, groups), balanced(target)
+        curves = best = vars(self).copy()
+        without = least = weight @ (target - left_out) ** 2
+        often, shared = self._recurring(target > 0)
+        for columns, enough in ((often, CLEARLY), (shared, HALVED)):
+            if not columns.any():
+                continue
+            vars(self).update(curves)
+            self.equal = np.flatnonzero(columns)
+            self.kernel = curves["kernel"] + self._of_equal_values()
+            scores = super()._choose_ridge(target, groups)
+            error = weight @ (target - scores) ** 2
+            if error < min(least, enough * without):
+                left_out, best, least = scores, vars(self).copy(), error
+        vars(self).update(best)
         return left_out
+
+    def _recurring(self, known):
+        """Columns (d,) bool with values that recur: in all rows, and in the ``known`` (m,)."""
+        of_all, of_known = (
+            np.array([len(np.unique(column)) for column in rows.T])
+            for rows in (self.centres, self.centres[known])
+        )
+        varied = of_all >= BEYOND_TWO
+        often = of_all <= RECUR * len(self.centres)
+        return varied & often, varied & (of_known <= SHARED * (known.sum() - 1))
 
     def _own_kernel(self):
         """Kernel of the centres (m, m)."""

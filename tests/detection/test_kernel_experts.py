@@ -117,6 +117,36 @@ def test_codes_that_no_curve_tells_apart_are_seen(monkeypatch):
     assert precision() < 0.2
 
 
+@pytest.mark.parametrize("n_known, hidden", [(4, 0), (10, 0), (10, 10)])
+def test_an_exact_value_that_known_anomalies_share_is_seen(n_known, hidden, monkeypatch):
+    """A port among all ports, a price to the cent: any value near it is a normal row's."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(1024, 65535, 1600), rng.integers(0, 24, 1600)])
+    X = np.column_stack([X, rng.normal(size=(1600, 3))])
+    odd = np.arange(1600) % 40 == 0
+    X[odd, 0] = rng.choice([20000, 40000] if n_known > 4 else [30000], odd.sum())
+    y, known = np.zeros(800, dtype=int), np.flatnonzero(odd[:800])
+    y[known[:n_known]] = 1
+    kept = ~odd[:800]
+    kept[known[: n_known + hidden]] = True
+    ranks = NormalScores.fit(X[:800])
+
+    def precision():
+        expert, _ = fitted(ranks(X[:800][kept]), y[kept], 1000)
+        return average_precision_score(odd[800:], expert.score(ranks(X[800:])))
+
+    assert precision() > 0.9
+    monkeypatch.setattr("swift_hydra.cleaning.additive_expert.SHARED", -1.0)
+    assert precision() < 0.6
+
+
+def test_an_exact_value_that_one_in_four_anomalies_shares_with_many_rows_is_not():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 4)), np.arange(400) % 40 == 0
+    X[rng.random(400) < 0.5, 0] = 0.0  # as most counts are
+    assert not len(fitted(X, y.astype(int))[0].equal)
+
+
 # --- normal scores of ranks -----------------------------------------------------------------------
 
 

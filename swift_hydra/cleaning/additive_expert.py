@@ -31,6 +31,7 @@ RECUR = 0.25  # most values of a column that recurs, as a share of the centres
 SHARED = 0.5  # the same of the known anomalies' values, as a share of all but one of these
 CLEARLY = 0.9  # most left-out error with equal values counted, as a share of that without
 HALVED = 0.5  # the same where it is only the known anomalies' values that recur
+UP_TO = 0.01  # part of the gap between two values within which a new row's equals one of them
 OF_A_FIT = ("kernel", "sums")  # attributes that are not saved, but computed again
 
 
@@ -45,6 +46,18 @@ def _of_values(column):
         return None
     kernel = np.exp(-np.abs(values[:, None] - values) / WIDTH).astype(np.float32)
     return np.eye(len(values), dtype=np.float32)[place], kernel[place]
+
+
+def _places(values, x):
+    """Where in the values (u,), ascending, each number x (n,) stands, up to rounding; else -1.
+
+    The same number may have been rounded otherwise, as in float32 or on its way through a file.
+    """
+    after = np.searchsorted(values, x).clip(1, len(values) - 1)
+    below, above = values[after - 1], values[after]
+    upper = above - x < x - below
+    off = np.abs(x - np.where(upper, above, below))
+    return np.where(off <= UP_TO * (above - below), after - 1 + upper, -1)
 
 
 class AdditiveExpert(KernelExpert):
@@ -185,8 +198,8 @@ class AdditiveExpert(KernelExpert):
             up = (points[np.minimum(after, len(points) - 1)] - x) / WIDTH
             scores += below[after] * np.exp(-np.abs(down)) + above[after] * np.exp(-np.abs(up))
         for x, (values, of_value) in zip(X.T[list(self.equal)], sums_of_equal, strict=True):
-            near = np.searchsorted(values, x).clip(max=len(values) - 1)
-            scores += np.where(values[near] == x, of_value[near], 0.0)
+            same = _places(values, x)
+            scores += np.where(same >= 0, of_value[same], 0.0)
         return scores / X.shape[1]
 
     def snapshot(self):

@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from swift_hydra.cleaning.additive_expert import EQUAL, WIDTH, AdditiveExpert
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
+from swift_hydra.data.scaler import ColumnScaler
 from swift_hydra.detection.coordinates import POINTS, NormalScores
 
 # --- the additive kernel --------------------------------------------------------------------------
@@ -49,6 +50,7 @@ def test_scores_are_the_sum_over_centres_and_columns(rows_of):
     assert list(expert.equal) == ([1] if rows_of is some_coded_rows else [])
     rng = np.random.default_rng(1)
     rows = np.concatenate([3 * rng.normal(size=(300, 4)), expert.centres[:20], [[1e5] * 4]])
+    rows[:, 1] = np.round(2 * rows[:, 1]) / 2  # half a step from the next code at least, or equal
     scores = expert.score(rows)
     assert np.allclose(scores, by_hand(expert, rows), rtol=0, atol=1e-12)
     assert np.array_equal(scores, np.concatenate([expert.score(row[None]) for row in rows]))
@@ -145,6 +147,25 @@ def test_an_exact_value_that_one_in_four_anomalies_shares_with_many_rows_is_not(
     X, y = rng.normal(size=(400, 4)), np.arange(400) % 40 == 0
     X[rng.random(400) < 0.5, 0] = 0.0  # as most counts are
     assert not len(fitted(X, y.astype(int))[0].equal)
+
+
+@pytest.mark.parametrize("step", [1.37, 0.01, 1e-4])
+def test_codes_are_equal_however_they_were_rounded(step):
+    rng = np.random.default_rng(0)
+    codes, y = rng.integers(0, 40, 1600), (rng.random(1600) < 0.05).astype(int)
+    codes = 2 * codes + y  # odd codes are the anomalies'
+    X = np.column_stack([np.round(step * codes + 0.1, 6), rng.normal(size=(1600, 2))])
+    scaler = ColumnScaler().fit(X[:800])
+    ranks = NormalScores.fit(scaler.transform(X[:800]))
+    expert, _ = fitted(ranks(scaler.transform(X[:800])), y[:800], 1000)
+    assert list(expert.equal) == [0]
+    exact, rounded, other = (
+        expert.score(ranks(scaler.transform(rows)))
+        for rows in (X[800:], X[800:].astype(np.float32), X[800:] + np.array([step / 4, 0, 0]))
+    )
+    assert np.abs(rounded - exact).max() < 0.01 * exact.std()
+    assert average_precision_score(y[800:], rounded) > 0.9
+    assert average_precision_score(y[800:], other) < 0.3
 
 
 # --- normal scores of ranks -----------------------------------------------------------------------

@@ -43,7 +43,7 @@ from swift_hydra.bench.pages import write_report
 from swift_hydra.bench.places import FROZEN_RECORDS, IMPORT_FROM, RECORDS, SPEED
 from swift_hydra.bench.records import key_of, load_records, merge_records, remove_records
 from swift_hydra.data.catalogue import DATASET_DIR, read_catalogue, resolve_dataset
-from swift_hydra.data.download import sha256_of
+from swift_hydra.data.download import EMBEDDED, sha256_of
 from swift_hydra.data.splits import parse_protocol, protocol_name
 from swift_hydra.run.record import git_hash
 from swift_hydra.settings import (
@@ -338,13 +338,15 @@ def _open_cells(cells, config):
 def _of_other_tables(cells, known):
     """Yield the cells whose record was computed from a file of other content.
 
-    Records without a SHA256 were computed from the published files.
+    Records without a SHA256 were computed from the published files. The embedded file holds the
+    table of a published one.
     """
-    rows = [(name, row["sha256"]) for row in read_catalogue() for name in row["files"]]
-    published = {Path(name).stem: sha256 for name, sha256 in rows if sha256}
+    rows = [(Path(name), row["sha256"]) for row in read_catalogue() for name in row["files"]]
+    published = {n.stem: {sum_, EMBEDDED.get(n.name, sum_)} for n, sum_ in rows if sum_}
     for cell in cells:
-        found = known[cell.key].get("sha256", published.get(cell.dataset, cell.sha256))
-        if found != cell.sha256:
+        same = published.get(cell.dataset, {cell.sha256})
+        found = known[cell.key].get("sha256")
+        if found != cell.sha256 and not {found or min(same), cell.sha256} <= same:
             yield cell
 
 

@@ -37,6 +37,8 @@ from swift_hydra.bench.records import (
     read_records,
     remove_records,
 )
+from swift_hydra.data.catalogue import DATASET_DIR
+from swift_hydra.data.download import EMBEDDED
 from swift_hydra.data.splits import make_split
 from swift_hydra.distillation import student
 from swift_hydra.settings import InputError
@@ -117,6 +119,19 @@ def test_a_sweep_resumes_and_records_failures(folder):
     assert "4 cells, 2 of them recorded already\n" in third
     assert "0 computed, 2 failed" in third
     assert len(load_records(folder / "records")) == 4
+
+
+def test_the_bare_command_finds_the_embedded_set_recorded(tmp_path):
+    """The records are of the published file, whose table the embedded one holds."""
+    shutil.copytree(RECORDS, tmp_path / "records")
+    said = measured("--records", tmp_path / "records", "--methods", "kNN", "--seeds", "0")
+    assert "1 of them recorded already\n" in said
+    name = Path(next(iter(EMBEDDED)))
+    with np.load(DATASET_DIR / name) as held:
+        np.savez(tmp_path / name, X=held["X"] + 1, y=held["y"])  # another table of that name
+    words = ["--records", tmp_path / "records", "--methods", "kNN", "--seeds", "0"]
+    with pytest.raises(InputError, match=f"another file called {name.stem}"):
+        measured("--datasets", tmp_path / name, *words)
 
 
 def test_a_record_is_of_its_own_table(tmp_path):

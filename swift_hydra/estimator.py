@@ -512,7 +512,8 @@ class TableDetector(BaseEstimator):
 
         With ``preset="full"`` it holds standardised training rows: up to ``max_normals`` normals,
         2,048 known anomalies, and ``max_centres`` rows in every kernel expert; if no anomaly is
-        known, up to 8,192 more rows. The student's file holds none, see ``export``.
+        known, or hardly any is (fewer than eight among 200 other rows or more), up to 8,192 more
+        rows. The student's file holds none, see ``export``.
         """
         write_torch(place_of(path), self.checkpoint())
 

@@ -1,4 +1,4 @@
-"""How far rows lie from a table that may hide anomalies, where none is known (M12).
+"""How far rows lie from a table that may hide anomalies, where none or hardly any is known (M12).
 
 # DIFF(paper): an addition; the paper has labels.
 

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from helpers import SAME_EXAMPLES, SHORT_FIT, apart
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,10 @@ from swift_hydra.cleaning.leave_out import ROUNDING, LeaveOut
 from swift_hydra.cleaning.repeats import expected_counts
 from swift_hydra.cleaning.suspects import set_aside
 from swift_hydra.data.table import as_table
-from swift_hydra.detection.evidence import COLUMNS, LOCAL, Evidence
+from swift_hydra.detection.evidence import COLUMNS, LOCAL, Evidence, EvidenceColumns
 from swift_hydra.detection.full import ScoreCombiner
+from swift_hydra.detection.largest_value import AboutColumns
+from swift_hydra.detection.sides import CrossFitted
 from swift_hydra.detection.trusted_distance import TrustedDistance
 from swift_hydra.distillation.student import centres_of, questions
 from swift_hydra.geometry import Neighbours, copies
@@ -479,3 +482,23 @@ def test_no_question_is_a_training_row():
     known = {row.tobytes() for row in Z}
     # A mix-up may have all its weight on one row; .17 of whole swaps before.
     assert np.mean([row.tobytes() in known for row in asked]) < 0.03
+
+
+def test_a_left_out_code_is_shown_without_all_of_its_copies():
+    """Another row is shown with all others around it; how many copies a code has tells its label"""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(60, 3)).astype(np.float32)
+    Z[:30] = rng.integers(0, 2, size=(30, 3))
+    leave_out = LeaveOut(Z, (np.arange(60) % 10 == 0).astype(int), 4, 0)
+    coded, folds = leave_out.coded, leave_out.folds
+    assert coded.any() and not coded.all()
+    c = len(COLUMNS)
+    without = np.repeat(np.arange(4.0)[:, None, None], 60, axis=1).repeat(c, axis=2)  # its fold
+    columns = EvidenceColumns(np.full((60, c), -1.0), without)
+    made = EvidenceColumns(np.zeros((0, c)), np.zeros((4, 0, c)))
+    y, none = torch.zeros(60, dtype=torch.int64), np.empty((0, 3), np.float32)
+    seen = CrossFitted(Z, columns, y, none, made, leave_out, None, AboutColumns())
+    examples = seen.examples(True, COLUMNS[:2])
+    evidence = examples.left_out[:, 3:].numpy()
+    assert (evidence[~coded] == -1).all() and (examples.X[:, 3:] == -1).all()
+    np.testing.assert_array_equal(evidence[coded], np.repeat(folds[coded][:, None], 2, axis=1))

@@ -48,6 +48,21 @@ def write(path, X, y, groups):
 # --- the split ------------------------------------------------------------------------------------
 
 
+def test_max_rows_cuts_a_table_of_groups_by_whole_groups(tmp_path):
+    X, y, groups = visits(np.random.default_rng(0), n=200, share=0.2)
+    write(tmp_path / "table.csv", X, y, groups)
+    whole, cut = (
+        load_rows(RowOptions(dataset=str(tmp_path / "table.csv"), group_column="patient", **more))
+        for more in ({}, {"max_rows": len(X) // 4})
+    )
+    subjects = whole.data.table.subjects
+    used = np.concatenate([cut.split.train, cut.split.test])
+    assert 0.15 * len(X) < len(used) < 0.4 * len(X)
+    assert len(set(subjects[used])) >= 10
+    of_all = np.bincount(subjects)
+    assert all((subjects[used] == s).sum() == of_all[s] for s in set(subjects[used]))
+
+
 @pytest.mark.parametrize("protocol", ["seen", "few", "unseen", "weak", "one-class"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_thing_is_on_both_sides_of_a_split(tmp_path, protocol, seed):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from swift_hydra.distillation.student import (
     rank_correlation,
 )
 from swift_hydra.files import write_torch
+from swift_hydra.journal import Journal
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
 
@@ -146,6 +148,34 @@ def test_questions_are_finite_and_reach_beyond_the_rows():
     assert asked.shape == (module.QUESTIONS // 3 * 3 + 7, 6)
     assert np.isfinite(asked).all() and np.abs(asked).max() < 5
     assert np.isfinite(questions(Z, 0 * y, Z[:0], np.random.default_rng(0))).all()
+
+
+def test_a_row_with_values_of_another_is_no_training_row():
+    Z = np.random.default_rng(0).normal(size=(200, 2)).clip(-4, 4).astype(np.float32)
+    asked = questions(Z, np.zeros(200), Z[:0], np.random.default_rng(0))
+    swapped = asked[2 * module.QUESTIONS // 3 :]
+    assert all(np.isin(column, own).all() for column, own in zip(swapped.T, Z.T, strict=True))
+    rows = {row.tobytes() for row in Z}
+    own = np.mean([row.tobytes() in rows for row in swapped])
+    assert own < 0.02  # both values may come from one row by chance
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_what_a_student_follows_of_memorised_scores_is_estimated(part, monkeypatch):
+    rng = np.random.default_rng(0)
+    Z, y = rng.normal(size=(200, 3)).astype(np.float32), np.arange(200) % 20 == 0
+    left_out = rng.normal(size=200)
+    scores = left_out + 0.3 * rng.random(200)
+    own = part * scores + (1 - part) * left_out
+    monkeypatch.setattr(Student, "score", lambda self, rows: own)
+    monkeypatch.setattr(module, "STEPS", 2)
+    rows = SimpleNamespace(Z=Z, y=y.astype(int))
+    settings = SimpleNamespace(random_state=0, mamba="torch")
+    kept = np.ones(200, dtype=bool)
+    student = Student.fit(
+        rows, kept, scores, left_out, lambda Z: Z[:, 0].astype(float), Z[:0], settings, Journal()
+    )
+    assert student.followed == pytest.approx(part, abs=0.05)
 
 
 def test_the_detector_scores_the_top_again(fitted, fresh):

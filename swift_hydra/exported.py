@@ -20,7 +20,7 @@ from torch import nn
 
 from swift_hydra.data.learned_columns import Columns
 from swift_hydra.data.rows import classes_of
-from swift_hydra.data.scaler import MOST_DEVIATIONS
+from swift_hydra.data.scaler import LARGEST, MOST_DEVIATIONS
 from swift_hydra.distillation.student import FARTHEST
 from swift_hydra.estimator import TableDetector
 from swift_hydra.files import content_of, looked_at, write_bytes
@@ -57,6 +57,7 @@ class _Graph(nn.Module):
             "skewed": skewed,
             "unit": np.where(skewed, scaler.centre, 1.0),
             "start": np.where(skewed, scaler.start, 1.0),
+            "end": np.minimum(scaler.end, LARGEST),
             "is_root": scaler.power > 0,
             "power": np.where(scaler.power > 0, scaler.power, 1.0),
         }.items():
@@ -68,11 +69,14 @@ class _Graph(nn.Module):
         if not self.any_skewed:
             return moved
         ratio = X / self.unit
-        above = torch.maximum(ratio, self.start)
+        above = ratio.clamp(self.start, self.end)
         root = (above**self.power - 1) / self.power
-        slope = torch.where(self.is_root, self.start**self.power, 1.0) / self.start
+        slope, last = (
+            torch.where(self.is_root, at**self.power, 1.0) / at for at in (self.start, self.end)
+        )
         straight = torch.where(self.is_root, root, torch.log(above))
         straight = straight + (ratio - self.start).clamp(max=0.0) * slope
+        straight = straight + (ratio - self.end).clamp(min=0.0) * last
         return torch.where(self.skewed, torch.sign(self.unit) * straight, moved)
 
     def forward(self, X):

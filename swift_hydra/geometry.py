@@ -46,20 +46,24 @@ def unbend(z):
     return z / np.sqrt(np.maximum(1.0 - np.square(z / BEND), 1e-7))
 
 
-def straightened(ratio, start, power):
-    """Box and Cox's power (1964) of ``ratio`` from ``start`` on, and its tangent there for less.
+def straightened(ratio, start, power, end):
+    """Box and Cox's power (1964) of ``ratio`` from ``start`` to ``end``, beyond these its tangents.
 
-    ``ratio``: (.., d) values in units of their median; ``start`` and ``power``: (d,) or numbers.
+    ``ratio``: (.., d) values in units of their median; the others: (d,) or numbers. ``end`` may be
+    infinite.
     """
-    power_of = boxcox(np.maximum(ratio, start), power)
-    return power_of + np.minimum(ratio - start, 0.0) * start ** (power - 1)
+    power_of = boxcox(np.clip(ratio, start, end), power)
+    power_of += np.minimum(ratio - start, 0.0) * start ** (power - 1)
+    return power_of + np.maximum(ratio - end, 0.0) * end ** (power - 1)
 
 
-def skewed_again(straight, start, power):
+def skewed_again(straight, start, power, end):
     """The inverse of :func:`straightened`."""
-    first = boxcox(start, power)
-    ratio = inv_boxcox(np.maximum(straight, first), power)
-    return ratio + np.minimum(straight - first, 0.0) * start ** (1 - power)
+    first, last = boxcox(start, power), boxcox(end, power)
+    ratio = inv_boxcox(np.clip(straight, first, last), power)
+    ratio += np.minimum(straight - first, 0.0) * start ** (1 - power)
+    slope = np.where(np.isinf(end), 0.0, end) ** (1 - power)
+    return ratio + np.maximum(straight - last, 0.0) * slope
 
 
 def on_grid(Z):

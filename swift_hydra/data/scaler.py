@@ -17,7 +17,7 @@ LARGEST = np.finfo(np.float64).max
 FEW_DIGITS = 16  # float32 steps by which a constant may differ from its value in float64
 SMALLEST = np.finfo(np.float64).smallest_subnormal  # least scale: one rounded to 0 is unusable
 BLOCK_ROWS = 65_536  # rows in float64 at once: a whole large table would take over a gigabyte
-LEARNED = ("centre", "scale", "start", "power")
+LEARNED = ("centre", "scale", "start", "power", "end")
 # When and how a skewed column is bent straight, see :func:`_power_of`.
 SKEWED = 2.0  # the upper tenth lies so many times as far from the median as the lower one
 POWERS = (0.0, 0.25)  # of Box and Cox: the logarithm and the fourth root
@@ -26,6 +26,10 @@ LEAST_SHARE = 0.01  # share of the rows that lie below those whose power is take
 LEAST_START = 1e-100  # a tangent at a smaller part of the median might overflow
 FARTHER = 5.0  # standard deviations below these rows until which it is
 LEAST_PART = 1e-6  # of their start: a root ends at zero
+NO_POWER = (0.0, 0.0, np.inf)
+HALF_A_STEP = 0.25  # in the middle of what is rounded to zero
+SMALL_AMOUNTS = 5  # values, the lowest, that show to what unit all are rounded
+UP_TO = 0.01  # of that unit
 FEWEST = 5  # rows of which one can be left out
 VARIED = 20  # more different values make a measured column
 
@@ -46,7 +50,12 @@ class ColumnScaler:
     seen. There u = boxcox(x / median, power) / scale. Five standard deviations below the training's
     .01 quantile the curve goes on as its tangent, so that zeros and slipped signs have a place, far
     out. Less than half of a column may be zeros. If more than one row in a hundred is, the tangent
-    starts at the .01 quantile of what is not zero, so that zeros are near the smallest amounts.
+    starts at the .01 quantile of what is not zero, so that zeros are near the smallest amounts; if
+    amounts are rounded and as small as the unit of it, at a quarter of that unit.
+
+    A root ends at the .9 quantile, and goes on as its tangent there: the upper tail of such columns
+    (waiting times, squares) is exponential in their own unit, and a root of it would hide the
+    values far beyond it among the many that are small.
 
     All arithmetic is float64, results are float32. A constant column has scale 1, or its absolute
     value if that is smaller: its rows become 0, and a new row that differs is far away, whether the
@@ -62,14 +71,19 @@ class ColumnScaler:
         start: (d,) float64, from which part of the centre on a power is taken; 0 for columns in
             their own unit.
         power: (d,) float64, one of ``POWERS``.
+        end: (d,) float64, from which part of the centre on the curve is straight; infinite for
+            logarithms and columns in their own unit.
         block_rows: number of rows held in float64 at once.
     """
 
-    def __init__(self, centre=None, scale=None, start=None, power=None, block_rows=BLOCK_ROWS):
+    def __init__(
+        self, centre=None, scale=None, start=None, power=None, end=None, block_rows=BLOCK_ROWS
+    ):
         self.centre = centre
         self.scale = scale
         self.start = start
         self.power = power
+        self.end = end
         self.block_rows = block_rows
 
     def fit(self, X, flags=None, places=None):
@@ -90,7 +104,7 @@ class ColumnScaler:
         bends = np.ones(X.shape[1], dtype=bool) if places is None else ~places
         stats = [_learned(column, may) for column, may in zip(X.T, bends, strict=True)]
         stats = np.array(stats, dtype=np.float64)
-        self.centre, self.scale, self.start, self.power = stats.reshape(-1, 4).T.copy()
+        self.centre, self.scale, self.start, self.power, self.end = stats.reshape(-1, 5).T.copy()
         if flags is not None:
             self.scale[flags], self.start[flags] = 1.0, 0.0
         return self
@@ -120,7 +134,7 @@ class ColumnScaler:
                 block[over] = halves[over]
             if len(skewed):
                 upright = np.sign(self.centre[skewed])  # all values of a column may be negative
-                straight = straightened(ratio, self.start[skewed], self.power[skewed])
+                straight = straightened(ratio, *self._curve(skewed))
                 block[:, skewed] = upright * straight / self.scale[skewed]
         return np.clip(block, -MOST_DEVIATIONS, MOST_DEVIATIONS, out=block)
 
@@ -143,9 +157,12 @@ class ColumnScaler:
             u = unbend(self._checked(Z)) * self.scale
             X = u + self.centre
             upright = np.sign(self.centre[skewed])
-            how = self.start[skewed], self.power[skewed]
-            X[:, skewed] = self.centre[skewed] * skewed_again(upright * u[:, skewed], *how)
+            again = skewed_again(upright * u[:, skewed], *self._curve(skewed))
+            X[:, skewed] = self.centre[skewed] * again
         return np.clip(X, -LARGEST, LARGEST)
+
+    def _curve(self, columns):
+        return self.start[columns], self.power[columns], self.end[columns]
 
     def _checked(self, X):
         if self.centre is None:
@@ -159,7 +176,7 @@ class ColumnScaler:
         return X
 
     def snapshot(self):
-        """``centre``, ``scale``, ``start``, ``power``, (d,) float64, to store with the weights."""
+        """What ``LEARNED`` names, (d,) float64 each, to store with the weights."""
         if self.centre is None:
             raise InputError("the scaler is not fitted: call fit(X_train) first")
         return {name: getattr(self, name).copy() for name in LEARNED}
@@ -172,15 +189,15 @@ class ColumnScaler:
             ValueError: for values that no fit produces.
         """
         none = np.zeros(len(saved["centre"]))
-        saved = {"start": none, "power": none, **saved}  # older files lack both
-        centre, scale, start, power = (np.array(saved[n], dtype=np.float64) for n in LEARNED)
+        saved = {"start": none, "power": none, "end": none + np.inf, **saved}  # in older files not
+        centre, scale, start, power, end = (np.array(saved[n], dtype=np.float64) for n in LEARNED)
         if not (np.isfinite(centre).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ValueError("centre or scale is not finite, or a scale is not above 0")
         skewed = start != 0
-        usable = ((start > 0) & (start <= 1) & (centre != 0) & np.isin(power, POWERS)) | ~skewed
-        if not usable.all():
-            raise ValueError("a power is unknown, or does not start between 0 and the centre")
-        return cls(centre, scale, start, power)
+        usable = (start > 0) & (start <= 1) & (end > 1) & (centre != 0) & np.isin(power, POWERS)
+        if not (usable | ~skewed).all():
+            raise ValueError("a power is unknown, or does not start and end around the centre")
+        return cls(centre, scale, start, power, end)
 
 
 def check_span(X, names, source):
@@ -200,7 +217,7 @@ def check_span(X, names, source):
 
 
 def _learned(column, may_bend):
-    """Median, robust scale, start and power of one column (n,); in its own unit the start is 0.
+    """Median, robust scale, start, power and end of a column (n,); in its own unit start is 0.
 
     ``may_bend``: a power may be taken.
     """
@@ -208,38 +225,50 @@ def _learned(column, may_bend):
     single = column.dtype.kind == "f" and column.dtype.itemsize <= 4
     centre = values[(len(values) - 1) // 2]
     upright = values[::-1] if centre < 0 else values  # of one sign: from the smallest amount on
-    start, power = _power_of(upright, centre) if may_bend else (0.0, 0.0)
+    start, power, end = _power_of(upright, centre) if may_bend else NO_POWER
     if not start:
-        return *_centre_and_scale(values, single), 0.0, 0.0
+        return *_centre_and_scale(values, single), *NO_POWER
     with np.errstate(over="ignore"):
         ratio = upright / centre
-        straight = straightened(ratio, start, power)
+        straight = straightened(ratio, start, power, end)
     scale = _centre_and_scale(straight, single)[1]
     if np.count_nonzero(ratio <= 0) <= LEAST_SHARE * len(ratio):
         # Smaller amounts than these go on like them; zeros that many rows hold are near.
         farther = inv_boxcox(boxcox(start, power) - FARTHER * scale, power)
         # NaN where the power would have to be negative, so that the least part counts.
         start = np.fmax(farther, max(start * LEAST_PART, LEAST_START))
-    return centre, scale, float(start), power
+        start = max(start, HALF_A_STEP * _step(ratio[ratio > 0]))
+    return centre, scale, float(start), power, end
+
+
+def _step(amounts):
+    """The unit to which amounts (n,), ascending, are rounded if they come as small as it, else 0.
+
+    There a zero is a small amount, rounded. Among amounts that are never small it is none.
+    """
+    lowest = np.unique(amounts)[:SMALL_AMOUNTS] / amounts[0]
+    whole = np.abs(lowest - np.rint(lowest)).max() < UP_TO
+    return amounts[0] if whole and lowest[-1] <= 2 * SMALL_AMOUNTS else 0.0
 
 
 def _power_of(amounts, centre):
-    """From which part of the median on a power of a column is taken, and which; 0 if none.
+    """From which part of the median on a power of a column is taken, which, and up to where.
 
     One is if the values have one sign, but for one in a hundred and zeros, and are skewed as those
     that span orders of magnitude are, the more so the farther out, and if a power makes them half
-    as skewed. Quantiles of what is not zero decide, so that no single row does.
+    as skewed. Quantiles of what is not zero decide, so that no single row does. Else the start is
+    0.
 
     Args:
         amounts: (n,) float64 values, ascending, or descending if the median is negative.
         centre: their median.
     """
     if centre == 0:
-        return 0.0, 0.0
+        return NO_POWER
     with np.errstate(all="ignore"):  # what is infinite or undefined is refused below
         amounts = amounts / centre
     if np.count_nonzero(amounts < 0) > LEAST_SHARE * len(amounts):
-        return 0.0, 0.0
+        return NO_POWER
     amounts = amounts[amounts > 0]
     n = len(amounts)
     out = np.ceil(np.multiply((LEAST_SHARE, *SHARES), n - 1)).astype(int)
@@ -251,17 +280,17 @@ def _power_of(amounts, centre):
         and 0 < low.min() <= low.max() < 1 < high.min()
         and high.max() < np.inf
     ):
-        return 0.0, 0.0
+        return NO_POWER
     plain = np.log((high - 1) / (1 - low))  # 0 for symmetric values
     if not np.log(SKEWED) <= plain[0] < plain[1]:  # values with a bound do not go on like this
-        return 0.0, 0.0
+        return NO_POWER
     if np.count_nonzero(amounts[1:] != amounts[:-1]) < VARIED:
-        return 0.0, 0.0
+        return NO_POWER
     skews = [np.log(boxcox(high, power) / -boxcox(low, power)) for power in POWERS]
     best = int(np.argmin([np.abs(skew).sum() for skew in skews]))
     if np.abs(skews[best]).sum() > plain.sum() / 2:
-        return 0.0, 0.0
-    return float(start), POWERS[best]
+        return NO_POWER
+    return float(start), POWERS[best], float(high[0]) if POWERS[best] else np.inf
 
 
 def _centre_and_scale(values, single):

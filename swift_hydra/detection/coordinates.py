@@ -90,16 +90,18 @@ class OwnUnits:
 
     Args:
         columns: (k,) numbers of these columns.
-        start, power, scale, upright: (k,) what the scaler learned, and the sign of their values.
+        start, power, scale, upright, end: (k,) what the scaler learned, and the sign of their
+            values.
         own_scale: (k,) their scales in their own unit, in medians.
     """
 
-    def __init__(self, columns, start, power, scale, upright, own_scale=1.0):
+    def __init__(self, columns, start, power, scale, upright, own_scale=1.0, end=np.inf):
         self.columns = columns
         self.start = start
         self.power = power
         self.scale = scale
         self.upright = upright
+        self.end = end  # older files have none
         self.own_scale = own_scale
 
     @classmethod
@@ -109,7 +111,7 @@ class OwnUnits:
         if not len(columns):
             return None
         of_each = (scaler.start, scaler.power, scaler.scale, np.sign(scaler.centre))
-        return cls(columns, *(values[columns] for values in of_each))
+        return cls(columns, *(values[columns] for values in of_each), end=scaler.end[columns])
 
     def fit(self, Z):
         """Learn the scales of standardised training rows Z (n, d); returns itself."""
@@ -121,7 +123,7 @@ class OwnUnits:
     def _own(self, Z):
         straight = self.upright * unbend(Z[:, self.columns]) * self.scale
         with np.errstate(over="ignore"):
-            ratio = skewed_again(straight, self.start, self.power)
+            ratio = skewed_again(straight, self.start, self.power, self.end)
         return np.clip(ratio, -MOST_MEDIANS, MOST_MEDIANS) - 1
 
     def __call__(self, Z):

@@ -479,6 +479,40 @@ def test_columns_that_span_orders_of_magnitude_count_by_a_power(make, power):
             ColumnScaler.from_snapshot(scaler.snapshot() | {"start": np.ones(1) * 7})
         with pytest.raises(ValueError, match="power"):
             ColumnScaler.from_snapshot(scaler.snapshot() | {"power": np.ones(1) * 0.5})
+        with pytest.raises(ValueError, match="end"):
+            ColumnScaler.from_snapshot(scaler.snapshot() | {"end": np.ones(1) * 0.5})
+        older = {name: scaler.snapshot()[name] for name in ("centre", "scale", "start", "power")}
+        before = ColumnScaler.from_snapshot(older).transform(X)
+        most = np.quantile(X * np.sign(X.mean()), 0.9)
+        same = np.isclose(before, Z)[:, 0] | (X[:, 0] * np.sign(X.mean()) > most)
+        assert same.all() and (before == Z).all() == (power == 0)
+
+
+@pytest.mark.parametrize("shape", [0.5, 1.0, 2.0])
+def test_an_upper_tail_that_is_exponential_keeps_its_own_unit(shape):
+    """A wait of an hour where five minutes are usual is as far out as hours are, not their root."""
+    X = np.random.default_rng(0).gamma(shape, 5 / shape, (3000, 1))
+    scaler = ColumnScaler().fit(X)
+    assert scaler.power == 0.25
+    most = np.quantile(X, 0.9)
+    at = scaler.deviations(most * np.array([[1.0], [2.0], [3.0], [10.0]]))[:, 0]
+    np.testing.assert_allclose(np.diff(at), (at[1] - at[0]) * np.array([1, 1, 7]), rtol=1e-3)
+    lower = scaler.deviations(np.quantile(X, [[0.1], [0.5], [0.9]]))[:, 0]
+    np.testing.assert_allclose(lower, [-1.28, 0, 1.28], atol=0.2)
+
+
+@pytest.mark.parametrize("unit", [0.1, 0.5, 1.0])
+def test_a_zero_among_rounded_small_amounts_is_one_of_them(unit):
+    rng = np.random.default_rng(0)
+    waits = rng.exponential(80 * unit, (1000, 1))
+    rounded = np.round(waits / unit) * unit
+    assert 0 < (rounded == 0).mean() <= 0.01
+    scaler = ColumnScaler().fit(rounded)
+    zero, least = scaler.deviations([[0.0], [unit]])[:, 0]
+    assert scaler.power == 0.25 and least - 1 < zero < least
+    never_small = ColumnScaler().fit(rounded + 3 * unit)
+    if never_small.start > 0:
+        assert never_small.deviations([[0.0]])[0, 0] < zero
 
 
 @pytest.mark.parametrize("value", [0.0, -70.0, -1e300, 1e300, 1e-300], ids=str)

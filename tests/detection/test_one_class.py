@@ -356,6 +356,19 @@ def test_one_value_far_out_is_found_among_many_columns(tail):
     assert with_it > 0.92 > 0.88 > without, (with_it, without)
 
 
+def test_one_wait_far_beyond_all_others_is_found_where_nothing_is_known():
+    found = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        rows = rng.exponential(5, (1200, 6))
+        odd = np.arange(1200) % 20 == 0
+        rows[odd, rng.integers(0, 6, odd.sum())] = rng.uniform(50, 80, odd.sum())
+        rows = rows.round(1)
+        model = SwiftHydra(generator="none", random_state=seed).fit(rows[:600])
+        found.append(average_precision_score(odd[600:], model.decision_function(rows[600:])))
+    assert np.mean(found) > 0.8, found
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_one_value_far_out_is_found_where_anomalies_are_known_or_rows_trusted(known, tmp_path):
     rng = np.random.default_rng(0)

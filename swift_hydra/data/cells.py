@@ -33,6 +33,8 @@ GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a
 GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
 LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 
+OTHER_MINUS = re.compile(r"\s*[\u2010-\u2015\u2212\uff0d]\s*\d")  # dashes and the mathematical sign
+
 
 def place(i, lines):
     """How a message names row i."""
@@ -134,6 +136,7 @@ class CellParser:
     Attributes:
         problems: {column number: a text that says what is wrong with its cells so far}.
         nones: {number of a text column: how many of its cells were gaps since they read None}.
+        nas: the same of NA.
     """
 
     def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
@@ -148,6 +151,7 @@ class CellParser:
         self.words = words
         self.problems = {}
         self.nones = {}
+        self.nas = {}
         self._texts = {}  # {column: [cells that hold text, where the first is, that cell]}
         self._n_rows = 0
         self._numbers = {}  # {column: its first cell with a number, if dates are taken}
@@ -235,8 +239,9 @@ class CellParser:
         if text not in self.told.get(j, ()):
             value = self.reads(text) if self.words else None
             if not text or (value is not None and value != value):
-                if text.casefold() == "none":
-                    self.nones[j] = self.nones.get(j, 0) + 1
+                words = {"none": self.nones, "na": self.nas}.get(text.casefold())
+                if words is not None:
+                    words[j] = words.get(j, 0) + 1
                 return np.nan
         return known.setdefault(text, len(known))
 
@@ -291,6 +296,8 @@ class CellParser:
         form = form_of(shown)
         if known or is_number(cell) or form is None:
             return known
+        if OTHER_MINUS.match(shown):
+            return " (another character than -? write the minus as -)"
         if isinstance(form, str):
             return " (a span of time, or two numbers? write each number in a column of its own)"
         return " (a unit, or a sign of its own? write the number alone, a minus in front of it)"

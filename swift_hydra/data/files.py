@@ -27,6 +27,7 @@ from swift_hydra.settings import InputError, changed, listed, place_of, tell
 
 COPY = re.compile(r"\.\d+$")  # the suffix of a repeated name, see header.distinct
 OF_TEXT = {".npz": ("decimal", "encoding", "header"), ".parquet": ("encoding", "header")}
+COUNTRY = re.compile("[A-Z]{2}")  # Namibia's code is NA
 SAID = 3  # most names in another case that a message lists
 NO_LABEL = "none"  # in place of a label column's name: the table has no labels
 
@@ -204,21 +205,30 @@ def read_table(
         categories=file.number_categories(keep),
     )
     table = _of_subjects(table, groups, group_column, reading)
-    _say_of_nones(parse, reading)
+    _say_of_words(parse, reading)
     problems = [*file.problems.values(), *parse.all_problems()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
 
 
-def _say_of_nones(parse, reading):
-    """Warn of texts that may mean something, unlike NA: a fireplace's quality may be None."""
-    if parse.nones and reading.missing is None:
-        nones = listed(f"{parse.names[j]!r} ({n} rows)" for j, n in sorted(parse.nones.items()))
-        tell(
-            f"{parse.source}: column {nones}: 'None' is taken for a gap: give --missing '' where "
-            "it is a text"
-        )
+def _say_of_words(parse, reading):
+    """Warn of gaps that may be texts: a fireplace's quality None, NA among codes of countries."""
+    if reading.missing is not None:
+        return
+    codes = {j: n for j, n in parse.nas.items() if _are_codes(parse.vocabulary[j])}
+    for word, found in (("None", parse.nones), ("NA", codes)):
+        if found:
+            columns = listed(f"{parse.names[j]!r} ({n} rows)" for j, n in sorted(found.items()))
+            tell(
+                f"{parse.source}: column {columns}: {word!r} is taken for a gap: give --missing '' "
+                "where it is a text"
+            )
+
+
+def _are_codes(words):
+    """Are all of these words two capital letters?"""
+    return len(words) > 1 and all(map(COUNTRY.fullmatch, words))
 
 
 def _cells_of(file, parse, which):

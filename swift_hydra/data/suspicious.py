@@ -155,6 +155,9 @@ def tell_tales(table, y):
     found = []
     for j, name in enumerate(table.names()):
         column = table.X[:, j]
+        if _is_of_one_class(column, known):
+            found.append(repr(name))
+            continue
         if len(np.unique(column[:LOOKED_AT])) > most:  # spares sorting a long column
             continue
         values, place_of, counts = np.unique(column, return_inverse=True, return_counts=True)
@@ -170,6 +173,18 @@ def tell_tales(table, y):
             f"column {listed(found)} says of every row whether it is an anomaly: leave it out "
             "(--drop-columns) if it is the label under another name"
         )
+
+
+def _is_of_one_class(column, known):
+    """Has a column (n,) values for one class only, or one value for all normals and no anomaly?
+
+    ``known``: (n,) bool. An amount charged back, the time when a case was closed.
+    """
+    gaps = np.isnan(column) if column.dtype.kind == "f" else np.zeros(len(column), dtype=bool)
+    if gaps.any():
+        return bool((gaps == known).all() or (gaps != known).all())
+    one = column[np.argmin(known)]
+    return bool((column[~known] == one).all() and (column[known] != one).all())
 
 
 TEXTS = SAID | {
@@ -190,8 +205,8 @@ TEXTS = SAID | {
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
     "almost": "one value nearly everywhere: the others are too few to learn from",
     "empty": "empty nearly everywhere, and filled with one value: if a value holds for the rows "
-    "below it, as in merged cells, write it into each; else leave the column out (--drop-columns), "
-    "or give --impute indicator if that a value is there tells something",
+    "below it, as in merged cells, write it into each; if it tells something that one is there, "
+    "--impute indicator keeps that; else leave the column out (--drop-columns)",
     "categories": "is declared as categories that are numbers, and taken as numbers: where they "
     "are codes, write them as texts (c3) and give --categorical onehot",
     "digits": "float32 holds too few digits of it: give float64",

@@ -42,7 +42,7 @@ SAID = {
     "days": "most cells are dates like the first, and yet all are taken as texts, for the other: "
     "mend it, or leave it empty and give --impute median, beside --dates (dates=True)",
     "units": "numbers with a unit or a sign of their own are taken as texts, whose order is the "
-    "alphabet's: write all in one unit, and leave it out",
+    "alphabet's: write all numbers in one unit, without it",
     "spans": "times or pairs of numbers are taken as texts, whose order is the alphabet's: write a "
     "time as one number, such as seconds, and a pair as two columns",
     "words": "taken as a text, though it often stands for a gap: if nothing is known there, leave "

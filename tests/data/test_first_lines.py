@@ -177,6 +177,22 @@ def test_values_of_single_rows_tell_no_label(tmp_path, tells):
     assert len(said) == tells
 
 
+@pytest.mark.parametrize("holder", ["anomalies", "normals", "some"])
+@pytest.mark.parametrize("without", ["0.0", ""])
+def test_a_column_of_many_values_that_one_class_alone_has_is_said(tmp_path, holder, without):
+    """An amount charged back, the time when a case was closed: known after the fact."""
+
+    def row(i):
+        holds = label(i) == (holder != "normals") or (holder == "some" and i in (80, 81))
+        return f"{i % 7}.5,{f'{i + 9}.25' if holds else without},{label(i)}"
+
+    path = write_rows(tmp_path / "t.csv", "a,loss,label", row, rows=range(160))
+    said = notes_of(path, 160, settings=ColumnSettings(impute="indicator"))
+    told = any(re.search("'loss' says of every row", note) for note in said)
+    # A value that all anomalies share, and no normal row has, may be what makes them anomalies.
+    assert told == (holder == "anomalies" or (holder == "normals" and not without)), said
+
+
 @pytest.mark.parametrize(
     "cell, shown", [("0{:03d}", "'0000'"), ("1{}E4", "'10E4'"), ("{}.5", None), ("{:02d}", None)]
 )

@@ -886,3 +886,16 @@ def test_the_remedies_for_labels_and_for_words_that_are_texts_work(tmp_path):
         load_dataset(path, settings=settings)
     read = load_dataset(path, settings=settings, reading=Reading(missing=""))
     assert "None" in read.table.texts[1]
+
+
+@pytest.mark.parametrize("codes", [["DE", "FR", "NA"], ["red", "blue", "NA"]])
+def test_the_code_of_namibia_is_said_to_be_taken_for_a_gap(tmp_path, codes):
+    cells = [f"{i % 7}.5,{codes[i % 3]},{int(i < 9)}" for i in range(60)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["a,land,y", *cells]) + "\n")
+    settings = ColumnSettings(impute="median", categorical="onehot")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        load_dataset(path, settings=settings)
+    told = ["'land' (20 rows): 'NA' is taken for a gap" in str(note.message) for note in said]
+    assert sum(told) == (codes[0] == "DE")

@@ -50,7 +50,11 @@ def test_numbers_with_a_point(cell, value):
     ("cell", "value"),
     [
         *((",94", 0.94), ("-,25", -0.25), ("1.234.567,8", 1234567.8), ("1.234", 1234.0)),
-        *(("192.168.178.198", None), ("10.0.0.1", None), ("999.168.178.198", 999168178198.0)),
+        *(
+            ("192.168.178.198", None),
+            ("10.0.0.1", None),
+            ("999.168.178.198", 999168178198.0),
+        ),
     ],
 )
 def test_numbers_with_a_comma_and_addresses(cell, value):
@@ -415,7 +419,8 @@ SIGN = "a unit, or a sign of its own"
     ("cell", "said"),
     [
         ("54.61-", SIGN),
-        ("\u221254.61", SIGN),
+        ("\u221254.61", "another character than -"),
+        ("\u201354.61", "another character than -"),
         ("(54.61)", SIGN),
         ("54.61 kg", SIGN),
         ("$54.61", SIGN),

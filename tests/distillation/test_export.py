@@ -88,6 +88,8 @@ def test_false_alarms_are_those_of_the_checkpoint(model, file, tmp_path, share):
     exported = Exported.load(file).set_false_alarms(share)
     assert exported.threshold_ == pytest.approx(own.threshold_, abs=1e-9)
     assert np.array_equal(exported.predict(X), own.predict(X))
+    assert exported._flagged() == pytest.approx(own._flagged(), abs=0.1)
+    assert abs(Exported.load(file)._flagged() - own._flagged()) > 0.1 or share < 0.4
     np.savetxt(tmp_path / "t.csv", X, delimiter=",", header="a,b,c,d,e,f", comments="")
     words = ["score", "--checkpoint", file, "--data", tmp_path / "t.csv", "--quiet"]
     words += ["--false-alarms", share, "--out", tmp_path / "s.csv"]

@@ -246,9 +246,10 @@ def _step(amounts):
 
     There a zero is a small amount, rounded. Among amounts that are never small it is none.
     """
-    lowest = np.unique(amounts)[:SMALL_AMOUNTS] / amounts[0]
-    whole = np.abs(lowest - np.rint(lowest)).max() < UP_TO
-    return amounts[0] if whole and lowest[-1] <= 2 * SMALL_AMOUNTS else 0.0
+    with np.errstate(over="ignore"):
+        lowest = np.unique(amounts)[:SMALL_AMOUNTS] / amounts[0]
+    small = lowest[-1] <= 2 * SMALL_AMOUNTS
+    return amounts[0] if small and np.abs(lowest - np.rint(lowest)).max() < UP_TO else 0.0
 
 
 def _power_of(amounts, centre):

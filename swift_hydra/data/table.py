@@ -334,7 +334,7 @@ def _of_cells(X, bad, names, lines):
         found = ""
         remedy = "fill or drop them, or give --impute median or indicator (impute='median')"
         empty = np.flatnonzero(bad.all(axis=0))
-        if len(empty):  # nothing to fill them with
+        if len(empty) and len(bad) > 1:  # nothing to fill them with
             of_it = f"column {listed(repr(names[j]) for j in empty)} has no value at all: "
             of_it += "leave it out (--drop-columns)"
             remedy = of_it if len(empty) == len(which) else f"{of_it}; the others: {remedy}"

@@ -31,6 +31,7 @@ BOOLS = {"true": 1.0, "false": 0.0}
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
 GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
+VERSION = re.compile(r"\d{1,3}(\.(\d|[1-9]\d))?")  # 3.9, 3.10; of prices some are like 3.05
 LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
 
 OTHER_MINUS = re.compile(r"\s*[\u2010-\u2015\u2212\uff0d]\s*\d")  # dashes and the mathematical sign
@@ -109,15 +110,29 @@ def say_of_codes(columns, names, texts, source):
     """
     for j, cells in enumerate(columns):
         words = () if j in texts or isinstance(cells, np.ndarray) else cells
-        words = (cell for cell in words if isinstance(cell, str))
-        code = next(filter(None, map(LIKE_A_CODE.fullmatch, words)), None)
+        words = [cell.strip() for cell in words if isinstance(cell, str)]
+        code = next(filter(LIKE_A_CODE.fullmatch, words), None) or _version(words)
         if code is not None:
             tell(
-                f"{getattr(source, 'name', source)}: column {names[j]!r}: {code[0].strip()!r} is "
-                "taken as a number: if it is a code write it as a text (c007), or leave it out "
+                f"{getattr(source, 'name', source)}: column {names[j]!r}: {code!r} is taken as a "
+                f"number: if it is a code write it as a text (c{code}), or leave it out "
                 "(--drop-columns)"
             )
             return
+
+
+def _version(words):
+    """A text such as 1.10 if the words are versions, not numbers: 1.9, 1.10, 1.11; else None.
+
+    Numbers have as many decimals each, or none that end in a zero, and some begin with one.
+    """
+    decimals = [word.partition(".")[2] for word in words]
+    two = [(word, after) for word, after in zip(words, decimals, strict=True) if len(after) == 2]
+    if len({len(after) for after in decimals if after}) != 2 or len({a for _, a in two}) < 2:
+        return None
+    if not all(map(VERSION.fullmatch, filter(None, words))):
+        return None
+    return next((word for word, after in two if after[1] == "0"), None)
 
 
 class CellParser:

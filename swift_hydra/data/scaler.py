@@ -27,7 +27,7 @@ LEAST_START = 1e-100  # a tangent at a smaller part of the median might overflow
 FARTHER = 5.0  # standard deviations below these rows until which it is
 LEAST_PART = 1e-6  # of their start: a root ends at zero
 NO_POWER = (0.0, 0.0, np.inf)
-HALF_A_STEP = 0.25  # in the middle of what is rounded to zero
+ZERO_IS = 0.25  # of the unit to which amounts are rounded: the middle of what becomes zero
 SMALL_AMOUNTS = 5  # values, the lowest, that show to what unit all are rounded
 UP_TO = 0.01  # of that unit
 FEWEST = 5  # rows of which one can be left out
@@ -237,7 +237,7 @@ def _learned(column, may_bend):
         farther = inv_boxcox(boxcox(start, power) - FARTHER * scale, power)
         # NaN where the power would have to be negative, so that the least part counts.
         start = np.fmax(farther, max(start * LEAST_PART, LEAST_START))
-        start = max(start, HALF_A_STEP * _step(ratio[ratio > 0]))
+        start = max(start, ZERO_IS * _step(ratio[ratio > 0]))
     return centre, scale, float(start), power, end
 
 

@@ -209,10 +209,10 @@ class Whitening:
         return self.RIDGE * variance / len(self.mean) + LEAST
 
     def square_without(self, Z, m):
-        """Squared lengths (n,) of whitened differences from the mean, without m (n,) own copies.
+        """Squared lengths (n,) of whitened rows Z (n, d) from the mean, as if copies were none.
 
-        Those of m equal reference rows (Sherman and Morrison), which the ridge is taken from, too:
-        rows that are fewer than the columns are nowhere but along it.
+        ``m``: (n,) how many reference rows are equal to each (Sherman and Morrison). The ridge is
+        taken without them, too: of rows that are fewer than the columns it decides the length.
         """
         Z = np.asarray(Z, dtype=np.float64) - self.mean
         n, d = self.n_rows, Z.shape[1]

@@ -342,11 +342,13 @@ def _of_other_tables(cells, known):
     table of a published one.
     """
     rows = [(Path(name), row["sha256"]) for row in read_catalogue() for name in row["files"]]
-    published = {n.stem: {sum_, EMBEDDED.get(n.name, sum_)} for n, sum_ in rows if sum_}
+    rows = [(name, sha256) for name, sha256 in rows if sha256]
+    published = {name.stem: sha256 for name, sha256 in rows}
+    embedded = {EMBEDDED[name.name]: sha256 for name, sha256 in rows if name.name in EMBEDDED}
     for cell in cells:
-        same = published.get(cell.dataset, {cell.sha256})
-        found = known[cell.key].get("sha256")
-        if found != cell.sha256 and not {found or min(same), cell.sha256} <= same:
+        found = known[cell.key].get("sha256", published.get(cell.dataset, cell.sha256))
+        found, own = (embedded.get(sha256, sha256) for sha256 in (found, cell.sha256))
+        if found != own:
             yield cell
 
 

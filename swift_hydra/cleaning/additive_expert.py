@@ -95,7 +95,8 @@ class AdditiveExpert(KernelExpert):
         curves = best = vars(self).copy()
         without = least = weight @ (target - left_out) ** 2
         often, shared = self._recurring(target > 0)
-        for columns, enough in ((often, CLEARLY), (shared, HALVED)):
+        tried = [(often, CLEARLY), (shared, HALVED)]
+        for columns, enough in tried if (shared != often).any() else tried[:1]:
             if not columns.any():
                 continue
             vars(self).update(curves)

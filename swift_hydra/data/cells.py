@@ -31,9 +31,8 @@ BOOLS = {"true": 1.0, "false": 0.0}
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
 GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
+LIKE_A_CODE = re.compile(r"0\d\d+|\d{2,}[eE]\d+")  # 007, 12E4
 VERSION = re.compile(r"\d{1,3}(\.(\d|[1-9]\d))?")  # 3.9, 3.10; of prices some are like 3.05
-LIKE_A_CODE = re.compile(r"\s*(?:0\d\d+|\d{2,}[eE]\d+)\s*")  # 007, 12E4
-
 OTHER_MINUS = re.compile(r"\s*[\u2010-\u2015\u2212\uff0d]\s*\d")  # dashes and the mathematical sign
 
 
@@ -126,13 +125,15 @@ def _version(words):
 
     Numbers have as many decimals each, or none that end in a zero, and some begin with one.
     """
-    decimals = [word.partition(".")[2] for word in words]
-    two = [(word, after) for word, after in zip(words, decimals, strict=True) if len(after) == 2]
-    if len({len(after) for after in decimals if after}) != 2 or len({a for _, a in two}) < 2:
+    if not any("." in word for word in words):
         return None
     if not all(map(VERSION.fullmatch, filter(None, words))):
         return None
-    return next((word for word, after in two if after[1] == "0"), None)
+    decimals = {word: word.partition(".")[2] for word in words}
+    two = [word for word, after in decimals.items() if len(after) == 2]
+    if len({decimals[word] for word in two}) < 2 or 1 not in map(len, decimals.values()):
+        return None
+    return next((word for word in two if word.endswith("0")), None)
 
 
 class CellParser:
@@ -150,8 +151,8 @@ class CellParser:
 
     Attributes:
         problems: {column number: a text that says what is wrong with its cells so far}.
-        nones: {number of a text column: how many of its cells were gaps since they read None}.
-        nas: the same of NA.
+        gap_words: for the words of gaps that may be texts, {number of a text column: how many of
+            its cells were gaps since they read so, in capitals or not}.
     """
 
     def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
@@ -165,8 +166,7 @@ class CellParser:
         self.dates = dates
         self.words = words
         self.problems = {}
-        self.nones = {}
-        self.nas = {}
+        self.gap_words = {"None": {}, "NA": {}}
         self._texts = {}  # {column: [cells that hold text, where the first is, that cell]}
         self._n_rows = 0
         self._numbers = {}  # {column: its first cell with a number, if dates are taken}
@@ -254,9 +254,9 @@ class CellParser:
         if text not in self.told.get(j, ()):
             value = self.reads(text) if self.words else None
             if not text or (value is not None and value != value):
-                words = {"none": self.nones, "na": self.nas}.get(text.casefold())
-                if words is not None:
-                    words[j] = words.get(j, 0) + 1
+                for word, found in self.gap_words.items():
+                    if text.casefold() == word.casefold():
+                        found[j] = found.get(j, 0) + 1
                 return np.nan
         return known.setdefault(text, len(known))
 

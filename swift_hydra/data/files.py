@@ -216,10 +216,10 @@ def _say_of_words(parse, reading):
     """Warn of gaps that may be texts: a fireplace's quality None, NA among codes of countries."""
     if reading.missing is not None:
         return
-    codes = {j: n for j, n in parse.nas.items() if _are_codes(parse.vocabulary[j])}
-    for word, found in (("None", parse.nones), ("NA", codes)):
-        if found:
-            columns = listed(f"{parse.names[j]!r} ({n} rows)" for j, n in sorted(found.items()))
+    for word, found in parse.gap_words.items():
+        meant = [j for j in sorted(found) if word != "NA" or _are_codes(parse.vocabulary[j])]
+        if meant:
+            columns = listed(f"{parse.names[j]!r} ({found[j]} rows)" for j in meant)
             tell(
                 f"{parse.source}: column {columns}: {word!r} is taken for a gap: give --missing '' "
                 "where it is a text"

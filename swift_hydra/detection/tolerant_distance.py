@@ -417,18 +417,18 @@ class Relations(Excess):
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
-        n = len(Z)
-        Z = filled(np.asarray(Z, dtype=np.float64), VECTOR, 1)
-        away = (self.whitening(Z) - self.mean)[:n].numpy()
-        Z = Z[:n]
-        together = np.square(away).sum(1)
-        alone = np.square((Z - self.whitening.mean) / self.spread)
-        if subjects is not None:
-            together, alone = self._without_subjects(Z, away, together, alone, subjects)
-        elif others:
+        Z = np.asarray(Z, dtype=np.float64)
+        if others and subjects is None:
             m = self._copies_of(Z)
             together = self.whitening.square_without(Z, m)
             alone = self._alone_without(Z, m[:, None])
+        else:
+            n = len(Z)
+            away = (self.whitening(filled(Z, VECTOR, 1)) - self.mean)[:n].numpy()
+            together = np.square(away).sum(1)
+            alone = np.square((Z - self.whitening.mean) / self.spread)
+            if subjects is not None:
+                together, alone = self._without_subjects(Z, away, together, alone, subjects)
         return (np.log(together + LEAST) - np.log(alone.sum(1) + LEAST)) / 2
 
     def _copies_of(self, Z):

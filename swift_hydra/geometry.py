@@ -54,7 +54,9 @@ def straightened(ratio, start, power, end):
     """
     power_of = boxcox(np.clip(ratio, start, end), power)
     power_of += np.minimum(ratio - start, 0.0) * start ** (power - 1)
-    return power_of + np.maximum(ratio - end, 0.0) * end ** (power - 1)
+    ends = np.isfinite(end)  # a ratio may be infinite itself: a value beside a tiny median
+    beyond = np.maximum(ratio - np.where(ends, end, 0.0), 0.0)
+    return power_of + np.where(ends, beyond, 0.0) * end ** (power - 1)
 
 
 def skewed_again(straight, start, power, end):

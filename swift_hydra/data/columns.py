@@ -22,6 +22,8 @@ from swift_hydra.settings import LISTED, InputError, check_choice, listed, setti
 IMPUTE = ("refuse", "median", "indicator")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 LEARNED = {"logs": "logs", "tails": "tail", "single": "single"}  # in a file: of a TextColumn
+FEW_VALUES = 20  # a gap in a column of no more values is one of these
+STEP = 1e-10  # of what is written into other gaps, in interquartile ranges
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
 
 
@@ -56,7 +58,7 @@ class Preparation:
     Args:
         impute: "refuse"; "median": the training rows' median, of a text column its most frequent
             text; "indicator": the same, and a column of 0 and 1 for every column that has gaps in
-            the training rows. With "median" a gap cannot be told from a typical value.
+            the training rows. With "median" a gap counts as a typical value.
         categorical: "refuse".
             "onehot": a column of 0 and 1 for every text of the training rows.
             "ordinal": the text's place in alphabetical order; a new text is -1.
@@ -79,6 +81,9 @@ class Preparation:
         dated: numbers of the columns that held dates; None if an older file does not say.
         d: number of input columns.
         fill: what fills the gaps of the columns, None if gaps are refused.
+        steps: (d,) by how much more is written into a gap, which no cell of the table holds, so
+            that :meth:`bounds_of_gaps` can tell; 0 for texts and columns of few values, None if
+            gaps are refused or an older file does not say.
         reordered: names of the columns whose declared order the codes do not follow; empty if read
             from a file.
     """
@@ -134,11 +139,12 @@ class Preparation:
                 for j, order in table.orders.items()
                 if j in self.of_text and self.of_text[j].reorders(order)
             ]
-        self.fill = None
+        self.fill = self.steps = None
         # Other types are no real numbers, and transform refuses them.
         self.gaps = []
         if self.impute != "refuse" and table.X.dtype.kind in "biuf":
             self.fill = self._fills(table, X)
+            self.steps = self._steps(X)
             if self.impute == "indicator":
                 self.gaps = np.flatnonzero(np.isnan(table.X).any(axis=0)).tolist()
         self.names = []
@@ -246,6 +252,51 @@ class Preparation:
             fill[j] = np.bincount(numbers).argmax()
         return fill
 
+    def _steps(self, X):
+        """(d,) see ``steps``, of the columns that take many values; X (n, d): encoded."""
+        steps = np.zeros(self.d)
+        for j in set(range(self.d)) - set(self.of_text) if len(X) else ():
+            values = np.unique(X[~np.isnan(X[:, j]), j])
+            if len(values) > FEW_VALUES and np.isfinite(values).all():
+                low, high = np.quantile(X[~np.isnan(X[:, j]), j].astype(np.float64), (0.25, 0.75))
+                steps[j] = max(STEP * (high - low), 4 * np.spacing(abs(self.fill[j])))
+        return steps
+
+    @property
+    def in_gaps(self):
+        """(d,) float64, what is written into the gaps of each column."""
+        return self.fill if self.steps is None else self.fill + self.steps
+
+    @property
+    def first(self):
+        """(d,) the number of each column's first prepared column."""
+        return np.searchsorted(self.groups, np.arange(self.d))
+
+    def without_steps(self, centre):
+        """Medians (d',) of prepared rows, where what is written into gaps is the median as it is.
+
+        It may be most rows' middle, and float32 cannot tell it from the median itself.
+        """
+        if self.steps is not None:
+            centre = centre.copy()
+            of_columns = centre[self.first]
+            centre[self.first] = np.where(of_columns == self.in_gaps, self.fill, of_columns)
+        return centre
+
+    def bounds_of_gaps(self, scaler):
+        """Two (d',) float32 bounds between which standardised values are filled gaps; or None.
+
+        Args:
+            scaler: the fitted :class:`data.scaler.ColumnScaler` of the prepared columns.
+        """
+        if self.steps is None or not self.steps.any():
+            return None
+        written, typical = np.zeros((2, 1, len(self.groups)))
+        written[0, self.first], typical[0, self.first] = self.in_gaps, self.fill
+        written, typical = (scaler.transform(row)[0] for row in (written, typical))
+        half = np.abs(written - typical) / 2
+        return written - half, written + half
+
     @property
     def texts(self):
         """{number of a text column: its texts in alphabetical order}."""
@@ -284,7 +335,7 @@ class Preparation:
         beside = {j: new & ~np.isnan(X[:, j, None]) for j in self.of_text}
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
-            X = np.where(np.isnan(X), self.fill, X)
+            X = np.where(np.isnan(X), self.in_gaps, X)
         if not self.of_text and not self.gaps:
             return X
         parts = []
@@ -343,9 +394,8 @@ class Preparation:
             raise ValueError("a column name is no text")
         if not all(isinstance(j, int) for j in [*(self.dated or ()), *self.gaps]):
             raise ValueError("a number of a column of dates or gaps is none")
-        if len(self.columns or range(d)) != d or (
-            self.fill is not None and self.fill.shape != (d,)
-        ):
+        filled = [each for each in (self.fill, self.steps) if each is not None]
+        if len(self.columns or range(d)) != d or any(each.shape != (d,) for each in filled):
             raise ValueError(f"names or fills are not those of {d} columns")
 
     def snapshot(self):
@@ -359,6 +409,7 @@ class Preparation:
             "texts": {str(j): texts for j, texts in self.texts.items()},
             **{name: self._of_texts(attribute) for name, attribute in LEARNED.items()},
             "fill": self.fill,
+            "steps": self.steps,
             "names": self.names,
             "groups": self.groups,
             "reading": self.reading,
@@ -372,6 +423,7 @@ class Preparation:
         self = cls(saved["impute"], saved["categorical"])
         for name in ("columns", "d", "fill", "names", "groups"):
             setattr(self, name, saved[name])
+        self.steps = saved.get("steps")  # older files have none
         self.named = saved.get("named")
         self.reading = saved.get("reading")  # older files have none
         self.dated = saved.get("dated")

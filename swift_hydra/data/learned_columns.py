@@ -177,7 +177,7 @@ class Columns:
     @cached_property
     def first(self):
         """(d,) the number of each column's first prepared column."""
-        return np.searchsorted(self.preparation.groups, np.arange(self.n_features))
+        return self.preparation.first
 
     @cached_property
     def _lost(self):
@@ -198,7 +198,7 @@ class Columns:
         for k in np.flatnonzero(self._lost > 0):
             values, j = np.unique(X[:, k]), self.preparation.groups[k]
             if self.preparation.fill is not None:
-                values = values[values != self.preparation.fill[j]]  # gaps, filled in float64
+                values = values[values != self.preparation.in_gaps[j]]  # filled in float64
             short[j] = not len(values) or beyond_float32(values).max() <= 0
             if short[j] and len(values):
                 told[j] = end_with_float32(values, self._lost[k]) or self._is_one(values, k)

@@ -155,6 +155,7 @@ class TrainingRows:
             raise InputError(f"{what}: at least {MIN_NORMALS} are needed")
         centre = preparation.centre(X[y != 1])
         scaler = ColumnScaler().fit(X, preparation.flags(), preparation.places())
+        scaler.centre = preparation.without_steps(scaler.centre)
         low, high = preparation.span(X)
         subjects = checked_subjects(subjects, y)
         rows = cls(Columns(preparation, scaler, centre, low, high), X, y, classes, subjects)

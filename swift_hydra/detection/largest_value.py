@@ -27,6 +27,7 @@ POSITIVE = 0.99  # share of the rows where a factor has its usual sign
 SHARE, DEVIATIONS = SCALES[0]  # the scaler's outer quantiles, and what lies between them
 QUANTILES = (SHARE, 0.5, 1 - SHARE)
 LEAST = 1e-4  # least spread of a relation, in the same unit
+PART = 0.01  # a column with a smaller part in a relation has none
 MOST = 1e100
 STEP = 4 * np.finfo(np.float32).eps  # relative error of standardised values
 
@@ -53,15 +54,22 @@ class System(NamedTuple):
                 values = (X - self.centre) / self.scale
         return np.clip(values, -MOST, MOST)  # what can be squared
 
-    def broken(self, values, nearby):
+    def broken(self, values, nearby, gaps=None):
         """By how many spreads rows (n, c) break the relation that they break most: (n,).
 
-        ``nearby``: the values after a change as large as their rounding error.
+        Args:
+            values: what is summed.
+            nearby: the values after a change as large as their rounding error.
+            gaps: (n, c) bool, gaps that were filled; None: there are none. Nobody knows whether a
+                relation with such a column is kept.
         """
         off = np.abs(along(values, self.directions) - self.middle)
         error = along(np.abs(values - nearby), np.abs(self.directions))
         with np.errstate(invalid="ignore"):
-            most = (off / (self.spread + error)).max(1)
+            each = off / (self.spread + error)
+            if gaps is not None:
+                each[gaps.astype(float) @ (np.abs(self.directions.T) > PART) > 0] = 0.0
+            most = each.max(1)
         return np.where(np.isnan(most), 0.0, most)  # a factor of another sign: nothing to compare
 
 
@@ -78,30 +86,41 @@ class KeptRelations:
     Args:
         measured: (d,) bool, the columns that take many values; others keep relations by chance.
         scaler: the fitted :class:`data.scaler.ColumnScaler` of these columns.
+        filled: two (k,) bounds between which values of these columns are filled gaps; None if no
+            gaps are filled, and in older files.
         systems: a list of :class:`System`.
     """
 
-    def __init__(self, measured, scaler, systems=()):
+    def __init__(self, measured, scaler, filled=None, systems=()):
         self.measured = np.asarray(measured)
         self.scaler = scaler
+        self.filled = filled
         self.systems = list(systems)
 
     @classmethod
-    def of(cls, Z, measured, scaler):
+    def of(cls, Z, measured, scaler, filled=None):
         """Look for relations in standardised training rows Z (n, d); None if there is none.
 
         Args:
             Z: the rows.
             measured: see above.
             scaler: the :class:`data.scaler.ColumnScaler` of all columns.
+            filled: two (d,) bounds, see above; or None.
         """
         columns = np.flatnonzero(measured)
         rows = spread_over(len(Z), MOST_ROWS)
         if len(columns) < 2 or len(rows) < ROWS * len(columns):
             return None
         own = {name: values[columns] for name, values in scaler.snapshot().items()}
-        self = cls(measured, ColumnScaler.from_snapshot(own))
-        X, nearby = self._amounts(np.asarray(Z)[rows])
+        filled = filled and [bound[columns] for bound in filled]
+        self = cls(measured, ColumnScaler.from_snapshot(own), filled)
+        rows = np.asarray(Z)[rows]
+        gaps = self._gaps(rows)
+        if gaps is not None:
+            rows = rows[~gaps.any(1)]
+            if len(rows) < ROWS * len(columns):
+                return None
+        X, nearby = self._amounts(rows)
         centre = self.scaler.centre
         with np.errstate(all="ignore"):
             factors = np.flatnonzero((X / centre > 0).mean(0) >= POSITIVE)
@@ -114,8 +133,20 @@ class KeptRelations:
     def __call__(self, Z):
         """(n,) float64, 0 or more, of standardised rows Z (n, d)."""
         X, nearby = self._amounts(Z)
-        each = [system.broken(*map(system.values, (X, nearby))) for system in self.systems]
+        gaps = self._gaps(Z)
+        each = []
+        for system in self.systems:
+            own = None if gaps is None else gaps[:, system.columns]
+            each.append(system.broken(*map(system.values, (X, nearby)), own))
         return np.max(each, axis=0)
+
+    def _gaps(self, Z):
+        """Where rows Z (n, d) have a filled gap in a measured column: (n, k) bool, or None."""
+        if self.filled is None:
+            return None
+        low, high = self.filled
+        values = np.asarray(Z)[:, self.measured]
+        return (low < values) & (values < high)
 
     def _amounts(self, Z):
         """The measured columns in the input's unit (n, k), and after a small change."""
@@ -125,13 +156,15 @@ class KeptRelations:
     def snapshot(self):
         """Arrays and plain values."""
         systems = [system._asdict() for system in self.systems]
-        return {"measured": self.measured, "scaler": self.scaler.snapshot(), "systems": systems}
+        own = {"measured": self.measured, "filled": self.filled}
+        return own | {"scaler": self.scaler.snapshot(), "systems": systems}
 
     @classmethod
     def from_snapshot(cls, saved):
         """Rebuild from :meth:`snapshot`."""
         systems = [System(**system) for system in saved["systems"]]
-        return cls(saved["measured"], ColumnScaler.from_snapshot(saved["scaler"]), systems)
+        scaler = ColumnScaler.from_snapshot(saved["scaler"])
+        return cls(saved["measured"], scaler, saved.get("filled"), systems)
 
 
 def _found(X, nearby, logs, columns, centre):
@@ -246,7 +279,7 @@ class LargestValue:
     def of(cls, Z, about):
         """For a table of standardised rows Z (n, d); ``about``: its :class:`AboutColumns`."""
         measured = [len(np.unique(column)) > cls.FEW_VALUES for column in np.asarray(Z).T]
-        relations = about.scaler and KeptRelations.of(Z, measured, about.scaler)
+        relations = about.scaler and KeptRelations.of(Z, measured, about.scaler, about.filled)
         return cls(measured, about.rarity, relations, GapCounts.of(Z, about.gaps))
 
     @staticmethod
@@ -327,11 +360,12 @@ class AboutColumns(NamedTuple):
     own_units: OwnUnits | None = None
     scaler: ColumnScaler | None = None  # of the table
     gaps: np.ndarray | None = None  # (d,) bool, the columns that say where a value is missing
+    filled: tuple | None = None  # see :meth:`data.columns.Preparation.bounds_of_gaps`
 
     @classmethod
     def of(cls, rows):
         """Of :class:`data.rows.TrainingRows`."""
-        flags = rows.columns.preparation.flags()
-        rarity = LargestValue.rarity_of(rows.Z, flags, rows.subjects)
-        scaler = rows.columns.scaler
-        return cls(rarity, OwnUnits.of(scaler), scaler, rows.columns.preparation.gap_flags())
+        preparation, scaler = rows.columns.preparation, rows.columns.scaler
+        rarity = LargestValue.rarity_of(rows.Z, preparation.flags(), rows.subjects)
+        own_units, gaps = OwnUnits.of(scaler), preparation.gap_flags()
+        return cls(rarity, own_units, scaler, gaps, preparation.bounds_of_gaps(scaler))

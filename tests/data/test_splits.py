@@ -528,6 +528,20 @@ def test_a_few_impossible_amounts_do_not_take_the_power_away(value):
     assert np.isfinite(scaler.inverse_transform(scaler.transform([[value]]))).all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("largest", [1e308, np.finfo(float).max])
+def test_a_value_that_is_infinite_in_medians_is_far_out(largest, sign):
+    """Of a logarithm, as of another column, the largest number of all is five deviations out."""
+    rng = np.random.default_rng(2)
+    amounts = sign * 1e-4 * np.exp(2 * rng.normal(size=(300, 1)))
+    scaler = ColumnScaler().fit(amounts)
+    assert scaler.start > 0 and np.isinf(scaler.end)
+    assert scaler.transform([[sign * largest]]).item() == sign * 5
+    amounts[7] = sign * 8e307
+    assert np.isfinite(ColumnScaler().fit(amounts).transform(amounts)).all()
+
+
 @pytest.mark.parametrize("spread", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("few", [0, 3, 200])
 def test_amounts_far_too_small_are_as_far_out_as_their_logarithms_say(spread, few):

@@ -11,8 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.rows import TrainingRows
 from swift_hydra.data.scaler import ColumnScaler
+from swift_hydra.data.table import as_table
 from swift_hydra.detection.coordinates import PrincipalScores
-from swift_hydra.detection.largest_value import KEPT, KeptRelations
+from swift_hydra.detection.largest_value import KEPT, AboutColumns, KeptRelations, LargestValue
 from swift_hydra.detection.pvalue import bounded, known_or_unlike, weights_by_auc
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
@@ -420,6 +421,31 @@ def test_rows_far_out_that_keep_a_relation_do_not_break_it(times):
     assert np.median(kept(scaler.transform(X * times))) < 3
     X[:, -1] *= 1.3
     assert np.median(kept(scaler.transform(X * times))) > 20
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("impute", ["median", "indicator"])
+@pytest.mark.parametrize("make", KEPT_BY_ALL)
+def test_a_filled_gap_breaks_no_relation(make, impute, dtype, tmp_path):
+    """The median is seldom what stood there; a row that holds the median itself may break one."""
+    rng = np.random.default_rng(7)
+    X, fresh = (make(rng, 600, np.zeros(600, dtype=bool)) for _ in range(2))
+    X[rng.random(X.shape) < 0.03] = np.nan
+    middle = np.nanmedian(X, axis=0)
+    with_gaps, with_medians = fresh.copy(), fresh.copy()
+    column = np.arange(600) % X.shape[1]
+    with_gaps[np.arange(600), column] = np.nan
+    with_medians[np.arange(600), column] = middle[column]
+    rows = TrainingRows.read(X.astype(dtype), None, ColumnSettings(impute=impute))
+    largest = LargestValue.of(rows.Z, AboutColumns.of(rows))
+    largest = LargestValue.from_snapshot(largest.snapshot())
+    columns = rows.columns
+    kept, gaps, medians = (
+        largest.relations(columns.standardise(columns.prepare(as_table(new.astype(dtype)))))
+        for new in (fresh, with_gaps, with_medians)
+    )
+    assert np.quantile(gaps, 0.99) <= np.quantile(kept, 0.99)
+    assert np.quantile(medians, 0.8) > 10 * np.quantile(kept, 0.8)  # not all columns are related
 
 
 def _with_one_code(rng, share):

@@ -314,10 +314,31 @@ class TableDetector(BaseEstimator):
             tell(f"X: {empty}")
         unlike = self.unlike_training(tally.n_above, tally.n_rows)
         said = [unlike, tally.unmet(), tally.far_outside(), tally.fall_together(), tally.stuck()]
+        said += [tally.moved(), self.relations_broken(tally)]
         words = "; ".join(filter(None, said))
         if words:
             tell(f"X: {words}")
         return self.classes_[np.concatenate(flagged).astype(np.int64)]
+
+    def relations_broken(self, tally):
+        """A warning if more of many rows break a relation than training rows do, else None.
+
+        ``tally``: a :class:`data.learned_columns.Tally` of the rows.
+        """
+        look = getattr(self.detector_, "relations_no_longer_kept", None)  # not of every preset
+        if tally.n_rows < ENOUGH or look is None:
+            return None
+        columns = self.columns_
+        found = look(columns.standardise(np.concatenate(tally.some)))
+        if not found:
+            return None
+        numbers, share = max(found, key=lambda each: each[1])
+        names = dict.fromkeys(columns.names[j] for j in columns.preparation.groups[numbers])
+        return (
+            f"{100 * share:.0f} % of the rows break a relation among column "
+            f"{listed(map(repr, names))} that nearly all training rows keep: look whether they are "
+            "rounded or measured in another way"
+        )
 
     def unlike_training(self, n_above, n_rows):
         """A warning if nearly all of many new rows are above the threshold, else None."""

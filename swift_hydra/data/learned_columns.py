@@ -23,6 +23,8 @@ from swift_hydra.settings import InputError, listed, tell
 
 ENOUGH = 30  # new rows that are judged together; fewer may all lack a value by chance
 MOSTLY = 0.5  # share of new rows outside a column's training range that is worth a warning
+ONE_SIDE = 0.95  # share of new rows on one side of the training's median worth a warning
+LOOKED_AT = 4096  # new rows, the first, in which relations among columns are looked at
 SHOWN = 3  # most columns that such a warning names
 DRIFT = 0.01  # share of rows outside the training range above which score names a column
 CHANCE = 0.01  # of a drift warning for any column of rows from the training's source
@@ -175,6 +177,13 @@ class Columns:
         return 1e-4 * (self.high - self.low)
 
     @cached_property
+    def near(self):
+        """(d,) differences from the training's typical value that count as none."""
+        gap = self.preparation.steps
+        centre = np.abs(self.centre[self.first].astype(np.float64))
+        return 1e-6 * centre + (0.0 if gap is None else 2 * gap)
+
+    @cached_property
     def first(self):
         """(d,) the number of each column's first prepared column."""
         return self.preparation.first
@@ -269,6 +278,8 @@ class Tally:
         self.told = np.zeros(columns.n_features, dtype=bool)
         self.first = columns.centre  # (d',) the first row, prepared
         self.same = np.ones(len(columns.centre), dtype=bool)  # all rows are like it
+        self.below, self.above = np.zeros((2, columns.n_features), dtype=np.int64)  # the median
+        self.some = []  # blocks of the first rows, prepared
         self.n_rows = 0
         self.n_above = 0
 
@@ -279,6 +290,10 @@ class Tally:
             self.gaps += np.isnan(table.X).sum(0)
         self.first = self.first if self.n_rows else X[0].copy()
         self.same &= (X == self.first).all(axis=0)
+        away = X[:, self.columns.first] - self.columns.centre[self.columns.first]
+        self.below += (away < -self.columns.near).sum(0)
+        self.above += (away > self.columns.near).sum(0)
+        self.some += [X[: max(LOOKED_AT - self.n_rows, 0)].copy()]
         short, told = self.columns.shortened(X)
         self.short &= short
         self.told |= told
@@ -347,6 +362,34 @@ class Tally:
         return (
             f"column {listed(shown)} has one value in all {self.n_rows} rows and had others in "
             "training: if these rows were not chosen by it, look at where it comes from"
+        )
+
+    def moved(self):
+        """A warning of columns whose training's median nearly all of many rows lie on one side of.
+
+        In another unit, the values may lie within the training's range, as it has zeros. Not if
+        most rows are outside that range or have one value, which is said elsewhere.
+        """
+        if self.n_rows < ENOUGH:
+            return None
+        columns = self.columns
+        side = np.maximum(self.below, self.above)
+        found = (side >= ONE_SIDE * self.n_rows) & ~self.same[columns.first]
+        found &= self.outside < MOSTLY * self.n_rows
+        found[[*columns.texts, *(columns.preparation.dated or ())]] = False
+        found = [j for j in np.argsort(-side, kind="stable") if found[j]]
+        told = []
+        for j in found[:SHOWN]:
+            which = "below" if self.below[j] == side[j] else "above"
+            at = columns.first[j]
+            told.append(f"{columns.names[j]!r} ({which} {columns.written(at, columns.centre[at])})")
+        if not told:
+            return None
+        more = [f"... ({len(found)} in all)"] if len(found) > SHOWN else []
+        return (
+            f"of column {listed([*told, *more])} at least {100 * ONE_SIDE:g} % of the values lie "
+            "on one side of the training's median: if these rows were not chosen by it, look at "
+            "its unit"
         )
 
     def far_outside(self):

@@ -280,6 +280,11 @@ class FullDetector:
         """(n,) float64 log-odds of standardised rows (n, d)."""
         return self.combiner.score(*self.parts(Z))
 
+    def relations_no_longer_kept(self, Z):
+        """As :meth:`detection.largest_value.KeptRelations.no_longer_kept`; empty without any."""
+        relations = self.unlike.relations
+        return relations.no_longer_kept(Z) if relations else []
+
     def expert_usage(self, Z):
         """Numbers of the mixture's experts that run for standardised rows (n, d): (n, k).
 

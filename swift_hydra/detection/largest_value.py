@@ -28,6 +28,8 @@ SHARE, DEVIATIONS = SCALES[0]  # the scaler's outer quantiles, and what lies bet
 QUANTILES = (SHARE, 0.5, 1 - SHARE)
 LEAST = 1e-4  # least spread of a relation, in the same unit
 PART = 0.01  # a column with a smaller part in a relation has none
+MORE = 0.1  # share of rows beyond the usual one that break a relation which is no longer kept
+NAMED = 0.2  # of a relation's columns those with so much of the largest part are named
 MOST = 1e100
 STEP = 4 * np.finfo(np.float32).eps  # relative error of standardised values
 
@@ -42,6 +44,7 @@ class System(NamedTuple):
     directions: np.ndarray  # (r, c) what hardly varies
     middle: np.ndarray  # (r,) its medians
     spread: np.ndarray  # (r,)
+    usual: np.ndarray | float = AT_MOST  # (r,) share of the training rows that break them
 
     def values(self, X):
         """What is summed, (n, c) float64 of rows X (n, k); a factor of another sign is NaN."""
@@ -55,7 +58,7 @@ class System(NamedTuple):
         return np.clip(values, -MOST, MOST)  # what can be squared
 
     def broken(self, values, nearby, gaps=None):
-        """By how many spreads rows (n, c) break the relation that they break most: (n,).
+        """By how many spreads rows (n, c) break each relation: (n, r).
 
         Args:
             values: what is summed.
@@ -69,8 +72,7 @@ class System(NamedTuple):
             each = off / (self.spread + error)
             if gaps is not None:
                 each[gaps.astype(float) @ (np.abs(self.directions.T) > PART) > 0] = 0.0
-            most = each.max(1)
-        return np.where(np.isnan(most), 0.0, most)  # a factor of another sign: nothing to compare
+        return np.where(np.isnan(each), 0.0, each)  # a factor of another sign: nothing to compare
 
 
 class KeptRelations:
@@ -132,13 +134,30 @@ class KeptRelations:
 
     def __call__(self, Z):
         """(n,) float64, 0 or more, of standardised rows Z (n, d)."""
+        return np.max([each.max(1) for each in self._broken(Z)], axis=0)
+
+    def no_longer_kept(self, Z):
+        """The relations that more of the rows Z (n, d) break than training rows may have done.
+
+        Returns:
+            For each, the numbers of its columns and the share of the rows that break it.
+        """
+        numbers, found = np.flatnonzero(self.measured), []
+        for system, each in zip(self.systems, self._broken(Z), strict=True):
+            share = (each > BREAKS).mean(0)
+            by_chance = 4 * np.sqrt(system.usual * (1 - system.usual) / len(each))
+            for r in np.flatnonzero(share > system.usual + np.maximum(by_chance, MORE)):
+                part = np.abs(system.directions[r])
+                found.append((numbers[system.columns[part > NAMED * part.max()]], share[r]))
+        return found
+
+    def _broken(self, Z):
+        """Yield by how many spreads rows Z (n, d) break the relations of each system: (n, r)."""
         X, nearby = self._amounts(Z)
         gaps = self._gaps(Z)
-        each = []
         for system in self.systems:
             own = None if gaps is None else gaps[:, system.columns]
-            each.append(system.broken(*map(system.values, (X, nearby)), own))
-        return np.max(each, axis=0)
+            yield system.broken(*map(system.values, (X, nearby)), own)
 
     def _gaps(self, Z):
         """Where rows Z (n, d) have a filled gap in a measured column: (n, k) bool, or None."""
@@ -201,9 +220,10 @@ def _found(X, nearby, logs, columns, centre):
             return None
         spread = np.maximum(spread[tight], LEAST)
         system = system._replace(directions=axes[tight], middle=middle[tight], spread=spread)
-        broken = system.broken(values, nearby)
+        each = system.broken(values, nearby)
+        broken = each.max(1)
         kept = broken <= max(BREAKS, np.quantile(broken, 1 - AT_MOST))
-    return system
+    return system._replace(usual=(each > BREAKS).mean(0))
 
 
 def _score_of_rare(share, n):

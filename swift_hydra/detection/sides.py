@@ -391,6 +391,12 @@ class UnlikeSide:
             distances[some] = alone.score(seen.Z[some], others, of_subjects)
         return cls(None, alone), distances
 
+    @property
+    def relations(self):
+        """The :class:`detection.largest_value.KeptRelations` of the training rows, or None."""
+        holder = self.lone or getattr(self.alone, "lone", None)  # a LoneTail, a LoneExcess
+        return holder and holder.largest.relations
+
     def score(self, Z, columns):
         """One-class scores (n, 1 to 4) of rows Z (n, d) with evidence (n, c), None if unseen."""
         distances = self._distances(Z, columns)

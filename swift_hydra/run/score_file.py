@@ -176,6 +176,7 @@ def _warn(detector, tally):
     """Print what is unusual about the rows as a whole."""
     said = [tally.emptied(), tally.unmet(), tally.fall_together(), tally.stuck()]
     said += tally.drift(len(detector.normal_scores_))
+    said += [tally.moved(), detector.relations_broken(tally)]
     said.append(detector.unlike_training(tally.n_above, tally.n_rows))
     for line in filter(None, said):
         print(printable(f"warning: {line}"), file=sys.stderr)

@@ -720,6 +720,42 @@ def test_new_numbers_are_called_shorter_only_if_float32_shortened_them(case):
     assert (tally.stuck() is not None) == case.startswith("a sensor that got stuck")
 
 
+def _stays(n, rng):
+    """Metres of which a tenth are 0, a count, and a column that is nearly always 0."""
+    metres = np.where(rng.random(n) < 0.1, 0, rng.gamma(2, 900, n))
+    return np.column_stack([metres, rng.poisson(3, n), rng.random(n) < 0.03]).astype(float)
+
+
+MOVED = {
+    "the same": (lambda X: X, ""),
+    "kilometres": (lambda X: X * [1e-3, 1, 1], "of column 'a' (below "),
+    "another origin": (lambda X: X + [1500, 0, 0], "of column 'a' (above "),
+    "mostly out of range": (lambda X: X * [1000, 1, 1], ""),  # far_outside says so
+    "one value": (lambda X: X * [0, 1, 1] + [5, 0, 0], ""),  # stuck says so
+    "half of them": (lambda X: np.where(np.arange(len(X))[:, None] % 2, X, X * [1e-3, 1, 1]), ""),
+    "gaps": (lambda X: np.where(np.arange(len(X))[:, None] % 20, np.nan, X), ""),
+}
+
+
+@pytest.mark.filterwarnings("ignore:X. ")
+@pytest.mark.parametrize("case", MOVED)
+def test_a_unit_whose_values_stay_in_the_training_range_is_named(case):
+    change, said = MOVED[case]
+    rng = np.random.default_rng(3)
+    table = as_table(_stays(900, rng), columns=list("abc"))
+    columns = TrainingRows.read(table, None, ColumnSettings(impute="median")).columns
+    tally = Tally(columns)
+    new = change(_stays(800, rng))
+    for part in (new[:9], new[9:]):
+        table = as_table(part, columns=list("abc"))
+        tally.add(table, columns.prepare(table), 0)
+    words = tally.moved()
+    assert words is None if not said else words.startswith(said)
+    few = Tally(columns)
+    few.add(table.take(slice(20)), columns.prepare(table.take(slice(20))), 0)
+    assert few.moved() is None
+
+
 @pytest.mark.filterwarnings("ignore:X. ")
 def test_dates_without_their_times_were_no_float32():
     when = pd.Timestamp("2026-11-28") + pd.to_timedelta(MINUTES - 1.7e9, unit="s")

@@ -16,6 +16,7 @@ from swift_hydra.data.reading import (
     COMMA,
     DATE_LIKE,
     DAY_AND_MONTH,
+    MADE_A_DATE,
     MISSING,
     WORD,
     days,
@@ -302,6 +303,8 @@ class CellParser:
             date = " (a date? give --dates)"
         elif DATE_LIKE.fullmatch(shown):
             date = " (a date? write it as 2026-01-31, or 2026-01-31 14:30, and give --dates)"
+        elif MADE_A_DATE.fullmatch(shown):
+            date = " (did a spreadsheet make a date of a number? take it from where it came)"
         if j in (self.dated or ()):
             comma, date = "", " (in training it held dates: write them as 2026-01-31)"
         gap = "a gap? leave it empty" if shown.casefold() in GAP_LIKE else ""

@@ -272,6 +272,41 @@ def _say_other_cases(values, wanted):
         )
 
 
+def _say_misspelt(values, wanted):
+    """Warn of rarer texts that are one slip of the keyboard away from the anomalies' label.
+
+    The others are no slips: bad1 and bad2, atypical and typical.
+    """
+    texts, counts = np.unique(values.astype(str), return_counts=True)
+    most = int((values == wanted).sum())
+    like = [
+        text
+        for text, count in zip(texts.tolist(), counts, strict=True)
+        if count <= most and _is_slip(text.casefold(), wanted.casefold())
+    ]
+    if like:
+        tell(
+            f"label {listed(map(repr, like))} is written like {wanted!r} but for a letter, and is "
+            "taken as normal: write them alike if it is an anomaly"
+        )
+
+
+def _is_slip(text, wanted):
+    """Do two texts differ by one letter, or two swapped ones, that is neither first nor a digit?"""
+    start = _alike(text, wanted)
+    rest, other = text[start:], wanted[start:]
+    end = _alike(rest[::-1], other[::-1])
+    rest, other = rest[: len(rest) - end], other[: len(other) - end]
+    one = max(len(rest), len(other)) == 1 or (len(rest) == 2 and rest == other[::-1])
+    return bool(one and start and min(len(text), len(wanted)) >= 4 and (rest + other).isalpha())
+
+
+def _alike(text, other):
+    """With how many equal letters two texts begin."""
+    pairs = zip(text, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(text), len(other)))
+
+
 def _say_single(values):
     """Warn of labels that a single row of many has: it may be a table's last line, its total."""
     if len(values):
@@ -304,6 +339,7 @@ def _chosen(values, anomaly_label, source):
     else:
         wanted = _text(wanted)
         _say_other_cases(values, wanted)
+        _say_misspelt(values, wanted)
         # 1.0 is 1, as in the other columns.
         same = [text for text in np.unique(values) if same_value(text) == same_value(wanted)]
         values = np.where(np.isin(values, same), wanted, values)

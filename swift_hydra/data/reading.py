@@ -53,6 +53,8 @@ DATE_LIKE = re.compile(  # what people and programs write for a date, beside ISO
     r"(?:[T ,]+\d{1,2}:\d\d.*)?",
     re.IGNORECASE,
 )
+# A day without its year, or a month without its day, which spreadsheets make of 1.5 or 1-5.
+MADE_A_DATE = re.compile(rf"\d{{1,2}}\.?[ -]?{MONTH}\.?|{MONTH}\.?[ -]\d{{1,4}}", re.IGNORECASE)
 MARKED = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),

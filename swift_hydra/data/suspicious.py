@@ -23,6 +23,9 @@ OF_INDEX = re.compile(rf"(?:{INDEX.pattern})|index|level_\d+")  # pandas' names,
 FAR = 30.0  # scales from the median, beyond the usual values of a column
 ABSURD = 1000.0  # scales from the median, beyond any heavy tail
 AGAIN = 3  # a value in at least this many rows recurs
+CODES_OF_GAPS = {0.0, -1.0, -9.0, -99.0, -999.0, 9.0, 99.0, 999.0, 9999.0, 99999.0}
+MOST_UNKNOWN = 0.4  # share of the rows that lack a value
+GAP_BESIDE = 0.6  # least gap beside such a code, in ranges of the middle four fifths
 FEW = 0.02  # at most this share of the rows are few
 ALMOST = 0.995  # with this share of one value there is little to learn
 EMPTY = 0.9  # with this share of gaps a column mostly holds what fills them
@@ -202,6 +205,8 @@ TEXTS = SAID | {
     "a row stands, not what it is: leave it out then (--drop-columns)",
     "placeholder": "one value far from all others, again and again: if it stands for 'not known', "
     "leave these cells empty and give --impute median",
+    "apart": "one value apart from all others, again and again: if it stands for 'not known', "
+    "leave these cells empty and give --impute median",
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
     "almost": "one value nearly everywhere: the others are too few to learn from",
     "empty": "empty nearly everywhere, and filled with one value: if a value holds for the rows "
@@ -244,8 +249,6 @@ def _kinds(values, dated):
     if naming is not None and not (dated and naming == "id"):
         yield naming, ""
     scaler = ColumnScaler().fit(values[:, None])
-    away = np.abs(scaler.deviations(distinct[:, None])[:, 0])
-    far = away > FAR
     end = _far_end(values, distinct, counts)
     if end is not None:
         if counts[end] >= AGAIN:
@@ -253,20 +256,32 @@ def _kinds(values, dated):
         else:
             yield "few", f" ({short(distinct[end])}; {counts[end]} rows in all)"
         return
-    spread = counts.max() < 0.9 * n  # otherwise any other value is merely rare
-    if spread and far.any() and counts[far].sum() <= FEW * n:
-        most = np.argmax(np.where(far, counts, 0))
-        if counts[most] >= max(AGAIN, counts[far].sum() / 2):
-            yield "placeholder", f" ({written(distinct[most])} in {counts[most]} rows)"
-        elif away.max() > ABSURD:
-            worst = distinct[np.argmax(away)]
-            yield "few", f" ({short(worst)}; {counts[away > ABSURD].sum()} rows in all)"
+    if counts.max() < 0.9 * n:  # otherwise any other value is merely rare
+        yield from _far_values(values, distinct, counts, scaler, (written, short))
     if counts.max() >= ALMOST * n:
         yield "almost", f" ({short(distinct[counts.argmax()])})"
     if too_coarse(scaler)[0] and not dated and _came_in_float32(distinct, whole):
         yield "digits", ""
     if 0 < WIDE * low < high and not long and _fall_together(distinct, scaler):
         yield "sizes", f" ({low:g} to {high:g})"
+
+
+def _far_values(values, distinct, counts, scaler, how):
+    """As :func:`_kinds`, of a column's extremes; ``how``: two functions that write a value."""
+    written, short = how
+    away = np.abs(scaler.deviations(distinct[:, None])[:, 0])
+    far = away > FAR
+    if far.any() and counts[far].sum() <= FEW * len(values):
+        most = np.argmax(np.where(far, counts, 0))
+        if counts[most] >= max(AGAIN, counts[far].sum() / 2):
+            yield "placeholder", f" ({written(distinct[most])} in {counts[most]} rows)"
+        elif away.max() > ABSURD:
+            worst = distinct[np.argmax(away)]
+            yield "few", f" ({short(worst)}; {counts[away > ABSURD].sum()} rows in all)"
+        return
+    apart = _usual_placeholder(values, distinct, counts)
+    if apart is not None:
+        yield "apart", f" ({written(distinct[apart])} in {counts[apart]} rows)"
 
 
 def _are_long(distinct):
@@ -374,6 +389,27 @@ def _are_ids(distinct, n):
     low, high = float(distinct[0]), float(distinct[-1])
     digits = {len(str(int(value))) for value in (low, high)}
     return high - low < 4 * n or (low > 0 and len(digits) == 1 and low >= 10_000)
+
+
+def _usual_placeholder(values, distinct, counts):
+    """The index, 0 or -1, of a usual code for "not known" that stands apart from the others.
+
+    A weight of 0 is not far out by the scale of weights, but the lightest person is far from it.
+    None if there is none, or nothing else to compare with.
+    """
+    if len(distinct) <= VARIED:
+        return None
+    for end, beside, quantile in ((0, 1, 0.05), (-1, -2, 0.95)):
+        many = AGAIN <= counts[end] <= MOST_UNKNOWN * len(values)
+        if not many or float(distinct[end]) not in CODES_OF_GAPS:
+            continue
+        others = values[values != distinct[end]].astype(np.float64)
+        gap = abs(float(distinct[end]) - float(distinct[beside]))
+        edge = abs(np.quantile(others, quantile) - float(distinct[beside]))
+        low, high = np.quantile(others, (0.1, 0.9))
+        if gap >= 2 * edge and gap >= GAP_BESIDE * (high - low) > 0:
+            return end
+    return None
 
 
 def _far_end(values, distinct, counts):

@@ -729,9 +729,9 @@ def _stays(n, rng):
 MOVED = {
     "the same": (lambda X: X, ""),
     "kilometres": (lambda X: X * [1e-3, 1, 1], "of column 'a' (below "),
-    "another origin": (lambda X: X + [1500, 0, 0], "of column 'a' (above "),
+    "another origin": (lambda X: X + np.array([1500, 0, 0]), "of column 'a' (above "),
     "mostly out of range": (lambda X: X * [1000, 1, 1], ""),  # far_outside says so
-    "one value": (lambda X: X * [0, 1, 1] + [5, 0, 0], ""),  # stuck says so
+    "one value": (lambda X: X * [0, 1, 1] + np.array([5, 0, 0]), ""),  # stuck says so
     "half of them": (lambda X: np.where(np.arange(len(X))[:, None] % 2, X, X * [1e-3, 1, 1]), ""),
     "gaps": (lambda X: np.where(np.arange(len(X))[:, None] % 20, np.nan, X), ""),
 }
@@ -844,6 +844,52 @@ def test_a_label_that_one_row_has_is_said(counts, said):
     assert len(found) == said
     singles = ", ".join(f"'w{i}'" for i, count in enumerate(counts) if count == 1)
     assert not said or f"label {singles}: a single row has it" in found[0]
+
+
+SLIPS = ["frauds", "faud", "froud", "fruad", "Frauds"]
+NO_SLIPS = ["fraud1", "afraud", "braud", "freud's", "fr", "normal"]
+
+
+@pytest.mark.parametrize("label", [*SLIPS, *NO_SLIPS])
+def test_a_misspelt_label_of_anomalies_is_named(label):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        words = [*["ok"] * 60, *[label] * 3, *["fraud"] * 9]
+        read_labels(words, anomaly_label="fraud")
+        read_labels([*words, *[label] * 7], anomaly_label="fraud")  # what is more frequent is none
+    told = [str(w.message) for w in caught if "but for a letter" in str(w.message)]
+    assert told == [
+        f"label {label!r} is written like 'fraud' but for a letter, and is taken as normal: write "
+        "them alike if it is an anomaly"
+    ] * (label in SLIPS)
+
+
+def _heights(code, n_code, rng):
+    heights = rng.normal(170, 10, 400).round(1)
+    heights[rng.choice(400, n_code, replace=False)] = code
+    return heights
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (lambda rng: _heights(0, 12, rng), "(0 in 12 rows)"),
+        (lambda rng: _heights(-1, 3, rng), "(-1 in 3 rows)"),
+        (lambda rng: _heights(999, 12, rng).clip(max=310) + (_heights(999, 0, rng) > 1e9), ""),
+        (lambda rng: _heights(0, 2, rng), ""),  # two people may be as odd
+        (lambda rng: _heights(101, 12, rng), ""),  # no usual code
+        (lambda rng: rng.poisson(3, 400), ""),
+        (lambda rng: np.where(rng.random(400) < 0.2, 0, rng.exponential(50, 400)), ""),
+        (lambda rng: np.where(rng.random(400) < 0.7, 0, rng.normal(170, 10, 400)), ""),
+    ],
+)
+def test_a_usual_code_for_not_known_that_stands_apart_is_named(column, said):
+    """A height of 0 is five deviations out, no more than an odd but true one may be."""
+    values = column(np.random.default_rng(0)).astype(float)
+    rng = np.random.default_rng(1)
+    told = notes(as_table(np.column_stack([values, rng.normal(size=400)]), columns=["a", "b"]))
+    told = [note for note in told if "one value apart" in note]
+    assert len(told) == bool(said) and (not said or f"column 'a' {said}: " in told[0])
 
 
 @pytest.mark.parametrize("start", [2**60, 2**63])

@@ -12,6 +12,7 @@ Shapes: n rows, r reference rows, d features.
 from abc import ABC, abstractmethod
 
 import numpy as np
+from scipy.stats import skew
 
 from swift_hydra.cleaning.suspects import REFERENCE
 from swift_hydra.detection.coordinates import LEAST, NormalScores, Whitening
@@ -23,8 +24,12 @@ FAR = 20  # neighbours of :class:`TolerantDistance`
 NEAR = 5  # neighbours that tell how isolated a row is
 EXCESS = 0.67  # weight of an :class:`Excess` beside the distance
 RELATIONS = 0.33  # the same of the :class:`Relations`
-LOCAL = 0.25  # the same of the :class:`LocalExcess`
+LOCAL = 0.25  # the same of the :class:`LocalExcess`, at least
+MOST_LOCAL = 1.0  # the same at most
+SKEWED = (1.2, 2.2)  # skewness of the training rows' measures at which it is least, and most
+OF_DENSITY = (0.1, 0.3)  # their correlation with sparseness at which it is most, and least
 LONE = 0.25  # the same of the :class:`LoneExcess`
+SAME = 1e-6  # measures that differ by less do so by rounding
 COPIES = 8  # most different rows that are looked at as copies of a row up to rounding
 FARTHEST = 0.25  # share of the rows, the farthest, that say what other distances are usual there
 FOLDS = 8  # most folds of rows without which ranks are computed again
@@ -103,11 +108,12 @@ class TolerantDistance:
         local = LocalExcess(excesses[0].neighbours, subjects)
         lone = LoneExcess(LargestValue.of(Z, about or AboutColumns()))
         lone.among = Z
-        far = self._far(Z, True, subjects)
-        for excess in (*excesses, relations, local, lone):
-            excess.learn(Z, far, subjects)
-        ranked.apart = apart
         self.excesses, self.relations, self.local, self.lone = excesses, relations, local, lone
+        far, near = self._far(Z, True, subjects), self._near(Z, subjects)
+        for excess in (*excesses, relations, local, lone):
+            looks_near = excess in (excesses[0], local)
+            excess.learn(near if looks_near else Z, far, subjects)
+        ranked.apart = apart
         return self
 
     def _of_ranks(self, values):
@@ -146,8 +152,8 @@ class TolerantDistance:
         near = self._near(Z, subjects)
         rows = (far, others, subjects)
         beyond = self._excess(Z, near, *rows) + _part(RELATIONS, self.relations, Z, *rows)
-        beside = _part(LOCAL, self.local, near, *rows)
-        return (far + beyond + beside + _part(LONE, self.lone, Z, far, others))[:, None]
+        beyond += self._beside(near, *rows) + _part(LONE, self.lone, Z, far, others)
+        return (far + beyond)[:, None]
 
     def score_aside(self, aside):
         """Scores (m, 1) of the :class:`cleaning.suspects.AsideRows`, as if they were new.
@@ -158,7 +164,7 @@ class TolerantDistance:
         far = self._far(Z, False, subjects)
         near = self._near(Z, subjects)
         rows = (far, True, subjects)
-        beyond = self._excess(Z, near, *rows) + _part(LOCAL, self.local, near, *rows)
+        beyond = self._excess(Z, near, *rows) + self._beside(near, *rows)
         beyond += _part(LONE, self.lone, Z, far, True)
         # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
         related = _part(RELATIONS, self.relations, Z, far, False, subjects)
@@ -176,6 +182,9 @@ class TolerantDistance:
     def _excess(self, Z, near, *rows):
         each = (excess(Z if excess.ranks else near, *rows) for excess in self.excesses)
         return EXCESS * sum(each)
+
+    def _beside(self, near, *rows):
+        return 0.0 if self.local is None else _part(self.local.weight, self.local, near, *rows)
 
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
@@ -234,8 +243,11 @@ class Excess(ABC):
             Z: (n, d) rows.
             far: (n,) their log distances to the ``FAR`` nearest reference rows.
             subjects: (n,) numbers, or None.
+
+        Returns:
+            (n,) their measures.
         """
-        logs = self._logs(Z, far, True, subjects)
+        logs = measures = self._logs(Z, far, True, subjects)
         start = np.quantile(far, 1 - FARTHEST)
         beyond = far >= start
         far, logs = far[beyond] - start, logs[beyond]
@@ -243,6 +255,7 @@ class Excess(ABC):
         together = ((far - far.mean()) * (logs - logs.mean())).sum()
         slope = max(together / spread, 0.0) if spread > LEAST else 0.0
         self.usual = [float(start), float(logs.mean() - slope * far.mean()), float(slope)]
+        return measures
 
     def __call__(self, Z, far, others=False, subjects=None):
         """(n,), 0 or more, for rows (n, d) with log distances ``far`` (n,).
@@ -325,22 +338,39 @@ class LocalExcess(Excess):
     (Breunig et al. 2000) of plain mean distances. Copies of a row count once: between them no
     distance is small enough.
 
+    The measure counts more if the training rows' have a long upper tail that is not the sparse
+    rows' alone. In one cloud that thins out, rows are the more isolated the farther out they are,
+    which their distance tells as well. Among groups of several densities, or of few rows each,
+    distances tell little, and single rows stand out by this measure.
+
     Args:
         neighbours: the :class:`geometry.Neighbours` among the reference rows.
         subjects: (r,), see :class:`TolerantDistance`.
         own: (r,) logarithms of the reference rows' own distances; None: computed.
         usual: see :class:`Excess`.
+        weight: what the excess counts; in older files it is the least.
     """
 
-    def __init__(self, neighbours, subjects=None, own=None, usual=None):
+    def __init__(self, neighbours, subjects=None, own=None, usual=None, weight=LOCAL):
         super().__init__(usual)
         self.neighbours = neighbours
         self.subjects = subjects
+        self.weight = weight
         if own is None:
             nothing = np.zeros(len(neighbours.reference))
             own = self._distances(neighbours.reference, subjects, nothing)[0]
             own = own[neighbours.distinct][neighbours.group]  # copies may be of several subjects
         self.own = own
+
+    def learn(self, Z, far, subjects):
+        """As :meth:`Excess.learn`; learns what the excess counts, too."""
+        measures = super().learn(Z, far, subjects)
+        sparse = self._distances(Z, subjects, self.own)[1]
+        if min(np.ptp(measures), np.ptp(sparse)) > SAME:
+            more = np.interp(skew(measures), SKEWED, (0, 1))
+            more *= np.interp(np.corrcoef(measures, sparse)[0, 1], OF_DENSITY, (1, 0))
+            self.weight = float(LOCAL + (MOST_LOCAL - LOCAL) * more)
+        return measures
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
@@ -356,7 +386,7 @@ class LocalExcess(Excess):
 
     def snapshot(self):
         """Arrays and plain values; the reference rows are those of another :class:`Excess`."""
-        return {"own": self.own, "usual": self.usual}
+        return {"own": self.own, "usual": self.usual, "weight": self.weight}
 
 
 class LoneExcess(Excess):

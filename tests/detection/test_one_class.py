@@ -15,6 +15,7 @@ from swift_hydra.detection.coordinates import NormalScores, Whitening
 from swift_hydra.detection.largest_value import AboutColumns, GapCounts, LargestValue
 from swift_hydra.detection.tolerant_distance import (
     FOLDS,
+    LOCAL,
     LONE,
     DistanceExcess,
     LocalExcess,
@@ -304,6 +305,27 @@ def test_local_factors_of_a_row_left_out_are_those_that_never_had_it(kind):
         # Of its neighbours' own distances the row itself may be a part.
         assert expected - 0.01 < left_out[i] < expected + 0.7
     assert abs(np.log(np.median(np.exp(left_out)))) < 0.2  # in the dense half and in the other
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_beside_a_dense_group_stand_out_by_their_neighbours_where_densities_differ(seed):
+    """The sparse group's own distances are ten times theirs, whatever the others are."""
+    rng = np.random.default_rng(seed)
+    odd = np.arange(600) % 25 == 0
+
+    def made():
+        away = rng.normal(size=(600, 4))
+        away *= rng.uniform(0.8, 1.4, (600, 1)) / np.linalg.norm(away, axis=1, keepdims=True)
+        dense, sparse = rng.normal(0, 0.1, (600, 4)), rng.normal(8, 2, (600, 4))
+        return np.where(odd[:, None], away, np.where(np.arange(600)[:, None] % 2, dense, sparse))
+
+    model = SwiftHydra(**SHORT_FIT).fit(made())
+    local = model.detector_.unlike.alone.local
+    assert roc_auc_score(odd, model.decision_function(made())) > 0.8 and local.weight > 0.9
+    again = LocalExcess(local.neighbours, **local.snapshot())
+    assert again.weight == local.weight
+    one_cloud = SwiftHydra(**SHORT_FIT).fit(rng.exponential(size=(600, 4)))
+    assert one_cloud.detector_.unlike.alone.local.weight == LOCAL
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -204,3 +204,10 @@ def test_the_scripts_take_them_as_processes(tmp_path):
     words += ["--methods", "kNN", "--max-rows", "300", "--records", tmp_path / "records"]
     done = run_script("benchmark.py", *words)
     assert "2 computed, 0 failed" in done.stdout, done.stdout + done.stderr
+
+
+def test_irrelevant_columns_lie_in_the_range_of_one_column_each():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.random((200, 4)), 100 + rng.random((200, 4))])
+    added = irrelevant(X, 0)
+    assert added.shape == (200, 4) and np.ptp(added, axis=0).max() <= 1

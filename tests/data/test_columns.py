@@ -367,3 +367,23 @@ def test_few_training_rows_have_a_range_of_their_own(n):
         said.append([*tally.drift(n)])
     assert not any(said[:4])
     assert len(said[4]) == 1 and "column 'x3'" in said[4][0]
+
+
+def test_a_gap_is_no_further_row_with_the_text_that_fills_it():
+    """Of a column with a tail of rare texts, a new row counts as one more row with its text."""
+    texts = ["a"] * 5 + [f"t{i}" for i in range(35)]
+    frame = pd.DataFrame({"text": texts, "x": np.arange(40.0)})
+    preparation = Preparation("median", "frequency")
+    preparation.fit_transform(as_table(frame, True))
+    new = pd.DataFrame({"text": ["a", None], "x": [0.0, 0.0]})
+    held, filled = preparation.transform(as_table(new, True), new=True)[:, 0]
+    assert (held, filled) == (np.log(6), np.log(5))
+
+
+@pytest.mark.parametrize(("n_outside", "named"), [(4, False), (9, True)])
+def test_few_rows_beyond_the_range_of_few_training_rows_are_no_drift(n_outside, named):
+    """Ten of 300 new rows are expected beyond fifty rows' extremes; as many more may be chance."""
+    rows = TrainingRows.read(np.random.default_rng(0).normal(size=(50, 1)), None, ColumnSettings())
+    tally = Tally(rows.columns)
+    tally.n_rows, tally.outside = 10, np.array([n_outside])
+    assert bool(list(tally.drift(50))) == named

@@ -5,6 +5,7 @@ import pytest
 from helpers import SHORT_FIT
 from sklearn.metrics import roc_auc_score
 
+from swift_hydra.cleaning import suspects
 from swift_hydra.cleaning.kernel_expert import KernelExpert
 from swift_hydra.cleaning.leave_out import LeaveOut
 from swift_hydra.cleaning.suspects import LOOKS, PRIOR, company, hidden_share, set_aside
@@ -287,3 +288,16 @@ def test_a_tight_cluster_of_hidden_anomalies_is_not_the_most_normal(share):
         assert not kept[hidden].any()
     model = SwiftHydra(**SHORT).fit(X)
     assert roc_auc_score(hidden, model.decision_scores_) > 0.99
+
+
+def test_known_anomalies_that_are_copies_of_one_row_are_the_least_suspicious():
+    """Without itself each has no known anomaly to be near to; that is no reason for suspicion."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(60, 3))
+    known = np.arange(60) < 4
+    Z[known] = 5.0
+    leave_out = LeaveOut(Z, known.astype(int), 4, 0)
+    others = suspects.OtherRows(Z, np.flatnonzero(~known), leave_out)
+    ratio = suspects._nearness(Z, known, others)
+    assert np.isfinite(ratio).all() and (ratio[known] == ratio.min()).all()
+    assert ratio[~known].max() > ratio.min()

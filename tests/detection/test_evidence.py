@@ -92,7 +92,7 @@ def test_a_code_beyond_the_reference_rows_lacks_no_copy():
     fresh = evidence.transform(X)
     knn5 = COLUMNS.index("knn5")
     same = columns.all[:, knn5] == fresh[:, knn5]
-    assert same.mean() > 0.8  # seven of eight rows are not among the thousand
+    assert same.mean() > 0.94  # seven of eight rows are not among the thousand
 
 
 def test_without_a_fold_no_label_of_it_is_known():

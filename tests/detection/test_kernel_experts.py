@@ -206,3 +206,17 @@ def test_a_kernel_does_not_mind_how_a_column_is_bent():
         scores = KernelExpert("l2").fit(inputs, y, np.random.default_rng(0), 400, folds)
         auc[name] = roc_auc_score(y, scores)
     assert auc["ranks"] > auc["values"] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("known", "shared"),
+    [([5.5] * 2 + [3.1] * 2, False), ([5.5] * 3 + [3.1] * 2, True), ([5.5] * 3, True)],
+)
+def test_known_anomalies_share_a_value_if_half_of_all_but_one_are_told_by_it(known, shared):
+    """Two pairs among four may be chance. A column of two values is a curve's."""
+    expert = AdditiveExpert()
+    normals = np.arange(20.0)
+    told = np.concatenate([normals, known])
+    expert.centres = np.column_stack([told, told > 4])
+    often, found = expert._recurring(np.arange(len(told)) >= 20)
+    assert found.tolist() == [shared, False] and not often.any()

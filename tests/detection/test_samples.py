@@ -9,6 +9,7 @@ from helpers import ROOT, SHORT, run_script
 from sklearn.metrics import roc_auc_score
 
 from swift_hydra.cleaning.learned_rows import sample
+from swift_hydra.cleaning.suspects import PRIOR
 from swift_hydra.geometry import twins
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra
@@ -113,6 +114,8 @@ def test_a_sample_of_a_table_of_which_nothing_is_known(told, settings):
         model = fitted(X, told, max_samples=300, **settings)
     assert model.sampled_.sum() == 300 and np.isfinite(model.decision_scores_).all()
     assert roc_auc_score(y, model.decision_function(X)) > 0.8
+    assumed = 0.0 if model.trust_normals else PRIOR  # of the table, of which a third was drawn
+    assert model.estimated_contamination_ == pytest.approx(assumed)
 
 
 def test_the_papers_detector_of_a_sample():

@@ -414,3 +414,11 @@ def test_real_rows_keep_their_order():
     model.fit(rows.train.X, rows.train.y)
     own = roc_auc_score(rows.y_test, model.decision_function(rows.X_test))
     assert own > roc_auc_score(rows.y_test, teacher(model, rows.X_test)) - 0.03
+
+
+def test_scores_that_equal_the_bound_but_for_rounding_are_not_found_again():
+    student = SimpleNamespace(quantiles=np.linspace(0, 1, module.QUANTILES), spread=2.0)
+    scores = np.array([0.4, 0.9, 0.9 + 1e-9, 0.9 + 1e-3])
+    assert module.Student._again(student, scores, 0.1).tolist() == [False, False, False, True]
+    assert not module.Student._again(student, scores, 0).any()
+    assert module.Student._again(student, scores, 1).all()

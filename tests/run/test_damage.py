@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from runs import NAMES, PLOT, POSIX, STEPS, contents, finish, refused, scores
 from swift_hydra.files import load_checkpoint, real_place, write_torch
 from swift_hydra.journal import Journal
 from swift_hydra.pretrain import main as pretrain_main
+from swift_hydra.run import resume as state
 from swift_hydra.run import row_map
 from swift_hydra.run.folder import OPTIONAL, RANKING, RunFolder
+from swift_hydra.run.report import ranking
 from swift_hydra.run.resume import Store
 from swift_hydra.settings import InputError
 from swift_hydra.SwiftHydra import SwiftHydra, main
@@ -469,3 +472,30 @@ def test_a_link_to_itself_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(InputError, match="a link that leads to itself"):
         real_place(tmp_path / "loop")
+
+
+def test_a_ranking_is_by_the_scores_that_threshold_and_p_values_rest_on():
+    """Of a row that recurs, the score that a fresh copy gets, not the left-out one."""
+    model = SimpleNamespace(
+        fresh_scores_=np.array([1.0, 3.0, 2.0]),
+        decision_scores_=np.array([9.0, 0.0, 5.0]),
+        labels_=np.array([0, 1, 0]),
+        p_values_of=lambda scores: 1 / (1 + scores),
+    )
+    lines = ranking(model).decode().splitlines()
+    assert lines[1:] == ["0,1,0.5,3,0", "1,3,0.25,1,1", "2,2,0.333333,2,0"]
+
+
+@pytest.mark.parametrize(("took", "after", "written"), [(0.0, 5, True), (1.0, 5, False)])
+def test_a_slow_disk_is_written_to_less_often(took, after, written, tmp_path, monkeypatch):
+    """A write may take 3 % of the time: after one of a second, none for half a minute."""
+    now = [100.0]
+    monkeypatch.setattr(state.time, "monotonic", lambda: now[0])
+    store = Store(tmp_path / "resume.pt", "rows", {}, False, print)
+    store.took = took
+    now[0] += after
+    assert not store.due()
+    store.put("stage", {"a": 1}, 1, 2)
+    assert store.path.exists() == written
+    now[0] += 40
+    assert store.due()

@@ -143,7 +143,6 @@ class Rows(NamedTuple):
     data: Dataset
     split: Split | None  # None without labels
     train: TrainingRows  # with the labels that the protocol reveals, not all that the file has
-    test: Table
     X_test: np.ndarray  # (m, d') the test rows, prepared with statistics of the training rows
     y_test: np.ndarray  # (m,)
 
@@ -222,8 +221,8 @@ def load_rows(options, settings=None, least=2):
     y[split.known] = 1
     labels = Labels(y[split.train], data.labels.classes)
     train = TrainingRows.read(data.table.take(split.train), labels, settings)
-    test = data.table.take(split.test)
-    return Rows(data, split, train, test, train.columns.prepare(test), data.y[split.test])
+    X_test = train.columns.prepare(data.table.take(split.test))
+    return Rows(data, split, train, X_test, data.y[split.test])
 
 
 def _split_of(data, options, least):
@@ -274,8 +273,7 @@ def _all_rows(data, options, settings):
     if hasattr(settings, "trust_normals"):  # training settings; ColumnSettings alone have none
         _refuse_for_labels(settings, ("trust_normals",))
     train = TrainingRows.read(data.table, data.labels, settings)
-    nothing = data.table.take(slice(0, 0))
-    return Rows(data, None, train, nothing, train.X[:0], data.y[:0])
+    return Rows(data, None, train, train.X[:0], data.y[:0])
 
 
 def _refuse_for_labels(config, names):

@@ -59,22 +59,21 @@ def of_cvae(cvae, x, y, generator=None):
     kl = 0.5 * (mean.square() + variance - 1.0 - log_variance).sum(1).mean()
 
     g = error * (-2.0 * share)
-    of_last = _linear_backward(last, F.silu(e), g)
+    of_last = _linear_backward(F.silu(e), g)
     g = silu_backward(g @ last.weight, e)
-    of_fourth = _linear_backward(fourth, F.silu(c), g)
+    of_fourth = _linear_backward(F.silu(c), g)
     g = silu_backward(g @ fourth.weight, c)
-    of_third = _linear_backward(third, zy, g)
+    of_third = _linear_backward(zy, g)
     g = (g @ third.weight)[:, :-1]  # of z
     weight = cvae.beta * share
     of_mean = g + mean * weight
     of_raw = variance * (0.5 * weight) - 0.5 * weight + g * noise * deviation * 0.5
     of_raw *= log_variance == raw  # the clamp stops the others
-    heads = [(cvae.to_mean, of_mean), (cvae.to_log_variance, of_raw)]
-    of_heads = [part for layer, g in heads for part in _linear_backward(layer, h, g)]
+    of_heads = [part for of_head in (of_mean, of_raw) for part in _linear_backward(h, of_head)]
     g = of_raw @ cvae.to_log_variance.weight + of_mean @ cvae.to_mean.weight
     g = silu_backward(g, b)
-    of_second = _linear_backward(second, F.silu(a), g)
-    of_first = _linear_backward(first, xy, silu_backward(g @ second.weight, a))
+    of_second = _linear_backward(F.silu(a), g)
+    of_first = _linear_backward(xy, silu_backward(g @ second.weight, a))
     loss = CVAELoss(reconstruction + cvae.beta * kl, reconstruction, kl)
     return loss, [*of_first, *of_second, *of_heads, *of_third, *of_fourth, *of_last]
 
@@ -83,8 +82,8 @@ def _linear(layer, x):
     return F.linear(x, layer.weight, layer.bias)
 
 
-def _linear_backward(layer, x, grad):
-    """Gradients of the layer's weight and bias, from those of its output (B, out)."""
+def _linear_backward(x, grad):
+    """Gradients of a layer's weight and bias, from inputs (B, in) and those of outputs (B, out)."""
     return grad.t() @ x, grad.sum(0)
 
 

@@ -300,7 +300,9 @@ class TableDetector(BaseEstimator):
         Warns if nearly all of many rows are above it, or if most of them lie outside a column's
         training range, as such rows are probably of another kind than the training rows. Also warns
         of columns without any value, with gaps that ``impute="indicator"`` does not tell since
-        training had none there, with too few digits, or with one value in all of many rows.
+        training had none there, with too few digits, with one value in all of many rows, or with
+        nearly all values on one side of the training's median; and of relations among columns that
+        more rows break than training rows did.
         """
         table = self._table(X)
         tally = Tally(self.columns_)

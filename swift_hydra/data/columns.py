@@ -17,11 +17,13 @@ from swift_hydra.data.reading import check_remembered
 from swift_hydra.data.table import check_features
 from swift_hydra.data.text_columns import TextColumn
 from swift_hydra.data.texts import why_texts
+from swift_hydra.geometry import spread_over
 from swift_hydra.settings import LISTED, InputError, check_choice, listed, setting
 
 IMPUTE = ("refuse", "median", "indicator")
 CATEGORICAL = ("refuse", "onehot", "ordinal", "frequency")
 LEARNED = {"logs": "logs", "tails": "tail", "single": "single"}  # in a file: of a TextColumn
+LOOKED_AT = 10_000  # most rows that show how many values a column takes
 FEW_VALUES = 20  # a gap in a column of no more values is one of these
 STEP = 1e-10  # of what is written into other gaps, in interquartile ranges
 MOST_TEXTS = 255  # different texts in a column: more of them name the rows rather than group them
@@ -255,10 +257,11 @@ class Preparation:
     def _steps(self, X):
         """(d,) see ``steps``, of the columns that take many values; X (n, d): encoded."""
         steps = np.zeros(self.d)
-        for j in set(range(self.d)) - set(self.of_text) if len(X) else ():
-            values = np.unique(X[~np.isnan(X[:, j]), j])
-            if len(values) > FEW_VALUES and np.isfinite(values).all():
-                low, high = np.quantile(X[~np.isnan(X[:, j]), j].astype(np.float64), (0.25, 0.75))
+        some = X[spread_over(len(X), LOOKED_AT)]
+        for j in set(range(self.d)) - set(self.of_text):
+            values = some[~np.isnan(some[:, j]), j].astype(np.float64)
+            if len(np.unique(values)) > FEW_VALUES and np.isfinite(values).all():
+                low, high = np.quantile(values, (0.25, 0.75))
                 steps[j] = max(STEP * (high - low), 4 * np.spacing(abs(self.fill[j])))
         return steps
 

@@ -277,11 +277,11 @@ def _say_misspelt(values, wanted):
 
     The others are no slips: bad1 and bad2, atypical and typical.
     """
-    texts, counts = np.unique(values.astype(str), return_counts=True)
+    texts, counts = np.unique(values, return_counts=True)
     most = int((values == wanted).sum())
     like = [
         text
-        for text, count in zip(texts.tolist(), counts, strict=True)
+        for text, count in zip(texts, counts, strict=True)
         if count <= most and _is_slip(text.casefold(), wanted.casefold())
     ]
     if like:

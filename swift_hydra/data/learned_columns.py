@@ -290,7 +290,8 @@ class Tally:
             self.gaps += np.isnan(table.X).sum(0)
         self.first = self.first if self.n_rows else X[0].copy()
         self.same &= (X == self.first).all(axis=0)
-        away = X[:, self.columns.first] - self.columns.centre[self.columns.first]
+        with np.errstate(over="ignore"):
+            away = X[:, self.columns.first] - self.columns.centre[self.columns.first]
         self.below += (away < -self.columns.near).sum(0)
         self.above += (away > self.columns.near).sum(0)
         self.some += [X[: max(LOOKED_AT - self.n_rows, 0)].copy()]

@@ -33,6 +33,7 @@ GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", 
 GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
 GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
 LIKE_A_CODE = re.compile(r"0\d\d+|\d{2,}[eE]\d+")  # 007, 12E4
+SHORT_CODE = re.compile(r"\d[eE]\d+")
 VERSION = re.compile(r"\d{1,3}(\.(\d|[1-9]\d))?")  # 3.9, 3.10; of prices some are like 3.05
 OTHER_MINUS = re.compile(r"\s*[\u2010-\u2015\u2212\uff0d]\s*\d")  # dashes and the mathematical sign
 
@@ -111,7 +112,8 @@ def say_of_codes(columns, names, texts, source):
     for j, cells in enumerate(columns):
         words = () if j in texts or isinstance(cells, np.ndarray) else cells
         words = [cell.strip() for cell in words if isinstance(cell, str)]
-        code = next(filter(LIKE_A_CODE.fullmatch, words), None) or _version(words)
+        code = next(filter(LIKE_A_CODE.fullmatch, words), None) or _short_code(words)
+        code = code or _version(words)
         if code is not None:
             tell(
                 f"{getattr(source, 'name', source)}: column {names[j]!r}: {code!r} is taken as a "
@@ -119,6 +121,16 @@ def say_of_codes(columns, names, texts, source):
                 "(--drop-columns)"
             )
             return
+
+
+def _short_code(words):
+    """A text such as 3E5 among others of as many characters that are digits alone, or None.
+
+    Programs write a power of ten with its sign, and people beside numbers of other lengths.
+    """
+    if len({len(word) for word in words if word}) != 1 or not any(map(str.isdigit, words)):
+        return None
+    return next(filter(SHORT_CODE.fullmatch, words), None)
 
 
 def _version(words):

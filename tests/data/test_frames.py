@@ -497,6 +497,25 @@ def test_commas_in_parquet_are_what_they_are_in_a_file_of_text(tmp_path, diction
         load_dataset(path)
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["315", "3E5", "207"], "3E5"),
+        (["3E5", "", "207"], "3E5"),
+        (["3.5", "3E5", "207"], "3E5"),
+        (["3E5", "4e2", "1E5"], None),  # powers of ten alone
+        (["3E5", "20", "1.5"], None),
+    ],
+)
+def test_a_short_code_among_codes_of_its_length_may_be_no_power_of_ten(words, code):
+    frame = pandas.DataFrame({"code": words * 9, "x": np.arange(27.0)})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        as_table(frame)
+    told = [str(w.message) for w in caught if "is taken as a number" in str(w.message)]
+    assert len(told) == (code is not None) and (not told or f"'code': {code!r} is" in told[0])
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "parquet"])
 @pytest.mark.parametrize("code, said", [("007", True), ("12E4", True), ("7", False), (7, False)])
 def test_texts_that_look_like_codes_and_are_numbers_are_said(tmp_path, kind, code, said):

@@ -83,9 +83,9 @@ class Preparation:
         dated: numbers of the columns that held dates; None if an older file does not say.
         d: number of input columns.
         fill: what fills the gaps of the columns, None if gaps are refused.
-        steps: (d,) by how much more is written into a gap, which no cell of the table holds, so
-            that :meth:`bounds_of_gaps` can tell; 0 for texts and columns of few values, None if
-            gaps are refused or an older file does not say.
+        steps: (d,) by how much more :meth:`mark_gaps` writes into a gap, which no cell of the table
+            holds, so that :meth:`bounds_of_gaps` can tell; 0 for texts and columns of few values,
+            None if gaps are refused or an older file does not say.
         reordered: names of the columns whose declared order the codes do not follow; empty if read
             from a file.
     """
@@ -267,8 +267,17 @@ class Preparation:
 
     @property
     def in_gaps(self):
-        """(d,) float64, what is written into the gaps of each column."""
+        """(d,) float64, what is written into the gaps of each column in the end."""
         return self.fill if self.steps is None else self.fill + self.steps
+
+    def mark_gaps(self, X, table):
+        """Prepared rows X (n, d') of a table, with ``steps`` added in its gaps."""
+        if self.steps is None or table.X.dtype.kind != "f":
+            return X
+        gaps = np.isnan(table.X) & (self.steps > 0)
+        if gaps.any():
+            X[:, self.first] += self.steps * gaps  # no view of the table, since gaps were filled
+        return X
 
     @property
     def first(self):
@@ -338,7 +347,7 @@ class Preparation:
         beside = {j: new & ~np.isnan(X[:, j, None]) for j in self.of_text}
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
         if self.fill is not None and np.isnan(X).any():
-            X = np.where(np.isnan(X), self.in_gaps, X)
+            X = np.where(np.isnan(X), self.fill, X)
         if not self.of_text and not self.gaps:
             return X
         parts = []

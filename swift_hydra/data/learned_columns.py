@@ -142,8 +142,8 @@ class Columns:
         return names
 
     def prepare(self, table):
-        """New rows with gaps filled and texts encoded: (n, d'), finite."""
-        return self.preparation.transform(table, new=True)
+        """New rows with gaps filled and marked, and texts encoded: (n, d'), finite."""
+        return self.preparation.mark_gaps(self.preparation.transform(table, new=True), table)
 
     def standardise(self, X):
         """Prepared rows (n, d') as the networks read them: float32 (n, d')."""

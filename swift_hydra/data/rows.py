@@ -125,7 +125,7 @@ class TrainingRows:
         table = as_table(X, settings.categorical != "refuse" or (), dates=settings.dates)
         subjects = table.subjects if groups is None else numbers_of(groups, len(table))
         preparation = Preparation.of(settings)
-        X = preparation.fit_transform(table, subjects)
+        X = preparation.mark_gaps(preparation.fit_transform(table, subjects), table)
         if len(X) < 2:
             raise InputError(
                 f"X has n_samples = {len(X)}: give at least {MIN_NORMALS} normal rows and an "

@@ -378,17 +378,15 @@ class Tally:
         found = (side >= ONE_SIDE * self.n_rows) & ~self.same[columns.first]
         found &= self.outside < MOSTLY * self.n_rows
         found[[*columns.texts, *(columns.preparation.dated or ())]] = False
-        found = [j for j in np.argsort(-side, kind="stable") if found[j]]
         told = []
-        for j in found[:SHOWN]:
+        for j in np.flatnonzero(found):
             which = "below" if self.below[j] == side[j] else "above"
             at = columns.first[j]
             told.append(f"{columns.names[j]!r} ({which} {columns.written(at, columns.centre[at])})")
         if not told:
             return None
-        more = [f"... ({len(found)} in all)"] if len(found) > SHOWN else []
         return (
-            f"of column {listed([*told, *more])} at least {100 * ONE_SIDE:g} % of the values lie "
+            f"of column {listed(told)} at least {100 * ONE_SIDE:g} % of the values lie "
             "on one side of the training's median: if these rows were not chosen by it, look at "
             "its unit"
         )

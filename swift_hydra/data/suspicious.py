@@ -190,6 +190,7 @@ def _is_of_one_class(column, known):
     return bool((column[~known] == one).all() and (column[known] != one).all())
 
 
+NOT_KNOWN = "if it stands for 'not known', leave these cells empty and give --impute median"
 TEXTS = SAID | {
     "counts": "counts the rows: it says where a row stands, not what it is: leave it out "
     "(--drop-columns)",
@@ -203,10 +204,8 @@ TEXTS = SAID | {
     "one side of any new one: leave it out then (--drop-columns)",
     "rises": "rises or falls through all rows, as a clock or a page number does: it may say where "
     "a row stands, not what it is: leave it out then (--drop-columns)",
-    "placeholder": "one value far from all others, again and again: if it stands for 'not known', "
-    "leave these cells empty and give --impute median",
-    "apart": "one value apart from all others, again and again: if it stands for 'not known', "
-    "leave these cells empty and give --impute median",
+    "placeholder": f"one value far from all others, again and again: {NOT_KNOWN}",
+    "apart": f"one value apart from all others, again and again: {NOT_KNOWN}",
     "few": "a few rows are far from all others: they do not move the rest, but look at them",
     "almost": "one value nearly everywhere: the others are too few to learn from",
     "empty": "empty nearly everywhere, and filled with one value: if a value holds for the rows "

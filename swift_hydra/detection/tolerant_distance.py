@@ -22,7 +22,7 @@ from swift_hydra.seeds import sample_of
 
 FAR = 20  # neighbours of :class:`TolerantDistance`
 NEAR = 5  # neighbours that tell how isolated a row is
-EXCESS = 0.67  # weight of an :class:`Excess` beside the distance
+EXCESS = 0.67  # weight of a :class:`DistanceExcess` beside the distance
 RELATIONS = 0.33  # the same of the :class:`Relations`
 LOCAL = 0.25  # the same of the :class:`LocalExcess`, at least
 MOST_LOCAL = 1.0  # the same at most
@@ -110,9 +110,10 @@ class TolerantDistance:
         lone.among = Z
         self.excesses, self.relations, self.local, self.lone = excesses, relations, local, lone
         far, near = self._far(Z, True, subjects), self._near(Z, subjects)
-        for excess in (*excesses, relations, local, lone):
-            looks_near = excess in (excesses[0], local)
-            excess.learn(near if looks_near else Z, far, subjects)
+        for excess in (excesses[0], local):
+            excess.learn(near, far, subjects)
+        for excess in (ranked, relations, lone):
+            excess.learn(Z, far, subjects)
         ranked.apart = apart
         return self
 
@@ -151,8 +152,8 @@ class TolerantDistance:
         far = self._far(Z, others, subjects)
         near = self._near(Z, subjects)
         rows = (far, others, subjects)
-        beyond = self._excess(Z, near, *rows) + _part(RELATIONS, self.relations, Z, *rows)
-        beyond += self._beside(near, *rows) + _part(LONE, self.lone, Z, far, others)
+        beyond = self._excess(Z, near, *rows) + _part(self.relations, Z, *rows)
+        beyond += _part(self.local, near, *rows) + _part(self.lone, Z, far, others)
         return (far + beyond)[:, None]
 
     def score_aside(self, aside):
@@ -164,10 +165,10 @@ class TolerantDistance:
         far = self._far(Z, False, subjects)
         near = self._near(Z, subjects)
         rows = (far, True, subjects)
-        beyond = self._excess(Z, near, *rows) + self._beside(near, *rows)
-        beyond += _part(LONE, self.lone, Z, far, True)
+        beyond = self._excess(Z, near, *rows) + _part(self.local, near, *rows)
+        beyond += _part(self.lone, Z, far, True)
         # Unlike those of the excesses, the reference rows of the relations are kept rows alone.
-        related = _part(RELATIONS, self.relations, Z, far, False, subjects)
+        related = _part(self.relations, Z, far, False, subjects)
         return (far + beyond + related)[:, None]
 
     def _near(self, Z, subjects):
@@ -181,10 +182,7 @@ class TolerantDistance:
 
     def _excess(self, Z, near, *rows):
         each = (excess(Z if excess.ranks else near, *rows) for excess in self.excesses)
-        return EXCESS * sum(each)
-
-    def _beside(self, near, *rows):
-        return 0.0 if self.local is None else _part(self.local.weight, self.local, near, *rows)
+        return DistanceExcess.weight * sum(each)
 
     def _far(self, Z, others, subjects):
         groups = None if subjects is None else (subjects, self.subjects)
@@ -218,9 +216,9 @@ def _folds(Z, subjects):
     return folds_by_value(Z, FOLDS) if subjects is None else subjects % FOLDS
 
 
-def _part(weight, excess, *rows):
+def _part(excess, *rows):
     """What an excess adds for rows (n,), or 0 in a file that is older than it."""
-    return 0.0 if excess is None else weight * excess(*rows)
+    return 0.0 if excess is None else excess.weight * excess(*rows)
 
 
 class Excess(ABC):
@@ -231,7 +229,12 @@ class Excess(ABC):
 
     Args:
         usual: the line: where it starts, its height there, its slope. None: see :meth:`learn`.
+
+    Attributes:
+        weight: what the excess counts beside the distance.
     """
+
+    weight: float
 
     def __init__(self, usual=None):
         self.usual = usual
@@ -243,11 +246,11 @@ class Excess(ABC):
             Z: (n, d) rows.
             far: (n,) their log distances to the ``FAR`` nearest reference rows.
             subjects: (n,) numbers, or None.
-
-        Returns:
-            (n,) their measures.
         """
-        logs = measures = self._logs(Z, far, True, subjects)
+        self._learn_usual(self._logs(Z, far, True, subjects), far)
+
+    def _learn_usual(self, logs, far):
+        """The line through the measures (n,) of rows with log distances ``far`` (n,)."""
         start = np.quantile(far, 1 - FARTHEST)
         beyond = far >= start
         far, logs = far[beyond] - start, logs[beyond]
@@ -255,7 +258,6 @@ class Excess(ABC):
         together = ((far - far.mean()) * (logs - logs.mean())).sum()
         slope = max(together / spread, 0.0) if spread > LEAST else 0.0
         self.usual = [float(start), float(logs.mean() - slope * far.mean()), float(slope)]
-        return measures
 
     def __call__(self, Z, far, others=False, subjects=None):
         """(n,), 0 or more, for rows (n, d) with log distances ``far`` (n,).
@@ -289,6 +291,7 @@ class DistanceExcess(Excess):
             training rows are scored; else empty.
     """
 
+    weight = EXCESS
     apart = ()
     CLOSEST = 0.05  # least distance between values, as a share of that to the ``FAR`` nearest
 
@@ -364,13 +367,13 @@ class LocalExcess(Excess):
 
     def learn(self, Z, far, subjects):
         """As :meth:`Excess.learn`; learns what the excess counts, too."""
-        measures = super().learn(Z, far, subjects)
-        sparse = self._distances(Z, subjects, self.own)[1]
+        own, sparse = self._distances(Z, subjects, self.own)
+        measures = own - sparse
+        self._learn_usual(measures, far)
         if min(np.ptp(measures), np.ptp(sparse)) > SAME:
             more = np.interp(skew(measures), SKEWED, (0, 1))
             more *= np.interp(np.corrcoef(measures, sparse)[0, 1], OF_DENSITY, (1, 0))
             self.weight = float(LOCAL + (MOST_LOCAL - LOCAL) * more)
-        return measures
 
     def _logs(self, Z, far, others, subjects):
         """Logarithms (n,) of the ratios."""
@@ -400,6 +403,7 @@ class LoneExcess(Excess):
         among: (m, d) the rows that the scaler learned from, while training rows are scored.
     """
 
+    weight = LONE
     among = None
 
     def __init__(self, largest, usual=None):
@@ -435,6 +439,8 @@ class Relations(Excess):
             copies, or one of them if they are codes, and without the rows of its subject.
         usual: see :class:`Excess`.
     """
+
+    weight = RELATIONS
 
     def __init__(self, reference, coded=None, subjects=None, usual=None):
         super().__init__(usual)

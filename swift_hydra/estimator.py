@@ -233,7 +233,7 @@ class TableDetector(BaseEstimator):
         """X as a :class:`data.table.Table` with the columns of the training table."""
         self._ready()
         told = self.columns_.preparation
-        how = {"dates": self.settings_["dates"], "dated": told.dated}
+        how = {"dates": self.settings_["dates"], "held": self.columns_.held}
         how["reading"] = Reading().after(told.reading)  # gaps are marked as in the training file
         with settled():
             X = self.columns_.in_order(X, self.label_name_)
@@ -471,17 +471,21 @@ class TableDetector(BaseEstimator):
         now = self.settings_ | plain(settings)
         if now["false_alarms"] is not None:
             self.tell_if_not_left_out()
-            threshold = threshold_of_false_alarms(
-                self.normal_scores_, now["false_alarms"], self._rounding(), self.n_groups_
-            )
-        else:
-            share = now["contamination"]
-            if share == "auto":  # 0 if all rows are trusted to be normal
-                share = self.estimated_contamination_ or PRIOR
-            threshold = threshold_of(self.expected_scores_, share, self._rounding())
+        threshold = self._threshold_by(now)
         labels = (self.fresh_scores_ > threshold).astype(np.int64)
         vars(self).update(settings, settings_=now, threshold_=threshold, labels_=labels)
         return self
+
+    def _threshold_by(self, settings):
+        """The threshold by ``false_alarms``, or if that is None by ``contamination``."""
+        if settings["false_alarms"] is not None:
+            return threshold_of_false_alarms(
+                self.normal_scores_, settings["false_alarms"], self._rounding(), self.n_groups_
+            )
+        share = settings["contamination"]
+        if share == "auto":  # 0 if all rows are trusted to be normal
+            share = self.estimated_contamination_ or PRIOR
+        return threshold_of(self.expected_scores_, share, self._rounding())
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -495,6 +499,7 @@ class TableDetector(BaseEstimator):
             fingerprint: fingerprint of the training rows, or None.
         """
         self._ready()
+        by_settings = self.threshold_ == self._threshold_by(self.settings_)
         return {
             "kind": KIND,
             "fingerprint": fingerprint,
@@ -516,6 +521,7 @@ class TableDetector(BaseEstimator):
             "n_groups": self.n_groups_,
             "sampled": tensor_of(self.sampled_),
             "estimated_contamination": self.estimated_contamination_,
+            "threshold": None if by_settings else float(self.threshold_),
             "basis": self._basis_to_save(),
         }
 
@@ -592,8 +598,18 @@ class TableDetector(BaseEstimator):
             self._take_basis(saved.get("basis"))  # older files have none
             check_range("estimated_contamination", self.estimated_contamination_, 0, 1, whole=False)
             self._set_threshold()
+            self._take_threshold(saved.get("threshold"))  # older files have none
             self._check_rebuilt()
             return self._name_features()
+
+    def _take_threshold(self, saved):
+        """Set a threshold that the user wrote into ``threshold_``; None if it follows settings."""
+        if saved is None:
+            return
+        if not isinstance(saved, float) or saved != saved:
+            raise ValueError(f"threshold is {saved!r}")
+        self.threshold_ = saved
+        self.labels_ = (self.fresh_scores_ > saved).astype(np.int64)
 
     def _take_basis(self, saved):
         """Set ``basis_`` to that of a checkpoint, or to None."""

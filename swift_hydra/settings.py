@@ -23,6 +23,9 @@ import warnings
 from collections.abc import Collection
 
 DEBUG = "--debug"
+GIVEN_FLAGS = "_given"  # {flag: value} in the namespace, see :class:`_Once`
+# Flags that some programs take several times. Of the others the last one counts, as is usual.
+ONCE = {"drop_columns", "missing", "label_column", "group_column", "id_column", "data"}
 GIVEN = object()  # any value but the default
 # In the messages of torch on a CPU, of torch on a GPU, and of C++ libraries.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "bad_alloc")
@@ -129,6 +132,19 @@ def setting(
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
+
+
+class _Once(argparse.Action):
+    """Stores a flag's value; a second, different one is refused in place of taking its place."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        given = vars(namespace).setdefault(GIVEN_FLAGS, {})
+        if given.setdefault(self.dest, values) != values:
+            parser.error(
+                f"argument {option_string}: is given twice, {given[self.dest]!r} and {values!r}: "
+                "give it once (lists are separated by commas)"
+            )
+        setattr(namespace, self.dest, values)
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -270,6 +286,7 @@ def _add_argument(parser, field, default):
     else:
         kind = _parser_type(field.type)
         kind = _given if kind is str else kind
+        options["action"] = _Once if field.name in ONCE else "store"
         parser.add_argument(*names, type=kind, choices=field.metadata["choices"], **options)
 
 

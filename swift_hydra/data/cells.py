@@ -8,10 +8,11 @@ means on its own is in ``reading.py``.
 import itertools
 import re
 from operator import contains
+from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.frames import Days, as_text
+from swift_hydra.data.frames import Days, as_text, day_of
 from swift_hydra.data.reading import (
     COMMA,
     DATE_LIKE,
@@ -100,27 +101,45 @@ def _at_once(cells, reads):
         return None
 
 
-def say_of_codes(columns, names, texts, source):
-    """Warn of the first column of numbers with a text that looks like a code.
+def find_codes(columns, texts, found=None, thorough=True):
+    """Find the columns of numbers with a text that looks like a code.
 
     Args:
         columns: lists of cells, or arrays of numbers.
-        names: the columns' names.
         texts: numbers of the columns that are taken as texts.
+        found: {number of a column: the text} of earlier cells, or None.
+        thorough: also find what only the cells of a whole column show.
+
+    Returns:
+        ``found`` with those of these cells.
+    """
+    found = {} if found is None else found
+    for j, cells in enumerate(columns):
+        if j in texts or j in found or isinstance(cells, np.ndarray):
+            continue
+        words = [cell.strip() for cell in cells if isinstance(cell, str)]
+        code = next(filter(LIKE_A_CODE.fullmatch, words), None)
+        if code is None and thorough:
+            code = _short_code(words) or _version(words)
+        if code is not None:
+            found[j] = code
+    return found
+
+
+def say_of_codes(found, names, source):
+    """Warn of columns of numbers that look like codes.
+
+    Args:
+        found: {number of a column: a text that does}, see :func:`find_codes`.
+        names: the columns' names.
         source: the file, or what the message calls the table.
     """
-    for j, cells in enumerate(columns):
-        words = () if j in texts or isinstance(cells, np.ndarray) else cells
-        words = [cell.strip() for cell in words if isinstance(cell, str)]
-        code = next(filter(LIKE_A_CODE.fullmatch, words), None) or _short_code(words)
-        code = code or _version(words)
-        if code is not None:
-            tell(
-                f"{getattr(source, 'name', source)}: column {names[j]!r}: {code!r} is taken as a "
-                f"number: if it is a code write it as a text (c{code}), or leave it out "
-                "(--drop-columns)"
-            )
-            return
+    if found:
+        columns = listed(f"{names[j]!r}: {found[j]!r}" for j in sorted(found))
+        tell(
+            f"{getattr(source, 'name', source)}: column {columns} is taken as a number: if it is a "
+            f"code write it as a text (c{found[min(found)]}), or leave it out (--drop-columns)"
+        )
 
 
 def _short_code(words):
@@ -149,6 +168,13 @@ def _version(words):
     return next((word for word in two if word.endswith("0")), None)
 
 
+class Held(NamedTuple):
+    """What columns of the training table held, by their numbers."""
+
+    dated: tuple | None = ()  # those of dates; None: an older file does not say
+    numbers: frozenset = frozenset()  # those of other numbers than 0 and 1
+
+
 class CellParser:
     """Columns of cells to numbers, piece by piece.
 
@@ -160,7 +186,7 @@ class CellParser:
         reads: a function from a cell to its number, NaN for a gap or None for text.
         dates: take dates as days since 1970.
         words: in text columns, too, a text that ``reads`` takes for a gap is a gap.
-        dated: numbers of the columns that held dates in training, None in training.
+        held: what the columns :class:`Held` in training, None in training.
 
     Attributes:
         problems: {column number: a text that says what is wrong with its cells so far}.
@@ -168,8 +194,9 @@ class CellParser:
             its cells were gaps since they read so, in capitals or not}.
     """
 
-    def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, dated=None):
-        self.dated = None if dated is None else frozenset(dated)
+    def __init__(self, names, source, texts=(), reads=number, dates=False, words=True, held=None):
+        self.held = held
+        self.dated = None if held is None or held.dated is None else frozenset(held.dated)
         self.names = names
         self.source = source
         self.vocabulary = {j: {} for j in sorted(texts)}
@@ -212,7 +239,8 @@ class CellParser:
                 found = self._dates if isinstance(cells, Days) else self._numbers
                 first = np.flatnonzero(~np.isnan(values)) if j not in found else ()
                 if len(first):
-                    found[j] = str(cells[first[0]])[:40]
+                    cell = cells[first[0]]
+                    found[j] = day_of(float(cell)) if found is self._dates else str(cell)[:40]
             out[:, j] = values
             if j not in self._more:
                 more = np.flatnonzero((values != 0) & (values != 1) & ~np.isnan(values))
@@ -224,8 +252,8 @@ class CellParser:
     def _find_mixtures(self):
         """Add a problem for columns with dates and numbers: 20260104 does not mean 2026-01-04.
 
-        In training also for bools beside numbers other than 1 and 0, and in scoring for dates in
-        columns that held numbers in training, and the reverse.
+        Also for bools beside numbers other than 1 and 0, and in scoring for dates and bools in
+        columns that held numbers in training, and for numbers in those that held dates.
         """
         numbers = self._numbers | self._bools
         for j in self._dates.keys() & numbers.keys():
@@ -234,13 +262,21 @@ class CellParser:
                 f"column {self.names[j]!r} holds dates, first {self._dates[j]!r}, and numbers, "
                 f"first {numbers[j]!r}: write all as 2026-01-31",
             )
+        for j in self._bools.keys() & self._more.keys():
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds {self._bools[j]!r} and numbers, first "
+                f"{self._more[j]:g}: write one or the other",
+            )
+        if self.held is None:
+            return
+        for j in self._bools.keys() & self.held.numbers:
+            self.problems.setdefault(
+                j,
+                f"column {self.names[j]!r} holds {self._bools[j]!r}, in training it held numbers: "
+                "write numbers",
+            )
         if self.dated is None:
-            for j in self._bools.keys() & self._more.keys():
-                self.problems.setdefault(
-                    j,
-                    f"column {self.names[j]!r} holds {self._bools[j]!r} and numbers, first "
-                    f"{self._more[j]:g}: write one or the other",
-                )
             return
         for j in numbers.keys() & self.dated:
             self.problems.setdefault(

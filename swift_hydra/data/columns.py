@@ -346,8 +346,8 @@ class Preparation:
         # A row with a filled gap does not count as one more row that holds the text.
         beside = {j: new & ~np.isnan(X[:, j, None]) for j in self.of_text}
         X = check_features(X, table.columns, table.source, table.lines, self.impute != "refuse")
-        if self.fill is not None and np.isnan(X).any():
-            X = np.where(np.isnan(X), self.fill, X)
+        if self.fill is not None:
+            X = self._filled(X)
         if not self.of_text and not self.gaps:
             return X
         parts = []
@@ -357,6 +357,19 @@ class Preparation:
             if j in self.gaps:
                 parts.append(np.isnan(table.X[:, j, None]))
         return np.concatenate(parts, axis=1, dtype=X.dtype)
+
+    def _filled(self, X):
+        """X (n, d) with ``fill`` in its gaps; of its own type, unless that cannot hold it.
+
+        The scaler tells a narrow type's rounded numbers by the type of the rows.
+        """
+        gaps = np.isnan(X)
+        if not gaps.any():
+            return X
+        with np.errstate(over="ignore"):
+            fill = self.fill.astype(X.dtype)
+        own = np.isfinite(fill[gaps.any(axis=0)]).all()
+        return np.where(gaps, fill if own else self.fill, X)
 
     def centre(self, X):
         """A typical prepared row (d',): medians, and of text columns the most frequent text."""

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from swift_hydra.data.cells import CellParser, say_of_codes
+from swift_hydra.data.cells import CellParser, Held, find_codes, say_of_codes
 from swift_hydra.data.formats import ParquetFile, open_table, read_npz, suffix_of
 from swift_hydra.data.frames import as_known, as_text
 from swift_hydra.data.header import TrainingHeader, shown
-from swift_hydra.data.reading import COMMA, Reading, number
+from swift_hydra.data.reading import COMMA, MISSING, Reading, number
 from swift_hydra.data.subjects import numbers_of
 from swift_hydra.data.table import Table, as_table, made_up_names
 from swift_hydra.data.text_files import PEEKED_ROWS, PIECE_ROWS
@@ -205,16 +205,21 @@ def read_table(
         categories=file.number_categories(keep),
     )
     table = _of_subjects(table, groups, group_column, reading)
-    _say_of_words(parse, reading)
+    _say_of_words(parse, reading, X)
     problems = [*file.problems.values(), *parse.all_problems()]
     if unlabelled:
         return Labelled(table, np.full(len(table), -1.0), NO_LABEL, problems)
     return Labelled(table, labels, names[label], problems)
 
 
-def _say_of_words(parse, reading):
-    """Warn of gaps that may be texts: a fireplace's quality None, NA among codes of countries."""
+def _say_of_words(parse, reading, X):
+    """Warn of gaps that may be texts, and of texts that may be gaps.
+
+    A fireplace's quality is None, a country's code NA; and whoever names a gap of the table leaves
+    the usual ones to the texts.
+    """
     if reading.missing is not None:
+        _say_of_usual_gaps(parse, reading, X)
         return
     for word, found in parse.gap_words.items():
         meant = [j for j in sorted(found) if word != "NA" or _are_codes(parse.vocabulary[j])]
@@ -224,6 +229,18 @@ def _say_of_words(parse, reading):
                 f"{parse.source}: column {columns}: {word!r} is taken for a gap: give --missing '' "
                 "where it is a text"
             )
+
+
+def _say_of_usual_gaps(parse, reading, X):
+    """Warn of usual words for a gap that are texts of rows X (n, d), as --missing names others."""
+    for j, known in parse.vocabulary.items() if reading.missing.strip() else ():
+        for text, code in known.items():
+            if text.casefold() in MISSING:
+                tell(
+                    f"{parse.source}: column {parse.names[j]!r}: {text!r} "
+                    f"({int((X[:, j] == code).sum())} rows) is taken as a text, since --missing "
+                    f"names other gaps: if it is one give --missing='{reading.missing},{text}'"
+                )
 
 
 def _are_codes(words):
@@ -245,10 +262,10 @@ def _cells_of(file, parse, which):
     labels = [np.empty(0)]
     groups = []
     lines = []
+    codes = {}
     for n, given, numbers in file.pieces([*keep, *of_subjects, label], PIECE_ROWS):
         cells = file.cells(given[: len(keep)], keep)
-        if not lines:
-            say_of_codes(cells, parse.names, parse.vocabulary, file.path)
+        find_codes(cells, parse.vocabulary, codes, thorough=not lines)
         blocks.append(parse(n, cells, numbers))
         groups += [file.ids(given[len(keep)])] if of_subjects else []
         last = file.labels(given[-1], label)
@@ -256,6 +273,8 @@ def _cells_of(file, parse, which):
             last = np.array([_label_text(cell, file.decimal) for cell in last], dtype=object)
         labels.append(last)
         lines.append(numbers)
+    codes = {j: code for j, code in codes.items() if j not in parse.problems}
+    say_of_codes(codes, parse.names, file.path)
     lines = None if isinstance(file, ParquetFile) else [line for piece in lines for line in piece]
     labels = np.concatenate(labels[1:]) if len(labels) > 1 else labels[0]
     return np.concatenate(blocks), labels, groups, lines
@@ -274,7 +293,7 @@ class How(NamedTuple):
     dates: bool = False  # take dates as days since 1970
     training: dict | None = None  # how the training table was read, see :meth:`Reading.remembered`
     named: bool | None = None  # the training table's names are not made up; None: not known
-    dated: tuple | None = None  # numbers of the training's columns of dates; None: not known
+    held: Held = Held(dated=None)  # what the training's columns held
 
 
 def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, how=None):
@@ -318,7 +337,7 @@ def stream_table(path, columns, d, texts=(), id_column=None, size=PIECE_ROWS, ho
         n_others = int(id_column is not None)
         known = TrainingHeader(columns, header, told, n_others) if columns else None
         file = open_table(path, reading, how.dates, known)
-        if how.reading.decimal is None:
+        if how.reading.decimal is None and not (how.training or {}).get("commas_part_all"):
             file.forget_decimal()
         if file.width == 1 < d:
             # Raises if lines below have more cells: the first line is a title.
@@ -341,7 +360,7 @@ def _npz_pieces(path, columns, d, texts, size, how):
     _check_width(path, X.shape[1], d)
     for start in range(0, len(X), size):
         rows = X[start : start + size]
-        piece = as_table(rows, texts, path, columns, how.dates, how.dated, how.reading)
+        piece = as_table(rows, texts, path, columns, how.dates, how.held, how.reading)
         yield piece, range(start, start + len(piece))
 
 
@@ -354,7 +373,7 @@ def _text_pieces(file, columns, d, texts, which, size, how):
     for n, given, numbers in file.pieces([*keep, *own], size):
         names = columns or made_up_names(d)
         reads = file.reads()
-        parse = CellParser(names, file.path, texts, reads, how.dates, dated=how.dated)
+        parse = CellParser(names, file.path, texts, reads, how.dates, held=how.held)
         X = parse(n, file.cells(given[:d], keep), numbers)
         parse.refuse(file.path, [*file.problems.values(), *parse.all_problems()])
         ids = file.ids(given[-1]) if own else range(start, start + n)

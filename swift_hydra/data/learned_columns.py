@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import gammainccinv
 
+from swift_hydra.data.cells import Held
 from swift_hydra.data.columns import Preparation
 from swift_hydra.data.frames import as_known, day_of, frame_names, repeated, with_columns
 from swift_hydra.data.scaler import ColumnScaler
@@ -83,6 +84,16 @@ class Columns:
         saved = self.preparation.snapshot()
         told = {name: saved[name] for name in ("columns", "texts", "names", "reading")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def held(self):
+        """What the columns held, as a :class:`data.cells.Held`."""
+        low, high = self.low[self.first], self.high[self.first]
+        beyond = {*np.flatnonzero((low < 0) | (high > 1)).tolist()}
+        dated = self.preparation.dated
+        return Held(
+            None if dated is None else tuple(dated), frozenset(beyond.difference(self.texts))
+        )
 
     def in_order(self, X, label_name):
         """A data frame with its columns in the training's order, by name; else X as it is.
@@ -292,8 +303,9 @@ class Tally:
         self.same &= (X == self.first).all(axis=0)
         with np.errstate(over="ignore"):
             away = X[:, self.columns.first] - self.columns.centre[self.columns.first]
-        self.below += (away < -self.columns.near).sum(0)
-        self.above += (away > self.columns.near).sum(0)
+        held = ~np.isnan(table.X) if table.X.dtype.kind == "f" else np.ones(table.X.shape, bool)
+        self.below += (held & (away < -self.columns.near)).sum(0)
+        self.above += (held & (away > self.columns.near)).sum(0)
         self.some += [X[: max(LOOKED_AT - self.n_rows, 0)].copy()]
         short, told = self.columns.shortened(X)
         self.short &= short
@@ -375,7 +387,8 @@ class Tally:
             return None
         columns = self.columns
         side = np.maximum(self.below, self.above)
-        found = (side >= ONE_SIDE * self.n_rows) & ~self.same[columns.first]
+        n_values = self.n_rows - self.gaps
+        found = (side >= ONE_SIDE * n_values) & (n_values >= ENOUGH) & ~self.same[columns.first]
         found &= self.outside < MOSTLY * self.n_rows
         found[[*columns.texts, *(columns.preparation.dated or ())]] = False
         told = []

@@ -212,6 +212,31 @@ def open_text(path, encoding):
         ) from None
 
 
+def undecodable(path, error):
+    """Which byte of a text file its encoding lacks, and in which line.
+
+    The decoder's own error counts from the piece of the file that it was given.
+
+    Args:
+        path: the file.
+        error: a UnicodeDecodeError of reading it.
+    """
+    decoder = codecs.getincrementaldecoder(error.encoding)()
+    n_read, line = 0, 1
+    with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+        while piece := file.read(2**16):
+            kept = len(decoder.getstate()[0])
+            try:
+                line += decoder.decode(piece).count("\n")
+            except UnicodeDecodeError as found:
+                before = found.object[: found.start]
+                line += before.count(b"\n")
+                at, value = n_read - kept + found.start, found.object[found.start]
+                return f"byte {at}, 0x{value:02x}, in line {line}"
+            n_read += len(piece)
+    return f"it ends within a character, in line {line}"
+
+
 def _encoding_of(start, path):
     """The encoding of a text file, from its first bytes.
 
@@ -345,6 +370,7 @@ class Marks:
         self.moment = True
         self._either = None  # a cell such as 1,234, whose comma may be either
         self._grouped = None  # a cell such as 12.500
+        self._round = None  # one that ends in a zero
         self._short = False  # some cell is like 950
         self._long = False  # some cell is like 12500: no points between thousands here
 
@@ -385,6 +411,8 @@ class Marks:
                 self._look_at_whole(cell)
             elif EITHER_POINT.fullmatch(cell):
                 self._grouped = self._grouped or cell
+                if self._round is None and cell.endswith("0"):
+                    self._round = cell
             elif number(cell) is not None:
                 self.point = True
                 self.moment = self.moment and bool(MOMENT.fullmatch(cell))
@@ -394,6 +422,14 @@ class Marks:
     def _look_at_whole(self, cell):
         self._short = self._short or bool(SHORT.fullmatch(cell))
         self._long = self._long or (cell.isdecimal() and len(cell) > 3)
+
+    def rounded(self):
+        """A cell such as 12.500 that is hardly a fraction, or None.
+
+        Programs write a fraction with all its digits or without the zeros at its end: a column with
+        both 12.500 and 950 follows neither way.
+        """
+        return self._round if self.doubtful() == self._grouped else None
 
     def doubtful(self):
         """A cell that is a different number under either decimal mark, or None.
@@ -464,14 +500,38 @@ def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
     if point:
         return "."
     for name, column in zip(names, marks, strict=True):
-        cell = column.doubtful()
-        if cell:
-            is_decimal, parts = ",." if "," in cell else ".,"
-            raise InputError(
-                f"{path}: {asked_of(name, cell)} Give --decimal {is_decimal} (it is) or --decimal "
-                f"{parts} (it parts thousands)"
-            )
+        _refuse_doubtful(path, name, column.doubtful())
     return "." if points else None
+
+
+def refuse_rounded(pieces, path, names, gaps):
+    """Ask for the decimal mark of a file whose commas part its cells, if its points are in doubt.
+
+    Args:
+        pieces, path, names, gaps: see :func:`find_decimal`.
+
+    Raises:
+        InputError: some column has numbers such as 12.500 and 950, and no column a decimal point.
+    """
+    marks = [Marks(gaps) for _ in names]
+    for columns in pieces:
+        for column, cells in zip(marks, columns, strict=True):
+            column.look(cells)
+    if any(column.point for column in marks):
+        return
+    for name, column in zip(names, marks, strict=True):
+        _refuse_doubtful(path, name, column.rounded())
+
+
+def _refuse_doubtful(path, name, cell):
+    """Ask for the decimal mark, if a cell (or None) leaves it open."""
+    if cell is None:
+        return
+    is_decimal, parts = ",." if "," in cell else ".,"
+    raise InputError(
+        f"{path}: {asked_of(name, cell)} Give --decimal {is_decimal} (it is) or --decimal "
+        f"{parts} (it parts thousands)"
+    )
 
 
 def asked_of(name, cell):

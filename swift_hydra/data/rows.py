@@ -39,10 +39,11 @@ def _say_if_turned(classes):
 
 
 def _say_order_of_rows(X, given, name):
-    """Warn if a frame and its labels or groups have the same index in different orders.
+    """Warn if the index of labels or groups says that they are not a frame's, row by row.
 
     Rows are matched by position, as in scikit-learn: nothing else would show that a frame was
-    sorted or shuffled after its labels were taken from it.
+    sorted or shuffled after its labels were taken from it, or that labels were moved in time. An
+    index that only counts the rows from 0 says nothing.
 
     Args:
         X: the rows.
@@ -52,12 +53,33 @@ def _say_order_of_rows(X, given, name):
     index, other = getattr(X, "index", None), getattr(given, "index", None)
     if not (hasattr(index, "equals") and hasattr(other, "equals")) or index.equals(other):
         return
-    whole = len(index) == len(other) and index.is_unique and other.is_unique
-    if whole and index.isin(other).all():
+    if len(index) != len(other):
+        return  # refused below
+    whose = f"{name}'{'s' * (name[-1] != 's')} index"
+    both = index.isin(other)
+    alone = index.is_unique and other.is_unique
+    if alone and both.all():
         tell(
-            f"{name}'{'s' * (name[-1] != 's')} index is in another order than X's: rows are "
-            f"matched by position; give {name}.loc[X.index]",
+            f"{whose} is in another order than X's: rows are matched by position; give "
+            f"{name}.loc[X.index]"
         )
+    elif both.all() and index.value_counts().equals(other.value_counts()[index.unique()]):
+        tell(
+            f"{whose} is in another order than X's, and names several rows alike: rows are matched "
+            f"by position; sort both, or give {name}.to_numpy() if they belong together as they are"
+        )
+    elif alone and both.any() and not (_counts(index) or _counts(other)):
+        here = index[np.flatnonzero(~both)[0]]
+        tell(
+            f"{whose} lacks {len(both) - int(both.sum())} rows of X's, first {str(here)[:40]!r}: "
+            f"rows are matched by position; give X and {name} of the same rows, or "
+            f"{name}.to_numpy() if they belong together as they are"
+        )
+
+
+def _counts(index):
+    """Whether an index only counts the rows from 0."""
+    return index.equals(type(index)(range(len(index)))) if index.dtype.kind in "iu" else False
 
 
 def _as_given(y, labels):

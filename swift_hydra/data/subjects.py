@@ -29,7 +29,7 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     """The subject of each row as a number from 0, in order of first appearance: (n,).
 
     Args:
-        groups: (n,) array-like of the subjects' names or numbers.
+        groups: (n,) or (n, 1) array-like of the subjects' names or numbers.
         n: number of rows.
         where: what messages call the groups.
         lines: n line numbers of a file, or None.
@@ -44,6 +44,8 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
         cells = array_of(groups)
     except (TypeError, ValueError):  # sparse, or rows of several lengths
         raise InputError(f"{where}: is no list of names: give one name or number per row") from None
+    if cells.shape == (n, 1):
+        cells = cells[:, 0]
     if cells.shape != (n,):
         raise InputError(
             f"{where}: has the shape {cells.shape} for {n} rows: give one name or number per row"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from swift_hydra.data.cells import CellParser, place, say_of_codes, text_columns
+from swift_hydra.data.cells import CellParser, find_codes, place, say_of_codes, text_columns
 from swift_hydra.data.frames import (
     cells_of,
     cells_of_frame,
@@ -86,7 +86,7 @@ class Table:
         return list(self.columns or made_up_names(self.X.shape[1]))
 
 
-def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, reading=None):
+def as_table(X, texts=(), source="X", columns=None, dates=False, held=None, reading=None):
     """A :class:`Table` from an array-like or a data frame (a Table stays as it is).
 
     Args:
@@ -96,7 +96,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
         source: what messages call the table.
         columns: d names; None takes a data frame's.
         dates: take dates as days since 1970.
-        dated: numbers of the columns that held dates in training, None in training.
+        held: a :class:`data.cells.Held` of the training table; None in training.
         reading: a :class:`data.reading.Reading` that says what stands for a gap, or None.
 
     Raises:
@@ -125,7 +125,7 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
         _refuse_shape(X, kind, source)
     columns = list(columns) if columns else None
     reading = reading or Reading()
-    if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not dated:
+    if X.dtype.kind not in "OUSMmT" and (texts is True or not texts) and not (held and held.dated):
         return Table(reading.without_gaps(X), columns, {}, source, categories=categories)
     names = columns or made_up_names(X.shape[1])
     if frame is not None:
@@ -138,13 +138,13 @@ def as_table(X, texts=(), source="X", columns=None, dates=False, dated=None, rea
     words = texts is not True or reads is not number
     texts = text_columns(cells, reads, dates=dates) if texts is True else texts
     _refuse_doubtful(cells, names, texts, source)
-    say_of_codes(cells if dated is None else (), names, texts, source)
-    parse = CellParser(names, source, texts, reads, dates=dates, words=words, dated=dated)
-    n = len(cells[0]) if cells else len(X)
-    X = parse(n, cells, None)
+    parse = CellParser(names, source, texts, reads, dates=dates, words=words, held=held)
+    X = parse(len(cells[0]) if cells else len(X), cells, None)
     found = {"dated": parse.dated_columns(), "categories": categories, "orders": orders_of(types)}
     table = Table(X, columns, parse.texts(), source, **found)
     parse.refuse_problems()
+    if held is None:
+        say_of_codes(find_codes(cells, table.texts), names, source)
     return table
 
 
@@ -302,8 +302,11 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
         )
     names = list(columns or made_up_names(X.shape[1]))
     if X.dtype.kind == "c":
+        which = [repr(names[j]) for j in np.flatnonzero(X.imag.any(axis=0))]
+        of_columns = f" (not real: {listed(which)})" if which else ""
         raise InputError(
-            f"{source}: Complex data not supported: X has dtype {X.dtype}, give real numbers"
+            f"{source}: Complex data not supported: X has dtype {X.dtype}{of_columns}: give real "
+            "numbers"
         )
     if X.dtype.kind not in "biuf":
         raise InputError(f"{source}: X has dtype {X.dtype}: give real numbers")

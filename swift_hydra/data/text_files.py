@@ -15,7 +15,14 @@ import zlib
 from swift_hydra.data.cells import text_columns
 from swift_hydra.data.header import distinct, has_header
 from swift_hydra.data.layout import Lines, read_rows
-from swift_hydra.data.reading import composed, find_decimal, numeric, open_text
+from swift_hydra.data.reading import (
+    composed,
+    find_decimal,
+    numeric,
+    open_text,
+    refuse_rounded,
+    undecodable,
+)
 from swift_hydra.data.separator import read_preamble
 from swift_hydra.data.table import made_up_names
 from swift_hydra.settings import InputError, listed, listed_names, tell
@@ -34,7 +41,7 @@ def _readable(path, encoding):
     try:
         yield
     except UnicodeError as error:
-        at = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        at = f" ({undecodable(path, error)})" if isinstance(error, UnicodeDecodeError) else ""
         kind = encoding or "UTF-8"
         raise InputError(
             f"{path} is no {kind} text{at}: save it as CSV UTF-8, or give --encoding, such as "
@@ -85,7 +92,7 @@ def _csv_rows(path, reading, is_header, least=None):
         width = _width([row for _, row in start], least)
         header = is_header(first[:width], [row[:width] for _, row in start[1:]])
         names = [c.strip() for c in first[:width]] if header else None
-        again = _again(names or ())
+        again = _again(names or (), [row[:width] for _, row in start[1:]])
 
         def rows():
             given = itertools.chain(start[header:], table)
@@ -93,10 +100,7 @@ def _csv_rows(path, reading, is_header, least=None):
                 given = _up_to_the_last_cell(given, path, least is not None)
             for line, row in given:
                 if again(row[:width]):
-                    raise InputError(
-                        f"{path}: line {line} is the line of names again, as where files were "
-                        "joined: take it out (if both are rows give --header no)"
-                    )
+                    _refuse_names(path, line, row[:width], names)
                 _refuse_row(line, row, len(first), width, path, lines.broken)
                 yield line, row[:width]
 
@@ -165,15 +169,36 @@ def _width(rows, least):
     return width
 
 
-def _again(names):
+def _again(names, first):
     """A function that says whether a row repeats the line of names.
 
-    Names that are all numbers repeat in ordinary rows: then no row counts as a repetition.
+    Names that are all numbers repeat in ordinary rows: then no row counts as a repetition. In
+    another order they do, too, unless the ``first`` rows hold them so: then they are values.
     """
     names = list(names)
     if all(numeric(name) is not None for name in names):
         return lambda row: False
-    return lambda row: row[0].strip() == names[0] and [cell.strip() for cell in row] == names
+    known, ordered = frozenset(names), sorted(names)
+
+    def has_all(row):
+        return row[0].strip() in known and sorted(map(str.strip, row)) == ordered
+
+    if any(map(has_all, first)):
+        return lambda row: row[0].strip() == names[0] and [cell.strip() for cell in row] == names
+    return has_all
+
+
+def _refuse_names(path, line, row, names):
+    """Refuse a row that holds the names of the columns again."""
+    if [cell.strip() for cell in row] == names:
+        raise InputError(
+            f"{path}: line {line} is the line of names again, as where files were joined: take it "
+            "out (if both are rows give --header no)"
+        )
+    raise InputError(
+        f"{path}: line {line} holds the names in another order than line 1, as where files were "
+        "joined whose columns are ordered otherwise: join them by name"
+    )
 
 
 def _filled(names, indexes=()):
@@ -254,17 +279,21 @@ class CsvFile:
         found = self.reading.decimal or self._found_decimal(keep)
         self.decimal = found or "."
         self.remembered = self.reading.remembered(found, self._header_of())
+        if self.reading.decimal == ",":  # points part thousands
+            self.remembered["commas_part_all"] = self._commas_part_all()
 
     def _header_of(self):
         return "yes" if self.header else "no"
 
     def _found_decimal(self, keep):
-        if self._commas_part_all():
-            return None
         pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
         names = self.names()
         commas = self.separator == ","
         gaps = self.reading.gaps()
+        if self._commas_part_all():
+            some = itertools.islice(pieces, 1)
+            refuse_rounded(some, self.path, [names[j] for j in keep], gaps)
+            return None
         return find_decimal(pieces, self.path, [names[j] for j in keep], gaps, commas)
 
     def _rows(self, is_header):

@@ -137,7 +137,7 @@ def main(argv, load):
     columns = detector.columns_
     tally = Tally(columns)
     preparation = columns.preparation
-    training = (preparation.reading, preparation.named, preparation.dated)
+    training = (preparation.reading, preparation.named, columns.held)
     how = How(config, detector.settings_["dates"], *training)
     blocks = stream_table(
         config.data,

@@ -114,6 +114,23 @@ def test_a_column_that_is_empty_in_all_new_rows_is_named(tmp_path, capsys):
     model.predict(new[:29])  # of a few rows all may well lack it
 
 
+def test_gaps_lie_on_no_side_of_the_median(recwarn):
+    """With known anomalies, what fills a gap is another number than the normal rows' middle."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(200, 2)), columns=["a", "b"])
+    y = (np.arange(200) < 90).astype(int)
+    X.loc[y == 1, "a"] += 3.0
+    model = SwiftHydra(impute="median", generator="none", **SHORT_FIT).fit(X, y)
+    new = pd.DataFrame(rng.normal(size=(60, 2)), columns=["a", "b"])
+    new.loc[2:, "a"] = np.nan
+    new.loc[:1, "a"] = -1.0, -1.5
+    model.predict(new)
+    new.loc[:40, "a"] = np.linspace(0.5, 1.5, 41)
+    assert "of column" not in " ".join(str(w.message) for w in recwarn)
+    with pytest.warns(UserWarning, match=r"of column 'a' \(above"):
+        model.predict(new)
+
+
 def test_nothing_stands_for_a_gap_that_is_refused(recwarn):
     X, y = frame(0)
     model = SwiftHydra(preset="paper", generator="noise", **SHORT_FIT).fit(X[["a"]], y)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from helpers import ROWS, label, write_rows
 
+from swift_hydra.data.cells import Held
 from swift_hydra.data.columns import ColumnSettings
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.header import has_header
@@ -59,7 +60,7 @@ def test_a_row_of_bools_or_days_of_a_table_to_score_is_a_row(tmp_path):
     known = How(Reading(), training={"header": "yes"}, named=True)
     assert [len(table) for table, _ in stream_table(path, ["c", "d"], 2, how=known)] == [2]
     path.write_text("2026-01-01,2026-01-02\n2026-02-01,2026-02-02\n")
-    dated = known._replace(dates=True, dated=(0, 1))
+    dated = known._replace(dates=True, held=Held((0, 1)))
     assert [len(table) for table, _ in stream_table(path, ["c", "d"], 2, how=dated)] == [2]
 
 

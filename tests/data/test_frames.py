@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import made_table, written
+from helpers import SHORT_FIT, made_table, written
 
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, stream_table
@@ -64,7 +64,8 @@ class Rows(TableDetector):
         self.label_name_ = "y"
         self.detector_ = None
         preparation = Preparation(**how).fit(table)
-        self.columns_ = Columns(preparation, None, None, None, None)
+        flags = np.tile([[0.0], [1.0]], len(preparation.names))  # what is learned of no column
+        self.columns_ = Columns(preparation, None, None, *flags)
         self.n_features_in_ = self.columns_.n_features
 
     def rows(self, X):
@@ -142,6 +143,73 @@ def test_labels_in_another_order_than_their_rows_are_said():
         TrainingRows.read(frame, y, ColumnSettings(), groups)
         TrainingRows.read(frame.to_numpy(), turned, ColumnSettings())
         TrainingRows.read(frame, turned.loc[frame.index], ColumnSettings())
+
+
+@pytest.mark.parametrize("kind", ["dates", "names"])
+def test_labels_of_other_rows_are_said(kind):
+    """Such as those that were moved in time: features of the past lack their first rows."""
+    X, y = made_table(n=65, d=3, n_anomalies=10)
+    index = pandas.date_range("2026-01-01", periods=65)
+    index = index if kind == "dates" else index.strftime("r%d%m")
+    frame, labels = pandas.DataFrame(X, index=index), pandas.Series(y, index=index)
+    groups = pandas.Series(np.arange(65) // 3, index=index)
+    for name, given in (("y", (labels[:-5], None)), ("groups", (y[5:], groups[:-5]))):
+        told = rf"{name}'s? index lacks 5 rows of X's, first '.*: rows are matched by position"
+        with pytest.warns(UserWarning, match=told):
+            TrainingRows.read(frame[5:], given[0], ColumnSettings(), given[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in (labels[5:], labels[:-5].to_numpy(), labels[:-5].reset_index(drop=True)):
+            TrainingRows.read(frame[5:], other, ColumnSettings())
+        TrainingRows.read(frame[:30], labels[30:60], ColumnSettings())  # wholly others
+
+
+def test_an_index_that_names_rows_alike_may_be_in_another_order():
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    twice = np.arange(60) // 2
+    frame, labels = pandas.DataFrame(X, index=twice), pandas.Series(y, index=twice)
+    with pytest.warns(UserWarning, match="in another order than X's, and names several rows alike"):
+        TrainingRows.read(frame, labels[::-1], ColumnSettings())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in (labels, labels[::-1].to_numpy(), labels.set_axis(twice + 1)):
+            TrainingRows.read(frame, other, ColumnSettings())
+
+
+def test_columns_of_groups_and_of_complex_numbers():
+    X, y = made_table(n=60, d=3, n_anomalies=10)
+    groups = np.arange(60) // 3
+    one = TrainingRows.read(X, y, ColumnSettings(), groups)
+    for other in (groups[:, None], pandas.DataFrame({"g": groups})):
+        assert np.array_equal(
+            TrainingRows.read(X, y, ColumnSettings(), other).subjects, one.subjects
+        )
+    frame = pandas.DataFrame(X, columns=list("abc"))
+    with pytest.raises(InputError, match=r"Complex data not supported: .* \(not real: 'b'\)"):
+        TrainingRows.read(frame.assign(b=1j), y, ColumnSettings())
+
+
+def test_a_date_where_training_had_numbers_is_quoted_as_a_date():
+    frame = pandas.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) % 7})
+    model = SwiftHydra(dates=True, generator="none", **SHORT_FIT).fit(frame)
+    days = frame.assign(a=pandas.date_range("2020-01-01", periods=60))
+    with pytest.raises(InputError, match="'a' holds dates, first '2020-01-01', in training"):
+        model.decision_function(days)
+
+
+@pytest.mark.parametrize("narrow", [np.float32, np.float16])
+def test_a_gap_leaves_other_rows_of_a_narrow_type_as_they_are(narrow):
+    rng = np.random.default_rng(0)
+    constant = 123456789.3 if narrow == np.float32 else 2048.3
+    X = rng.normal(size=(100, 4))
+    X[:, 3] = constant
+    X[:, 2] *= 1e6  # whose median float16 holds
+    model = SwiftHydra(impute="median", generator="none", **SHORT_FIT).fit(X)
+    new = np.where(np.arange(4) == 3, constant, rng.normal(size=(20, 4))).astype(narrow)
+    before = model.decision_function(new)
+    new[19, 0] = np.nan
+    assert np.array_equal(model.decision_function(new)[:19], before[:19])
+    assert np.array_equal(model.decision_function(new[:1]), before[:1])
 
 
 def test_what_names_are_is_kept_in_files(tmp_path):

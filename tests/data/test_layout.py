@@ -222,6 +222,44 @@ def test_names_that_come_again_below_are_named_by_their_line(tmp_path, kind, at,
         train(tmp_path / "t.csv", text, "none", Reading(header=header))
 
 
+def test_names_that_come_again_in_another_order_are_no_row_to_take_out(tmp_path):
+    lines = [f"{i},{i % 7},{i % 2}" for i in range(300)]
+    moved = [f"{i % 7},{i},{i % 2}" for i in range(300)]
+    text = "\n".join(["a,b,y", *lines, "b, a,y", *moved])
+    with pytest.raises(InputError, match=r"line 302 holds the names in another order .* by name"):
+        train(tmp_path / "t.csv", text, "none", Reading())
+    # Where they are values, as in a ranking of the columns, there is nothing to say.
+    ranked = ["a,b,y", "b,a,y", "y,b,a", *["b,y,a", "a,y,b"] * 150]
+    settings = ColumnSettings(categorical="onehot")
+    how = {"settings": settings, "reading": Reading(header="yes")}
+    data = load_dataset(written(tmp_path, ranked), label_column="none", **how)
+    assert len(data.X) == 302
+
+
+def written(tmp_path, lines):
+    path = tmp_path / "written.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_no_character_is_named_with_its_line(tmp_path, packed):
+    """The decoder counts from the piece that it was given, not from the file's beginning."""
+    words = ["", "r\u00f6t", "gr\u00fcn"]
+    lines = [f"{i},{words[i % 3]},{i % 2}" for i in range(40_000)]
+    whole = "\n".join(["a,b,y", *lines]).encode()
+    at = whole.index(b"\n30000,") + 3
+    broken = whole[:at] + b"\xe4" + whole[at:]
+    path = tmp_path / f"t.csv{'.gz' * packed}"
+    path.write_bytes(gzip.compress(broken) if packed else broken)
+    with pytest.raises(InputError, match=rf"UTF-8 text \(byte {at}, 0xe4, in line 30002\)"):
+        load_dataset(path)
+    path = tmp_path / "cut.csv"
+    path.write_bytes("a,b,y\n1,x\u00f6".encode()[:-1])
+    with pytest.raises(InputError, match=r"\(it ends within a character, in line 2\)"):
+        load_dataset(path)
+
+
 @pytest.mark.parametrize(
     ("first", "below", "n"),
     [

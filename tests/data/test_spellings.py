@@ -2,6 +2,7 @@
 
 import bz2
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,13 @@ import pytest
 from helpers import ROWS, SHORT_FIT, label, write_rows
 
 from swift_hydra import SwiftHydra
+from swift_hydra.data.cells import Held
 from swift_hydra.data.columns import ColumnSettings, Preparation
 from swift_hydra.data.files import How, stream_table
 from swift_hydra.data.reading import Reading, number
 from swift_hydra.data.suspicious import notes
 from swift_hydra.data.table import as_table
+from swift_hydra.data.text_files import PIECE_ROWS
 from swift_hydra.dataloader import load_dataset
 from swift_hydra.settings import InputError
 
@@ -100,6 +103,93 @@ def test_decimal_commas_beside_decimal_points_are_asked_about(tmp_path):
         load(path, categorical="onehot")
     with pytest.raises(InputError, match=r"column 'b' holds text, first '0\.5'"):
         load_dataset(str(path), reading=Reading(decimal=","))
+
+
+def test_points_between_thousands_are_asked_about_where_commas_part_cells(tmp_path):
+    """As fractions 1.970 and 276 are not written by one program: it keeps zeros, or it does not."""
+    rng = np.random.default_rng(0)
+    counts = [*rng.integers(10, 99_999, 80), 1970, 276]
+
+    def table(written):
+        lines = (f"{written(n)},{i % 7},{i % 9 == 0:d}" for i, n in enumerate(counts))
+        path = tmp_path / "t.csv"
+        path.write_text("\n".join(["n,b,y", *lines]) + "\n")
+        return path
+
+    path = table(lambda n: f"{n:,}".replace(",", "."))
+    with pytest.raises(InputError, match=r"'\d+\.\d\d0': is the point a decimal point\? Give"):
+        load_dataset(path)
+    data = load_dataset(path, reading=Reading(decimal=","))
+    assert data.X[:, 0].tolist() == counts
+    # What was said of the training table holds for its own file.
+    ((new, _),) = stream_table(path, ["n", "b"], 2, how=How(training=data.table.reading))
+    assert new.X[:, 0].tolist() == counts
+    ((new, _),) = stream_table(path, ["n", "b"], 2, how=How(Reading(decimal=".")))
+    assert new.X[-1, 0] == 276 and new.X[-2, 0] == 1.97
+    for written in (lambda n: f"{n / 1000:.3f}", lambda n: f"{n / 1000:g}", str):
+        load_dataset(table(written))  # fractions and whole numbers as programs write them
+
+
+def test_usual_words_for_gaps_are_named_where_others_take_their_place(tmp_path):
+    colours = ["red", "blue", "null", "red"] * 15
+    lines = [f"{'-' if i == 7 else i},{c},{i % 9 == 0:d}" for i, c in enumerate(colours)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["n,colour,y", *lines]) + "\n")
+    how = ColumnSettings(impute="median", categorical="onehot")
+    with pytest.raises(InputError, match=r"a gap\? give --missing='-'"):
+        load_dataset(path)
+    with pytest.warns(UserWarning, match=r"'colour': 'null' \(15 rows\) .* --missing='-,null'"):
+        load_dataset(path, settings=how, reading=Reading(missing="-"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = load_dataset(path, settings=how, reading=Reading(missing="-,null"))
+    assert np.isnan(data.table.X).sum() == 16
+    assert "'colour'" not in " ".join(str(w.message) for w in caught)
+
+
+def test_every_column_that_looks_like_codes_is_named(tmp_path):
+    rows = [f"{i:05d},0{i % 90 + 100},{i},{i % 9 == 0:d}" for i in range(120)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["zip,dep,n,y", *rows]) + "\n")
+    told = r"'zip': '00000', 'dep': '0100' is taken as a number: .* \(c00000\)"
+    with pytest.warns(UserWarning, match=told) as caught:
+        load_dataset(path)
+    assert sum("is taken as a number" in str(w.message) for w in caught) == 1
+    path.write_text("\n".join(["zip,dep,n,y", *rows, "00a4,0100,1,0"]) + "\n")
+    with warnings.catch_warnings(record=True) as caught:  # texts after all, which is refused
+        warnings.simplefilter("always")
+        with pytest.raises(InputError, match="'zip' holds text, first '00a4'"):
+            load_dataset(path)
+    assert "'zip'" not in " ".join(str(w.message) for w in caught)
+
+
+def test_a_code_may_stand_far_below(tmp_path):
+    rows = [f"{i},{i % 5},{i % 9 == 0:d}" for i in range(PIECE_ROWS)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["n,b,y", *rows, "007,1,0"]) + "\n")
+    with pytest.warns(UserWarning, match="'n': '007' is taken as a number"):
+        load_dataset(path)
+
+
+def test_true_among_numbers_is_one_thing_in_training_and_in_scoring(tmp_path):
+    path = tmp_path / "t.csv"
+    frame = pd.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) % 7})
+    model = SwiftHydra(generator="none", **SHORT_FIT).fit(frame)
+    model.decision_function(frame.assign(a=1.0))
+    how = How(held=model.columns_.held)
+    for cells in (["TRUE"] * 60, ["true", "False", "7.5"] * 20):
+        new = frame.assign(a=cells)
+        new.to_csv(path, index=False)
+        for score in (
+            model.decision_function,
+            lambda _: list(stream_table(path, "ab", 2, how=how)),
+        ):
+            with pytest.raises(InputError, match=f"column 'a' holds '{cells[0]}'"):
+                score(new)
+    flags = frame.assign(a=np.arange(60) % 2)
+    of_flags = SwiftHydra(generator="none", **SHORT_FIT).fit(flags)
+    words = flags.assign(a=["TRUE" if flag else "FALSE" for flag in flags["a"]])
+    assert np.array_equal(of_flags.decision_function(flags), of_flags.decision_function(words))
 
 
 def test_what_training_knew_as_texts_does_not_say_what_the_decimal_mark_is(tmp_path):
@@ -379,7 +469,7 @@ def test_a_column_of_dates_stays_one(tmp_path, kind):
         frame["when"] = pd.to_datetime(frame["when"])
     model = SwiftHydra(dates=True, **SHORT_FIT).fit(frame, [0, 0, 0, 1] * 15)
     preparation = Preparation.from_snapshot(model.columns_.preparation.snapshot())
-    how = How(dates=True, named=True, dated=preparation.dated)
+    how = How(dates=True, named=True, held=Held(preparation.dated))
 
     def scored(values):
         new = pd.DataFrame({"when": values, "a": 1.5})

@@ -262,6 +262,10 @@ BAD_ARGUMENTS = {
     "unknown option value": (["good.npz", "--protocol", "often"], "often"),
     "labelled": (["good.npz", "--protocol", "weak", "--labelled", "5%"], "labelled='5%'"),
     "unknown flag": (["good.npz", "--speed"], "--speed"),
+    "a flag twice": (
+        ["good.npz", "--drop-columns", "a", "--drop-columns", "b"],
+        "given twice, 'a'",
+    ),
     "experts": (["good.npz", "--n-experts", "lots"], "lots"),
     "no experts of this many": (["good.npz", "--n-experts", "1000000000"], "from 1 to 1000"),
     "digits that are no number": (["good.npz", "--n-experts", "\u00b2"], "n_experts="),

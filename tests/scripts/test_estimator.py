@@ -1,5 +1,6 @@
 """The class: it learns, its scores differ, what it generates reaches the final training."""
 
+import copy
 import pickle
 import re
 import warnings
@@ -217,6 +218,23 @@ def test_contamination_only_moves_the_threshold(fitted):
     assert abs(model.labels_.mean() - 0.1) < 0.02
     model.set_contamination("auto")  # the default
     assert abs(model.labels_.mean() - model.estimated_contamination_) < 0.02
+
+
+def test_a_threshold_that_was_written_by_hand_is_kept(fitted, tmp_path):
+    model, X, *_ = fitted
+    by_hand = copy.copy(model)
+    by_hand.threshold_ = float(np.quantile(model.decision_scores_, 0.8))
+    by_hand.save(tmp_path / "m.pt")
+    same = SwiftHydra.load(tmp_path / "m.pt")
+    assert same.threshold_ == by_hand.threshold_ != model.threshold_
+    assert np.array_equal(same.predict(X), by_hand.predict(X))
+    assert same.labels_.sum() == (same.fresh_scores_ > same.threshold_).sum()
+    same.set_contamination("auto").save(tmp_path / "m.pt")
+    assert SwiftHydra.load(tmp_path / "m.pt").threshold_ == model.threshold_
+    wrong = torch.load(tmp_path / "m.pt", weights_only=True) | {"threshold": float("nan")}
+    torch.save(wrong, tmp_path / "m.pt")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        SwiftHydra.load(tmp_path / "m.pt")
 
 
 def test_the_docstring_names_every_setting_and_attribute(fitted):

@@ -54,6 +54,7 @@ from swift_hydra.settings import (
     check_range,
     check_settings,
     first_line,
+    listed,
     listed_names,
     parse_config,
     printable,
@@ -174,6 +175,7 @@ def _measure(cells, config):
     todo, n_failed = _open_cells(cells, config)
     again = f", {n_failed} as failed (--retry-failed computes them again)" if n_failed else ""
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already{again}")
+    _say_older(cells, todo, config.records)
     # In random order the finished cells are a fair sample of the rest, so the progress bar's
     # estimate is unbiased.
     random.Random(0).shuffle(todo)
@@ -333,6 +335,19 @@ def _open_cells(cells, config):
         remove_records(config.records, again)
     todo = [cell for cell in cells if cell.key not in known or cell.key in again]
     return todo, len(failed - again)
+
+
+def _say_older(cells, todo, records):
+    """Say which of the recorded cells were measured at other commits than this one."""
+    done = {cell.key: cell.git for cell in cells} | dict.fromkeys((cell.key for cell in todo), None)
+    known = {key_of(record): record.get("git") for record in load_records(records)}
+    older = [known[key] for key, git in done.items() if git and known.get(key) not in (git, None)]
+    if older:
+        commits = listed(dict.fromkeys(commit[:8] for commit in older))
+        print(
+            f"{len(older)} of the recorded ones are of other code (commit {commits}): another "
+            "folder, --records MINE, measures them again"
+        )
 
 
 def _of_other_tables(cells, known):

@@ -94,7 +94,7 @@ class OutputOptions:
 
     out: Place = setting("results", "folder that runs are written to")
     resume: bool = setting(False, "go on where the same command was cut off, to the same scores")
-    quiet: bool = setting(False, "print only results and errors")
+    quiet: bool = setting(False, "print only results, warnings and errors")
     verbose: bool = setting(
         False, "a line with every loss each 20 steps and for each episode", short="-v"
     )

@@ -51,7 +51,8 @@ class ColumnScaler:
     .01 quantile the curve goes on as its tangent, so that zeros and slipped signs have a place, far
     out. Less than half of a column may be zeros. If more than one row in a hundred is, the tangent
     starts at the .01 quantile of what is not zero, so that zeros are near the smallest amounts; if
-    amounts are rounded and as small as the unit of it, at a quarter of that unit.
+    no more are, and amounts are rounded and as small as their unit, no lower than at a quarter of
+    it.
 
     A root ends at the .9 quantile, and goes on as its tangent there: the upper tail of such columns
     (waiting times, squares) is exponential in their own unit, and a root of it would hide the

@@ -447,7 +447,12 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
         left_out = fresh.copy()
         if fitted.aside is not None:
             left_out[learned.sampled[aside]] = fitted.aside
-        self.basis_ = TrainingScores.of(learned.kept, fitted, left_out, normal, twin)
+        again = None
+        if learned.aside is not None and learned.aside.stand_for is not None:
+            weights = np.stack([np.ones(len(fresh)), np.zeros(len(fresh))])
+            weights[:, learned.sampled[aside]] = learned.aside.stand_for
+            again = fresh, weights
+        self.basis_ = TrainingScores.of(learned.kept, fitted, left_out, normal, twin, again)
         if fitted.aside is not None:  # a new copy of a code has one neighbour more
             codes = np.flatnonzero(learned.sampled[aside])[learned.aside.coded]
             self.basis_.fresh[np.flatnonzero(aside)[codes]] = fresh[codes]

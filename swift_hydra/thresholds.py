@@ -79,7 +79,7 @@ class TrainingScores(NamedTuple):
     beside: np.ndarray | None = None  # (n,) of :meth:`Student.beside`, if there is a student
 
     @classmethod
-    def of(cls, kept, fitted, aside, normal, twin=None):
+    def of(cls, kept, fitted, aside, normal, twin=None, again=None):
         """Combine the scores of kept training rows with those of all others.
 
         Args:
@@ -89,6 +89,9 @@ class TrainingScores(NamedTuple):
             normal: (n,) bool, the rows that p-values compare with, see :func:`compared_with`.
             twin: (m,) the kept row that each of the other rows is a copy of, else -1; None: there
                 are no copies. Copies take that row's scores, as their own would know its label.
+            again: the detector's own scores of the other rows (m,), and how many fresh rows each
+                stands for by its score in ``aside`` and by this one, (2, m); None: one by the
+                first.
         """
         left_out = np.empty(len(kept))
         left_out[kept] = fitted.scores
@@ -105,8 +108,15 @@ class TrainingScores(NamedTuple):
                 fresh[copied] = fitted.fresh[twin[twin >= 0]]
             # p-values compare with rows that were set aside, too: they may well be normal, and the
             # false-alarm rate must not exceed the stated one.
-            more = FreshScores.plain(fresh[~kept], normal[~kept])
-            more = more._replace(row=np.flatnonzero(~kept))
+            own, weights = (aside, [[1.0], [0.0]]) if again is None else again
+            more = _expected(fresh[~kept], own, np.broadcast_to(weights, (2, len(aside))))
+            more = more._replace(row=np.flatnonzero(~kept)[more.row])
+            more = more._replace(normal=more.weight * normal[more.row])
+            # All stand for as many fresh rows as there are.
+            sample = sample._replace(
+                weight=_scaled(sample.weight, len(kept) - more.weight.sum()),
+                normal=_scaled(sample.normal, normal.sum() - more.normal.sum()),
+            )
             sample = FreshScores(*map(np.concatenate, zip(sample, more, strict=True)))
         return cls(left_out, fresh, *sample)
 
@@ -124,6 +134,19 @@ class TrainingScores(NamedTuple):
         weight = self.weight * (n_subjects[0] / self.weight.sum())
         normal = self.normal * (n_subjects[1] / self.normal.sum())
         return self._replace(weight=weight, normal=normal)
+
+
+def _expected(left_out, own, weights):
+    """The :class:`FreshScores` of rows with two scores (m,) each and their two weights (2, m)."""
+    both = [np.flatnonzero(weight) for weight in weights]
+    score = np.concatenate([left_out[both[0]], own[both[1]]])
+    weight = np.concatenate([of_it[rows] for of_it, rows in zip(weights, both, strict=True)])
+    return FreshScores(np.concatenate(both), score, weight, weight)
+
+
+def _scaled(weights, total):
+    """Weights (m,) that sum to a total, unless all are 0."""
+    return weights * (total / max(weights.sum(), 1e-12))
 
 
 def threshold_of_false_alarms(scores, share, rounding, n_groups=None):

@@ -198,7 +198,7 @@ class LeaveOut:
             return left_out, FreshScores.plain(left_out, normal)
         first, size = np.unique(self._same, return_index=True, return_counts=True)[1:]
         # All other groups of copies are duplicates by mistake.
-        comes_again = self._codes | (size <= self._written)
+        comes_again = self._codes | self._are_slips()
         weights = [self._stand_for(rows, comes_again) for rows in (np.ones_like(normal), normal)]
         alone, again = (np.stack(part) for part in zip(*weights, strict=True))  # (2, n) each
         needed = self._met_again.copy()
@@ -210,6 +210,20 @@ class LeaveOut:
         scores = [left_out[rows[0]], own[self._same[rows[1]]]]
         weight, of_normal = np.concatenate([alone[:, rows[0]], again[:, rows[1]]], axis=1)
         return fresh, FreshScores(np.concatenate(rows), np.concatenate(scores), weight, of_normal)
+
+    def stand_for(self):
+        """How many fresh rows each training row stands for, (2, n), or None if no row recurs.
+
+        By its left-out score, and by the detector's own score of it, see :meth:`as_fresh`.
+        """
+        if not self._codes.any():
+            return None
+        every = np.ones(len(self._same), dtype=bool)
+        return np.stack(self._stand_for(every, self._codes | self._are_slips()))
+
+    def _are_slips(self):
+        """(groups,) bool, groups of copies that are no more than the table was written."""
+        return np.bincount(self._same) <= self._written
 
     def _stand_for(self, rows, comes_again):
         """How many fresh rows a row's left-out score, and the detector's score of it, stand for.

@@ -53,6 +53,8 @@ class Cleaned(NamedTuple):
     kept: np.ndarray  # (n,) bool, False for the rows that are set aside
     share: float  # estimated share of hidden anomalies among the doubtful rows
     coded: np.ndarray | None  # (n,) see :class:`cleaning.leave_out.LeaveOut`; None: not looked at
+    # (2, n) see :meth:`cleaning.leave_out.LeaveOut.stand_for`, if no anomaly is known
+    stand_for: np.ndarray | None = None
 
 
 class AsideRows(NamedTuple):
@@ -61,13 +63,17 @@ class AsideRows(NamedTuple):
     Z: np.ndarray  # (m, d) standardised
     coded: np.ndarray  # (m,) bool, see :class:`cleaning.leave_out.LeaveOut`
     subjects: np.ndarray | None  # (m,) numbered like those of the kept rows
+    # (2, m) how many fresh rows each stands for, by its left-out score and by the detector's own;
+    # None: one, by the first
+    stand_for: np.ndarray | None = None
 
     @classmethod
     def of(cls, Z, subjects, cleaned):
         """The rows of Z (n, d) that :func:`set_aside` found, which returned ``cleaned``."""
         aside = ~cleaned.kept
         beside = from_zero_beside(subjects, cleaned.kept, aside)
-        return cls(Z[aside], cleaned.coded[aside], beside)
+        stand_for = None if cleaned.stand_for is None else cleaned.stand_for[:, aside]
+        return cls(Z[aside], cleaned.coded[aside], beside, stand_for)
 
 
 def in_doubt(y, trust_normals):
@@ -111,7 +117,7 @@ def set_aside(Z, y, subjects, seed, trust_normals=False, looks=LOOKS):
     # Rows that tie at the bound are all kept: their order in the table must not matter.
     bound = np.partition(suspicion[doubtful], -number - 1)[-number - 1]
     kept[doubtful[suspicion[doubtful] > bound]] = False
-    return Cleaned(kept, share, leave_out.coded)
+    return Cleaned(kept, share, leave_out.coded, None if known.any() else leave_out.stand_for())
 
 
 class OtherRows:

@@ -359,17 +359,17 @@ class Preparation:
         return np.concatenate(parts, axis=1, dtype=X.dtype)
 
     def _filled(self, X):
-        """X (n, d) with ``fill`` in its gaps; of its own type, unless that cannot hold it.
+        """X (n, d) with ``fill`` in its gaps: float64 if it has any, which marks of gaps need.
 
-        The scaler tells a narrow type's rounded numbers by the type of the rows.
+        A narrow type's median is the median itself, as :meth:`data.scaler.ColumnScaler.widened`
+        has it where there is no gap: else a gap would move the scores of the rows beside it.
         """
         gaps = np.isnan(X)
         if not gaps.any():
             return X
-        with np.errstate(over="ignore"):
-            fill = self.fill.astype(X.dtype)
-        own = np.isfinite(fill[gaps.any(axis=0)]).all()
-        return np.where(gaps, fill if own else self.fill, X)
+        with np.errstate(over="ignore"):  # a median beyond the narrow type
+            typical = X == self.fill.astype(X.dtype)
+        return np.where(gaps | typical, self.fill, X)
 
     def centre(self, X):
         """A typical prepared row (d',): medians, and of text columns the most frequent text."""

@@ -29,7 +29,7 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     """The subject of each row as a number from 0, in order of first appearance: (n,).
 
     Args:
-        groups: (n,) or (n, 1) array-like of the subjects' names or numbers.
+        groups: (n,) array-like of the subjects' names or numbers.
         n: number of rows.
         where: what messages call the groups.
         lines: n line numbers of a file, or None.
@@ -44,11 +44,11 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
         cells = array_of(groups)
     except (TypeError, ValueError):  # sparse, or rows of several lengths
         raise InputError(f"{where}: is no list of names: give one name or number per row") from None
-    if cells.shape == (n, 1):
-        cells = cells[:, 0]
     if cells.shape != (n,):
+        remedy = ", as .ravel() does" if cells.shape == (n, 1) else ""
         raise InputError(
             f"{where}: has the shape {cells.shape} for {n} rows: give one name or number per row"
+            f"{remedy}"
         )
     texts = [_name(cell) for cell in cells.tolist()]
     empty = [i for i, text in enumerate(texts) if not text or text.casefold() in gaps]

@@ -95,7 +95,7 @@ class TolerantDistance:
         self = cls(Z[rows], *some_of(rows, coded, subjects))
         every = (Z, coded, subjects)
         if aside is not None:
-            both = zip(every, aside, strict=True)
+            both = zip(every, (aside.Z, aside.coded, aside.subjects), strict=True)
             every = [None if a is None else np.concatenate([a, b]) for a, b in both]
         # From here on all rows, those that were set aside too.
         Z, coded, subjects = some_of(sample_of(len(every[0]), REFERENCE, rng), *every)

@@ -616,3 +616,25 @@ def test_few_known_anomalies_change_nothing_where_rows_are_trusted_or_few():
         model = SwiftHydra(generator="noise", trust_normals=trusted, **SHORT_FIT)
         unlike = model.fit(X[rows], y[rows]).detector_.unlike
         assert unlike.alone is None and unlike.mixture is not None
+
+
+@pytest.mark.parametrize("kind", ["flags", "texts"])
+def test_p_values_of_codes_that_are_set_aside(kind):
+    """Of equally frequent codes those that chance made rarer are set aside, and will come again."""
+    shares = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+
+        def rows(n, rng=rng):
+            if kind == "flags":
+                return (rng.random((n, 5)) > 0.5).astype(float)
+            return np.eye(4)[rng.integers(0, 4, (n, 3))].reshape(n, 12)
+
+        model = SwiftHydra(generator="none", **SHORT_FIT).fit(rows(100 if kind == "flags" else 300))
+        assert not model.kept_.all()
+        p = model.p_values(rows(3000))
+        shares.append([(p <= stated).mean() for stated in (0.1, 0.2)])
+        assert abs(model.basis_.weight.sum() - len(model.kept_)) < 1e-6
+        assert abs(model.basis_.normal.sum() - len(model.kept_)) < 1e-6
+    assert np.all(np.mean(shares, axis=0) < (0.125, 0.235))
+    assert np.all(np.mean(shares, axis=0) > (0.03, 0.1))

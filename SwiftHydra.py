@@ -188,7 +188,8 @@ class SwiftHydra(TableDetector, PretrainSettings, ColumnSettings):
             first of them, and ``predict`` gives it for all.
         n_features_in_: d.
         settings_: every setting as it was at the time of the fit.
-        synthetic_: (m, d') generated anomalies in the input's units, columns as prepared. If no
+        synthetic_: (m, d') generated anomalies in the input's units, columns as prepared: neither
+            rounded nor bounded, so that a flag may be any number. If no
             score needs them ("full", no anomaly known, rows not trusted, not ``fast``), they are
             generated when they are first asked for, or saved.
         episode_log_: one dict per episode, likewise; a loaded detector has none.

@@ -180,9 +180,7 @@ def test_columns_of_groups_and_of_complex_numbers():
     X, y = made_table(n=60, d=3, n_anomalies=10)
     groups = np.arange(60) // 3
     for other in (groups[:, None], pandas.DataFrame({"g": groups})):
-        with pytest.raises(
-            InputError, match=r"\(60, 1\) for 60 rows: .*, as .ravel\(\) does"
-        ):
+        with pytest.raises(InputError, match=r"\(60, 1\) for 60 rows: .*, as .ravel\(\) does"):
             TrainingRows.read(X, y, ColumnSettings(), other)
     frame = pandas.DataFrame(X, columns=list("abc"))
     with pytest.raises(InputError, match=r"Complex data not supported: .* \(not real: 'b'\)"):

@@ -33,7 +33,7 @@ BOOLS = {"true": 1.0, "false": 0.0}
 GAP_LIKE = ("\\n", "#div/0!", "#n/a", "#value!", "#ref!", "1.#qnan", "-1.#ind", ".", "-", "--")
 GAP_LIKE += ("#null!", "#num!", "#name?", "#nv", "(null)", "[null]", "nil", "n.a.", "n.d.", "nd")
 GAP_LIKE += ("..", "...", "\u2013", "\u2014", "\u2026")
-LIKE_A_CODE = re.compile(r"0\d\d+|\d{2,}[eE]\d+")  # 007, 12E4
+LIKE_A_CODE = re.compile(r"^[^\S\n]*(0\d\d+|\d{2,}[eE]\d+)[^\S\n]*$", re.MULTILINE)  # 007, 12E4
 SHORT_CODE = re.compile(r"\d[eE]\d+")
 VERSION = re.compile(r"\d{1,3}(\.(\d|[1-9]\d))?")  # 3.9, 3.10; of prices some are like 3.05
 OTHER_MINUS = re.compile(r"\s*[\u2010-\u2015\u2212\uff0d]\s*\d")  # dashes and the mathematical sign
@@ -117,9 +117,15 @@ def find_codes(columns, texts, found=None, thorough=True):
     for j, cells in enumerate(columns):
         if j in texts or j in found or isinstance(cells, np.ndarray):
             continue
-        words = [cell.strip() for cell in cells if isinstance(cell, str)]
-        code = next(filter(LIKE_A_CODE.fullmatch, words), None)
+        try:
+            joined = "\n".join(cells)
+        except TypeError:  # of a frame, which may hold numbers beside texts
+            cells = [cell for cell in cells if isinstance(cell, str)]
+            joined = "\n".join(cells)
+        match = LIKE_A_CODE.search(joined)
+        code = match and match[1]
         if code is None and thorough:
+            words = list(map(str.strip, cells))
             code = _short_code(words) or _version(words)
         if code is not None:
             found[j] = code

@@ -504,19 +504,19 @@ def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
     return "." if points else None
 
 
-def refuse_rounded(pieces, path, names, gaps):
+def refuse_rounded(columns, path, names, gaps):
     """Ask for the decimal mark of a file whose commas part its cells, if its points are in doubt.
 
     Args:
-        pieces, path, names, gaps: see :func:`find_decimal`.
+        columns: d sequences of cells, of the first rows.
+        path, names, gaps: see :func:`find_decimal`.
 
     Raises:
         InputError: some column has numbers such as 12.500 and 950, and no column a decimal point.
     """
     marks = [Marks(gaps) for _ in names]
-    for columns in pieces:
-        for column, cells in zip(marks, columns, strict=True):
-            column.look(cells)
+    for column, cells in zip(marks, columns, strict=True):
+        column.look(cells)
     if any(column.point for column in marks):
         return
     for name, column in zip(names, marks, strict=True):

@@ -31,6 +31,7 @@ PIECE_ROWS = 65_536  # text rows held at once: Python strings take ten times the
 MOST_COLUMNS = 100_000
 PEEKED_ROWS = 200  # rows used to decide whether the first one names the columns
 PEEKED_CELLS = 200_000
+ENOUGH_ROWS = 5000  # rows that show whether points part thousands, where commas part cells
 # How pandas names an index without a name, also one that was written and read again.
 INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
@@ -286,15 +287,14 @@ class CsvFile:
         return "yes" if self.header else "no"
 
     def _found_decimal(self, keep):
-        pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
         names = self.names()
-        commas = self.separator == ","
-        gaps = self.reading.gaps()
+        told = self.path, [names[j] for j in keep], self.reading.gaps()
         if self._commas_part_all():
-            some = itertools.islice(pieces, 1)
-            refuse_rounded(some, self.path, [names[j] for j in keep], gaps)
+            _, some, _ = next(self.pieces(keep, ENOUGH_ROWS), (0, [()] * len(keep), []))
+            refuse_rounded(some, *told)
             return None
-        return find_decimal(pieces, self.path, [names[j] for j in keep], gaps, commas)
+        pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
+        return find_decimal(pieces, *told, self.separator == ",")
 
     def _rows(self, is_header):
         return _csv_rows(self.path, self.reading, is_header, self.least)

@@ -197,8 +197,8 @@ def _refuse_names(path, line, row, names):
             "out (if both are rows give --header no)"
         )
     raise InputError(
-        f"{path}: line {line} holds the names in another order than line 1, as where files were "
-        "joined whose columns are ordered otherwise: join them by name"
+        f"{path}: line {line} holds the names again, in another order, as where files were joined "
+        "whose columns are ordered otherwise: join them by name"
     )
 
 
@@ -280,8 +280,8 @@ class CsvFile:
         found = self.reading.decimal or self._found_decimal(keep)
         self.decimal = found or "."
         self.remembered = self.reading.remembered(found, self._header_of())
-        if self.reading.decimal == ",":  # points part thousands
-            self.remembered["commas_part_all"] = self._commas_part_all()
+        if self.reading.decimal == "," and self._commas_part_all():
+            self.remembered["commas_part_all"] = True  # and points thousands
 
     def _header_of(self):
         return "yes" if self.header else "no"

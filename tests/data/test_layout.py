@@ -226,7 +226,9 @@ def test_names_that_come_again_in_another_order_are_no_row_to_take_out(tmp_path)
     lines = [f"{i},{i % 7},{i % 2}" for i in range(300)]
     moved = [f"{i % 7},{i},{i % 2}" for i in range(300)]
     text = "\n".join(["a,b,y", *lines, "b, a,y", *moved])
-    with pytest.raises(InputError, match=r"line 302 holds the names in another order .* by name"):
+    with pytest.raises(
+        InputError, match="line 302 holds the names again, in another order, .* by name"
+    ):
         train(tmp_path / "t.csv", text, "none", Reading())
     # Where they are values, as in a ranking of the columns, there is nothing to say.
     ranked = ["a,b,y", "b,a,y", "y,b,a", *["b,y,a", "a,y,b"] * 150]

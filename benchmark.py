@@ -345,8 +345,8 @@ def _say_older(cells, todo, records):
     if older:
         commits = listed(dict.fromkeys(commit[:8] for commit in older))
         print(
-            f"{len(older)} of the recorded ones are of other code (commit {commits}): another "
-            "folder, --records MINE, measures them again"
+            f"of these {len(older)} by other code (commit {commits}): another folder, --records "
+            "MINE, measures them again"
         )
 
 

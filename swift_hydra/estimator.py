@@ -471,21 +471,18 @@ class TableDetector(BaseEstimator):
         now = self.settings_ | plain(settings)
         if now["false_alarms"] is not None:
             self.tell_if_not_left_out()
-        threshold = self._threshold_by(now)
+            threshold = threshold_of_false_alarms(
+                self.normal_scores_, now["false_alarms"], self._rounding(), self.n_groups_
+            )
+        else:
+            share = now["contamination"]
+            if share == "auto":  # 0 if all rows are trusted to be normal
+                share = self.estimated_contamination_ or PRIOR
+            threshold = threshold_of(self.expected_scores_, share, self._rounding())
         labels = (self.fresh_scores_ > threshold).astype(np.int64)
         vars(self).update(settings, settings_=now, threshold_=threshold, labels_=labels)
+        self._threshold = threshold
         return self
-
-    def _threshold_by(self, settings):
-        """The threshold by ``false_alarms``, or if that is None by ``contamination``."""
-        if settings["false_alarms"] is not None:
-            return threshold_of_false_alarms(
-                self.normal_scores_, settings["false_alarms"], self._rounding(), self.n_groups_
-            )
-        share = settings["contamination"]
-        if share == "auto":  # 0 if all rows are trusted to be normal
-            share = self.estimated_contamination_ or PRIOR
-        return threshold_of(self.expected_scores_, share, self._rounding())
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -499,7 +496,7 @@ class TableDetector(BaseEstimator):
             fingerprint: fingerprint of the training rows, or None.
         """
         self._ready()
-        by_settings = self.threshold_ == self._threshold_by(self.settings_)
+        by_settings = self.threshold_ == vars(self).get("_threshold", self.threshold_)
         return {
             "kind": KIND,
             "fingerprint": fingerprint,

@@ -142,7 +142,7 @@ class _Once(argparse.Action):
         if given.setdefault(self.dest, values) != values:
             parser.error(
                 f"argument {option_string}: is given twice, {given[self.dest]!r} and {values!r}: "
-                "give it once (lists are separated by commas)"
+                "give it once (a list is separated by commas)"
             )
         setattr(namespace, self.dest, values)
 

@@ -142,9 +142,11 @@ def say_of_codes(found, names, source):
     """
     if found:
         columns = listed(f"{names[j]!r}: {found[j]!r}" for j in sorted(found))
+        what = "is taken as a number: if it is a code" if len(found) == 1 else "are taken as "
+        what += "" if len(found) == 1 else "numbers: if one is a code"
         tell(
-            f"{getattr(source, 'name', source)}: column {columns} is taken as a number: if it is a "
-            f"code write it as a text (c{found[min(found)]}), or leave it out (--drop-columns)"
+            f"{getattr(source, 'name', source)}: column {columns} {what} write it as a text "
+            f"(c{found[min(found)]}), or leave it out (--drop-columns)"
         )
 
 

@@ -191,6 +191,7 @@ def read_table(
     keep = [j for j in range(len(names)) if j not in out]
     columns = [names[j] for j in keep]
     file.look_at(keep if unlabelled else [*keep, label])
+    file.say_of_points(keep)
     parse = CellParser(columns, path, file.texts(keep, dates) if texts else (), file.reads(), dates)
     X, labels, groups, lines = _cells_of(file, parse, (keep, of_subjects, label))
     table = Table(
@@ -233,14 +234,19 @@ def _say_of_words(parse, reading, X):
 
 def _say_of_usual_gaps(parse, reading, X):
     """Warn of usual words for a gap that are texts of rows X (n, d), as --missing names others."""
+    found = {}
     for j, known in parse.vocabulary.items() if reading.missing.strip() else ():
         for text, code in known.items():
             if text.casefold() in MISSING:
-                tell(
-                    f"{parse.source}: column {parse.names[j]!r}: {text!r} "
-                    f"({int((X[:, j] == code).sum())} rows) is taken as a text, since --missing "
-                    f"names other gaps: if it is one give --missing='{reading.missing},{text}'"
-                )
+                n = int((X[:, j] == code).sum())
+                found.setdefault(text, []).append(f"{n} of column {parse.names[j]!r}")
+    if found:
+        cells = "; ".join(f"{text!r} ({listed(where)})" for text, where in found.items())
+        words = ",".join(found)
+        tell(
+            f"{parse.source}: {cells} is taken as a text, since --missing names other gaps: if it "
+            f"is one give --missing='{reading.missing},{words}'"
+        )
 
 
 def _are_codes(words):

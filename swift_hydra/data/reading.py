@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from swift_hydra.settings import AnyText, InputError, setting
+from swift_hydra.settings import AnyText, InputError, setting, tell
 
 # Texts that stand for a gap, beside the empty cell.
 MISSING = ("na", "n/a", "nan", "<na>", "nat", "null", "none", "?")
@@ -212,29 +212,35 @@ def open_text(path, encoding):
         ) from None
 
 
-def undecodable(path, error):
-    """Which byte of a text file its encoding lacks, and in which line.
+def undecodable(path, encoding):
+    """Which byte of a text file its encoding lacks, and in which line, as a text.
 
-    The decoder's own error counts from the piece of the file that it was given.
+    The error of reading it counts from the piece of the file that the decoder was given.
 
     Args:
         path: the file.
-        error: a UnicodeDecodeError of reading it.
+        encoding: the encoding's name.
     """
-    decoder = codecs.getincrementaldecoder(error.encoding)()
+    decoder = codecs.getincrementaldecoder(encoding)()
     n_read, line = 0, 1
     with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
         while piece := file.read(2**16):
-            kept = len(decoder.getstate()[0])
+            state = decoder.getstate()
             try:
-                line += decoder.decode(piece).count("\n")
+                line += _n_ends(decoder.decode(piece))
             except UnicodeDecodeError as found:
-                before = found.object[: found.start]
-                line += before.count(b"\n")
-                at, value = n_read - kept + found.start, found.object[found.start]
-                return f"byte {at}, 0x{value:02x}, in line {line}"
+                at = found.start - len(state[0])  # within the piece
+                decoder.setstate(state)
+                line += _n_ends(decoder.decode(piece[: max(at, 0)]))
+                value = found.object[found.start]
+                return f"byte {n_read + at}, 0x{value:02x}, in line {line}"
             n_read += len(piece)
     return f"it ends within a character, in line {line}"
+
+
+def _n_ends(text):
+    """The number of ends of lines: a line feed, a carriage return, or both."""
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
 
 
 def _encoding_of(start, path):
@@ -371,6 +377,7 @@ class Marks:
         self._either = None  # a cell such as 1,234, whose comma may be either
         self._grouped = None  # a cell such as 12.500
         self._round = None  # one that ends in a zero
+        self._whole = None  # a cell such as 950, but not 0
         self._short = False  # some cell is like 950
         self._long = False  # some cell is like 12500: no points between thousands here
 
@@ -420,16 +427,19 @@ class Marks:
                     return
 
     def _look_at_whole(self, cell):
-        self._short = self._short or bool(SHORT.fullmatch(cell))
+        if SHORT.fullmatch(cell):
+            self._short = True
+            self._whole = self._whole or (cell if cell != "0" else None)
         self._long = self._long or (cell.isdecimal() and len(cell) > 3)
 
     def rounded(self):
-        """A cell such as 12.500 that is hardly a fraction, or None.
+        """Two cells such as 12.500 and 950 of one column of numbers that are hardly fractions.
 
-        Programs write a fraction with all its digits or without the zeros at its end: a column with
-        both 12.500 and 950 follows neither way.
+        Programs write fractions with all their digits or without the zeros at their end. None if
+        something else shows that points are decimal points.
         """
-        return self._round if self.doubtful() == self._grouped else None
+        numbers = not (self.words or self.text or self.point or self._long)
+        return (self._round, self._whole) if numbers and self._round and self._whole else None
 
     def doubtful(self):
         """A cell that is a different number under either decimal mark, or None.
@@ -500,19 +510,24 @@ def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
     if point:
         return "."
     for name, column in zip(names, marks, strict=True):
-        _refuse_doubtful(path, name, column.doubtful())
+        cell = column.doubtful()
+        if cell:
+            is_decimal, parts = ",." if "," in cell else ".,"
+            raise InputError(
+                f"{path}: {asked_of(name, cell)} Give --decimal {is_decimal} (it is) or --decimal "
+                f"{parts} (it parts thousands)"
+            )
     return "." if points else None
 
 
-def refuse_rounded(columns, path, names, gaps):
-    """Ask for the decimal mark of a file whose commas part its cells, if its points are in doubt.
+def say_of_points(columns, path, names, gaps):
+    """Warn of numbers such as 12.500 and 950 in one column of a file whose commas part its cells.
+
+    Such files have decimal points, as a rule.
 
     Args:
         columns: d sequences of cells, of the first rows.
         path, names, gaps: see :func:`find_decimal`.
-
-    Raises:
-        InputError: some column has numbers such as 12.500 and 950, and no column a decimal point.
     """
     marks = [Marks(gaps) for _ in names]
     for column, cells in zip(marks, columns, strict=True):
@@ -520,18 +535,13 @@ def refuse_rounded(columns, path, names, gaps):
     if any(column.point for column in marks):
         return
     for name, column in zip(names, marks, strict=True):
-        _refuse_doubtful(path, name, column.rounded())
-
-
-def _refuse_doubtful(path, name, cell):
-    """Ask for the decimal mark, if a cell (or None) leaves it open."""
-    if cell is None:
-        return
-    is_decimal, parts = ",." if "," in cell else ".,"
-    raise InputError(
-        f"{path}: {asked_of(name, cell)} Give --decimal {is_decimal} (it is) or --decimal "
-        f"{parts} (it parts thousands)"
-    )
+        if column.rounded():
+            grouped, whole = column.rounded()
+            tell(
+                f"{path}: column {name!r}: {grouped!r} is taken as a fraction, beside {whole!r}: "
+                "if the point parts thousands give --decimal ,"
+            )
+            return
 
 
 def asked_of(name, cell):

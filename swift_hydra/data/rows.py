@@ -3,6 +3,7 @@
 Shapes: n rows, d columns of the table, d' prepared ones.
 """
 
+import collections
 from functools import cached_property
 
 import numpy as np
@@ -53,27 +54,34 @@ def _say_order_of_rows(X, given, name):
     index, other = getattr(X, "index", None), getattr(given, "index", None)
     if not (hasattr(index, "equals") and hasattr(other, "equals")) or index.equals(other):
         return
-    if len(index) != len(other):
-        return  # refused below
+    if len(index) != len(other) or getattr(index, "nlevels", 1) != getattr(other, "nlevels", 1):
+        return  # refused below; of several levels against one nothing tells what belongs together
     whose = f"{name}'{'s' * (name[-1] != 's')} index"
-    both = index.isin(other)
     alone = index.is_unique and other.is_unique
-    if alone and both.all():
+    if not alone:
+        _say_of_rows_named_alike(index, other, name, whose)
+        return
+    both = index.isin(other)
+    if both.all():
         tell(
             f"{whose} is in another order than X's: rows are matched by position; give "
             f"{name}.loc[X.index]"
         )
-    elif both.all() and index.value_counts().equals(other.value_counts()[index.unique()]):
+    elif both.any() and not (_counts(index) or _counts(other)):
+        here, n = index[np.flatnonzero(~both)[0]], int((~both).sum())
+        tell(
+            f"{whose} lacks {n} row{'s' * (n > 1)} of X's, first {str(here)[:40]!r}: rows are "
+            f"matched by position; give X and {name} of the same rows, or {name}.to_numpy() if "
+            "they belong together as they are"
+        )
+
+
+def _say_of_rows_named_alike(index, other, name, whose):
+    """Warn if two indexes in which rows share a name have the same ones in different orders."""
+    if collections.Counter(index.tolist()) == collections.Counter(other.tolist()):
         tell(
             f"{whose} is in another order than X's, and names several rows alike: rows are matched "
             f"by position; sort both, or give {name}.to_numpy() if they belong together as they are"
-        )
-    elif alone and both.any() and not (_counts(index) or _counts(other)):
-        here = index[np.flatnonzero(~both)[0]]
-        tell(
-            f"{whose} lacks {len(both) - int(both.sum())} rows of X's, first {str(here)[:40]!r}: "
-            f"rows are matched by position; give X and {name} of the same rows, or "
-            f"{name}.to_numpy() if they belong together as they are"
         )
 
 

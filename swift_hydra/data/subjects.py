@@ -45,7 +45,7 @@ def numbers_of(groups, n, where="groups", lines=None, gaps=GAPS):
     except (TypeError, ValueError):  # sparse, or rows of several lengths
         raise InputError(f"{where}: is no list of names: give one name or number per row") from None
     if cells.shape != (n,):
-        remedy = ", as .ravel() does" if cells.shape == (n, 1) else ""
+        remedy = " (of one dimension)" if cells.shape == (n, 1) else ""
         raise InputError(
             f"{where}: has the shape {cells.shape} for {n} rows: give one name or number per row"
             f"{remedy}"

@@ -20,7 +20,7 @@ from swift_hydra.data.reading import (
     find_decimal,
     numeric,
     open_text,
-    refuse_rounded,
+    say_of_points,
     undecodable,
 )
 from swift_hydra.data.separator import read_preamble
@@ -42,7 +42,8 @@ def _readable(path, encoding):
     try:
         yield
     except UnicodeError as error:
-        at = f" ({undecodable(path, error)})" if isinstance(error, UnicodeDecodeError) else ""
+        known = isinstance(error, UnicodeDecodeError)
+        at = f" ({undecodable(path, encoding or error.encoding)})" if known else ""
         kind = encoding or "UTF-8"
         raise InputError(
             f"{path} is no {kind} text{at}: save it as CSV UTF-8, or give --encoding, such as "
@@ -198,7 +199,7 @@ def _refuse_names(path, line, row, names):
         )
     raise InputError(
         f"{path}: line {line} holds the names again, in another order, as where files were joined "
-        "whose columns are ordered otherwise: join them by name"
+        "whose columns are ordered otherwise: join them by name (if both are rows give --header no)"
     )
 
 
@@ -287,14 +288,21 @@ class CsvFile:
         return "yes" if self.header else "no"
 
     def _found_decimal(self, keep):
-        names = self.names()
-        told = self.path, [names[j] for j in keep], self.reading.gaps()
         if self._commas_part_all():
-            _, some, _ = next(self.pieces(keep, ENOUGH_ROWS), (0, [()] * len(keep), []))
-            refuse_rounded(some, *told)
             return None
         pieces = (columns for _, columns, _ in self.pieces(keep, PIECE_ROWS))
-        return find_decimal(pieces, *told, self.separator == ",")
+        return find_decimal(pieces, *self._told(keep), self.separator == ",")
+
+    def say_of_points(self, keep):
+        """Warn of points that may part thousands in the columns ``keep`` of a training table."""
+        if self.reading.decimal is None and self._commas_part_all():
+            _, some, _ = next(self.pieces(keep, ENOUGH_ROWS), (0, [()] * len(keep), []))
+            say_of_points(some, *self._told(keep))
+
+    def _told(self, keep):
+        """The path, the names of the columns ``keep``, and what stands for a gap."""
+        names = self.names()
+        return self.path, [names[j] for j in keep], self.reading.gaps()
 
     def _rows(self, is_header):
         return _csv_rows(self.path, self.reading, is_header, self.least)

@@ -126,7 +126,7 @@ def test_the_bare_command_finds_the_embedded_set_recorded(tmp_path):
     shutil.copytree(RECORDS, tmp_path / "records")
     said = measured("--records", tmp_path / "records", "--methods", "kNN", "--seeds", "0")
     assert "1 of them recorded already\n" in said
-    assert "1 of the recorded ones are of other code (commit " in said and "--records MINE" in said
+    assert "of these 1 by other code (commit " in said and "--records MINE" in said
     name = Path(next(iter(EMBEDDED)))
     with np.load(DATASET_DIR / name) as held:
         np.savez(tmp_path / name, X=held["X"] + 1, y=held["y"])  # another table of that name

@@ -168,19 +168,25 @@ def test_an_index_that_names_rows_alike_may_be_in_another_order():
     X, y = made_table(n=60, d=3, n_anomalies=10)
     twice = np.arange(60) // 2
     frame, labels = pandas.DataFrame(X, index=twice), pandas.Series(y, index=twice)
-    with pytest.warns(UserWarning, match="in another order than X's, and names several rows alike"):
+    told = "in another order than X's, and names several rows alike"
+    with pytest.warns(UserWarning, match=told):
         TrainingRows.read(frame, labels[::-1], ColumnSettings())
+    names = np.array([None, "b", "a", None] * 15, dtype=object)
+    with pytest.warns(UserWarning, match=told):
+        TrainingRows.read(frame.set_axis(names), labels.set_axis(names[::-1]), ColumnSettings())
+    levels = pandas.MultiIndex.from_arrays([twice, twice % 3])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for other in (labels, labels[::-1].to_numpy(), labels.set_axis(twice + 1)):
             TrainingRows.read(frame, other, ColumnSettings())
+            TrainingRows.read(frame.set_axis(levels), other, ColumnSettings())
 
 
 def test_columns_of_groups_and_of_complex_numbers():
     X, y = made_table(n=60, d=3, n_anomalies=10)
     groups = np.arange(60) // 3
     for other in (groups[:, None], pandas.DataFrame({"g": groups})):
-        with pytest.raises(InputError, match=r"\(60, 1\) for 60 rows: .*, as .ravel\(\) does"):
+        with pytest.raises(InputError, match=r"\(60, 1\) for 60 rows: .* \(of one dim"):
             TrainingRows.read(X, y, ColumnSettings(), other)
     frame = pandas.DataFrame(X, columns=list("abc"))
     with pytest.raises(InputError, match=r"Complex data not supported: .* \(not real: 'b'\)"):

@@ -227,7 +227,7 @@ def test_names_that_come_again_in_another_order_are_no_row_to_take_out(tmp_path)
     moved = [f"{i % 7},{i},{i % 2}" for i in range(300)]
     text = "\n".join(["a,b,y", *lines, "b, a,y", *moved])
     with pytest.raises(
-        InputError, match="line 302 holds the names again, in another order, .* by name"
+        InputError, match=r"line 302 holds the names again, in another order, .* by name"
     ):
         train(tmp_path / "t.csv", text, "none", Reading())
     # Where they are values, as in a ranking of the columns, there is nothing to say.
@@ -256,6 +256,20 @@ def test_what_is_no_character_is_named_with_its_line(tmp_path, packed):
     path.write_bytes(gzip.compress(broken) if packed else broken)
     with pytest.raises(InputError, match=rf"UTF-8 text \(byte {at}, 0xe4, in line 30002\)"):
         load_dataset(path)
+    for ends in (
+        "\n",
+        "\r",
+    ):  # a character may be in two pieces of the file, a line end a byte of one
+        text = (
+            ends.join(["a,b,y", "1,\u0a0a\u00e4,0", *["2,x,1"] * 15_000]) + f"{ends}3,\u00f6{ends}"
+        )
+        for encoding, wrong in (("utf-16-le", b"\0\xd8\0\0"), ("cp1252", b"\x81")):
+            whole = text.replace("\u0a0a", "" if encoding == "cp1252" else "\u0a0a").encode(
+                encoding
+            )
+            path.write_bytes(gzip.compress(whole + wrong) if packed else whole + wrong)
+            with pytest.raises(InputError, match=rf"\(byte {len(whole)}, .*, in line 15004\)"):
+                load_dataset(path, reading=Reading(encoding=encoding))
     path = tmp_path / "cut.csv"
     path.write_bytes("a,b,y\n1,x\u00f6".encode()[:-1])
     with pytest.raises(InputError, match=r"\(it ends within a character, in line 2\)"):

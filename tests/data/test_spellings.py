@@ -105,7 +105,7 @@ def test_decimal_commas_beside_decimal_points_are_asked_about(tmp_path):
         load_dataset(str(path), reading=Reading(decimal=","))
 
 
-def test_points_between_thousands_are_asked_about_where_commas_part_cells(tmp_path):
+def test_points_between_thousands_are_named_where_commas_part_cells(tmp_path):
     """As fractions 1.970 and 276 are not written by one program: it keeps zeros, or it does not."""
     rng = np.random.default_rng(0)
     counts = [*rng.integers(10, 99_999, 80), 1970, 276]
@@ -117,7 +117,7 @@ def test_points_between_thousands_are_asked_about_where_commas_part_cells(tmp_pa
         return path
 
     path = table(lambda n: f"{n:,}".replace(",", "."))
-    with pytest.raises(InputError, match=r"'\d+\.\d\d0': is the point a decimal point\? Give"):
+    with pytest.warns(UserWarning, match=r"'n': '\d+\.\d\d0' is taken as a fraction, beside '\d+'"):
         load_dataset(path)
     data = load_dataset(path, reading=Reading(decimal=","))
     assert data.X[:, 0].tolist() == counts
@@ -126,8 +126,18 @@ def test_points_between_thousands_are_asked_about_where_commas_part_cells(tmp_pa
     assert new.X[:, 0].tolist() == counts
     ((new, _),) = stream_table(path, ["n", "b"], 2, how=How(Reading(decimal=".")))
     assert new.X[-1, 0] == 276 and new.X[-2, 0] == 1.97
-    for written in (lambda n: f"{n / 1000:.3f}", lambda n: f"{n / 1000:g}", str):
-        load_dataset(table(written))  # fractions and whole numbers as programs write them
+    ((new, _),) = stream_table(path, ["n", "b"], 2)  # rows to score: nothing is asked
+    for written in (
+        lambda n: f"{n / 1000:.3f}",  # fractions and whole numbers as programs write them
+        lambda n: f"{n / 1000:g}",
+        str,
+        lambda n: f"{n / 1000:.3f}" if n % 5 else "0",
+        lambda n: f"{n:,}".replace(",", ".") + " kg" * int(n % 3 == 0),  # texts
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load_dataset(table(written), settings=ColumnSettings(categorical="onehot"))
+        assert "fraction" not in " ".join(str(w.message) for w in caught)
 
 
 def test_usual_words_for_gaps_are_named_where_others_take_their_place(tmp_path):
@@ -138,7 +148,8 @@ def test_usual_words_for_gaps_are_named_where_others_take_their_place(tmp_path):
     how = ColumnSettings(impute="median", categorical="onehot")
     with pytest.raises(InputError, match=r"a gap\? give --missing='-'"):
         load_dataset(path)
-    with pytest.warns(UserWarning, match=r"'colour': 'null' \(15 rows\) .* --missing='-,null'"):
+    told = r"'null' \(15 of column 'colour'\) is taken as a text, .* --missing='-,null'"
+    with pytest.warns(UserWarning, match=told):
         load_dataset(path, settings=how, reading=Reading(missing="-"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -151,10 +162,10 @@ def test_every_column_that_looks_like_codes_is_named(tmp_path):
     rows = [f"{i:05d},0{i % 90 + 100},{i},{i % 9 == 0:d}" for i in range(120)]
     path = tmp_path / "t.csv"
     path.write_text("\n".join(["zip,dep,n,y", *rows]) + "\n")
-    told = r"'zip': '00000', 'dep': '0100' is taken as a number: .* \(c00000\)"
+    told = r"'zip': '00000', 'dep': '0100' are taken as numbers: .* \(c00000\)"
     with pytest.warns(UserWarning, match=told) as caught:
         load_dataset(path)
-    assert sum("is taken as a number" in str(w.message) for w in caught) == 1
+    assert sum("taken as" in str(w.message) for w in caught) == 1
     path.write_text("\n".join(["zip,dep,n,y", *rows, "00a4,0100,1,0"]) + "\n")
     with warnings.catch_warnings(record=True) as caught:  # texts after all, which is refused
         warnings.simplefilter("always")

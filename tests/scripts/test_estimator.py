@@ -231,6 +231,12 @@ def test_a_threshold_that_was_written_by_hand_is_kept(fitted, tmp_path):
     assert same.labels_.sum() == (same.fresh_scores_ > same.threshold_).sum()
     same.set_contamination("auto").save(tmp_path / "m.pt")
     assert SwiftHydra.load(tmp_path / "m.pt").threshold_ == model.threshold_
+    rare = copy.copy(model)
+    with pytest.warns(UserWarning, match="so rare an alarm"):
+        rare.set_false_alarms(1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rare.save(tmp_path / "rare.pt")
     wrong = torch.load(tmp_path / "m.pt", weights_only=True) | {"threshold": float("nan")}
     torch.save(wrong, tmp_path / "m.pt")
     with pytest.raises(InputError, match="not a readable checkpoint"):

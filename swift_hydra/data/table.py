@@ -305,8 +305,8 @@ def check_features(X, columns=None, source="X", lines=None, missing=False):
         which = [repr(names[j]) for j in np.flatnonzero(X.imag.any(axis=0))]
         of_columns = f" (not real: {listed(which)})" if which else ""
         raise InputError(
-            f"{source}: Complex data not supported: X has dtype {X.dtype}{of_columns}: give real "
-            "numbers"
+            f"{source}: Complex data not supported: X has dtype {X.dtype}, give real numbers"
+            f"{of_columns}"
         )
     if X.dtype.kind not in "biuf":
         raise InputError(f"{source}: X has dtype {X.dtype}: give real numbers")

@@ -172,10 +172,14 @@ def _measure(cells, config):
     sums = {path: sha256_of(path) for path in {cell.path for cell in cells}}
     _tell_copies(sums)
     cells = [replace(cell, sha256=sums[cell.path]) for cell in cells]
-    todo, n_failed = _open_cells(cells, config)
+    todo, n_failed, older = _open_cells(cells, config)
     again = f", {n_failed} as failed (--retry-failed computes them again)" if n_failed else ""
     print(f"{len(cells)} cells, {len(cells) - len(todo)} of them recorded already{again}")
-    _say_older(cells, todo, config.records)
+    if older:
+        print(
+            f"of these {len(older)} by other code (commit {listed(dict.fromkeys(older))}): another "
+            "folder, --records MINE, measures them again"
+        )
     # In random order the finished cells are a fair sample of the rest, so the progress bar's
     # estimate is unbiased.
     random.Random(0).shuffle(todo)
@@ -312,7 +316,7 @@ def _tell_copies(sums):
 
 
 def _open_cells(cells, config):
-    """The cells that are still to be computed, and how many of the others have failed.
+    """The cells to compute, how many others have failed, and commits of those of other code.
 
     Records of failures are removed, and their cells computed again, with ``--retry-failed`` or if
     the set's file has changed.
@@ -334,20 +338,9 @@ def _open_cells(cells, config):
     if again:
         remove_records(config.records, again)
     todo = [cell for cell in cells if cell.key not in known or cell.key in again]
-    return todo, len(failed - again)
-
-
-def _say_older(cells, todo, records):
-    """Say which of the recorded cells were measured at other commits than this one."""
-    done = {cell.key: cell.git for cell in cells} | dict.fromkeys((cell.key for cell in todo), None)
-    known = {key_of(record): record.get("git") for record in load_records(records)}
-    older = [known[key] for key, git in done.items() if git and known.get(key) not in (git, None)]
-    if older:
-        commits = listed(dict.fromkeys(commit[:8] for commit in older))
-        print(
-            f"of these {len(older)} by other code (commit {commits}): another folder, --records "
-            "MINE, measures them again"
-        )
+    kept = [(cell.git, known[cell.key].get("git")) for cell in recorded if cell.key not in again]
+    older = [there[:8] for here, there in kept if here and there and here != there]
+    return todo, len(failed - again), older
 
 
 def _of_other_tables(cells, known):

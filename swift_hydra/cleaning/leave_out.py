@@ -197,9 +197,7 @@ class LeaveOut:
         if not self._codes.any():
             return left_out, FreshScores.plain(left_out, normal)
         first, size = np.unique(self._same, return_index=True, return_counts=True)[1:]
-        # All other groups of copies are duplicates by mistake.
-        comes_again = self._codes | self._are_slips()
-        weights = [self._stand_for(rows, comes_again) for rows in (np.ones_like(normal), normal)]
+        weights = [self._stand_for(rows) for rows in (np.ones_like(normal), normal)]
         alone, again = (np.stack(part) for part in zip(*weights, strict=True))  # (2, n) each
         needed = self._met_again.copy()
         needed[self._same[again.any(0)]] = True
@@ -219,23 +217,20 @@ class LeaveOut:
         if not self._codes.any():
             return None
         every = np.ones(len(self._same), dtype=bool)
-        return np.stack(self._stand_for(every, self._codes | self._are_slips()))
+        return np.stack(self._stand_for(every))
 
-    def _are_slips(self):
-        """(groups,) bool, groups of copies that are no more than the table was written."""
-        return np.bincount(self._same) <= self._written
-
-    def _stand_for(self, rows, comes_again):
+    def _stand_for(self, rows):
         """How many fresh rows a row's left-out score, and the detector's score of it, stand for.
 
         Args:
             rows: (n,) bool, the rows that are counted.
-            comes_again: (groups,) bool, groups of copies that are codes.
 
         Returns:
             Weights of the left-out scores (n,) and of the detector's scores (n,), which add up to
             the number of ``rows``.
         """
+        # All other groups of copies are duplicates by mistake.
+        comes_again = self._codes | (np.bincount(self._same) <= self._written)
         count = np.bincount(self._same, rows, len(comes_again)) / self._written
         count = np.ceil(count).astype(np.int64)  # up, as labels may differ between the copies
         expected = np.zeros(len(count))

@@ -142,8 +142,9 @@ def say_of_codes(found, names, source):
     """
     if found:
         columns = listed(f"{names[j]!r}: {found[j]!r}" for j in sorted(found))
-        what = "is taken as a number: if it is a code" if len(found) == 1 else "are taken as "
-        what += "" if len(found) == 1 else "numbers: if one is a code"
+        what = "is taken as a number: if it is a code"
+        if len(found) > 1:
+            what = "are taken as numbers: if one is a code"
         tell(
             f"{getattr(source, 'name', source)}: column {columns} {what} write it as a text "
             f"(c{found[min(found)]}), or leave it out (--drop-columns)"
@@ -179,7 +180,7 @@ def _version(words):
 class Held(NamedTuple):
     """What columns of the training table held, by their numbers."""
 
-    dated: tuple | None = ()  # those of dates; None: an older file does not say
+    dated: tuple | list | None = ()  # those of dates; None: an older file does not say
     numbers: frozenset = frozenset()  # those of other numbers than 0 and 1
 
 

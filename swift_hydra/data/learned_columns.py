@@ -89,11 +89,8 @@ class Columns:
     def held(self):
         """What the columns held, as a :class:`data.cells.Held`."""
         low, high = self.low[self.first], self.high[self.first]
-        beyond = {*np.flatnonzero((low < 0) | (high > 1)).tolist()}
-        dated = self.preparation.dated
-        return Held(
-            None if dated is None else tuple(dated), frozenset(beyond.difference(self.texts))
-        )
+        beyond = frozenset(np.flatnonzero((low < 0) | (high > 1)).tolist())
+        return Held(self.preparation.dated, beyond.difference(self.texts))
 
     def in_order(self, X, label_name):
         """A data frame with its columns in the training's order, by name; else X as it is.
@@ -297,15 +294,14 @@ class Tally:
     def add(self, table, X, n_above):
         """Count a block: its rows as given and prepared (n, d'), and those above the threshold."""
         self.outside += self.columns.outside(table, X).sum(0)
-        if table.X.dtype.kind == "f":
-            self.gaps += np.isnan(table.X).sum(0)
+        gaps = np.isnan(table.X)
+        self.gaps += gaps.sum(0)
         self.first = self.first if self.n_rows else X[0].copy()
         self.same &= (X == self.first).all(axis=0)
         with np.errstate(over="ignore"):
             away = X[:, self.columns.first] - self.columns.centre[self.columns.first]
-        held = ~np.isnan(table.X) if table.X.dtype.kind == "f" else np.ones(table.X.shape, bool)
-        self.below += (held & (away < -self.columns.near)).sum(0)
-        self.above += (held & (away > self.columns.near)).sum(0)
+        self.below += (~gaps & (away < -self.columns.near)).sum(0)
+        self.above += (~gaps & (away > self.columns.near)).sum(0)
         self.some += [X[: max(LOOKED_AT - self.n_rows, 0)].copy()]
         short, told = self.columns.shortened(X)
         self.short &= short

@@ -198,18 +198,21 @@ def open_text(path, encoding):
     Raises:
         InputError: for an unknown encoding.
     """
-    zipped = path.suffix.lower() == ".gz"
     if encoding is None:
-        with (gzip.open if zipped else open)(path, "rb") as file:
+        with _opener(path)(path, "rb") as file:
             start = file.read(200)
         encoding = _encoding_of(start, path)
     try:
-        opener = gzip.open if zipped else open
-        return opener(path, "rt", newline="", encoding=encoding)
+        return _opener(path)(path, "rt", newline="", encoding=encoding)
     except LookupError:
         raise InputError(
             f"encoding={encoding!r} is unknown: give one such as utf-8, cp1252 or utf-16"
         ) from None
+
+
+def _opener(path):
+    """The function that opens a file, decompressed if its name ends with .gz."""
+    return gzip.open if path.suffix.lower() == ".gz" else open
 
 
 def undecodable(path, encoding):
@@ -223,7 +226,7 @@ def undecodable(path, encoding):
     """
     decoder = codecs.getincrementaldecoder(encoding)()
     n_read, line = 0, 1
-    with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+    with _opener(path)(path, "rb") as file:
         while piece := file.read(2**16):
             state = decoder.getstate()
             try:
@@ -476,6 +479,15 @@ def _of_numbers(marks, path, names):
     return "," if commas else "."
 
 
+def _marks(pieces, names, gaps):
+    """The :class:`Marks` of d columns; the arguments are those of :func:`find_decimal`."""
+    marks = [Marks(gaps) for _ in names]
+    for columns in pieces:
+        for column, cells in zip(marks, columns, strict=True):
+            column.look(cells)
+    return marks
+
+
 def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
     """The decimal mark with which the cells of some columns were written.
 
@@ -496,10 +508,7 @@ def find_decimal(pieces, path, names, gaps, parted_by_commas=False):
         InputError: a number such as 1,234 is ambiguous and nothing else in the file decides, or
             some columns of numbers have decimal commas and others decimal points.
     """
-    marks = [Marks(gaps) for _ in names]
-    for columns in pieces:
-        for column, cells in zip(marks, columns, strict=True):
-            column.look(cells)
+    marks = _marks(pieces, names, gaps)
     points = [column for column in marks if column.point]
     # The points of times and dates in one column say nothing about commas in another.
     point = bool(points) and (parted_by_commas or not all(column.moment for column in points))
@@ -529,9 +538,7 @@ def say_of_points(columns, path, names, gaps):
         columns: d sequences of cells, of the first rows.
         path, names, gaps: see :func:`find_decimal`.
     """
-    marks = [Marks(gaps) for _ in names]
-    for column, cells in zip(marks, columns, strict=True):
-        column.look(cells)
+    marks = _marks([columns], names, gaps)
     if any(column.point for column in marks):
         return
     for name, column in zip(names, marks, strict=True):

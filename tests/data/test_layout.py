@@ -4,6 +4,7 @@ As many rows come out as went in, each the same wherever it stands, or one line 
 """
 
 import gzip
+import itertools
 import os
 import re
 import time
@@ -234,14 +235,9 @@ def test_names_that_come_again_in_another_order_are_no_row_to_take_out(tmp_path)
     ranked = ["a,b,y", "b,a,y", "y,b,a", *["b,y,a", "a,y,b"] * 150]
     settings = ColumnSettings(categorical="onehot")
     how = {"settings": settings, "reading": Reading(header="yes")}
-    data = load_dataset(written(tmp_path, ranked), label_column="none", **how)
-    assert len(data.X) == 302
-
-
-def written(tmp_path, lines):
-    path = tmp_path / "written.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    path = tmp_path / "ranked.csv"
+    path.write_text("\n".join(ranked) + "\n")
+    assert len(load_dataset(path, label_column="none", **how).X) == 302
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -256,20 +252,15 @@ def test_what_is_no_character_is_named_with_its_line(tmp_path, packed):
     path.write_bytes(gzip.compress(broken) if packed else broken)
     with pytest.raises(InputError, match=rf"UTF-8 text \(byte {at}, 0xe4, in line 30002\)"):
         load_dataset(path)
-    for ends in (
-        "\n",
-        "\r",
-    ):  # a character may be in two pieces of the file, a line end a byte of one
-        text = (
-            ends.join(["a,b,y", "1,\u0a0a\u00e4,0", *["2,x,1"] * 15_000]) + f"{ends}3,\u00f6{ends}"
-        )
-        for encoding, wrong in (("utf-16-le", b"\0\xd8\0\0"), ("cp1252", b"\x81")):
-            whole = text.replace("\u0a0a", "" if encoding == "cp1252" else "\u0a0a").encode(
-                encoding
-            )
-            path.write_bytes(gzip.compress(whole + wrong) if packed else whole + wrong)
-            with pytest.raises(InputError, match=rf"\(byte {len(whole)}, .*, in line 15004\)"):
-                load_dataset(path, reading=Reading(encoding=encoding))
+    # A character may be in two pieces of the file, and one of its bytes be that of a line's end.
+    for ends, (encoding, letter, wrong) in itertools.product(
+        "\n\r", [("utf-16-le", "\u0a0a", b"\0\xd8\0\0"), ("cp1252", "\u00e4", b"\x81")]
+    ):
+        text = ends.join(["a,b,y", f"1,{letter},0", *["2,x,1"] * 15_000, "3,\u00f6", ""])
+        whole = text.encode(encoding)
+        path.write_bytes(gzip.compress(whole + wrong) if packed else whole + wrong)
+        with pytest.raises(InputError, match=rf"\(byte {len(whole)}, .*, in line 15004\)"):
+            load_dataset(path, reading=Reading(encoding=encoding))
     path = tmp_path / "cut.csv"
     path.write_bytes("a,b,y\n1,x\u00f6".encode()[:-1])
     with pytest.raises(InputError, match=r"\(it ends within a character, in line 2\)"):
